@@ -1,0 +1,56 @@
+"""Compact 3D-aware vision models: small, trainable, honest, permissive.
+
+    import manyview as mv
+    scene = mv.reconstruct("photos/")
+
+The public names load on first use, so that `import manyview` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Cache": "manyview.cache.store",
+    "Features": "manyview.types",
+    "Manifest": "manyview.data.manifest",
+    "Scene": "manyview.scene.scene",
+    "Signal": "manyview.types",
+    "UserError": "manyview.errors",
+    "Views": "manyview.types",
+    "load": "manyview.zoo",
+    "reconstruct": "manyview.pipelines.reconstruct",
+    "train": "manyview.pipelines.train",
+}
+_MODULES = ("metrics", "zoo")
+
+__all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]
+
+if TYPE_CHECKING:
+    from manyview import metrics as metrics
+    from manyview import zoo as zoo
+    from manyview.cache.store import Cache as Cache
+    from manyview.data.manifest import Manifest as Manifest
+    from manyview.errors import UserError as UserError
+    from manyview.pipelines.reconstruct import reconstruct as reconstruct
+    from manyview.pipelines.train import train as train
+    from manyview.scene.scene import Scene as Scene
+    from manyview.types import Features as Features
+    from manyview.types import Signal as Signal
+    from manyview.types import Views as Views
+    from manyview.zoo import load as load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"manyview.{name}")
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'manyview' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,205 @@
+"""Checkpoints of a run: `checkpoints/00000100/{model.safetensors, state.pt, meta.json}`, whole or not there.
+
+A checkpoint is written into a hidden folder, flushed to the disk and renamed; older ones are deleted only after
+that. `meta.json` is written last and names the size and digest of the other files, so that a damaged checkpoint
+is noticed and the one before it is used. Nothing is read that could run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from manyview.engine.files import sync_folder, writing
+from manyview.errors import UserError
+
+LOG = logging.getLogger(__name__)
+
+FORMAT = 1
+WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One intact checkpoint on the disk."""
+
+    path: Path
+    step: int
+    meta: dict[str, Any]
+    """What `save` was given: counters, running means, the recipe's name."""
+
+    def weights(self) -> dict[str, Tensor]:
+        return load_file(self.path / WEIGHTS)
+
+    def moments(self) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state per parameter index."""
+        state = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        return state["optimizer"]
+
+
+def folder(run_dir: Path) -> Path:
+    return run_dir / "checkpoints"
+
+
+def save(
+    run_dir: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, *, meta: dict[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of `step` and delete all but the `keep` newest. Raises UserError when the disk is full.
+
+    A checkpoint that is there under the same step is replaced; the good ones before it stay until this one is whole.
+    """
+    parent = folder(run_dir)
+    final = parent / f"{step:08d}"
+    temporary = parent / f".{step:08d}.{os.getpid()}.tmp"
+    older = steps(run_dir)
+    kept = f"the checkpoint of step {older[-1]} is kept" if older else ""
+    try:
+        with writing(f"the checkpoint {final}", kept):
+            temporary.mkdir(parents=True)
+            _write(temporary, step, module, optimizer, meta)
+            if final.exists():
+                aside = parent / f".{step:08d}.{os.getpid()}.old"
+                os.rename(final, aside)
+                os.rename(temporary, final)
+                shutil.rmtree(aside)
+            else:
+                os.rename(temporary, final)
+            sync_folder(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    # Only what is older than the one just written: a damaged newer one must not push a good one out.
+    for old in [s for s in steps(run_dir) if s < step][: -(keep - 1) or None]:
+        shutil.rmtree(parent / f"{old:08d}", ignore_errors=True)
+    return final
+
+
+def _write(
+    temporary: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, meta: dict[str, Any]
+) -> None:
+    save_file(_separate(module.state_dict()), temporary / WEIGHTS, metadata={"format": "pt"})
+    moments = optimizer.state_dict()["state"]
+    with open(temporary / STATE, "wb") as file:
+        torch.save({"optimizer": moments}, file)
+    files = {name: _describe(temporary / name) for name in (WEIGHTS, STATE)}
+    content = json.dumps({"format": FORMAT, "step": step, "files": files, "meta": meta}, indent=2)
+    (temporary / META).write_text(content + "\n", encoding="utf-8")
+    for name in (WEIGHTS, STATE, META):
+        handle = os.open(temporary / name, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    sync_folder(temporary)
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, none sharing memory: what safetensors can hold (tied weights are written twice)."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in seen:
+            tensor = tensor.clone()
+        seen.add(storage)
+        separate[name] = tensor
+    return separate
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The steps that have a checkpoint folder, ascending; whether they are intact is for `latest` to say."""
+    if not folder(run_dir).is_dir():
+        return []
+    return sorted(int(p.name) for p in folder(run_dir).iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def clean(run_dir: Path) -> None:
+    """Delete half-written checkpoints of a run that was killed."""
+    if folder(run_dir).is_dir():
+        for path in folder(run_dir).iterdir():
+            if path.name.startswith(".") and path.name.endswith((".tmp", ".old")):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def latest(run_dir: Path) -> Checkpoint | None:
+    """The newest intact checkpoint. Damaged ones are skipped with a warning that names them; None if none is left."""
+    for step in reversed(steps(run_dir)):
+        path = folder(run_dir) / f"{step:08d}"
+        try:
+            return _open(path, step)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            LOG.warning("skipping the damaged checkpoint %s: %s", path, error)
+    return None
+
+
+def set_aside(run_dir: Path, newer_than: int) -> None:
+    """Rename the damaged checkpoints past the one that is resumed from, so that they are never mistaken for good."""
+    for step in steps(run_dir):
+        if step > newer_than:
+            path = folder(run_dir) / f"{step:08d}"
+            shutil.rmtree(path.with_name(f"damaged-{path.name}"), ignore_errors=True)
+            path.rename(path.with_name(f"damaged-{path.name}"))
+
+
+def _open(path: Path, step: int) -> Checkpoint:
+    content = json.loads((path / META).read_text(encoding="utf-8"))
+    if content["format"] != FORMAT or content["step"] != step:
+        raise ValueError(f"{META} says format {content['format']}, step {content['step']}")
+    for name in (WEIGHTS, STATE):
+        if _describe(path / name) != content["files"][name]:
+            raise ValueError(f"{name} is not the file that was written (size or digest differ)")
+    return Checkpoint(path, step, content["meta"])
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into `module`. Raises UserError, before anything is changed, when it is of another one."""
+    ours = module.state_dict()
+    with safe_open(checkpoint.path / WEIGHTS, framework="pt") as file:
+        theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    problem = mismatch({name: tuple(t.shape) for name, t in ours.items()}, theirs)
+    if problem:
+        raise UserError(
+            f"{checkpoint.path / WEIGHTS} is of another architecture: {problem}; "
+            "resume with the recipe and the options the run was started with"
+        )
+    try:
+        module.load_state_dict(checkpoint.weights())
+    except SafetensorError as error:
+        raise UserError(f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint") from error
+
+
+def mismatch(ours: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) -> str:
+    """What differs between the tensors a module has and those of a file, shortly; empty when nothing does."""
+
+    def first(names: Iterable[str]) -> str:
+        ordered = sorted(names)
+        return f"{len(ordered)} ({', '.join(ordered[:2])}{', …' if len(ordered) > 2 else ''})"
+
+    missing, extra = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    shapes = sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+    parts = []
+    if missing:
+        parts.append(f"it lacks {first(missing)} of the model's tensors")
+    if extra:
+        parts.append(f"it has {first(extra)} that the model has not")
+    if shapes:
+        name = shapes[0]
+        parts.append(f"{len(shapes)} differ in shape ({name}: file {theirs[name]}, model {ours[name]})")
+    return "; ".join(parts)

@@ -1,0 +1,50 @@
+"""Where to compute and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+
+import torch
+
+from manyview.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises UserError when it is not there.
+
+    `auto` is the local rank's GPU, else the first GPU, else Apple's, else the CPU.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            return torch.device("cuda", local % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(
+            f"device {name!r} is not available: this PyTorch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device auto or cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not available on this machine; use --device auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The mixed-precision context for a forward pass: `auto` is bf16 on a GPU that has it and fp32 elsewhere."""
+    if precision == "auto":
+        wanted = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    else:
+        wanted = precision == "bf16"
+    if not wanted:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,240 @@
+"""The one training loop. It is given a recipe and a function that makes views; it names neither.
+
+Everything random is derived from (seed, index of the forward pass) at every pass, and `batches` is a pure function
+of that index: a resumed run therefore sees the same bits as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from manyview.config import RunConfig
+from manyview.engine import checkpoint, ranks, rundir
+from manyview.engine.device import autocast, pick_device
+from manyview.engine.interrupt import Interruption
+from manyview.engine.optim import adamw, load_moments, set_learning_rate, trainable
+from manyview.engine.prefetch import Prefetcher
+from manyview.engine.schedule import check, learning_rate
+from manyview.engine.track import Console, Means, Metrics
+from manyview.errors import UserError
+from manyview.types import StepResult, Views
+
+LOG = logging.getLogger(__name__)
+
+PATIENCE = 20
+"""Steps in a row with a loss or gradient that is not finite before the run gives up."""
+
+
+class Trainable(Protocol):
+    """What the loop needs of a recipe, besides being a torch module."""
+
+    def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult: ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a call of `fit` did."""
+
+    steps: int
+    """Optimiser steps the run has done in all."""
+    seconds: float
+    """Time spent by this call."""
+    stopped: bool
+    """True when a signal ended it before the last step; the checkpoint resumes it."""
+    final_loss: float | None
+    """The loss of the last step whose loss was finite."""
+    checkpoint: Path
+    """The newest checkpoint."""
+
+
+def fit(
+    recipe: Any,
+    batches: Callable[[int], Views],
+    run: RunConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    describe: dict[str, Any] | None = None,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+) -> FitResult:
+    """Train `recipe` (a torch module with `step`, see Trainable) and leave a run directory in `out`.
+
+    `batches(i)` makes the views of forward pass `i`: step `s` of `run.accumulate` passes on `world` ranks uses
+    `(s * accumulate + a) * world + rank`. It runs in a background thread and must draw from its own generators.
+    `describe` (recipe, method, data …) goes to config.json; `on_log` receives each line of metrics.jsonl.
+    SIGINT and SIGTERM finish the step, save and return with `stopped`. The global random state is left as found.
+    """
+    check(run)
+    target = pick_device(device)
+    out = Path(out)
+    describe = {"recipe": type(recipe).__name__, **(describe or {})}
+    found = None
+    if resume:
+        found = ranks.from_first(lambda: rundir.reopen(out, run, describe))
+    else:
+        ranks.from_first(lambda: rundir.start(out, run, describe))
+    gpus = [target] if target.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        loop = _Loop(recipe, run, out, device=target, found=found)
+        if found is not None:
+            step = found.step
+            ranks.from_first(lambda: rundir.proceed(out, run, describe, step))
+        return loop.train(batches, on_log)
+
+
+class _Loop:
+    """The state of one call of `fit`."""
+
+    def __init__(
+        self, recipe: Any, run: RunConfig, out: Path, *, device: torch.device, found: checkpoint.Checkpoint | None
+    ) -> None:
+        self.run, self.out, self.device = run, out, device
+        if found is not None:
+            checkpoint.load_weights(recipe, found)
+        self.recipe = recipe.to(device)
+        self.recipe.train()
+        ranks.same_start(self.recipe)
+        self.parameters = list(trainable(self.recipe).values())
+        self.optimizer = adamw(self.recipe, run)
+        meta = found.meta if found is not None else {}
+        if found is not None:
+            load_moments(self.optimizer, found.moments())
+        self.done = found.step if found is not None else 0
+        self.saved = found.path if found is not None else None
+        self.means = Means(meta.get("means") if ranks.rank() == 0 else None)
+        self.bad_in_a_row: int = meta.get("bad_in_a_row", 0)
+        self.skipped: int = meta.get("skipped", 0)  # since the last line
+        self.loss: float | None = meta.get("loss")
+        self.metrics: Metrics | None = None
+        self._since = (time.perf_counter(), self.done, 0.0)  # time, steps and seconds of waiting at the last line
+
+    def train(self, batches: Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None) -> FitResult:
+        run, started = self.run, time.perf_counter()
+        first = self.done * run.accumulate
+        micro = range(first, run.steps * run.accumulate)
+        ahead = Prefetcher(batches, (i * ranks.world() + ranks.rank() for i in micro))
+        self.metrics = Metrics(self.out, step=self.done) if ranks.rank() == 0 else None
+        console = Console(start=self.done, total=run.steps, enabled=ranks.rank() == 0)
+        stop = False
+        try:
+            with Interruption() as interruption:
+                if self.saved is None:
+                    self._save()  # a run killed early can be resumed, and a full disk is noticed now
+                while self.done < run.steps and not stop:
+                    stop = self._step(ahead, interruption)
+                    console.update(self.done, loss=self.loss, lr=learning_rate(self.done - 1, run))
+                    if self.done % run.log_every == 0 or self.done == run.steps:
+                        self._log(on_log)
+                    if stop or self.done % run.checkpoint_every == 0 or self.done == run.steps:
+                        self._save()
+        finally:
+            ahead.close()
+            console.close()
+            if self.metrics is not None:
+                self.metrics.close()
+        assert self.saved is not None
+        seconds = time.perf_counter() - started
+        return FitResult(self.done, seconds, self.done < run.steps, self.loss, self.saved)
+
+    def _step(self, ahead: Prefetcher[Views], interruption: Interruption) -> bool:
+        """One optimiser step; whether any rank was asked to stop."""
+        run = self.run
+        waited, loss, logs = 0.0, torch.zeros((), device=self.device), []
+        self.optimizer.zero_grad(set_to_none=True)
+        for a in range(run.accumulate):
+            before = time.perf_counter()
+            views = ahead.next()
+            waited += time.perf_counter() - before
+            result = self._forward(views.to(self.device), self.done * run.accumulate + a)
+            (result.loss / run.accumulate).backward()
+            loss = loss + result.loss.detach().float()
+            logs.append({"loss": result.loss.detach(), **result.logs})
+        ranks.average_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, run.clip or math.inf)
+        loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
+        mean, stop = ranks.total([loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device)
+        if math.isfinite(mean) and math.isfinite(own_norm):
+            set_learning_rate(self.optimizer, learning_rate(self.done, run))
+            self.optimizer.step()
+            for entry in logs:
+                self.means.add(entry)
+            self.means.add({"grad_norm": own_norm})
+            self.loss, self.bad_in_a_row = mean, 0
+        else:
+            self._skip(mean, own_norm)
+        self.done += 1
+        self._since = (*self._since[:2], self._since[2] + waited)
+        return bool(stop)
+
+    def _forward(self, views: Views, micro: int) -> StepResult:
+        index = micro * ranks.world() + ranks.rank()
+        seed = _seed(self.run.seed, index)
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        with autocast(self.device, self.run.precision):
+            return self.recipe.step(views, progress=self.done / self.run.steps, generator=generator)
+
+    def _skip(self, loss: float, norm: float) -> None:
+        self.bad_in_a_row += 1
+        self.skipped += 1
+        LOG.warning("step %d skipped: loss %g, gradient norm %g", self.done + 1, loss, norm)
+        if self.bad_in_a_row >= PATIENCE:
+            raise UserError(
+                f"{self.out}: loss or gradient was not finite for {PATIENCE} steps in a row, up to step "
+                f"{self.done + 1} (loss {loss:g}, gradient norm {norm:g}); {self.saved} is kept; "
+                f"check the data or start anew with a smaller --set run.lr (it is {self.run.lr:g})"
+            )
+
+    def _log(self, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+        """Write a line with the means since the last one (every rank must call)."""
+        means = self.means.flush()
+        if self.metrics is None:
+            return
+        now = time.perf_counter()
+        then, step, waited = self._since
+        line = {
+            "step": self.done,
+            "loss": means.pop("loss", None),
+            **means,
+            "lr": learning_rate(self.done - 1, self.run),
+            "skipped": self.skipped,
+            "seconds": round((now - then) / max(1, self.done - step), 4),
+            "data_share": round(waited / max(now - then, 1e-9), 4),
+        }
+        self.skipped = 0
+        self._since = (now, self.done, 0.0)
+        self.metrics.write(line)
+        if on_log is not None:
+            on_log(line)
+
+    def _save(self) -> None:
+        """Write a checkpoint (every rank must call)."""
+        means = self.means.collect()
+        final = checkpoint.folder(self.out) / f"{self.done:08d}"
+        if ranks.rank() == 0:
+            assert self.metrics is not None
+            self.metrics.sync()
+            meta = {
+                "recipe": type(self.recipe).__name__,
+                "means": means,
+                "bad_in_a_row": self.bad_in_a_row,
+                "skipped": self.skipped,
+                "loss": self.loss,
+            }
+            checkpoint.save(self.out, self.done, self.recipe, self.optimizer, meta=meta, keep=self.run.keep)
+        self.saved = final
+
+
+def _seed(seed: int, index: int) -> int:
+    """A well-mixed 63-bit seed for forward pass `index` of a run."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest(), "big") >> 1

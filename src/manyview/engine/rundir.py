@@ -1,0 +1,99 @@
+"""The folder of a run: config.json (what is trained, how, on what), metrics.jsonl, checkpoints/, model/."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manyview.config import RunConfig, to_dict
+from manyview.engine import checkpoint
+from manyview.engine.files import write_json, writing
+from manyview.errors import UserError
+
+MAY_CHANGE = ("steps", "checkpoint_every", "log_every", "keep")
+"""Fields of RunConfig that a resumed run may set anew."""
+
+
+def holds_run(out: Path) -> bool:
+    """Whether training has already happened in `out`."""
+    metrics = out / "metrics.jsonl"
+    return bool(checkpoint.steps(out)) or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def read_config(out: Path) -> dict[str, Any]:
+    """config.json of a run. Raises UserError when there is none or it is damaged."""
+    path = out / "config.json"
+    if not path.is_file():
+        raise UserError(f"{out} holds no run to resume (no config.json); check -o, or start without --resume")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["run"]["steps"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); start the run anew in another folder") from error
+    return config
+
+
+def start(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
+    """Make the folder of a new run. Raises UserError when it holds one already, or cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose another folder for the run with -o")
+    if holds_run(out):
+        raise UserError(f"{out} already holds a run; go on with it with --resume, or choose another folder with -o")
+    with writing(f"the run folder {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        _write_config(out, run, describe)
+
+
+def reopen(out: Path, run: RunConfig, describe: dict[str, Any]) -> checkpoint.Checkpoint:
+    """The checkpoint to resume from. Raises UserError when there is none or the run is another one. Only reads."""
+    before = read_config(out)
+    now = {**describe, "run": to_dict(run)}
+    for part, value in (("recipe", now.get("recipe")), ("method", now.get("method")), ("run", now["run"])):
+        if value is not None and before.get(part) is not None:
+            _same(out, part, before[part], to_dict(value))
+    found = checkpoint.latest(out)
+    if found is None:
+        raise UserError(
+            f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder"
+        )
+    if found.step > run.steps:
+        raise UserError(f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps")
+    return found
+
+
+def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> None:
+    """Make the folder ready to go on from `step`: no half-written or damaged checkpoints, config.json up to date."""
+    before = read_config(out)
+    with writing(f"the run folder {out}"):
+        checkpoint.clean(out)
+        checkpoint.set_aside(out, step)
+        _write_config(out, run, {**before, **describe})
+
+
+def _same(out: Path, name: str, before: Any, now: Any) -> None:
+    if name == "recipe" and before != now:
+        raise UserError(f"{out} is a run of recipe {before!r}, not {now!r}; resume it as {before!r}")
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return
+    for key in sorted(before.keys() | now.keys()):
+        if name == "run" and key in MAY_CHANGE:
+            continue
+        # An option that one of the two versions of the package does not know yet is no difference.
+        if key in before and key in now and before[key] != now[key]:
+            raise UserError(
+                f"{out} was started with {name}.{key} = {before[key]!r}, not {now[key]!r}; "
+                "a resumed run keeps its options: leave it out, or start a new run in another folder"
+            )
+
+
+def _write_config(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
+    try:
+        version = importlib.metadata.version("manyview")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    config = {**to_dict(describe), "run": to_dict(run), "version": version, "torch": str(torch.__version__)}
+    write_json(out / "config.json", config)

@@ -1,0 +1,44 @@
+"""The learning rate of a step: linear warm-up, then a cosine to `min_lr` at the last step of the run."""
+
+from __future__ import annotations
+
+import math
+
+from manyview.config import RunConfig
+from manyview.errors import UserError
+
+
+def warmup_steps(run: RunConfig) -> int:
+    """Optimiser steps of warm-up: a share of the run when below 1, else a number of steps."""
+    return round(run.warmup * run.steps) if run.warmup < 1 else int(run.warmup)
+
+
+def learning_rate(step: int, run: RunConfig) -> float:
+    """The rate for optimiser step `step` (counted from 0), in optimiser steps of this run, whatever the ranks.
+
+    The peak is reached at the last step of the warm-up and `min_lr` at step `run.steps - 1`.
+    """
+    warmup = warmup_steps(run)
+    if step < warmup:
+        return run.lr * (step + 1) / warmup
+    share = min(1.0, (step + 1 - warmup) / (run.steps - warmup))
+    return run.min_lr + (run.lr - run.min_lr) * (0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def check(run: RunConfig) -> None:
+    """Raise UserError when the numbers of a run make no sense together."""
+    for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every", "keep"):
+        if getattr(run, name) < 1:
+            raise UserError(f"run.{name} is {getattr(run, name)}; it must be at least 1")
+    if not (run.lr > 0 and math.isfinite(run.lr)):
+        raise UserError(f"run.lr is {run.lr}; it must be a positive number")
+    if not 0 <= run.min_lr <= run.lr:
+        raise UserError(f"run.min_lr is {run.min_lr}; it must lie between 0 and run.lr = {run.lr}")
+    for name in ("warmup", "weight_decay", "clip"):
+        if not (getattr(run, name) >= 0 and math.isfinite(getattr(run, name))):
+            raise UserError(f"run.{name} is {getattr(run, name)}; it must be 0 or more")
+    if warmup_steps(run) >= run.steps > 1:
+        raise UserError(
+            f"run.warmup is {run.warmup:g} steps but the run has only {run.steps}; "
+            "use fewer, or a share of the run such as --set run.warmup=0.05"
+        )

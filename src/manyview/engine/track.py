@@ -1,0 +1,154 @@
+"""What a run tells: metrics.jsonl (always), TensorBoard (when installed), a bar or a line now and then on stderr."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from manyview.engine import ranks
+from manyview.engine.files import write_text, writing
+
+LOG = logging.getLogger(__name__)
+
+TIMINGS = ("seconds", "data_share")
+"""Fields of a metrics line that differ from run to run; all others are the same bits for the same seed."""
+
+
+class Means:
+    """Running means, since the last line, of whatever the steps report. A checkpoint holds them, exactly."""
+
+    def __init__(self, state: dict[str, list[float]] | None = None) -> None:
+        self._sums: dict[str, list[float]] = {k: list(v) for k, v in (state or {}).items()}  # name -> [sum, count]
+        self._pending: list[dict[str, float | Tensor]] = []
+
+    def add(self, values: dict[str, float | Tensor]) -> None:
+        """Remember; tensors are read later, so that a GPU is not waited for."""
+        self._pending.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
+
+    def collect(self) -> dict[str, list[float]]:
+        """Sums and counts over all ranks (every rank must call); afterwards only rank 0 holds them."""
+        for values in self._pending:
+            for name, value in values.items():
+                entry = self._sums.setdefault(name, [0.0, 0])
+                entry[0] += float(value)
+                entry[1] += 1
+        self._pending.clear()
+        if ranks.world() > 1:
+            everyone = ranks.gather(self._sums)
+            self._sums = {}
+            for sums in everyone if ranks.rank() == 0 else []:
+                for name, (amount, count) in sums.items():
+                    entry = self._sums.setdefault(name, [0.0, 0])
+                    entry[0] += amount
+                    entry[1] += count
+        return self._sums
+
+    def flush(self) -> dict[str, float]:
+        """The means since the last flush, over all ranks."""
+        means = {name: amount / count for name, (amount, count) in self.collect().items()}
+        self._sums = {}
+        return means
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object per logged step, and the same numbers to TensorBoard when it is installed."""
+
+    def __init__(self, run_dir: Path, *, step: int) -> None:
+        """Open for appending after `step`: lines past it, and a half-written last one, are dropped."""
+        self.path = run_dir / "metrics.jsonl"
+        with writing(str(self.path)):
+            write_text(self.path, "".join(line + "\n" for line in _lines_until(self.path, step)))
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._board = _board(run_dir, step)
+
+    def write(self, line: dict[str, Any]) -> None:
+        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with writing(str(self.path)):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._board.add_scalar(name, value, line["step"])
+
+    def sync(self) -> None:
+        """Force the lines to the disk: a checkpoint never outlives the lines before it."""
+        with writing(str(self.path)):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    lines: list[str] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            lines.append(line)
+    return lines
+
+
+def _board(run_dir: Path, step: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+
+
+class Console:
+    """Where the run is and how long it still takes: a bar on a terminal, else a logged line every `every` seconds."""
+
+    def __init__(self, *, start: int, total: int, every: float = 30.0, enabled: bool = True) -> None:
+        self._enabled, self._every, self._total = enabled, every, total
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, initial=start, unit="step", desc="train", file=sys.stderr, dynamic_ncols=True
+            )
+        self._told_step, self._told_time = start, time.monotonic()
+
+    def update(self, step: int, *, loss: float | None, lr: float) -> None:
+        """Tell that `step` steps are done."""
+        if not self._enabled:
+            return
+        shown = "-" if loss is None else f"{loss:.4g}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {shown} lr {lr:.2e}", refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._told_time >= self._every or step == self._total:
+            pace = (now - self._told_time) / max(1, step - self._told_step)
+            left = duration(pace * (self._total - step))
+            LOG.info("step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left)
+            self._told_step, self._told_time = step, now
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """3725 -> 1:02:05"""
+    minutes, seconds_left = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours}:{minutes_left:02d}:{seconds_left:02d}"

@@ -1,0 +1,84 @@
+"""A report is one HTML file that needs nothing else: pictures inside, no scripts, no fonts from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+STYLE = """
+body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fafaf8;max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.7rem;margin-bottom:.2rem} h2{margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
+table{border-collapse:collapse;margin:.8rem 0} td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
+td:first-child,th:first-child{text-align:left} tr.best td{font-weight:600}
+figure{margin:.6rem 0} img{max-width:100%;image-rendering:auto;border-radius:4px} figcaption{color:#666;font-size:.9rem}
+.row{display:flex;gap:12px;flex-wrap:wrap} .row figure{flex:1 1 180px} .chart text{font:11px system-ui;fill:#444}
+.chart{max-width:720px;background:#fff;border:1px solid #e3e3df;border-radius:4px}
+code,pre{background:#f0f0ec;border-radius:3px;padding:.1rem .3rem} pre{padding:.8rem;overflow-x:auto}
+.note{color:#555}
+"""
+
+
+class Page:
+    """Collects a report top to bottom and writes it atomically."""
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self.title = title
+        self._parts = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(subtitle)}</p>']
+
+    def heading(self, text: str) -> None:
+        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str, *, note: bool = False) -> None:
+        self._parts.append(f"<p{' class=note' if note else ''}>{html.escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        self._parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def svg(self, svg: str) -> None:
+        self._parts.append(svg)
+
+    def pictures(self, pictures: Sequence[tuple[str, np.ndarray]], zoom: int = 1) -> None:
+        """A row of captioned pictures (H, W, 3) uint8."""
+        figures = [
+            f'<figure><img alt="{html.escape(caption)}" src="{_data_uri(picture, zoom)}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            for caption, picture in pictures
+        ]
+        self._parts.append(f'<div class="row">{"".join(figures)}</div>')
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], best: int | None = None) -> None:
+        cells = "".join(f"<th>{html.escape(h)}</th>" for h in header)
+        body = "".join(
+            f"<tr{' class=best' if i == best else ''}>{''.join(f'<td>{html.escape(str(c))}</td>' for c in row)}</tr>"
+            for i, row in enumerate(rows)
+        )
+        self._parts.append(f"<table><tr>{cells}</tr>{body}</table>")
+
+    def write(self, path: Path) -> None:
+        document = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><body>'
+            + "\n".join(self._parts)
+            + "</body></html>"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".html.tmp")
+        temporary.write_text(document, encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _data_uri(picture: np.ndarray, zoom: int) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    if zoom > 1:
+        image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

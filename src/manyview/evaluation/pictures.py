@@ -1,0 +1,130 @@
+"""Pictures where people would rather look than read: depth, error and confidence maps, point clouds, line charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PAPER = (250, 250, 248)
+
+
+def colour_map(values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, *,
+               palette: str = "TURBO") -> np.ndarray:  # fmt: skip
+    """Values (H, W) between `low` and `high` as colours (H, W, 3) uint8; invalid pixels light grey.
+
+    `palette` is the name of an OpenCV colour map: TURBO for depth, INFERNO for errors, VIRIDIS for confidences.
+    """
+    import cv2
+
+    share = (np.asarray(values, np.float32) - low) / max(high - low, 1e-9)
+    bytes_ = (np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
+    picture = cv2.applyColorMap(bytes_, getattr(cv2, f"COLORMAP_{palette}"))[..., ::-1].copy()
+    if valid is not None:
+        picture[~valid] = (224, 224, 224)
+    return picture
+
+
+def depth_range(depth: np.ndarray, valid: np.ndarray | None = None) -> tuple[float, float]:
+    """A range (2nd to 98th percentile) that shows a depth map well."""
+    used = depth[(depth > 0) & np.isfinite(depth) & (True if valid is None else valid)]
+    if used.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(used, [2, 98])
+    return float(low), float(high)
+
+
+def cloud_picture(xyz: np.ndarray, rgb: np.ndarray, world2cam: np.ndarray, *, size: tuple[int, int] = (300, 420),
+                  focal: float = 1.0, dot: int = 2, background: tuple[int, int, int] = PAPER) -> np.ndarray:  # fmt: skip
+    """Points (N, 3) with colours (N, 3) uint8 as seen by a pinhole camera: (H, W, 3) uint8.
+
+    `focal` is in units of the width. Farther points are drawn first, each as a square of `dot` pixels.
+    """
+    height, width = size
+    points = xyz @ world2cam[:3, :3].T + world2cam[:3, 3]
+    picture = np.full((height, width, 3), background, np.uint8)
+    seen = points[:, 2] > 0.05
+    points, colours = points[seen], rgb[seen]
+    u = points[:, 0] / points[:, 2] * focal * width + width / 2
+    v = points[:, 1] / points[:, 2] * focal * width + height / 2
+    order = np.argsort(-points[:, 2])
+    u, v, colours = u[order].astype(int), v[order].astype(int), colours[order]
+    for dv in range(dot):
+        for du in range(dot):
+            inside = (u + du >= 0) & (u + du < width) & (v + dv >= 0) & (v + dv < height)
+            picture[v[inside] + dv, u[inside] + du] = colours[inside]
+    return picture
+
+
+def two_sides(xyz: np.ndarray, rgb: np.ndarray, *, size: tuple[int, int] = (300, 420)) -> list[np.ndarray]:
+    """A cloud in the first camera's frame (OpenCV axes), seen from the upper left and from the upper right."""
+    if len(xyz) == 0:
+        return [np.full((*size, 3), PAPER, np.uint8)] * 2
+    centre = np.median(xyz, axis=0)
+    radius = float(np.percentile(np.linalg.norm(xyz - centre, axis=1), 90))
+    return [cloud_picture(xyz, rgb, _look(centre, radius, side), size=size) for side in (-1.0, 1.0)]
+
+
+def _look(centre: np.ndarray, radius: float, side: float) -> np.ndarray:
+    """world2cam of a camera up to one side of `centre`, in a world whose y axis points down."""
+    eye = centre + radius * np.array([1.3 * side, -1.1, -2.0])
+    forward = (centre - eye) / np.linalg.norm(centre - eye)
+    right = np.cross(np.array([0.0, 1.0, 0.0]), forward)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return np.concatenate([np.concatenate([rotation, -(rotation @ eye)[:, None]], 1), [[0, 0, 0, 1.0]]])
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
+    """Pictures of one size per row, tiled on paper: (H, W, 3) uint8."""
+    bands = []
+    for row in rows:
+        height = max(p.shape[0] for p in row)
+        space = np.full((height, gap, 3), PAPER, np.uint8)
+        cells = [part for p in row for part in (_on_paper(p, height), space)][:-1]
+        bands.append(np.concatenate(cells, 1))
+    width = max(b.shape[1] for b in bands)
+    space = np.full((gap, width, 3), PAPER, np.uint8)
+    padded = [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=PAPER[0]) for b in bands]
+    return np.concatenate([part for band in padded for part in (band, space)][:-1], 0)
+
+
+def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
+    return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=PAPER[0])
+
+
+def line_chart(series: dict[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str,
+               size: tuple[int, int] = (640, 260), log: bool = False) -> str:  # fmt: skip
+    """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
+    width, height = size
+    left, right, top, bottom = 62, 14, 14, 40
+    shown = {n: (np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float))
+             for n, (x, y) in series.items() if len(x)}  # fmt: skip
+    if not shown:
+        return "<p>nothing to draw</p>"
+    xs, ys = (np.concatenate([v[i][np.isfinite(v[i])] for v in shown.values()]) for i in (0, 1))
+    x0, x1, y0, y1 = xs.min(), max(xs.max(), xs.min() + 1e-9), ys.min(), max(ys.max(), ys.min() + 1e-9)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (left + (x - x0) / (x1 - x0) * (width - left - right),
+                height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom))  # fmt: skip
+
+    colours = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
+    parts = [f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" class="chart">']
+    for share in np.linspace(0, 1, 5):
+        x, y = at(x0 + share * (x1 - x0), y0)[0], at(x0, y0 + share * (y1 - y0))[1]
+        value = y0 + share * (y1 - y0)
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{10**value if log else value:.3g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
+                     f"{x0 + share * (x1 - x0):.3g}</text>")  # fmt: skip
+    for index, (name, (x, y)) in enumerate(shown.items()):
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(p, q) for p, q in zip(x, y)) if np.isfinite(b))
+        colour = colours[index % len(colours)]
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(f'<text x="{width - right - 6}" y="{top + 14 + 16 * index}" text-anchor="end" '
+                     f'fill="{colour}">{name}</text>')  # fmt: skip
+    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">{x_label}</text>')
+    parts.append(f'<text x="14" y="{height / 2}" transform="rotate(-90 14 {height / 2})" '
+                 f'text-anchor="middle">{y_label}</text></svg>')  # fmt: skip
+    return "\n".join(parts)

@@ -1,0 +1,32 @@
+"""Images to patch tokens, and the check that an image can be cut into whole patches."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from manyview.errors import UserError
+
+
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """(h, w) patches of an image. Raises UserError when a side is no multiple of the patch."""
+    if height % patch or width % patch or not height or not width:
+        fit = (max(patch, height // patch * patch), max(patch, width // patch * patch))
+        raise UserError(
+            f"images are {height}x{width}, but this model needs sides that are multiples of {patch}; "
+            f"resize or crop them, for example to {fit[0]}x{fit[1]}"
+        )
+    return height // patch, width // patch
+
+
+class PatchEmbed(nn.Module):
+    """One linear map per patch, written as a strided convolution."""
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, h*w, D), row-major."""
+        patch_grid(*images.shape[-2:], self.patch)
+        return self.proj(images).flatten(2).transpose(1, 2)

@@ -1,0 +1,31 @@
+"""Position tables: the learned one of a ViT at any grid, and the fixed sine table that tells views apart."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resample_table(table: Tensor, grid: tuple[int, int], offset: float = 0.1) -> Tensor:
+    """A learned table (1, 1 + M*M, D), its first row the class token's, at a grid (h, w): (1, 1 + h*w, D).
+
+    Follows DINOv2 to the digit: bicubic by scale factor with a small offset and no antialiasing, and untouched only
+    when the grid is the table's own square.
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    if grid == (side, side):
+        return table
+    patches = table[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, M, M)
+    factor = ((grid[0] + offset) / side, (grid[1] + offset) / side)
+    patches = F.interpolate(patches, scale_factor=factor, mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
+
+
+def sine_table(rows: int, dim: int) -> Tensor:
+    """Fixed 1-D position table (rows, dim): sines then cosines at frequencies 10000 ** (-2k / dim)."""
+    frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = torch.arange(rows, dtype=torch.float64)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

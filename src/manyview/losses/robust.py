@@ -1,0 +1,144 @@
+"""A robust pointmap loss for short trainings: bounded gradients everywhere, shapes before sizes.
+
+A local point is split into its log distance and its direction. The median log-distance residual of a view (its
+unknown scale) is taken out before the errors are measured, and charged lightly on its own so that the absolute scale
+is learnt too. Legend: B scenes, V views, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from manyview.losses.pointmap import mean_over_views, usable
+from manyview.types import Signal
+
+STRIDES = (1, 2, 4, 8)
+NEAR = 1e-3  # softens the logarithm and the direction of a prediction at the camera itself
+
+
+def robust_pointmap_loss(
+    pred: Mapping[str, Tensor],
+    signals: Mapping[str, Signal],
+    *,
+    alpha_global: float = 0.5,
+    alpha_local: float = 1.0,
+    direction: float = 2.0,
+    gradient: float = 0.5,
+    scale: float = 0.1,
+    gamma: float = 0.05,
+) -> dict[str, Tensor]:
+    """Per-scene terms (B,), each with its factor in it: total = global + local + confidence.
+
+    direction, gradient, scale: factors of the local term's parts beside the log distance. Empty views are left out.
+    """
+    local = local_error(
+        pred["pointmap_local"], signals["pointmap_local"], direction=direction, gradient=gradient, scale=scale
+    )
+    terms = {
+        "global": alpha_global * global_error(pred["pointmap"], signals["pointmap"]),
+        "local": alpha_local * local,
+        "confidence": gamma / 2 * sum(log_confidence_error(pred[k], signals[k]) for k in signals if "confidence" in k),
+    }
+    return {"total": terms["global"] + terms["local"] + terms["confidence"], **terms}
+
+
+def local_error(
+    points: Tensor, signal: Signal, *, direction: float = 2.0, gradient: float = 0.5, scale: float = 0.1
+) -> Tensor:
+    """(B, V, H, W, 3) against a Signal of camera-frame points, one unknown scale per view -> (B,)."""
+    valid, weight = _selected(signal)
+    here, target = _fill(points, valid), _fill(signal.value, valid)
+    residual = _log_length(here) - _log_length(target)
+    shift = _median(residual.detach(), valid)
+    error = charbonnier(torch.where(valid, residual - shift, 0))
+    turned = (_direction(here) - _direction(target)).abs().sum(-1)
+    error = (error + direction * torch.where(valid, turned, 0)) * weight
+    sums, weights = error.sum((2, 3)), weight.sum((2, 3))
+    per_view = sums / weights.clamp(min=1e-6)
+    per_view = per_view + gradient * _slopes(residual, valid)
+    # The gradient of |median| through the mean: the median's own would move a single pixel.
+    mean = torch.where(valid, residual, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
+    offset = shift[..., 0, 0] + mean - mean.detach()
+    per_view = per_view + scale * charbonnier(offset)
+    counts = valid.sum((2, 3))
+    return mean_over_views(per_view * counts, counts)
+
+
+def global_error(points: Tensor, signal: Signal) -> Tensor:
+    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene -> (B,).
+
+    The distance between the points relative to the target's own distance from the first camera.
+    """
+    valid, weight = _selected(signal)
+    here, target = _fill(points, valid), _fill(signal.value, valid)
+    distance = target.norm(dim=-1)
+    typical = _scene_median(distance, valid)  # (B, 1, 1, 1)
+    shift = _scene_median(_log_length(here.detach()) - _log_length(target), valid)
+    away = here * torch.exp(-shift)[..., None] - target
+    relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (distance + 0.1 * typical + 1e-6)
+    # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
+    error = torch.where(valid, torch.log1p(relative), 0) * weight
+    sums, weights, counts = error.sum((2, 3)), weight.sum((2, 3)), valid.sum((2, 3))
+    return mean_over_views(sums / weights.clamp(min=1e-6) * counts, counts)
+
+
+def log_confidence_error(confidence: Tensor, signal: Signal) -> Tensor:
+    """|log c - log c'| of confidences (B, V, H, W) that are at least one -> (B,)."""
+    valid = usable(signal)
+    here = torch.where(valid, confidence.float(), 1).clamp(min=1e-3)
+    there = torch.where(valid, signal.value.float(), 1).clamp(min=1e-3)
+    return mean_over_views((here.log() - there.log()).abs().sum((2, 3)), valid.sum((2, 3)))
+
+
+def charbonnier(residual: Tensor, width: float = 0.02) -> Tensor:
+    """|residual| with a rounded bottom."""
+    return (residual.square() + width**2).sqrt() - width
+
+
+def _selected(signal: Signal) -> tuple[Tensor, Tensor]:
+    valid = usable(signal)
+    weight = torch.ones_like(valid, dtype=torch.float32) if signal.weight is None else signal.weight.float()
+    return valid, torch.where(valid, weight, 0)
+
+
+def _fill(points: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid[..., None], points.float(), torch.ones((), device=points.device))
+
+
+def _log_length(points: Tensor) -> Tensor:
+    return 0.5 * (points.square().sum(-1) + NEAR**2).log()
+
+
+def _direction(points: Tensor) -> Tensor:
+    return points / (points.square().sum(-1, keepdim=True) + NEAR**2).sqrt()
+
+
+def _median(values: Tensor, valid: Tensor) -> Tensor:
+    """Median over the valid pixels of each view: (B, V, H, W) -> (B, V, 1, 1), 0 where there are none."""
+    median = torch.where(valid, values, torch.nan).flatten(2).nanmedian(-1).values
+    return median.nan_to_num(0.0)[..., None, None]
+
+
+def _scene_median(values: Tensor, valid: Tensor) -> Tensor:
+    median = torch.where(valid, values, torch.nan).flatten(1).nanmedian(-1).values
+    return median.nan_to_num(0.0)[:, None, None, None]
+
+
+def _slopes(residual: Tensor, valid: Tensor) -> Tensor:
+    """Mean absolute difference of the residual between pixels a few apart, over several distances: (B, V)."""
+    total = torch.zeros(residual.shape[:2], dtype=residual.dtype, device=residual.device)
+    used = 0
+    for stride in STRIDES:
+        for dim in (2, 3):
+            length = residual.shape[dim] - stride
+            if length < 1:
+                continue
+            both = valid.narrow(dim, stride, length) & valid.narrow(dim, 0, length)
+            step = residual.narrow(dim, stride, length) - residual.narrow(dim, 0, length)
+            step = torch.where(both, step.abs(), 0)
+            total = total + step.sum((2, 3)) / both.sum((2, 3)).clamp(min=1)
+            used += 1
+    return total / max(used, 1)

@@ -1,0 +1,230 @@
+"""The multi-view reconstructor of Distill3R: encoder, fusion transformer, a global and a local pointmap head.
+
+Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from manyview.layers.init import init_weights
+from manyview.layers.patches import patch_grid
+from manyview.models.fusion import Fusion, view_rows
+from manyview.models.heads import PointmapHead
+from manyview.models.vit import Encoder
+
+AttentionScale = Literal["auto", "plain", "extended"]
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorConfig:
+    """Everything that decides the shapes and the arithmetic of a Reconstructor. The defaults are the published one."""
+
+    dim: int = 384
+    """Encoder width."""
+    depth: int = 12
+    """Encoder blocks."""
+    heads: int = 6
+    """Encoder attention heads."""
+    patch_size: int = 14
+    """Side of a patch in pixels; images must have sides that are multiples of it."""
+    registers: int = 4
+    """Register tokens of the encoder."""
+    positions: int = 32
+    """Side of the encoder's learned square position table, in patches."""
+    layer_scale: float | None = 1e-4
+    """Initial LayerScale gain of the encoder blocks; null for no LayerScale."""
+    eps: float = 1e-6
+    """LayerNorm epsilon of the encoder."""
+    decoder_dim: int = 384
+    """Width of the fusion transformer."""
+    decoder_depth: int = 6
+    """Blocks of the fusion transformer."""
+    decoder_heads: int = 6
+    """Attention heads of the fusion transformer."""
+    decoder_eps: float = 1e-5
+    """LayerNorm epsilon inside the fusion blocks (the final norm keeps 1e-6)."""
+    taps: tuple[int, int, int, int] = (0, 3, 4, 6)
+    """What the heads read: 0 is the encoder's tokens, i the output of fusion block i, the last one normed."""
+    attention_scale: AttentionScale = "auto"
+    """Logit scale of the fusion attention: plain, extended (Fast3R's factor for many views), or auto."""
+    extended_in_eval: bool = True
+    """What auto means: extended in eval() and plain in train(), as published; false: always plain."""
+    head_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    """Channels of the four pyramid levels of a head."""
+    head_dim: int = 256
+    """Channels of a head's merging layers."""
+    head_last_dim: int = 128
+    """Channels of a head's full-resolution layers."""
+    head_spare_unit: bool = True
+    """Keep the unit of the published heads that their forward pass never calls."""
+    image_size: int = 518
+    """Long side in pixels that the model was made for."""
+    image_mean: tuple[float, float, float] = HALF
+    """Mean per channel that [0, 1] images are normalised with."""
+    image_std: tuple[float, float, float] = HALF
+    """Standard deviation per channel, likewise."""
+    encoder_chunk: int = 64
+    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
+    head_chunk: int = 16
+    """Views that go through a head together when no gradient is needed; likewise."""
+
+
+def distill3r() -> ReconstructorConfig:
+    """The published Distill3R student: 71,969,288 parameters."""
+    return ReconstructorConfig()
+
+
+def tiny() -> ReconstructorConfig:
+    """Ours for a CPU: about half a second per training step of eight 112x154 views on one core."""
+    return ReconstructorConfig(
+        dim=192,
+        depth=8,
+        heads=3,
+        registers=0,
+        positions=11,
+        layer_scale=None,
+        decoder_dim=192,
+        decoder_depth=3,
+        decoder_heads=3,
+        taps=(0, 1, 2, 3),
+        extended_in_eval=False,
+        head_layer_dims=(32, 48, 96, 96),
+        head_dim=32,
+        head_last_dim=16,
+        head_spare_unit=False,
+        image_size=154,
+    )
+
+
+def debug(config: ReconstructorConfig | None = None) -> ReconstructorConfig:
+    """The same layout with a few thousand parameters, for tests."""
+    return replace(
+        config or tiny(),
+        dim=8,
+        depth=2,
+        heads=2,
+        positions=4,
+        decoder_dim=8,
+        decoder_depth=2,
+        decoder_heads=2,
+        taps=(0, 1, 2, 2),
+        head_layer_dims=(4, 4, 8, 8),
+        head_dim=4,
+        head_last_dim=4,
+        image_size=56,
+    )
+
+
+class Reconstructor(nn.Module):
+    """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with confidences."""
+
+    def __init__(self, config: ReconstructorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(
+            config.dim,
+            config.depth,
+            config.heads,
+            patch_size=config.patch_size,
+            registers=config.registers,
+            positions=config.positions,
+            layer_scale=config.layer_scale,
+            eps=config.eps,
+        ).normalise_with(config.image_mean, config.image_std)
+        self.fusion = Fusion(
+            config.dim, config.decoder_dim, config.decoder_depth, config.decoder_heads, eps=config.decoder_eps
+        )
+        self.head = self._head()
+        self.head_local = self._head()
+        init_weights(self)
+
+    def _head(self) -> PointmapHead:
+        config = self.config
+        return PointmapHead(
+            [config.dim if tap == 0 else config.decoder_dim for tap in config.taps],
+            patch=config.patch_size,
+            layer_dims=config.head_layer_dims,
+            dim=config.head_dim,
+            last_dim=config.head_last_dim,
+            spare_unit=config.head_spare_unit,
+        )
+
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        view_ids: Tensor | Sequence[int] | None = None,
+        *,
+        attention_scale: AttentionScale | None = None,
+        encoder_chunk: int | None = None,
+        head_chunk: int | None = None,
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence, confidence_local
+        (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
+
+        view_ids: rows of the view table (V,) or (B, V), sequential when None. Chunks bound the images that go
+        through encoder and heads at a time; None: the config's without gradients, all with. Raises UserError for
+        sides that are no multiple of the patch and for more than 1,000 views.
+        """
+        views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
+        batch, count = views[0].shape[0], sum(group.shape[1] for group in views)
+        rows = view_rows(view_ids, batch, count).to(views[0].device)
+        grids = [patch_grid(*group.shape[-2:], self.config.patch_size) for group in views]
+        chunks = (self._chunk(encoder_chunk, "encoder_chunk"), self._chunk(head_chunk, "head_chunk"))
+
+        tokens = [self._encode(group, chunks[0]) for group in views]  # each (B, v*n, D)
+        per_view = [n for group, (h, w) in zip(views, grids, strict=True) for n in [h * w] * group.shape[1]]
+        view_of_token = rows.repeat_interleave(torch.tensor(per_view, device=rows.device), dim=1)
+        extended = self._extended(attention_scale)
+        fused = self.fusion(torch.cat(tokens, 1), view_of_token, self.config.taps, extended=extended)
+
+        ends = [t.shape[1] for t in tokens]
+        groups = list(zip(*(level.split(ends, dim=1) for level in fused), strict=True))
+        maps: dict[str, list[Tensor]] = {}
+        for head, suffix in ((self.head, ""), (self.head_local, "_local")):
+            decoded = [self._decode(head, g, grid, chunks[1]) for g, grid in zip(groups, grids, strict=True)]
+            maps[f"pointmap{suffix}"] = [points for points, _ in decoded]
+            maps[f"confidence{suffix}"] = [confidence for _, confidence in decoded]
+        if isinstance(images, Tensor):
+            return {name: values[0] for name, values in maps.items()}
+        return {name: [value[:, 0] for value in values] for name, values in maps.items()}
+
+    def _chunk(self, asked: int | None, name: str) -> int | None:
+        if asked is not None and asked < 1:
+            raise ValueError(f"{name} must be at least 1, got {asked}")
+        return asked or (None if torch.is_grad_enabled() else getattr(self.config, name))
+
+    def _extended(self, asked: AttentionScale | None) -> bool:
+        scale = self.config.attention_scale if asked in (None, "auto") else asked
+        if scale not in ("auto", "plain", "extended"):
+            raise ValueError(f"attention_scale is {scale!r}; it must be auto, plain or extended")
+        return scale == "extended" or (scale == "auto" and self.config.extended_in_eval and not self.training)
+
+    def _encode(self, images: Tensor, chunk: int | None) -> Tensor:
+        """(B, v, 3, H, W) -> (B, v*n, D)."""
+        flat = images.flatten(0, 1)
+        patches = torch.cat([self.encoder.encode(part).patches for part in flat.split(chunk or len(flat))])
+        return patches.unflatten(0, images.shape[:2]).flatten(1, 2)
+
+    def _decode(
+        self, head: PointmapHead, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Four (B, v*n, D) -> (B, v, H, W, 3), (B, v, H, W)."""
+        shape = (levels[0].shape[0], -1)
+        flat = [level.reshape(-1, grid[0] * grid[1], level.shape[-1]) for level in levels]
+        parts = [head(part, grid) for part in _chunks(flat, chunk or len(flat[0]))]
+        points, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return points.unflatten(0, shape), confidence.unflatten(0, shape)
+
+
+def _chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    yield from ([*part] for part in zip(*(level.split(size) for level in levels), strict=True))
+
+
+PRESETS: dict[str, Callable[[], ReconstructorConfig]] = {"distill3r": distill3r, "tiny": tiny, "debug": debug}

@@ -1,0 +1,173 @@
+"""What a user hands to `reconstruct`, brought to the model's resolution: folders, files, videos, arrays, masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manyview.data.fit import Fit
+from manyview.data.images import (
+    ImageProblem, list_images, read_fitted, read_image, resample_nearest, resize_image,
+)  # fmt: skip
+from manyview.errors import UserError
+from manyview.progress import track
+
+MOST_VIEWS = 1000
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+
+FitFor = Callable[[tuple[int, int]], Fit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Which frames of a video are taken."""
+
+    fps: float | None = None
+    """Frames per second of the recording to keep; null keeps all."""
+    stride: int = 1
+    """Keep every stride-th of those."""
+    max_frames: int | None = None
+    """Stop after this many."""
+
+
+@dataclass
+class Photo:
+    """One picture at the model's resolution and how it came to be."""
+
+    name: str
+    image: np.ndarray  # (h, w, 3) uint8
+    fit: Fit
+    path: str | None = None
+    frame: int | None = None
+    pixels: np.ndarray | None = None  # (H, W, 3) uint8 of pictures that are in no file
+
+
+def gather(images: Any, fit_for: FitFor, video: VideoOptions, *, strict: bool) -> tuple[list[Photo], list[str]]:
+    """All pictures and what had to be left out, one line each.
+
+    A broken file in a folder is left out unless `strict` (cameras or masks are given per picture); a file that was
+    named raises. Raises UserError when nothing is left or there are more than 1,000.
+    """
+    skipped: list[str] = []
+    if isinstance(images, (str, Path)):
+        path = Path(images)
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            photos = _from_video(path, fit_for, video)
+        else:
+            photos = _from_files(list_images(path), fit_for, skipped, strict=strict or not path.is_dir())
+    else:
+        photos = _from_sequence(images, fit_for)
+    if not photos:
+        raise UserError(f"no picture could be read from {images}: {skipped[0] if skipped else 'it is empty'}")
+    if len(photos) > MOST_VIEWS:
+        raise UserError(f"{len(photos)} pictures, at most {MOST_VIEWS} views fit one scene; take fewer (--stride, --max-frames)")
+    _make_unique(photos)
+    return photos, skipped
+
+
+def _from_files(paths: Sequence[Path], fit_for: FitFor, skipped: list[str], *, strict: bool) -> list[Photo]:
+    if len(paths) > MOST_VIEWS:
+        raise UserError(f"{len(paths)} pictures, at most {MOST_VIEWS} views fit one scene; give a part of them")
+    photos = []
+    for path in track(paths, label="reading", unit="image"):
+        try:
+            image, fit = read_fitted(path, fit_for)
+        except ImageProblem as problem:
+            if strict:
+                raise
+            skipped.append(str(problem))
+            warnings.warn(f"left out {problem}", stacklevel=4)
+            continue
+        photos.append(Photo(path.name, image, fit, path=str(path.resolve())))
+    return photos
+
+
+def _from_video(path: Path, fit_for: FitFor, options: VideoOptions) -> list[Photo]:
+    from manyview.data.video import iter_video
+
+    photos = []
+    frames = iter_video(path, fps=options.fps, stride=options.stride, max_frames=options.max_frames)
+    for frame in track(frames, label="reading", unit="frame"):
+        fit = fit_for(frame.image.shape[:2])
+        image = resize_image(frame.image, fit)
+        name = f"{path.stem}-{frame.index:06d}.jpg"
+        photos.append(Photo(name, image, fit, path=str(path.resolve()), frame=frame.index))
+        if len(photos) > MOST_VIEWS:
+            raise UserError(f"{path} gives more than {MOST_VIEWS} frames; take fewer with --fps, --stride or --max-frames")
+    return photos
+
+
+def _from_sequence(images: Iterable[Any], fit_for: FitFor) -> list[Photo]:
+    photos: list[Photo] = []
+    for index, item in enumerate(images):
+        if len(photos) >= MOST_VIEWS:
+            raise UserError(f"more than {MOST_VIEWS} pictures; at most that many views fit one scene")
+        if isinstance(item, (str, Path)):
+            photos += _from_files(list_images(item), fit_for, [], strict=True)
+            continue
+        pixels = as_picture(item, f"image {index}")
+        fit = fit_for(pixels.shape[:2])
+        photos.append(Photo(f"view-{index:04d}.png", resize_image(pixels, fit), fit, pixels=pixels))
+    return photos
+
+
+def as_picture(item: Any, what: str) -> np.ndarray:
+    """(H, W, 3) uint8 of an array or tensor: uint8 or float in [0, 1]; (H, W), (H, W, 3) or (3, H, W)."""
+    try:
+        array = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+    except Exception as error:
+        raise UserError(f"{what} is a {type(item).__name__}; give paths or arrays") from error
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, -1)
+    if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[-1] != 3 or array.size == 0:
+        raise UserError(f"{what} has shape {array.shape}; RGB images are (H, W, 3) or (3, H, W)")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < -1e-3 or array.max() > 1 + 1e-3:
+            raise UserError(f"{what} has float values outside [0, 1]; divide by 255, or give uint8")
+        array = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise UserError(f"{what} has type {array.dtype}; give uint8, or float in [0, 1]")
+    return np.ascontiguousarray(array)
+
+
+def _make_unique(photos: list[Photo]) -> None:
+    names = [photo.name.lower() for photo in photos]
+    for index, photo in enumerate(photos):
+        if names.count(photo.name.lower()) > 1:
+            photo.name = f"{index:04d}-{photo.name}"
+
+
+def gather_masks(masks: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
+    """Masks at the model's resolution, True = use the pixel; None where a view has none.
+
+    `masks` is None, a folder of images named like the photos (any suffix), or one array, path or None per view, at
+    the photos' own size. Anything above zero (above half for files) means use.
+    """
+    if masks is None:
+        return [None] * len(photos)
+    if isinstance(masks, (str, Path)):
+        by_stem = {path.stem: path for path in list_images(masks)}
+        masks = [by_stem.get(Path(photo.name).stem) for photo in photos]
+        if all(mask is None for mask in masks):
+            raise UserError("no mask is named like a photo; IMG_1.jpg wants IMG_1.png in the folder of masks")
+    masks = list(masks)
+    if len(masks) != len(photos):
+        raise UserError(f"{len(masks)} masks for {len(photos)} pictures; give one per picture, None for none")
+    return [None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)]
+
+
+def _fit_mask(mask: Any, photo: Photo) -> np.ndarray:
+    if isinstance(mask, (str, Path)):
+        use = read_image(mask)[..., 0] > 127
+    else:
+        use = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask) > 0
+    if use.shape != tuple(photo.fit.source):
+        raise UserError(f"the mask of {photo.name} is {use.shape}, the picture {tuple(photo.fit.source)} (rows, columns)")
+    return resample_nearest(use, photo.fit)

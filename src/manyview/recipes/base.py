@@ -1,0 +1,81 @@
+"""What a training recipe is: a student, one `step` that reads beside its paper, a frozen config and presets.
+
+A recipe knows nothing of optimisers, files, ranks or devices; the engine knows nothing of recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from manyview.config import RunConfig
+from manyview.errors import UserError
+from manyview.registry import Registry, did_you_mean
+from manyview.types import StepResult, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything a run needs besides its data: the recipe's own numbers and how they are optimised."""
+
+    method: Any
+    """The recipe's frozen config."""
+    run: RunConfig
+    """Steps, batch, learning rate and the like."""
+
+
+class Recipe(nn.Module):
+    """Base of all recipes. The parameters that should be trained and saved are those registered on the module."""
+
+    Config: ClassVar[type]
+    """The recipe's frozen config dataclass."""
+    student: nn.Module
+    """What is trained, and what `manyview train` writes as a model directory at the end."""
+
+    @classmethod
+    def build(cls, config: Any) -> Recipe:
+        """A freshly initialised recipe for `config`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def presets() -> dict[str, Preset]:
+        """Named settings; the first one is the default, and one is called `debug`."""
+        raise NotImplementedError
+
+    @classmethod
+    def batches(
+        cls, config: Any, run: RunConfig, *, data: list[Path], cache: Path | None
+    ) -> Callable[[int], Views]:
+        """A pure function from the index of a forward pass to its views: the same index, the same bits."""
+        raise NotImplementedError
+
+    def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
+        """One forward pass. `progress` is the share of the run done, in [0, 1); `generator` lives on the CPU."""
+        raise NotImplementedError
+
+
+RECIPES: Registry[type[Recipe]] = Registry("recipe")
+
+
+def discover() -> Registry[type[Recipe]]:
+    """The registry after every recipe of the package has been imported."""
+    package = importlib.import_module("manyview.recipes")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"manyview.recipes.{module.name}")
+    return RECIPES
+
+
+def preset(recipe: type[Recipe], name: str | None) -> tuple[str, Preset]:
+    """The preset called `name`, or the first one. Raises UserError when there is none of that name."""
+    presets = recipe.presets()
+    name = name or next(iter(presets))
+    if name not in presets:
+        raise UserError(f"no preset {name!r}; {did_you_mean(name, presets)}")
+    return name, presets[name]

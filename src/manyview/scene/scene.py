@@ -1,0 +1,211 @@
+"""Scene: the views of one scene with their cameras, depths, points and confidences, in one frame and one unit.
+
+Everything here is numpy. OpenCV axes (x right, y down, z forward), 4x4 `cam2world`, 3x3 `intrinsics` in pixels with
+pixel centres at +0.5. The directory layout is described in docs/scene-format.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from manyview.errors import UserError
+from manyview.geometry import pointmaps
+
+# The share of least confident pixels that `Scene.points` leaves out when it is told nothing else.
+DEFAULT_QUANTILE = 0.1
+
+
+@dataclass
+class Source:
+    """Where a view came from: enough to speak about the pixels of the original picture."""
+
+    size: tuple[int, int]
+    """(H, W) of the original picture, upright (EXIF rotation applied)."""
+    affine: np.ndarray
+    """(3, 3) map from source pixels to the model's pixels."""
+    intrinsics: np.ndarray
+    """(3, 3) at the original resolution."""
+    path: str | None = None
+    """The image or video file; None for an array."""
+    frame: int | None = None
+    """The frame number when `path` is a video."""
+    pixels: np.ndarray | None = None
+    """(H, W, 3) uint8, kept only for pictures that are in no file."""
+
+
+@dataclass
+class SceneView:
+    """One picture at the model's resolution, with its camera and its maps."""
+
+    name: str
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    depth: np.ndarray
+    """(H, W) float32 along the optical axis, in the scene's unit; 0 = none."""
+    confidence: np.ndarray
+    """(H, W) float32, raw, as the model defines it."""
+    intrinsics: np.ndarray
+    """(3, 3) float64 at this resolution."""
+    cam2world: np.ndarray
+    """(4, 4) float64; the world is the scene's frame."""
+    source: Source
+    raw_pointmap: np.ndarray | None = None
+    """(H, W, 3) when the points are a model's own and not the depth along the camera's rays."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """How the pose was found and how well it agrees."""
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(H, W) bool: pixels that have a point (masked pixels have none)."""
+        return self.depth > 0
+
+    @property
+    def pointmap(self) -> np.ndarray:
+        """(H, W, 3) float32 in the scene's frame; NaN where there is no point."""
+        if self.raw_pointmap is not None:
+            points = self.raw_pointmap
+        else:
+            local = pointmaps.unproject(torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics))
+            points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
+        return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
+
+
+@dataclass
+class Scene:
+    """Views in one frame. `frame` is "first_view" (its camera frame) or "world" (the frame of the given cameras)."""
+
+    views: list[SceneView]
+    frame: Literal["first_view", "world"] = "first_view"
+    scale: Literal["metric", "relative"] = "relative"
+    scale_source: str = "the model's own unit"
+    info: dict[str, Any] = field(default_factory=dict)
+    """The model, the options, the agreement of cameras and points, the warnings."""
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def points(
+        self, *, min_confidence: float | None = None, quantile: float | None = None, most: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points of all views: xyz (N, 3) float32 and rgb (N, 3) uint8.
+
+        `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the scene's
+        least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most that many.
+        """
+        cloud = self.cloud(min_confidence=min_confidence, quantile=quantile, most=most)
+        return cloud.xyz, cloud.rgb
+
+    def cloud(
+        self, *, min_confidence: float | None = None, quantile: float | None = None, most: int | None = None
+    ) -> Cloud:
+        """As `points`, with each point's confidence, view and pixel."""
+        threshold = self._threshold(min_confidence, quantile)
+        keep = [view.valid & (view.confidence >= threshold) for view in self.views]
+        total = sum(int(mask.sum()) for mask in keep)
+        chosen = _evenly(total, most)
+        parts, start = [], 0
+        for index, (view, mask) in enumerate(zip(self.views, keep, strict=True)):
+            count = int(mask.sum())
+            here = chosen[(chosen >= start) & (chosen < start + count)] - start
+            row, column = (axis[here] for axis in np.nonzero(mask))
+            start += count
+            uv = np.stack([column + 0.5, row + 0.5], -1)
+            parts.append(
+                (view.pointmap[row, column], view.image[row, column], view.confidence[row, column],
+                 np.full(len(here), index), uv)
+            )  # fmt: skip
+        return Cloud(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _threshold(self, min_confidence: float | None, quantile: float | None) -> float:
+        threshold = -np.inf if min_confidence is None else float(min_confidence)
+        if quantile is None:
+            quantile = DEFAULT_QUANTILE if min_confidence is None else 0.0
+        if not 0 <= quantile < 1:
+            raise UserError(f"quantile is {quantile}; it is the share of points to leave out, from 0 to below 1")
+        if quantile == 0:
+            return threshold
+        confidences = [view.confidence[view.valid] for view in self.views]
+        pooled = np.concatenate(confidences) if confidences else np.zeros(0)
+        return max(threshold, float(np.quantile(pooled, quantile))) if len(pooled) else threshold
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the scene directory, all or nothing. An existing scene is replaced, anything else is refused."""
+        from manyview.scene.store import save
+
+        return save(self, Path(directory))
+
+    @staticmethod
+    def load(directory: str | Path) -> Scene:
+        """Read a scene directory. Raises UserError when it is none or is damaged."""
+        from manyview.scene.store import load
+
+        return load(Path(directory))
+
+    def export(self, path: str | Path, *, min_confidence: float | None = None, quantile: float | None = None) -> Path:
+        """Write the points as `.ply` (with confidences) or the points and cameras as `.glb`."""
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".ply":
+            from manyview.scene.export_ply import export_ply
+
+            return export_ply(self, path, min_confidence=min_confidence, quantile=quantile)
+        if suffix == ".glb":
+            from manyview.scene.export_glb import export_glb
+
+            return export_glb(self, path, min_confidence=min_confidence, quantile=quantile)
+        raise UserError(
+            f"{path}: cannot export to {suffix or 'a path without a suffix'!r}; end it in .ply or .glb, "
+            "or use export_colmap or export_nerfstudio"
+        )
+
+    def export_colmap(
+        self, directory: str | Path, *, min_confidence: float | None = None, quantile: float | None = None,
+        size: Literal["original", "model"] = "original", most: int = 50_000,
+    ) -> Path:  # fmt: skip
+        """Write images/ and a COLMAP text model in sparse/0 for the original pictures (or the model's)."""
+        from manyview.scene.export_colmap import export_colmap
+
+        return export_colmap(
+            self, Path(directory), min_confidence=min_confidence, quantile=quantile, size=size, most=most
+        )
+
+    def export_nerfstudio(
+        self, directory: str | Path, *, min_confidence: float | None = None, quantile: float | None = None,
+        size: Literal["original", "model"] = "original", depth: bool = False,
+    ) -> Path:  # fmt: skip
+        """Write images/, transforms.json and points.ply for nerfstudio (and depth maps when asked)."""
+        from manyview.scene.export_nerfstudio import export_nerfstudio
+
+        return export_nerfstudio(
+            self, Path(directory), min_confidence=min_confidence, quantile=quantile, size=size, depth=depth
+        )
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """N points with where they come from."""
+
+    xyz: np.ndarray  # (N, 3) float32
+    rgb: np.ndarray  # (N, 3) uint8
+    confidence: np.ndarray  # (N,) float32
+    view: np.ndarray  # (N,) index of the view
+    uv: np.ndarray  # (N, 2) pixel centre at the model's resolution
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+
+def _evenly(total: int, most: int | None) -> np.ndarray:
+    """At most `most` of range(total), evenly spread."""
+    if most is None or total <= most:
+        return np.arange(total)
+    return (np.arange(most) * (total / most)).astype(np.int64)
+
+
+def _tensor(matrix: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(matrix, np.float64))

@@ -1,0 +1,192 @@
+"""The scene directory on disk: `scene.json`, PNG images and .npy maps (docs/scene-format.md describes it)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from manyview.errors import UserError
+from manyview.scene.scene import Scene, SceneView, Source
+
+FORMAT = "manyview-scene"
+VERSION = 1
+# What belongs to a scene directory; anything else a user put there survives when the scene is replaced.
+OWN = ("scene.json", "images", "maps", "sources")
+
+
+def is_scene(directory: Path) -> bool:
+    """Whether `directory` holds a scene of any version."""
+    try:
+        header = json.loads((directory / "scene.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT
+
+
+def refuse_other_content(directory: Path) -> None:
+    """Raise UserError when writing a scene to `directory` would destroy something that is not a scene."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose a directory for the scene")
+    if directory.is_dir() and any(directory.iterdir()) and not is_scene(directory):
+        raise UserError(f"{directory} is not empty and holds no manyview scene; choose another directory")
+
+
+def save(scene: Scene, directory: Path) -> Path:
+    """Write everything beside `directory`, then move it into place."""
+    refuse_other_content(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+    try:
+        fresh.chmod(0o777 & ~_umask())
+        for folder in OWN[1:3]:
+            (fresh / folder).mkdir()
+        entries = [_write_view(view, index, fresh) for index, view in enumerate(scene.views)]
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "frame": scene.frame,
+            "scale": scene.scale,
+            "scale_source": scene.scale_source,
+            "views": entries,
+            "info": scene.info,
+        }
+        (fresh / "scene.json").write_text(json.dumps(_plain(header), indent=1, allow_nan=False), encoding="utf-8")
+        _move_into_place(fresh, directory)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return directory
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _move_into_place(fresh: Path, directory: Path) -> None:
+    if not directory.exists():
+        fresh.rename(directory)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".old", dir=directory.parent))
+    directory.replace(old / "scene")
+    fresh.rename(directory)
+    for entry in (old / "scene").iterdir():
+        if entry.name not in OWN:
+            entry.rename(directory / entry.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": view.name,
+        "image": f"images/{index:04d}.png",
+        "depth": f"maps/{index:04d}-depth.npy",
+        "confidence": f"maps/{index:04d}-confidence.npy",
+        "intrinsics": view.intrinsics,
+        "cam2world": view.cam2world,
+    }
+    Image.fromarray(view.image).save(root / entry["image"], compress_level=3)
+    np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
+    np.save(root / entry["confidence"], np.asarray(view.confidence, np.float32), allow_pickle=False)
+    if view.raw_pointmap is not None:
+        entry["pointmap"] = f"maps/{index:04d}-pointmap.npy"
+        np.save(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32), allow_pickle=False)
+    source = view.source
+    entry["source"] = {
+        "path": source.path,
+        "frame": source.frame,
+        "height": source.size[0],
+        "width": source.size[1],
+        "intrinsics": source.intrinsics,
+        "affine": source.affine,
+        "image": None,
+    }
+    if source.pixels is not None:
+        entry["source"]["image"] = f"sources/{index:04d}.png"
+        (root / "sources").mkdir(exist_ok=True)
+        Image.fromarray(source.pixels).save(root / entry["source"]["image"], compress_level=3)
+    entry["info"] = view.info
+    return entry
+
+
+def load(directory: Path) -> Scene:
+    """Read a scene directory. Raises UserError when it is none, of a newer version, or damaged."""
+    path = directory / "scene.json"
+    if not path.is_file():
+        raise UserError(f"{directory} holds no scene (no scene.json); `manyview reconstruct IMAGES -o {directory}` makes one")
+    if not is_scene(directory):
+        raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")
+    header = json.loads(path.read_text(encoding="utf-8"))
+    if header.get("version", 0) > VERSION:
+        raise UserError(f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview")
+    try:
+        views = [_read_view(entry, directory) for entry in header["views"]]
+        return Scene(views, header["frame"], header["scale"], header["scale_source"], header.get("info", {}))
+    except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: the scene is damaged ({error}); reconstruct it again") from error
+
+
+def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
+    with Image.open(_inside(root, entry["image"])) as picture:
+        image = np.asarray(picture.convert("RGB"))
+    maps = {key: np.load(_inside(root, entry[key]), allow_pickle=False)
+            for key in ("depth", "confidence", "pointmap") if entry.get(key)}  # fmt: skip
+    for key, array in maps.items():
+        if array.shape[:2] != image.shape[:2]:
+            raise ValueError(f"{entry[key]} is {array.shape[:2]}, its image {image.shape[:2]}")
+    described = entry["source"]
+    pixels = None
+    if described.get("image"):
+        with Image.open(_inside(root, described["image"])) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    source = Source(
+        size=(int(described["height"]), int(described["width"])),
+        affine=np.array(described["affine"], np.float64).reshape(3, 3),
+        intrinsics=np.array(described["intrinsics"], np.float64).reshape(3, 3),
+        path=described.get("path"),
+        frame=described.get("frame"),
+        pixels=pixels,
+    )
+    return SceneView(
+        name=entry["name"],
+        image=image,
+        depth=maps["depth"],
+        confidence=maps["confidence"],
+        intrinsics=np.array(entry["intrinsics"], np.float64).reshape(3, 3),
+        cam2world=np.array(entry["cam2world"], np.float64).reshape(4, 4),
+        source=source,
+        raw_pointmap=maps.get("pointmap"),
+        info=entry.get("info", {}),
+    )
+
+
+def _inside(root: Path, relative: str) -> Path:
+    """A path of the scene's own; a scene file from elsewhere may not name files outside its directory."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise UserError(f"{root / 'scene.json'} names {relative!r}, which lies outside the scene; do not trust this file")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """JSON values; numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

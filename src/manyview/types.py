@@ -1,0 +1,90 @@
+"""The nouns that every layer speaks: Views, Signal, Features, StepResult.
+
+Legend: B scenes, V views of a scene, H x W pixels, N images, h x w patch grid, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+def _moved(value: Tensor | None, device: torch.device | str) -> Tensor | None:
+    return None if value is None else value.to(device, non_blocking=True)
+
+
+@dataclass
+class Signal:
+    """What a student must say: pixels, a measurement, a live teacher's answer, or the same answer from the cache.
+
+    `weight` (default 1) and `valid` (default all) have the value's shape without its channel dimension.
+    What lies under `valid == False` is never read: it may be NaN.
+    """
+
+    value: Tensor
+    weight: Tensor | None = None
+    valid: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Signal:
+        value = self.value.to(device, non_blocking=True)
+        return Signal(value, _moved(self.weight, device), _moved(self.valid, device))
+
+
+@dataclass
+class Features:
+    """What an encoder returns for N images; tokens are row-major over `grid` = (h, w)."""
+
+    patches: Tensor  # (N, h*w, D)
+    cls: Tensor | None  # (N, D)
+    registers: Tensor | None  # (N, R, D)
+    grid: tuple[int, int]
+
+    def as_map(self) -> Tensor:
+        """Patch tokens as a channel-first map (N, D, h, w)."""
+        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+
+
+@dataclass
+class Views:
+    """Images of one scene per row, with whatever is known of them. OpenCV axes, pixel centres at +0.5."""
+
+    images: Tensor  # (B, V, 3, H, W) float RGB in [0, 1]
+    intrinsics: Tensor | None = None  # (B, V, 3, 3) pixels
+    cam2world: Tensor | None = None  # (B, V, 4, 4)
+    depth: Tensor | None = None  # (B, V, H, W) along the optical axis, 0 = none
+    masks: Tensor | None = None  # (B, V, H, W) bool, True = use this pixel
+    names: list[list[str]] | None = None
+    signals: dict[str, Signal] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def views(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def to(self, device: torch.device | str) -> Views:
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            intrinsics=_moved(self.intrinsics, device),
+            cam2world=_moved(self.cam2world, device),
+            depth=_moved(self.depth, device),
+            masks=_moved(self.masks, device),
+            signals={name: signal.to(device) for name, signal in self.signals.items()},
+        )
+
+
+@dataclass
+class StepResult:
+    """What a recipe's step returns: the loss to descend and numbers to log."""
+
+    loss: Tensor
+    logs: dict[str, float | Tensor] = field(default_factory=dict)

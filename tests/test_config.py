@@ -1,0 +1,65 @@
+"""Configuration: typed overrides, round trips, and errors that name the option and the nearest known one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from manyview.config import RunConfig, from_dict, override, to_dict
+from manyview.errors import UserError
+from manyview.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    run: RunConfig = field(default_factory=RunConfig)
+    name: str | None = None
+    ratios: tuple[float, ...] = (1.0, 2.0)
+
+
+def test_overrides_are_typed_and_nested():
+    changed = override(Outer(), ["run.lr=1e-4", "run.betas=[0.9, 0.99]", "name=x", "ratios=[3]", "run.steps=7"])
+    assert changed.run.lr == pytest.approx(1e-4)
+    assert changed.run.betas == (0.9, 0.99)
+    assert (changed.name, changed.ratios, changed.run.steps) == ("x", (3.0,), 7)
+    assert override(changed, ["name=null"]).name is None
+    assert Outer().run.lr == RunConfig().lr  # the original is untouched
+
+
+def test_round_trip_through_a_dictionary():
+    config = override(Outer(), ["run.precision=bf16", "ratios=[0.5, 0.25]"])
+    assert from_dict(Outer, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("run.stepz=3", "did you mean 'steps'"),
+        ("run.steps=2.5", "'run.steps' is 2.5"),
+        ("run.steps=true", "must be of type int"),
+        ("run.precision=fp8", "one of auto, fp32, bf16"),
+        ("run.betas=[0.9]", "'run.betas'"),
+        ("nonsense", "key=value"),
+        ("name.part=3", "has no parts"),
+        ("run.lr=fast", "must be of type float"),
+    ],
+)
+def test_mistakes_name_the_option(assignment, message):
+    with pytest.raises(UserError, match=message):
+        override(Outer(), [assignment])
+
+
+def test_unknown_key_in_a_file():
+    with pytest.raises(UserError, match="did you mean 'steps'"):
+        from_dict(Outer, {"run": {"step": 3}})
+
+
+def test_registry_guesses_and_refuses_duplicates():
+    things: Registry[int] = Registry("thing")
+    things.add("alpha")(1)
+    assert things.get("alpha") == 1
+    with pytest.raises(UserError, match=r"no thing 'alhpa'; did you mean 'alpha'"):
+        things.get("alhpa")
+    with pytest.raises(KeyError):
+        things.add("alpha")(2)
