@@ -16,7 +16,9 @@ _NUMBER = re.compile(r"([0-9]+)")
 def natural_key(name: str | PurePath) -> tuple[tuple[tuple[tuple[str, int], ...], ...], str]:
     """Sort key that puts img2 before img10, folder by folder, whatever the case of the letters."""
     text = name if isinstance(name, str) else name.as_posix()
-    return tuple(_runs(part.casefold()) for part in text.split("/")), text  # the text breaks ties: img1, img01
+    return tuple(
+        _runs(part.casefold()) for part in text.split("/")
+    ), text  # the text breaks ties: img1, img01
 
 
 def _runs(text: str) -> tuple[tuple[str, int], ...]:
@@ -47,5 +49,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 def _why(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left on the disk; free some, or choose another place with -o (the older file is kept)"
+        return (
+            "no space left on the disk; free some, or choose another place with -o (the older file is kept)"
+        )
     return f"{(error.strerror or str(error)).lower()}; choose another place with -o"

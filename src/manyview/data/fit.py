@@ -1,4 +1,4 @@
-"""How an image becomes the network's size: one scale and one crop, never a squash, and the affine map that did it.
+"""How an image gets the network's size: one scale and one crop, never a squash, and the affine map of both.
 
 Pixel coordinates span [0, W] x [0, H]: the first pixel's centre is (0.5, 0.5) on both sides of the map.
 """
@@ -65,7 +65,11 @@ def longest(source_hw: tuple[int, int], *, long_side: int, multiple: int) -> Fit
     target_short = short * long_side // (long * multiple) * multiple
     scale = long_side / long
     grown = (target_short + multiple) / short  # the next multiple may be less than a pixel away ...
-    if scale < grown and target_short + multiple - short * scale < 1 and grown * long - target_long <= multiple - 1:
+    if (
+        scale < grown
+        and target_short + multiple - short * scale < 1
+        and grown * long - target_long <= multiple - 1
+    ):
         target_short, scale = target_short + multiple, grown  # ... then enlarging a little loses less
     if target_short < multiple or target_long < multiple:
         height, width = source_hw
@@ -78,15 +82,23 @@ def longest(source_hw: tuple[int, int], *, long_side: int, multiple: int) -> Fit
 
 
 def _centred(source_hw: tuple[int, int], target_hw: tuple[int, int], scale: float) -> Fit:
-    y, x = ((s * scale - t) / 2 for s, t in zip(source_hw, target_hw, strict=True))
-    return Fit(tuple(source_hw), tuple(target_hw), scale, (max(0.0, y), max(0.0, x)))
+    (source_h, source_w), (h, w) = source_hw, target_hw
+    offset = max(0.0, (source_h * scale - h) / 2), max(0.0, (source_w * scale - w) / 2)
+    return Fit((source_h, source_w), (h, w), scale, offset)
 
 
 def nearest_indices(fit: Fit, map_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (H,) and columns (W,) of a map (of any size over the same image) under the target's pixel centres."""
+    """Rows (H,) and columns (W,) of a map (any size, same picture) under the target's pixel centres."""
     indices = []
     for axis in range(2):
         centres = (np.arange(fit.size[axis]) + 0.5 + fit.offset[axis]) / fit.scale
-        positions = np.floor(centres * (map_hw[axis] / fit.source[axis])).astype(np.int64)
+        # A centre on the edge of two pixels belongs to the later one, whatever the last bit says.
+        positions = np.floor(centres * (map_hw[axis] / fit.source[axis]) + 1e-6).astype(np.int64)
         indices.append(positions.clip(0, map_hw[axis] - 1))
     return indices[0], indices[1]
+
+
+def same_picture(map_hw: tuple[int, ...], image_hw: tuple[int, int]) -> bool:
+    """Whether a map can show the same picture as an image: the same aspect, up to one pixel of rounding."""
+    scale = map_hw[1] / image_hw[1]
+    return abs(image_hw[0] * scale - map_hw[0]) <= max(1.0, scale)

@@ -1,4 +1,4 @@
-"""Reading and resizing images so that what comes out is the picture: upright, RGB, whole, or refused with a reason."""
+"""Reading and resizing images: what comes out is upright, RGB and whole, or it is refused with a reason."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ __all__ = [
     "resize_image",
 ]
 
-SUFFIXES = tuple(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .heic .heif".split()
-)
 _HEIF = (".heic", ".heif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", *_HEIF),
+)
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,9 +92,9 @@ def _is_image(path: Path) -> bool:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright (EXIF applied). Raises ImageProblem for a file that gives no whole picture.
+    """(H, W, 3) uint8 RGB, upright (EXIF applied). Raises ImageProblem for a file without a whole picture.
 
-    16-bit values are scaled to 8 bits, transparent pixels lie on white, of an animation the first frame is taken.
+    16-bit values are scaled to 8 bits, transparent pixels lie on white, an animation gives its first frame.
     """
     image, _, _ = _decode(Path(path))
     return np.array(image)
@@ -108,8 +109,8 @@ def probe_image(path: str | Path) -> tuple[int, int]:
 def read_fitted(path: str | Path, fit_for: Callable[[tuple[int, int]], Fit]) -> tuple[np.ndarray, Fit]:
     """Read and resize in one go: `fit_for` gets the upright (H, W); returns uint8 (h, w, 3) and the Fit.
 
-    Large JPEGs are decoded at a half, a quarter or an eighth of their size as long as that leaves at least twice
-    the target's resolution: about four times faster, the same geometry, nearly the same pixels.
+    Large JPEGs are decoded at a half, a quarter or an eighth of their size as long as that leaves at least
+    twice the target's resolution: about four times faster, the same geometry, nearly the same pixels.
     """
 
     def at_least(size: tuple[int, int]) -> tuple[int, int]:
@@ -129,9 +130,9 @@ def resize_image(image: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def resample_nearest(values: Any, fit: Fit) -> Any:
-    """An (H, W, ...) array or tensor at the target's pixel centres, nearest neighbour: (h, w, ...), never mixed.
+    """An (H, W, ...) array or tensor at the target's pixel centres: (h, w, ...), nearest, never mixed.
 
-    The map may have another size than the image it belongs to (depth often has), as long as it shows the same.
+    The map may have another size than its image (depth often has), as long as it shows the same picture.
     """
     rows, columns = nearest_indices(fit, tuple(values.shape[:2]))
     if isinstance(values, np.ndarray):
@@ -142,7 +143,7 @@ def resample_nearest(values: Any, fit: Fit) -> Any:
 
 
 def read_depth(path: str | Path, scale: float) -> np.ndarray:
-    """(H, W) float32 metres along the optical axis, 0 = none: stored value * `scale` of a PNG, TIFF, PGM or .npy."""
+    """(H, W) float32 metres along the optical axis, 0 = none: a PNG's, TIFF's or .npy's values * `scale`."""
     path = Path(path)
     values = _read_map(path, "depth").astype(np.float32) * np.float32(scale)
     values[~(np.isfinite(values) & (values > 0))] = 0
@@ -264,7 +265,9 @@ def _cut_off(data: bytes) -> bool:
         if marker == 0xDA:  # the picture's own data; thumbnails lie before it
             return data.find(b"\xff\xd9", position) < 0
         alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
-        position += (1 if marker == 0xFF else 2) if alone else 2 + int.from_bytes(data[position + 2 : position + 4])
+        position += (
+            (1 if marker == 0xFF else 2) if alone else 2 + int.from_bytes(data[position + 2 : position + 4])
+        )
     return True
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview.data.fit import same_picture
 from manyview.data.images import cover, read_depth, read_fitted, read_labels, resample_nearest
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
@@ -49,7 +50,9 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
     return torch.from_numpy(_fitted_map(depth, frame, frame.depth, size))
 
 
-def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False) -> Tensor | None:
+def load_labels(
+    manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False
+) -> Tensor | None:
     """(H, W) int64 classes (or instances) at `size`, nearest neighbour; None when the frame has none."""
     relative = frame.instances if instances else frame.labels
     if relative is None:
@@ -58,24 +61,19 @@ def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], *, inst
     return torch.from_numpy(_fitted_map(values, frame, relative, size)).long()
 
 
-def same_shape(map_hw: tuple[int, int], frame: Frame) -> bool:
-    """Whether a map covers the same picture as the frame: the same aspect up to one pixel of rounding."""
-    (height, width), scale = map_hw, map_hw[1] / frame.width
-    return abs(frame.height * scale - height) <= max(1.0, scale)
-
-
 def _image(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> tuple[np.ndarray, Tensor]:
     path = manifest.path(frame.image)
     image, fit = read_fitted(path, lambda source: cover(source, size))
     if fit.source != (frame.height, frame.width):
         raise UserError(
-            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; scan it again"
+            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; "
+            "scan it again"
         )
     return image, fit.affine
 
 
 def _fitted_map(values: np.ndarray, frame: Frame, relative: str, size: tuple[int, int]) -> np.ndarray:
-    if not same_shape(values.shape, frame):
+    if not same_picture(values.shape, (frame.height, frame.width)):
         raise UserError(
             f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
             f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"

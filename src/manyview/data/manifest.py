@@ -1,7 +1,7 @@
 """The manifest: one Parquet file that says what lies on disk, a row per frame, paths relative to one root.
 
-The root is kept in the file's metadata, relative to the manifest's own folder whenever the two share a folder, so
-that both can be moved together. Nothing in a manifest can reach outside the root.
+The root is kept in the file's metadata, relative to the manifest's own folder whenever the two share a
+folder, so that both can be moved together. Nothing in a manifest can reach outside the root.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -75,16 +76,10 @@ class Manifest:
 
     def path(self, relative: str) -> Path:
         """Absolute path of a file of this manifest. Raises UserError for one that would leave the root."""
-        pure, windows = PurePosixPath(relative), PureWindowsPath(relative)
-        if not relative or "\0" in relative or pure.is_absolute() or windows.anchor or ".." in windows.parts:
-            raise UserError(f"manifest path {relative!r} is not a plain path under {self.root}; scan the folder again")
-        path = self.root / pure
-        if not Path(os.path.realpath(path)).is_relative_to(self.root):
-            raise UserError(f"{path} is a link that leaves {self.root}; copy the file there, then scan again")
-        return path
+        return inside(self.root, relative)
 
     def scenes(self) -> dict[str, list[int]]:
-        """Scene -> its frames' indices, both in natural order. Scenes of one name in two datasets: dataset/scene."""
+        """Scene -> its frames' indices, both in natural order; dataset/scene where a name occurs twice."""
         groups: dict[tuple[str, str], list[int]] = {}
         for index, frame in enumerate(self.frames):
             groups.setdefault((frame.dataset, frame.scene), []).append(index)
@@ -105,7 +100,7 @@ class Manifest:
         scenes: Sequence[str] | None = None,
         split: str | None = None,
     ) -> Manifest:
-        """The frames A:B (positions within each scene, from 0, B excluded), every `stride`-th, of these scenes."""
+        """Frames A:B (positions in each scene, from 0, B excluded), every `stride`-th, of these scenes."""
         span = frames if isinstance(frames, slice) else parse_span(frames)
         groups = self.scenes()
         unknown = sorted(set(scenes or ()) - set(groups))
@@ -119,6 +114,21 @@ class Manifest:
         if not chosen:
             raise UserError(f"no frame is left of {len(self)} after the selection; widen it")
         return Manifest(chosen, self.root, self.info)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of frames and of what is known, over all and per scene; sizes WxH, most frequent first."""
+        scenes = {}
+        for name, indices in self.scenes().items():
+            frames = [self.frames[i] for i in indices]
+            sizes = Counter(f"{frame.width}x{frame.height}" for frame in frames)
+            splits = ", ".join(sorted({frame.split for frame in frames}))
+            common = {
+                "dataset": frames[0].dataset,
+                "split": splits,
+                "sizes": [size for size, _ in sizes.most_common()],
+            }
+            scenes[name] = {**common, **_counts(frames)}
+        return {**_counts(self.frames), "scenes": scenes}
 
     def digest(self) -> str:
         """SHA-256 of the rows: the same wherever the files lie."""
@@ -142,7 +152,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | Path, root: str | Path | None = None, *, check_files: bool = True) -> Manifest:
-        """Read a manifest. Raises UserError when it is none, when a row makes no sense or when its files moved.
+        """Read a manifest. Raises UserError when it is none, a row makes no sense, or its files moved.
 
         `root` replaces the stored one; `check_files=False` leaves out the look at the first image.
         """
@@ -160,6 +170,17 @@ class Manifest:
                 "move them back (or move the manifest with them), or run manyview data scan again"
             )
         return manifest
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`relative` under the resolved root. Raises UserError for `..`, absolute paths and links that leave."""
+    pure, windows = PurePosixPath(relative), PureWindowsPath(relative)
+    if not relative or "\0" in relative or pure.is_absolute() or windows.anchor or ".." in windows.parts:
+        raise UserError(f"{relative!r} is not a plain path under {root}; name files inside that folder")
+    path = root / pure
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise UserError(f"{path} is a link that leaves {root}; copy the file there, then scan again")
+    return path
 
 
 def parse_span(text: str | None) -> slice:
@@ -223,8 +244,20 @@ def check_frames(frames: Sequence[Frame], where: Path) -> None:
             pose = pose_problem(frame.pose)
             problem = f"has a cam2world that {pose}" if pose else None
         if problem:
-            raise UserError(f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out")
+            raise UserError(
+                f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out"
+            )
         seen.add(frame.image)
+
+
+def _counts(frames: Sequence[Frame]) -> dict[str, int]:
+    return {
+        "frames": len(frames),
+        "intrinsics": sum(frame.fx is not None for frame in frames),
+        "pose": sum(frame.cam2world is not None for frame in frames),
+        "depth": sum(frame.depth is not None for frame in frames),
+        "labels": sum(frame.labels is not None for frame in frames),
+    }
 
 
 def _schema() -> Any:
@@ -245,7 +278,9 @@ def _read_table(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
     if path.is_dir() or not path.exists():
         what = "is a folder, not a manifest" if path.is_dir() else "does not exist"
-        raise UserError(f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet")
+        raise UserError(
+            f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet"
+        )
     try:
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[b"manyview"])
@@ -262,7 +297,9 @@ def _read_table(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         return table.select(expected.names).cast(expected).to_pylist(), header
     except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path} has a column of another type than a manifest's; scan the data again") from error
+        raise UserError(
+            f"{path} has a column of another type than a manifest's; scan the data again"
+        ) from error
 
 
 def _frame(row: dict[str, Any]) -> Frame:
@@ -271,10 +308,12 @@ def _frame(row: dict[str, Any]) -> Frame:
 
 
 def _portable(root: Path, manifest: Path) -> str:
-    """The root as stored: relative to the manifest's folder when they share more than the top of the file system."""
+    """The root as stored: relative to the manifest's folder when they share more than the topmost folder."""
     folder = manifest.resolve().parent
     try:
         shared = Path(os.path.commonpath([root, folder]))
     except ValueError:  # two drives
         return root.as_posix()
-    return root.as_posix() if shared == Path(shared.anchor) else Path(os.path.relpath(root, folder)).as_posix()
+    return (
+        root.as_posix() if shared == Path(shared.anchor) else Path(os.path.relpath(root, folder)).as_posix()
+    )

@@ -1,8 +1,8 @@
 """Checkpoints of a run: `checkpoints/00000100/{model.safetensors, state.pt, meta.json}`, whole or not there.
 
-A checkpoint is written into a hidden folder, flushed to the disk and renamed; older ones are deleted only after
-that. `meta.json` is written last and names the size and digest of the other files, so that a damaged checkpoint
-is noticed and the one before it is used. Nothing is read that could run code.
+A checkpoint is written into a hidden folder, flushed to the disk and renamed; older ones are deleted only
+after that. `meta.json` names the size and digest of the other files, so that a damaged checkpoint is noticed
+and the one before it is used. Nothing is read that could run code.
 """
 
 from __future__ import annotations
@@ -54,11 +54,17 @@ def folder(run_dir: Path) -> Path:
 
 
 def save(
-    run_dir: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, *, meta: dict[str, Any], keep: int
+    run_dir: Path,
+    step: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    meta: dict[str, Any],
+    keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` and delete all but the `keep` newest. Raises UserError when the disk is full.
+    """Write the checkpoint of `step`, then delete all but the `keep` newest. UserError when the disk is full.
 
-    A checkpoint that is there under the same step is replaced; the good ones before it stay until this one is whole.
+    One of the same step is replaced; the good ones before it stay until this one is whole.
     """
     parent = folder(run_dir)
     final = parent / f"{step:08d}"
@@ -105,7 +111,7 @@ def _write(
 
 
 def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, none sharing memory: what safetensors can hold (tied weights are written twice)."""
+    """Contiguous CPU tensors that share no memory, as safetensors wants: tied weights are written twice."""
     seen: set[int] = set()
     separate = {}
     for name, tensor in state.items():
@@ -139,7 +145,7 @@ def clean(run_dir: Path) -> None:
 
 
 def latest(run_dir: Path) -> Checkpoint | None:
-    """The newest intact checkpoint. Damaged ones are skipped with a warning that names them; None if none is left."""
+    """The newest intact checkpoint, or None. Damaged ones are skipped with a warning that names them."""
     for step in reversed(steps(run_dir)):
         path = folder(run_dir) / f"{step:08d}"
         try:
@@ -150,7 +156,7 @@ def latest(run_dir: Path) -> Checkpoint | None:
 
 
 def set_aside(run_dir: Path, newer_than: int) -> None:
-    """Rename the damaged checkpoints past the one that is resumed from, so that they are never mistaken for good."""
+    """Rename the damaged checkpoints past the one resumed from, so that they are never taken for good."""
     for step in steps(run_dir):
         if step > newer_than:
             path = folder(run_dir) / f"{step:08d}"
@@ -169,7 +175,7 @@ def _open(path: Path, step: int) -> Checkpoint:
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint into `module`. Raises UserError, before anything is changed, when it is of another one."""
+    """Load a checkpoint into `module`. UserError, before anything is changed, when it is of another one."""
     ours = module.state_dict()
     with safe_open(checkpoint.path / WEIGHTS, framework="pt") as file:
         theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -182,7 +188,9 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     try:
         module.load_state_dict(checkpoint.weights())
     except SafetensorError as error:
-        raise UserError(f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint") from error
+        raise UserError(
+            f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint"
+        ) from error
 
 
 def mismatch(ours: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) -> str:

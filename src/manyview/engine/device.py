@@ -27,7 +27,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
         raise UserError(
             f"device {name!r} is not available: this PyTorch sees {torch.cuda.device_count()} CUDA devices; "
             "use --device auto or cpu"
@@ -40,7 +42,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context for a forward pass: `auto` is bf16 on a GPU that has it and fp32 elsewhere."""
+    """The mixed-precision context of a forward pass: `auto` is bf16 on a GPU that has it, fp32 elsewhere."""
     if precision == "auto":
         wanted = device.type == "cuda" and torch.cuda.is_bf16_supported()
     else:

@@ -15,6 +15,29 @@ from manyview.errors import UserError
 
 
 @contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder` against a second process; the system lets go when this one ends, however it ends.
+
+    Where the file system has no locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {folder}; wait for it or choose another folder with -o"
+            ) from error
+        except OSError:
+            pass
+        yield
+
+
+@contextmanager
 def writing(what: str, kept: str = "") -> Iterator[None]:
     """Turn a failed write (disk full, quota, rights) into a UserError that says what is kept.
 

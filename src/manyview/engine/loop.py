@@ -1,11 +1,13 @@
 """The one training loop. It is given a recipe and a function that makes views; it names neither.
 
-Everything random is derived from (seed, index of the forward pass) at every pass, and `batches` is a pure function
-of that index: a resumed run therefore sees the same bits as one that was never interrupted.
+Everything random is derived from (seed, index of the forward pass) at every pass, and `batches` is a pure
+function of that index: a resumed run sees the same bits as one that was never interrupted. On a GPU that holds
+as far as the recipe's kernels are deterministic there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -69,22 +71,22 @@ def fit(
 ) -> FitResult:
     """Train `recipe` (a torch module with `step`, see Trainable) and leave a run directory in `out`.
 
-    `batches(i)` makes the views of forward pass `i`: step `s` of `run.accumulate` passes on `world` ranks uses
-    `(s * accumulate + a) * world + rank`. It runs in a background thread and must draw from its own generators.
+    `batches(i)` makes the views of forward pass `i`, which is pass `a` of step `s` on one of `world` ranks:
+    `i = (s * accumulate + a) * world + rank`. It runs in a background thread: its randomness must be its own.
     `describe` (recipe, method, data …) goes to config.json; `on_log` receives each line of metrics.jsonl.
-    SIGINT and SIGTERM finish the step, save and return with `stopped`. The global random state is left as found.
+    SIGINT and SIGTERM finish the step, save and return `stopped`. The global random state is left as found.
     """
     check(run)
     target = pick_device(device)
     out = Path(out)
     describe = {"recipe": type(recipe).__name__, **(describe or {})}
-    found = None
-    if resume:
-        found = ranks.from_first(lambda: rundir.reopen(out, run, describe))
-    else:
-        ranks.from_first(lambda: rundir.start(out, run, describe))
-    gpus = [target] if target.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    found: checkpoint.Checkpoint | None = None
+    with contextlib.ExitStack() as held:
+        if resume:
+            found = ranks.from_first(lambda: rundir.reopen(out, run, describe, held))
+        else:
+            ranks.from_first(lambda: rundir.start(out, run, describe, held))
+        held.enter_context(torch.random.fork_rng(devices=[target] if target.type == "cuda" else []))
         loop = _Loop(recipe, run, out, device=target, found=found)
         if found is not None:
             step = found.step
@@ -96,7 +98,13 @@ class _Loop:
     """The state of one call of `fit`."""
 
     def __init__(
-        self, recipe: Any, run: RunConfig, out: Path, *, device: torch.device, found: checkpoint.Checkpoint | None
+        self,
+        recipe: Any,
+        run: RunConfig,
+        out: Path,
+        *,
+        device: torch.device,
+        found: checkpoint.Checkpoint | None,
     ) -> None:
         self.run, self.out, self.device = run, out, device
         if found is not None:
@@ -116,14 +124,17 @@ class _Loop:
         self.skipped: int = meta.get("skipped", 0)  # since the last line
         self.loss: float | None = meta.get("loss")
         self.metrics: Metrics | None = None
-        self._since = (time.perf_counter(), self.done, 0.0)  # time, steps and seconds of waiting at the last line
+        self._told_time, self._told_step = time.perf_counter(), self.done  # at the last line
+        self._waited = 0.0  # seconds without data since then
 
-    def train(self, batches: Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None) -> FitResult:
+    def train(
+        self, batches: Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
+    ) -> FitResult:
         run, started = self.run, time.perf_counter()
         first = self.done * run.accumulate
         micro = range(first, run.steps * run.accumulate)
-        ahead = Prefetcher(batches, (i * ranks.world() + ranks.rank() for i in micro))
         self.metrics = Metrics(self.out, step=self.done) if ranks.rank() == 0 else None
+        ahead = Prefetcher(batches, (i * ranks.world() + ranks.rank() for i in micro))
         console = Console(start=self.done, total=run.steps, enabled=ranks.rank() == 0)
         stop = False
         try:
@@ -149,12 +160,12 @@ class _Loop:
     def _step(self, ahead: Prefetcher[Views], interruption: Interruption) -> bool:
         """One optimiser step; whether any rank was asked to stop."""
         run = self.run
-        waited, loss, logs = 0.0, torch.zeros((), device=self.device), []
+        loss, logs = torch.zeros((), device=self.device), []
         self.optimizer.zero_grad(set_to_none=True)
         for a in range(run.accumulate):
             before = time.perf_counter()
             views = ahead.next()
-            waited += time.perf_counter() - before
+            self._waited += time.perf_counter() - before
             result = self._forward(views.to(self.device), self.done * run.accumulate + a)
             (result.loss / run.accumulate).backward()
             loss = loss + result.loss.detach().float()
@@ -162,7 +173,9 @@ class _Loop:
         ranks.average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, run.clip or math.inf)
         loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
-        mean, stop = ranks.total([loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device)
+        mean, stop = ranks.total(
+            [loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device
+        )
         if math.isfinite(mean) and math.isfinite(own_norm):
             set_learning_rate(self.optimizer, learning_rate(self.done, run))
             self.optimizer.step()
@@ -173,7 +186,6 @@ class _Loop:
         else:
             self._skip(mean, own_norm)
         self.done += 1
-        self._since = (*self._since[:2], self._since[2] + waited)
         return bool(stop)
 
     def _forward(self, views: Views, micro: int) -> StepResult:
@@ -201,18 +213,18 @@ class _Loop:
         if self.metrics is None:
             return
         now = time.perf_counter()
-        then, step, waited = self._since
+        elapsed = max(now - self._told_time, 1e-9)
         line = {
             "step": self.done,
             "loss": means.pop("loss", None),
             **means,
             "lr": learning_rate(self.done - 1, self.run),
             "skipped": self.skipped,
-            "seconds": round((now - then) / max(1, self.done - step), 4),
-            "data_share": round(waited / max(now - then, 1e-9), 4),
+            "seconds": round(elapsed / max(1, self.done - self._told_step), 4),
+            "data_share": round(self._waited / elapsed, 4),
         }
         self.skipped = 0
-        self._since = (now, self.done, 0.0)
+        self._told_time, self._told_step, self._waited = now, self.done, 0.0
         self.metrics.write(line)
         if on_log is not None:
             on_log(line)

@@ -15,10 +15,12 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adamw(module: nn.Module, run: RunConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on every parameter, or (`decay_vectors=False`) on those of two and more dimensions."""
+    """AdamW with weight decay on every parameter, or (`decay_vectors=False`) on those of two or more axes."""
     parameters = list(trainable(module).values())
     if not parameters:
-        raise UserError("nothing to train: every parameter of the recipe is frozen; check its `method` options")
+        raise UserError(
+            "nothing to train: every parameter of the recipe is frozen; check its `method` options"
+        )
     spared = [] if run.decay_vectors else [p for p in parameters if p.ndim < 2]
     spared_ids = {id(p) for p in spared}
     decayed = [p for p in parameters if id(p) not in spared_ids]

@@ -1,7 +1,7 @@
-"""The processes of one run. One process, the usual case, needs none of this: every function is then the identity.
+"""The processes of one run; with one process, the usual case, every function is the identity.
 
-Gradients are averaged after the backward passes instead of inside them: parameters that a step does not use need
-no special mode, and a skipped step is skipped by every rank.
+Gradients are averaged after the backward passes instead of inside them: parameters that a step does not use
+need no special mode, and a step that is skipped is skipped by every rank.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def world() -> int:
 
 
 def join() -> bool:
-    """Join the process group that `torchrun` describes in the environment, if it does. True when we joined."""
+    """Join the process group that `torchrun` describes in the environment, if it does; whether it did."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or active():
         return False
     if torch.cuda.is_available():
@@ -108,6 +108,8 @@ def total(numbers: list[float], device: torch.device) -> list[float]:
     """Each number summed over the ranks."""
     if world() == 1:
         return numbers
-    summed = torch.tensor(numbers, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    summed = torch.tensor(
+        numbers, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
+    )
     dist.all_reduce(summed)
     return summed.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from manyview.config import RunConfig, to_dict
 from manyview.engine import checkpoint
-from manyview.engine.files import write_json, writing
+from manyview.engine.files import exclusive, write_json, writing
 from manyview.errors import UserError
 
 MAY_CHANGE = ("steps", "checkpoint_every", "log_every", "keep")
@@ -37,20 +38,27 @@ def read_config(out: Path) -> dict[str, Any]:
     return config
 
 
-def start(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
-    """Make the folder of a new run. Raises UserError when it holds one already, or cannot be written."""
+def start(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) -> None:
+    """Make and hold the folder of a new run. UserError when it has a run already, or cannot be written."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; choose another folder for the run with -o")
     if holds_run(out):
-        raise UserError(f"{out} already holds a run; go on with it with --resume, or choose another folder with -o")
+        raise UserError(
+            f"{out} already holds a run; go on with it with --resume, or choose another folder with -o"
+        )
     with writing(f"the run folder {out}"):
         out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(exclusive(out))
         _write_config(out, run, describe)
 
 
-def reopen(out: Path, run: RunConfig, describe: dict[str, Any]) -> checkpoint.Checkpoint:
-    """The checkpoint to resume from. Raises UserError when there is none or the run is another one. Only reads."""
+def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) -> checkpoint.Checkpoint:
+    """Hold the folder; the checkpoint to resume from. UserError when there is none or the run is another.
+
+    Changes nothing: `proceed` does, once the checkpoint has been loaded.
+    """
     before = read_config(out)
+    held.enter_context(exclusive(out))
     now = {**describe, "run": to_dict(run)}
     for part, value in (("recipe", now.get("recipe")), ("method", now.get("method")), ("run", now["run"])):
         if value is not None and before.get(part) is not None:
@@ -61,12 +69,14 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any]) -> checkpoint.Ch
             f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder"
         )
     if found.step > run.steps:
-        raise UserError(f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps")
+        raise UserError(
+            f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps"
+        )
     return found
 
 
 def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> None:
-    """Make the folder ready to go on from `step`: no half-written or damaged checkpoints, config.json up to date."""
+    """Make the folder ready to go on from `step`: no broken checkpoints past it, config.json up to date."""
     before = read_config(out)
     with writing(f"the run folder {out}"):
         checkpoint.clean(out)

@@ -14,7 +14,7 @@ def warmup_steps(run: RunConfig) -> int:
 
 
 def learning_rate(step: int, run: RunConfig) -> float:
-    """The rate for optimiser step `step` (counted from 0), in optimiser steps of this run, whatever the ranks.
+    """The rate for optimiser step `step`, counted from 0; accumulation and ranks play no part.
 
     The peak is reached at the last step of the warm-up and `min_lr` at step `run.steps - 1`.
     """

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl (always), TensorBoard (when installed), a bar or a line now and then on stderr."""
+"""What a run tells: metrics.jsonl, TensorBoard when it is installed, a bar or a line now and then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Means:
     """Running means, since the last line, of whatever the steps report. A checkpoint holds them, exactly."""
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
-        self._sums: dict[str, list[float]] = {k: list(v) for k, v in (state or {}).items()}  # name -> [sum, count]
+        self._sums: dict[str, list[float]] = {
+            k: list(v) for k, v in (state or {}).items()
+        }  # name -> [sum, count]
         self._pending: list[dict[str, float | Tensor]] = []
 
     def add(self, values: dict[str, float | Tensor]) -> None:
@@ -60,7 +62,7 @@ class Means:
 
 
 class Metrics:
-    """`metrics.jsonl`: one JSON object per logged step, and the same numbers to TensorBoard when it is installed."""
+    """`metrics.jsonl`: one JSON object per logged step, copied to TensorBoard when that is installed."""
 
     def __init__(self, run_dir: Path, *, step: int) -> None:
         """Open for appending after `step`: lines past it, and a half-written last one, are dropped."""
@@ -113,7 +115,7 @@ def _board(run_dir: Path, step: int) -> Any:
 
 
 class Console:
-    """Where the run is and how long it still takes: a bar on a terminal, else a logged line every `every` seconds."""
+    """How far the run is and the time left: a bar on a terminal, else a logged line every `every` seconds."""
 
     def __init__(self, *, start: int, total: int, every: float = 30.0, enabled: bool = True) -> None:
         self._enabled, self._every, self._total = enabled, every, total
@@ -139,7 +141,9 @@ class Console:
         if now - self._told_time >= self._every or step == self._total:
             pace = (now - self._told_time) / max(1, step - self._told_step)
             left = duration(pace * (self._total - step))
-            LOG.info("step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left)
+            LOG.info(
+                "step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left
+            )
             self._told_step, self._told_time = step, now
 
     def close(self) -> None:

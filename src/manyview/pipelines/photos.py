@@ -1,4 +1,4 @@
-"""What a user hands to `reconstruct`, brought to the model's resolution: folders, files, videos, arrays, masks."""
+"""What a user hands to `reconstruct`, at the model's resolution: folders, files, videos, arrays, masks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import numpy as np
 
 from manyview.data.fit import Fit
 from manyview.data.images import (
-    ImageProblem, list_images, read_fitted, read_image, resample_nearest, resize_image,
+    ImageProblem,
+    list_images,
+    read_fitted,
+    read_image,
+    resample_nearest,
+    resize_image,
 )  # fmt: skip
+from manyview.data.video import is_video, iter_video
 from manyview.errors import UserError
 from manyview.progress import track
 
 MOST_VIEWS = 1000
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
 FitFor = Callable[[tuple[int, int]], Fit]
 
@@ -47,16 +52,18 @@ class Photo:
     pixels: np.ndarray | None = None  # (H, W, 3) uint8 of pictures that are in no file
 
 
-def gather(images: Any, fit_for: FitFor, video: VideoOptions, *, strict: bool) -> tuple[list[Photo], list[str]]:
+def gather(
+    images: Any, fit_for: FitFor, video: VideoOptions, *, strict: bool
+) -> tuple[list[Photo], list[str]]:
     """All pictures and what had to be left out, one line each.
 
-    A broken file in a folder is left out unless `strict` (cameras or masks are given per picture); a file that was
-    named raises. Raises UserError when nothing is left or there are more than 1,000.
+    A broken file in a folder is left out unless `strict` (cameras or masks are given per picture); a file
+    that was named raises. Raises UserError when nothing is left or there are more than 1,000.
     """
     skipped: list[str] = []
     if isinstance(images, (str, Path)):
         path = Path(images)
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if is_video(path):
             photos = _from_video(path, fit_for, video)
         else:
             photos = _from_files(list_images(path), fit_for, skipped, strict=strict or not path.is_dir())
@@ -65,14 +72,18 @@ def gather(images: Any, fit_for: FitFor, video: VideoOptions, *, strict: bool) -
     if not photos:
         raise UserError(f"no picture could be read from {images}: {skipped[0] if skipped else 'it is empty'}")
     if len(photos) > MOST_VIEWS:
-        raise UserError(f"{len(photos)} pictures, at most {MOST_VIEWS} views fit one scene; take fewer (--stride, --max-frames)")
+        raise UserError(
+            f"{len(photos)} pictures, a scene takes {MOST_VIEWS}; take fewer (--stride, --max-frames)"
+        )
     _make_unique(photos)
     return photos, skipped
 
 
 def _from_files(paths: Sequence[Path], fit_for: FitFor, skipped: list[str], *, strict: bool) -> list[Photo]:
     if len(paths) > MOST_VIEWS:
-        raise UserError(f"{len(paths)} pictures, at most {MOST_VIEWS} views fit one scene; give a part of them")
+        raise UserError(
+            f"{len(paths)} pictures, at most {MOST_VIEWS} views fit one scene; give a part of them"
+        )
     photos = []
     for path in track(paths, label="reading", unit="image"):
         try:
@@ -88,17 +99,16 @@ def _from_files(paths: Sequence[Path], fit_for: FitFor, skipped: list[str], *, s
 
 
 def _from_video(path: Path, fit_for: FitFor, options: VideoOptions) -> list[Photo]:
-    from manyview.data.video import iter_video
-
-    photos = []
+    photos: list[Photo] = []
     frames = iter_video(path, fps=options.fps, stride=options.stride, max_frames=options.max_frames)
-    for frame in track(frames, label="reading", unit="frame"):
-        fit = fit_for(frame.image.shape[:2])
-        image = resize_image(frame.image, fit)
-        name = f"{path.stem}-{frame.index:06d}.jpg"
-        photos.append(Photo(name, image, fit, path=str(path.resolve()), frame=frame.index))
+    for index, pixels in track(frames, label="reading", unit="frame"):
+        fit = fit_for(pixels.shape[:2])
+        name = f"{path.stem}-{index:06d}.jpg"
+        photos.append(Photo(name, resize_image(pixels, fit), fit, path=str(path.resolve()), frame=index))
         if len(photos) > MOST_VIEWS:
-            raise UserError(f"{path} gives more than {MOST_VIEWS} frames; take fewer with --fps, --stride or --max-frames")
+            raise UserError(
+                f"{path} gives more than {MOST_VIEWS} frames; take fewer with --fps, --stride or --max-frames"
+            )
     return photos
 
 
@@ -147,8 +157,8 @@ def _make_unique(photos: list[Photo]) -> None:
 def gather_masks(masks: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
     """Masks at the model's resolution, True = use the pixel; None where a view has none.
 
-    `masks` is None, a folder of images named like the photos (any suffix), or one array, path or None per view, at
-    the photos' own size. Anything above zero (above half for files) means use.
+    `masks` is None, a folder of images named like the photos (any suffix), or one array, path or None per
+    view, at the photos' own size. Anything above zero (above half for files) means use.
     """
     if masks is None:
         return [None] * len(photos)
@@ -160,7 +170,9 @@ def gather_masks(masks: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]
     masks = list(masks)
     if len(masks) != len(photos):
         raise UserError(f"{len(masks)} masks for {len(photos)} pictures; give one per picture, None for none")
-    return [None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)]
+    return [
+        None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)
+    ]
 
 
 def _fit_mask(mask: Any, photo: Photo) -> np.ndarray:
@@ -169,5 +181,7 @@ def _fit_mask(mask: Any, photo: Photo) -> np.ndarray:
     else:
         use = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask) > 0
     if use.shape != tuple(photo.fit.source):
-        raise UserError(f"the mask of {photo.name} is {use.shape}, the picture {tuple(photo.fit.source)} (rows, columns)")
+        raise UserError(
+            f"the mask of {photo.name} is {use.shape}, the picture {tuple(photo.fit.source)} (rows, columns)"
+        )
     return resample_nearest(use, photo.fit)

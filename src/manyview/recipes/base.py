@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ class Preset:
 
 
 class Recipe(nn.Module):
-    """Base of all recipes. The parameters that should be trained and saved are those registered on the module."""
+    """Base of all recipes. What is registered on the module as parameters is trained and saved."""
 
     Config: ClassVar[type]
     """The recipe's frozen config dataclass."""
@@ -49,15 +49,15 @@ class Recipe(nn.Module):
         """Named settings; the first one is the default, and one is called `debug`."""
         raise NotImplementedError
 
-    @classmethod
+    @staticmethod
     def batches(
-        cls, config: Any, run: RunConfig, *, data: list[Path], cache: Path | None
+        config: Any, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
     ) -> Callable[[int], Views]:
         """A pure function from the index of a forward pass to its views: the same index, the same bits."""
         raise NotImplementedError
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
-        """One forward pass. `progress` is the share of the run done, in [0, 1); `generator` lives on the CPU."""
+        """One forward pass. `progress` is the share of the run done, in [0, 1); `generator` is on the CPU."""
         raise NotImplementedError
 
 

@@ -17,6 +17,7 @@ from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.pointmap import distill3r_loss
 from manyview.losses.robust import robust_pointmap_loss
+from manyview.models.fusion import MOST_VIEWS
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.types import StepResult, Views
 
@@ -85,10 +86,10 @@ class Distill3R(Recipe):
         tiny = RunConfig(steps=1200, batch=4, lr=1e-3, min_lr=1e-5, warmup=0.08, weight_decay=0.05,
                          betas=(0.9, 0.98), clip=1.0, decay_vectors=False, checkpoint_every=100)  # fmt: skip
         debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=2, checkpoint_every=5, log_every=1)
-        robust = {"model": "manyview-tiny", "loss": "robust", "flip": True, "jitter": 0.3, "gamma": 0.01}
         return {
+            "tiny": _preset(tiny, views=2, model="manyview-tiny", loss="robust", alpha_global=0.5, gamma=0.05,
+                            flip=True, jitter=0.3),
             "paper": _preset(paper),
-            "tiny": _preset(tiny, views=2, **robust),
             "debug": _preset(debug, views=2, model="distill3r", size="debug"),
         }
 
@@ -111,12 +112,12 @@ class Distill3R(Recipe):
         """One forward pass and its loss (equation 1)."""
         config = self.config
         predictions = self.student(views.images, view_ids=self._view_ids(views, generator))
-        switches = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma,
-                    "weighting": config.weighting, "confidence": config.confidence}  # fmt: skip
+        factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
         if config.loss == "robust":
-            terms = robust_pointmap_loss(predictions, views.signals, **switches)
+            terms = robust_pointmap_loss(predictions, views.signals, **factors)
         else:
-            terms = distill3r_loss(predictions, views.signals, reduction=config.reduction, **switches)
+            terms = distill3r_loss(predictions, views.signals, reduction=config.reduction,
+                                   weighting=config.weighting, confidence=config.confidence, **factors)  # fmt: skip
         means = {name: term.mean() for name, term in terms.items()}
         return StepResult(means["total"], {name: mean.detach() for name, mean in means.items()})
 
@@ -124,7 +125,7 @@ class Distill3R(Recipe):
         """Row 0 for the reference view, random distinct rows for the others: (B, V), or None for 0..V-1."""
         if not (self.config.random_view_ids and self.training):
             return None
-        rows = self.student.config.max_views - 1
+        rows = MOST_VIEWS - 1
         others = torch.stack([torch.randperm(rows, generator=generator)[: views.views - 1] for _ in range(views.batch)])
         ids = torch.cat([torch.zeros(views.batch, 1, dtype=torch.long), others + 1], 1)
         return ids.to(views.images.device)

@@ -1,7 +1,7 @@
-"""Scene: the views of one scene with their cameras, depths, points and confidences, in one frame and one unit.
+"""Scene: the views of one scene, their cameras, depths, points and confidences, in one frame and one unit.
 
-Everything here is numpy. OpenCV axes (x right, y down, z forward), 4x4 `cam2world`, 3x3 `intrinsics` in pixels with
-pixel centres at +0.5. The directory layout is described in docs/scene-format.md.
+Everything here is numpy. OpenCV axes (x right, y down, z forward), 4x4 `cam2world`, 3x3 `intrinsics` in
+pixels with pixel centres at +0.5. The directory layout is described in docs/scene-format.md.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ class SceneView:
         if self.raw_pointmap is not None:
             points = self.raw_pointmap
         else:
-            local = pointmaps.unproject(torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics))
+            local = pointmaps.unproject(
+                torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics)
+            )
             points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
         return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
 
 
 @dataclass
 class Scene:
-    """Views in one frame. `frame` is "first_view" (its camera frame) or "world" (the frame of the given cameras)."""
+    """Views in one frame: "first_view" (its camera frame) or "world" (the frame of the given cameras)."""
 
     views: list[SceneView]
     frame: Literal["first_view", "world"] = "first_view"
@@ -94,8 +96,9 @@ class Scene:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points of all views: xyz (N, 3) float32 and rgb (N, 3) uint8.
 
-        `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the scene's
-        least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most that many.
+        `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the
+        scene's least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most
+        that many.
         """
         cloud = self.cloud(min_confidence=min_confidence, quantile=quantile, most=most)
         return cloud.xyz, cloud.rgb
@@ -126,7 +129,9 @@ class Scene:
         if quantile is None:
             quantile = DEFAULT_QUANTILE if min_confidence is None else 0.0
         if not 0 <= quantile < 1:
-            raise UserError(f"quantile is {quantile}; it is the share of points to leave out, from 0 to below 1")
+            raise UserError(
+                f"quantile is {quantile}; it is the share of points to leave out, from 0 to below 1"
+            )
         if quantile == 0:
             return threshold
         confidences = [view.confidence[view.valid] for view in self.views]
@@ -134,7 +139,7 @@ class Scene:
         return max(threshold, float(np.quantile(pooled, quantile))) if len(pooled) else threshold
 
     def save(self, directory: str | Path) -> Path:
-        """Write the scene directory, all or nothing. An existing scene is replaced, anything else is refused."""
+        """Write the scene directory, all or nothing. A scene there is replaced, anything else is refused."""
         from manyview.scene.store import save
 
         return save(self, Path(directory))
@@ -146,7 +151,9 @@ class Scene:
 
         return load(Path(directory))
 
-    def export(self, path: str | Path, *, min_confidence: float | None = None, quantile: float | None = None) -> Path:
+    def export(
+        self, path: str | Path, *, min_confidence: float | None = None, quantile: float | None = None
+    ) -> Path:
         """Write the points as `.ply` (with confidences) or the points and cameras as `.glb`."""
         path = Path(path)
         suffix = path.suffix.lower()

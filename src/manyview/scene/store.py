@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.errors import UserError
+from manyview.scene.folder import fresh_directory
 from manyview.scene.scene import Scene, SceneView, Source
 
 FORMAT = "manyview-scene"
@@ -30,57 +28,24 @@ def is_scene(directory: Path) -> bool:
     return isinstance(header, dict) and header.get("format") == FORMAT
 
 
-def refuse_other_content(directory: Path) -> None:
-    """Raise UserError when writing a scene to `directory` would destroy something that is not a scene."""
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; choose a directory for the scene")
-    if directory.is_dir() and any(directory.iterdir()) and not is_scene(directory):
-        raise UserError(f"{directory} is not empty and holds no manyview scene; choose another directory")
-
-
 def save(scene: Scene, directory: Path) -> Path:
     """Write everything beside `directory`, then move it into place."""
-    refuse_other_content(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-    try:
-        fresh.chmod(0o777 & ~_umask())
-        for folder in OWN[1:3]:
-            (fresh / folder).mkdir()
-        entries = [_write_view(view, index, fresh) for index, view in enumerate(scene.views)]
+    with fresh_directory(directory, is_ours=is_scene, own=OWN, what="scene") as fresh:
+        (fresh / "images").mkdir()
+        (fresh / "maps").mkdir()
         header = {
             "format": FORMAT,
             "version": VERSION,
             "frame": scene.frame,
             "scale": scene.scale,
             "scale_source": scene.scale_source,
-            "views": entries,
+            "views": [_write_view(view, index, fresh) for index, view in enumerate(scene.views)],
             "info": scene.info,
         }
-        (fresh / "scene.json").write_text(json.dumps(_plain(header), indent=1, allow_nan=False), encoding="utf-8")
-        _move_into_place(fresh, directory)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        (fresh / "scene.json").write_text(
+            json.dumps(_plain(header), indent=1, allow_nan=False), encoding="utf-8"
+        )
     return directory
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _move_into_place(fresh: Path, directory: Path) -> None:
-    if not directory.exists():
-        fresh.rename(directory)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".old", dir=directory.parent))
-    directory.replace(old / "scene")
-    fresh.rename(directory)
-    for entry in (old / "scene").iterdir():
-        if entry.name not in OWN:
-            entry.rename(directory / entry.name)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
@@ -120,12 +85,16 @@ def load(directory: Path) -> Scene:
     """Read a scene directory. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
     if not path.is_file():
-        raise UserError(f"{directory} holds no scene (no scene.json); `manyview reconstruct IMAGES -o {directory}` makes one")
+        raise UserError(
+            f"{directory} holds no scene (no scene.json); `manyview reconstruct IMAGES -o {directory}` makes one"
+        )
     if not is_scene(directory):
         raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")
     header = json.loads(path.read_text(encoding="utf-8"))
     if header.get("version", 0) > VERSION:
-        raise UserError(f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview")
+        raise UserError(
+            f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview"
+        )
     try:
         views = [_read_view(entry, directory) for entry in header["views"]]
         return Scene(views, header["frame"], header["scale"], header["scale_source"], header.get("info", {}))
@@ -173,7 +142,9 @@ def _inside(root: Path, relative: str) -> Path:
     """A path of the scene's own; a scene file from elsewhere may not name files outside its directory."""
     path = (root / relative).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise UserError(f"{root / 'scene.json'} names {relative!r}, which lies outside the scene; do not trust this file")
+        raise UserError(
+            f"{root / 'scene.json'} names {relative!r}, which lies outside the scene; do not trust this file"
+        )
     return path
 
 

@@ -1,0 +1,144 @@
+"""Reconstruct photos or a video: cameras, points and confidences, in one scene directory.
+
+manyview reconstruct photos/ -o scene                             a folder, with the bundled model
+manyview reconstruct a.jpg b.jpg c.jpg -o scene                   files (one works too)
+manyview reconstruct walk.mp4 --fps 2 --max-frames 60 -o scene    a video
+manyview reconstruct photos/ --model runs/mine/model -o scene     a model of yours
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from manyview.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="SCENE", help="scene directory to write"
+    )
+    parser.add_argument("--model", default="manyview-tiny", metavar="NAME|DIR", help="default: manyview-tiny")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="long side for the model; default: its own"
+    )
+    parser.add_argument(
+        "--poses", choices=("pnp", "similarity"), default="pnp",
+        help="poses from PnP, or from the similarity between local and global maps (default: pnp)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--points", choices=("local", "global"), default="local",
+        help="local: on the cameras' own rays (default); global: the raw global head",
+    )  # fmt: skip
+    parser.add_argument(
+        "--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals"
+    )
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
+    parser.add_argument("--fps", type=float, help="video: frames per second to keep")
+    parser.add_argument("--stride", type=int, default=1, help="video: keep every K-th frame")
+    parser.add_argument("--max-frames", type=int, help="video: at most this many frames")
+    parser.add_argument(
+        "--encoder-chunk", type=int, metavar="N", help="images encoded at once; bounds memory"
+    )
+    parser.add_argument("--head-chunk", type=int, metavar="N", help="views decoded at once; bounds memory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    from manyview.pipelines.photos import VideoOptions
+    from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
+    from manyview.scene.folder import refuse_other_content
+    from manyview.scene.store import is_scene
+
+    refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it
+    options = ReconstructOptions(
+        poses=args.poses,
+        points=args.points,
+        image_size=args.image_size,
+        encoder_chunk=args.encoder_chunk,
+        head_chunk=args.head_chunk,
+        video=VideoOptions(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the scene keeps them; they are printed below
+        scene = reconstruct(
+            args.images[0] if len(args.images) == 1 else args.images,
+            model=args.model,
+            device=args.device,
+            intrinsics=_intrinsics(args.intrinsics),
+            masks=args.masks,
+            options=options,
+        )
+    scene.save(args.out)
+    report = _report(scene, args.out)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+    return 0
+
+
+def _intrinsics(text: str | None) -> list[list[float]] | None:
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--intrinsics takes FX,FY,CX,CY, got {text!r}") from None
+    return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
+
+
+def _report(scene: Any, out: Path) -> dict[str, Any]:
+    import numpy as np
+
+    quoted = shlex.quote(str(out))
+    return {
+        "scene": str(out),
+        "model": scene.info["model"],
+        "views": len(scene),
+        "size": list(scene.views[0].depth.shape),
+        "points": sum(int(view.valid.sum()) for view in scene.views),
+        "scale": scene.scale,
+        "scale_source": scene.scale_source,
+        "median_focal": float(np.median([view.source.intrinsics[0, 0] for view in scene.views])),
+        "agreement": scene.info["agreement"],
+        "skipped": scene.info["skipped"],
+        "warnings": scene.info["warnings"],
+        "next": [
+            f"manyview export {quoted} --to glb -o {quoted}.glb",
+            f"manyview export {quoted} --to colmap -o {quoted}-colmap",
+        ],
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    agreement = report["agreement"]
+    error = agreement["pixel_error"]
+    poses = ", ".join(f"{count} {method}" for method, count in agreement["views_per_pose"].items())
+    rows = [
+        ("views", f"{report['views']} at {report['size'][1]}x{report['size'][0]} (first)"),
+        ("points", f"{report['points']:,}"),
+        ("scale", f"{report['scale']} ({report['scale_source']})"),
+        ("focal length", f"{report['median_focal']:.1f} px of the original (median)"),
+        ("poses", poses),
+        ("agreement", f"{agreement['inliers']:.0%} of the points within reach of their pixel"
+                      + ("" if error is None else f", median {error:.2f} px")),
+        ("overlap", f"{agreement['overlap']:.0%} of a view is seen from another one (median)"),
+    ]  # fmt: skip
+    print(f"wrote {report['scene']}/ (scene.json, images, maps)")
+    for name, value in rows:
+        print(f"  {name:<13}{value}")
+    for line in report["skipped"]:
+        print(f"left out: {line}", file=sys.stderr)
+    for line in report["warnings"]:
+        print(f"warning: {line}", file=sys.stderr)
+    print("next:")
+    for line in report["next"]:
+        print(f"  {line}")

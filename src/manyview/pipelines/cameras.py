@@ -1,0 +1,195 @@
+"""Cameras from predicted pointmaps: focal length from the local map, pose from the global one (two ways).
+
+Legend: V views, H x W pixels. "first" is the first view's camera frame in the model's own unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyview.geometry import alignment, cameras, poses
+
+PoseMethod = Literal["pnp", "similarity", "identity", "given"]
+
+# A pose stands when at least this share of the pixels used reproject within the threshold.
+LEAST_INLIERS = 0.3
+# Reprojection threshold, as a share of the long side (5 px at 518) and at least this many pixels.
+THRESHOLD_SHARE, THRESHOLD_LEAST = 0.01, 1.5
+# Focal lengths outside these multiples of the long side (about 135 and 11 degrees of view) are not believed.
+FOCAL_RANGE = (0.2, 5.0)
+FOCAL_DEFAULT = 1.0
+
+
+@dataclass
+class Maps:
+    """What the model says about one view, on the CPU. Fits convert to double precision one view at a time."""
+
+    world: Tensor  # (H, W, 3) the global head, first view's frame
+    confidence: Tensor  # (H, W)
+    local: Tensor  # (H, W, 3) the local head, the view's own frame
+    confidence_local: Tensor  # (H, W)
+    valid: Tensor  # (H, W) finite, in front of the camera and not masked
+    used: (
+        Tensor  # (H, W) valid and among the more confident half of the global head: what poses are fitted to
+    )
+
+
+@dataclass
+class PoseChoice:
+    """The pose taken for a view, and what both roads said."""
+
+    cam2world: Tensor  # (4, 4) float64, the world being the first view's frame unless poses are given
+    method: PoseMethod
+    inliers: float
+    """Share of the used pixels whose global point reprojects onto them."""
+    disagreement: float | None = None
+    """Degrees between the rotations of PnP and of the similarity fit."""
+
+
+def view_maps(prediction: dict[str, Tensor], mask: Tensor | None, quantile: float = 0.5) -> Maps:
+    """One view's maps (each (H, W, ...)) with the pixels that may be used.
+
+    Masked pixels are never read.
+    """
+    maps = {name: prediction[name].detach().float().cpu() for name in
+            ("pointmap", "confidence", "pointmap_local", "confidence_local")}  # fmt: skip
+    world, local = maps["pointmap"], maps["pointmap_local"]
+    valid = torch.isfinite(world).all(-1) & torch.isfinite(local).all(-1) & (local[..., 2] > 1e-6)
+    if mask is not None:
+        valid &= mask
+    used = valid
+    if bool(valid.any()):
+        threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
+        used = valid & (maps["confidence"] >= threshold)
+    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used)
+
+
+def source_focals(
+    maps: Sequence[Maps], affines: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], *, shared: bool
+) -> tuple[list[float], list[int]]:
+    """Focal length of each view in pixels of its original picture, and the views that gave none.
+
+    Each is fitted to the local map around the picture's centre; with `shared`, pictures of one size (either
+    way up) take the median of theirs. A view without a measurement takes the median of all, or the picture's
+    long side.
+    """
+    focals = []
+    for view, affine, (height, width) in zip(maps, affines, sizes, strict=True):
+        centre = affine @ [width / 2, height / 2, 1.0]
+        focal = alignment.focal_from_pointmap(view.local, view.valid, principal=(centre[0], centre[1]))
+        focals.append(focal / affine[0, 0])
+    longs = np.array([max(size) for size in sizes], np.float64)
+    measured = np.array(focals)
+    with np.errstate(invalid="ignore"):
+        good = (measured > FOCAL_RANGE[0] * longs) & (measured < FOCAL_RANGE[1] * longs)
+    ratio = float(np.median(measured[good] / longs[good])) if good.any() else FOCAL_DEFAULT
+    result = np.where(good, measured, ratio * longs)
+    if shared:
+        groups = [tuple(sorted(size)) for size in sizes]
+        for group in set(groups):
+            members = np.array([g == group for g in groups])
+            if (members & good).any():
+                result[members] = np.median(measured[members & good])
+    return result.tolist(), np.flatnonzero(~good).tolist()
+
+
+def reprojection_errors(points: Tensor, cam2world: Tensor, intrinsics: Tensor) -> Tensor:
+    """(H, W) pixels from each pixel to where its point (H, W, 3) projects; infinite behind the camera."""
+    height, width = points.shape[:2]
+    local = poses.apply(poses.invert(cam2world), points.reshape(-1, 3).to(cam2world))
+    uv, depth = cameras.project(local, intrinsics)
+    error = (uv - cameras.pixel_centres(height, width).to(uv).reshape(-1, 2)).norm(dim=-1)
+    return torch.where(depth > 0, error, torch.inf).nan_to_num(nan=torch.inf).reshape(height, width)
+
+
+def threshold_px(height: int, width: int) -> float:
+    """How near counts as agreeing."""
+    return max(THRESHOLD_LEAST, THRESHOLD_SHARE * max(height, width))
+
+
+def inlier_share(view: Maps, cam2world: Tensor, intrinsics: Tensor) -> float:
+    """Share of the used pixels whose global point falls on them."""
+    if not bool(view.used.any()):
+        return 0.0
+    errors = reprojection_errors(view.world, cam2world, intrinsics)[view.used]
+    return float((errors < threshold_px(*view.valid.shape)).double().mean())
+
+
+def similarity_to_global(view: Maps) -> alignment.Similarity | None:
+    """The confidence-weighted closed-form similarity from local to global map; None when degenerate."""
+    weights = torch.where(view.used, view.confidence.double().clamp(min=0), 0).flatten()
+    if int((weights > 0).sum()) < 4:
+        weights = view.used.double().flatten()
+    if int((weights > 0).sum()) < 4:
+        return None
+    fit = alignment.similarity(
+        view.local.reshape(-1, 3).double(), view.world.reshape(-1, 3).double(), weights
+    )
+    good = bool(torch.isfinite(fit.rotation).all() and torch.isfinite(fit.translation).all())
+    return fit if good and 1e-9 < float(fit.scale) < 1e9 else None
+
+
+def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: Literal["pnp", "similarity"]) -> PoseChoice:
+    """The preferred pose if it explains the pixels, else the other, else none (identity).
+
+    A pose explains them when at least 30 % of the used pixels reproject within 1 % of the long side; when no
+    candidate does, the one with the most is taken.
+    """
+    height, width = view.valid.shape
+    found: dict[PoseMethod, Tensor] = {}
+    pnp = alignment.pose_from_pointmap(view.world, intrinsics, view.used, threshold_px(height, width))
+    if pnp.ok:
+        found["pnp"] = pnp.cam2world.double()
+    fit = similarity_to_global(view)
+    if fit is not None:
+        found["similarity"] = poses.pose(fit.rotation, fit.translation)
+    found["identity"] = torch.eye(4, dtype=torch.float64)
+    other: PoseMethod = "similarity" if prefer == "pnp" else "pnp"
+    order: list[PoseMethod] = [m for m in (prefer, other, "identity") if m in found]
+    shares = {method: inlier_share(view, found[method], intrinsics) for method in order}
+    chosen = next((m for m in order if shares[m] >= LEAST_INLIERS), max(order, key=lambda m: shares[m]))
+    disagreement = None
+    if "pnp" in found and "similarity" in found:
+        between = found["pnp"][:3, :3].T @ found["similarity"][:3, :3]
+        disagreement = float(torch.rad2deg(poses.rotation_angle(between)))
+    return PoseChoice(found[chosen], chosen, shares[chosen], disagreement)
+
+
+def scale_to_global(view: Maps, cam2world: Tensor) -> float:
+    """Median over the used pixels of global depth in this camera / local depth; 1 without any."""
+    depth = poses.apply(poses.invert(cam2world), view.world.reshape(-1, 3).to(cam2world))[:, 2]
+    return float(alignment.median_scale(view.local[..., 2].flatten().double(), depth, view.used.flatten()))
+
+
+def unit_of_given_poses(
+    views: Sequence[Maps], intrinsics: Sequence[Tensor], cam2world: Sequence[Tensor]
+) -> float | None:
+    """World units per model unit, from given cameras and global points alone; None when they do not say.
+
+    A first-view point X seen along the ray r of view i obeys r x (s R X + t) = 0 with view_from_first = (R,
+    t): linear in s. Each view answers with its median over pixels, weighted by its distance from the first.
+    """
+    answers, weights = [], []
+    for view, matrix, pose in zip(views[1:], intrinsics[1:], cam2world[1:], strict=True):
+        view_from_first = poses.invert(pose) @ cam2world[0]
+        translation = view_from_first[:3, 3]
+        if float(translation.norm()) < 1e-9 or not bool(view.used.any()):
+            continue
+        ray = cameras.rays(matrix, *view.valid.shape)[view.used]
+        across = torch.linalg.cross(ray, view.world[view.used].double() @ view_from_first[:3, :3].T)
+        towards = torch.linalg.cross(ray, translation.expand_as(ray))
+        share = -(across * towards).sum(-1) / across.square().sum(-1).clamp(min=1e-18)
+        answers.append(float(share.median()))
+        weights.append(float(translation.norm()))
+    if not answers:
+        return None
+    order = np.argsort(answers)
+    half = np.cumsum(np.array(weights)[order])
+    answer = float(np.array(answers)[order][np.searchsorted(half, half[-1] / 2)])
+    return answer if np.isfinite(answer) and answer > 1e-9 else None

@@ -1,0 +1,278 @@
+"""Photos in, a Scene out: read, resize, ask the model, find the cameras, put the points where they say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyview import __version__
+from manyview.config import to_dict
+from manyview.data.fit import longest
+from manyview.engine.device import pick_device
+from manyview.errors import UserError
+from manyview.geometry import alignment, cameras, pointmaps, poses
+from manyview.pipelines.agreement import complaints
+from manyview.pipelines.cameras import (
+    LEAST_INLIERS,
+    Maps,
+    PoseChoice,
+    choose_pose,
+    inlier_share,
+    reprojection_errors,
+    scale_to_global,
+    similarity_to_global,
+    source_focals,
+    unit_of_given_poses,
+    view_maps,
+)  # fmt: skip
+from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
+from manyview.pipelines.photos import Photo, VideoOptions, gather, gather_masks
+from manyview.scene.scene import Scene, SceneView, Source
+from manyview.scene.visibility import overlaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """How a scene is put together from what the model says."""
+
+    poses: Literal["pnp", "similarity"] = "pnp"
+    """Poses from PnP on the global points, or from the similarity between local and global maps."""
+    points: Literal["local", "global"] = "local"
+    """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
+    image_size: int | None = None
+    """Long side in pixels for the model; null takes what the model was made for."""
+    shared_focal: bool = True
+    """Pictures of one size (either way up) share the median focal length."""
+    encoder_chunk: int | None = None
+    """Images that go through the encoder at once; bounds memory, not the result. null: the model's own."""
+    head_chunk: int | None = None
+    """Views that go through a head at once; likewise."""
+    video: VideoOptions = field(default_factory=VideoOptions)
+    """Which frames of a video are taken."""
+
+
+def reconstruct(
+    images: Any,
+    *,
+    model: Any = "manyview-tiny",
+    device: str = "auto",
+    intrinsics: Any = None,
+    cam2world: Any = None,
+    masks: Any = None,
+    options: ReconstructOptions | None = None,
+) -> Scene:
+    """Reconstruct 1 to 1,000 views.
+
+    images: a folder, a file, a video, or a sequence of paths and arrays ((H, W, 3) or (3, H, W), uint8 or
+    float in [0, 1]), of any sizes. model: a zoo name, a model directory, or a loaded reconstructor.
+    intrinsics: (3, 3) or (V, 3, 3), in pixels of the original pictures. cam2world: (V, 4, 4), OpenCV axes;
+    the scene is then in that world and unit. masks: per picture, at its own size, True = use. Warns when
+    views hardly overlap.
+    """
+    options = options or ReconstructOptions()
+    target = pick_device(device)
+    network, name = _model(model, target)
+    patch = int(network.config.patch_size)
+    long_side = options.image_size or int(np.max(network.config.image_size))
+    one_each = (
+        per_picture(intrinsics)
+        or cam2world is not None
+        or not (masks is None or isinstance(masks, (str, Path)))
+    )
+    photos, skipped = gather(
+        images,
+        lambda size: longest(size, long_side=long_side, multiple=patch),
+        options.video,
+        strict=one_each,
+    )
+    known_k = known_intrinsics(intrinsics, len(photos))
+    known_c2w = known_poses(cam2world, len(photos))
+    use = gather_masks(masks, photos)
+    maps = _ask(network, photos, use, target, options)
+    scene = _assemble(photos, maps, known_k, known_c2w, options)
+    _describe(scene, name, network, options, skipped)
+    return scene
+
+
+def _model(model: Any, device: torch.device) -> tuple[Any, str]:
+    if isinstance(model, torch.nn.Module) or callable(model):
+        network = model.to(device).eval() if isinstance(model, torch.nn.Module) else model
+        return network, getattr(model, "name", type(model).__name__)
+    from manyview import zoo
+
+    network = zoo.load(str(model), device=device)
+    if not hasattr(network, "config") or not hasattr(network.config, "image_size"):
+        raise UserError(f"model {str(model)!r} is no reconstructor; `manyview models` lists those that are")
+    return network, str(model)
+
+
+def _ask(
+    network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device,
+    options: ReconstructOptions,
+) -> list[Maps]:  # fmt: skip
+    """One forward pass over all views; views of one size go as one tensor, mixed sizes as a list."""
+    pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
+    alike = len({picture.shape for picture in pictures}) == 1
+    views: Any = torch.stack(pictures)[None] if alike else [picture[None] for picture in pictures]
+    chunks = {
+        key: value for key in ("encoder_chunk", "head_chunk") if (value := getattr(options, key)) is not None
+    }
+    with torch.inference_mode():
+        prediction = network(views, view_ids=None, **chunks)
+    maps = []
+    for index, mask in enumerate(masks):
+        view = {key: value[0, index] if isinstance(value, Tensor) else value[index][0]
+                for key, value in prediction.items()}  # fmt: skip
+        maps.append(view_maps(view, None if mask is None else torch.from_numpy(mask)))
+    return maps
+
+
+def _assemble(
+    photos: Sequence[Photo], maps: Sequence[Maps], known_k: np.ndarray | None, known_c2w: np.ndarray | None,
+    options: ReconstructOptions,
+) -> Scene:  # fmt: skip
+    affines = [np.asarray(photo.fit.affine, np.float64) for photo in photos]
+    notes: list[str] = []
+    source_k = (
+        known_k if known_k is not None else _estimated(photos, maps, affines, options.shared_focal, notes)
+    )
+    model_k = [torch.from_numpy(affine @ matrix) for affine, matrix in zip(affines, source_k, strict=True)]
+    unit, choices, scales = _place(maps, model_k, known_c2w, options, notes)
+    world_from_first = (
+        torch.eye(4, dtype=torch.float64) if known_c2w is None else torch.from_numpy(known_c2w[0])
+    )
+    views = []
+    for i, (photo, view) in enumerate(zip(photos, maps, strict=True)):
+        source = Source(
+            size=(int(photo.fit.source[0]), int(photo.fit.source[1])), affine=affines[i],
+            intrinsics=np.array(source_k[i]), path=photo.path, frame=photo.frame, pixels=photo.pixels,
+        )  # fmt: skip
+        world = pointmaps.transform(world_from_first, unit * view.world.double())
+        depth = scales[i] * view.local[..., 2] if options.points == "local" else None
+        views.append(_view(photo, source, view, world, depth, choices[i], model_k[i]))
+    scene = Scene(views, frame="first_view" if known_c2w is None else "world")
+    if known_c2w is not None and not any("unit" in note for note in notes):
+        scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
+    scene.info["warnings"] = notes
+    return scene
+
+
+def _view(
+    photo: Photo, source: Source, view: Maps, world: Tensor, depth: Tensor | None, choice: PoseChoice,
+    intrinsics: Tensor,
+) -> SceneView:  # fmt: skip
+    """`world`: the global head's points (H, W, 3) in the scene's frame; they are the view's points when `depth` of
+    its own (H, W) is None.
+    """
+    raw = depth is None
+    if depth is None:
+        depth = poses.apply(poses.invert(choice.cam2world), world.reshape(-1, 3))[:, 2].reshape(
+            view.valid.shape
+        )
+    kept = view.valid & (depth > 0)
+    errors = reprojection_errors(world, choice.cam2world, intrinsics)[view.used & kept]
+    confidence = view.confidence if raw else view.confidence_local
+    return SceneView(
+        name=photo.name,
+        image=photo.image,
+        depth=torch.where(kept, depth, 0).float().numpy(),
+        confidence=confidence.nan_to_num(0).float().numpy(),
+        intrinsics=intrinsics.numpy(),
+        cam2world=choice.cam2world.numpy(),
+        source=source,
+        raw_pointmap=world.float().numpy() if raw else None,
+        info={
+            "pose": choice.method,
+            "inliers": round(choice.inliers, 4),
+            "pixel_error": float(errors.median()) if len(errors) else None,
+            "pnp_against_similarity_degrees": choice.disagreement,
+        },
+    )
+
+
+def _estimated(
+    photos: Sequence[Photo],
+    maps: Sequence[Maps],
+    affines: Sequence[np.ndarray],
+    shared: bool,
+    notes: list[str],
+) -> np.ndarray:
+    """(V, 3, 3) at the original resolution: fitted focal lengths, principal points at the centres."""
+    sizes = [(int(photo.fit.source[0]), int(photo.fit.source[1])) for photo in photos]
+    focals, guessed = source_focals(maps, affines, sizes, shared=shared)
+    if guessed:
+        names = ", ".join(photos[i].name for i in guessed[:5])
+        notes.append(f"no believable focal length in {len(guessed)} of {len(photos)} views ({names})")
+    rows = [
+        cameras.intrinsics_matrix(f, f, w / 2, h / 2).double().numpy()
+        for f, (h, w) in zip(focals, sizes, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def _place(
+    maps: Sequence[Maps], intrinsics: Sequence[Tensor], known: np.ndarray | None, options: ReconstructOptions,
+    notes: list[str],
+) -> tuple[float, list[PoseChoice], list[float]]:  # fmt: skip
+    """Scene units per model unit, each view's pose in the scene's frame, and its local map's scale."""
+    if known is None:
+        identity = torch.eye(4, dtype=torch.float64)
+        choices = [PoseChoice(identity, "identity", inlier_share(maps[0], identity, intrinsics[0]))]
+        choices += [
+            choose_pose(m, k, prefer=options.poses) for m, k in zip(maps[1:], intrinsics[1:], strict=True)
+        ]
+        return 1.0, choices, [scale_to_global(m, c.cam2world) for m, c in zip(maps, choices, strict=True)]
+    given = list(torch.from_numpy(known))
+    unit = unit_of_given_poses(maps, intrinsics, given)
+    if unit is None:
+        notes.append("the given cameras do not fix the unit of the points (no distance between them, or "
+                     "the model does not agree with them); lengths are relative")  # fmt: skip
+        unit = 1.0
+    choices, scales = [], []
+    for view, matrix, pose in zip(maps, intrinsics, given, strict=True):
+        first = Maps(pointmaps.transform(given[0], unit * view.world.double()), view.confidence, view.local,
+                     view.confidence_local, view.valid, view.used)  # fmt: skip
+        fit: alignment.Similarity | None = similarity_to_global(view)
+        choices.append(PoseChoice(pose, "given", inlier_share(first, pose, matrix)))
+        scales.append(unit * float(fit.scale) if fit is not None else unit)
+    return unit, choices, scales
+
+
+def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str]) -> None:
+    """Measure the agreement, warn, and write both into the scene."""
+    for view, share in zip(scene.views, overlaps(scene.views), strict=True):
+        view.info["overlap"] = round(float(share), 4)
+    empty = [view.name for view in scene.views if not view.valid.any()]
+    notes = [*scene.info["warnings"], *complaints(scene.views, LEAST_INLIERS)]
+    if empty:
+        notes.append(f"{len(empty)} views have no point at all, first {empty[0]}")
+    if (
+        bool(getattr(network.config, "metric", False))
+        and scene.scale == "relative"
+        and scene.frame == "first_view"
+    ):
+        scene.scale, scene.scale_source = "metric", f"the model {name}"
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    errors = [view.info["pixel_error"] for view in scene.views if view.info["pixel_error"] is not None]
+    scene.info = {
+        "made_by": f"manyview {__version__}",
+        "model": name,
+        "options": to_dict(options),
+        "agreement": {
+            "pixel_error": float(np.median(errors)) if errors else None,
+            "inliers": float(np.median([view.info["inliers"] for view in scene.views])),
+            "overlap": float(np.median([view.info["overlap"] for view in scene.views])),
+            "views_per_pose": {m: n for m in ("pnp", "similarity", "identity", "given")
+                               if (n := sum(view.info["pose"] == m for view in scene.views))},
+        },
+        "skipped": skipped,
+        "warnings": notes,
+    }  # fmt: skip

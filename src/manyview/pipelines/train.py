@@ -1,0 +1,132 @@
+"""Train a recipe into a run directory, or go on with one: what `manyview train` and `mv.train` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from manyview.config import RunConfig, from_dict, override
+from manyview.engine import ranks
+from manyview.engine.checkpoint import mismatch
+from manyview.engine.loop import FitResult, fit
+from manyview.engine.rundir import read_config
+from manyview.errors import UserError
+from manyview.recipes.base import Preset, Recipe, discover, preset
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind."""
+
+    out: Path
+    """The run directory."""
+    model: Path | None
+    """The model directory of the student, or None when the run was interrupted before its end."""
+    fit: FitResult
+    """Steps done, seconds, whether it was interrupted, the last loss, the newest checkpoint."""
+
+
+def train(
+    recipe: str,
+    *,
+    out: str | Path,
+    preset_name: str | None = None,
+    data: Sequence[str | Path] = (),
+    cache: str | Path | None = None,
+    init: str | Path | None = None,
+    settings: Sequence[str] = (),
+    device: str = "auto",
+) -> Trained:
+    """Start a run of `recipe` in the new folder `out`.
+
+    `settings` are assignments over the preset, such as `run.lr=1e-4` or `method.views=8`; `init` is a zoo
+    name or a model directory whose weights the student starts from.
+    """
+    kind = discover().get(recipe)
+    preset_name, chosen = preset(kind, preset_name)
+    chosen = override(chosen, list(settings))
+    model = kind.build(chosen.method)
+    if init is not None:
+        _initialise(model.student, init)
+    described = {"recipe": recipe, "preset": preset_name, "init": None if init is None else str(init)}
+    return _fit(model, chosen, Path(out), described, _Inputs(data, cache, device), resume=False)
+
+
+def resume(
+    out: str | Path,
+    *,
+    recipe: str | None = None,
+    steps: int | None = None,
+    data: Sequence[str | Path] = (),
+    cache: str | Path | None = None,
+    device: str = "auto",
+) -> Trained:
+    """Go on with the run in `out` from its newest checkpoint, with the options it was started with.
+
+    Only the number of steps, the device and the places of the data may be given anew.
+    """
+    config = read_config(Path(out))
+    name = config.get("recipe")
+    if recipe is not None and recipe != name:
+        raise UserError(f"{out} is a run of recipe {name!r}, not {recipe!r}; resume it as {name!r}")
+    kind = discover().get(str(name))
+    run = from_dict(RunConfig, config["run"], "run.")
+    chosen = Preset(method=from_dict(kind.Config, config["method"], "method."), run=run)
+    if steps is not None:
+        chosen = override(chosen, [f"run.steps={steps}"])
+    described = {key: config.get(key) for key in ("recipe", "preset", "init")}
+    inputs = _Inputs(data or config.get("data", ()), cache or config.get("cache"), device)
+    return _fit(kind.build(chosen.method), chosen, Path(out), described, inputs, resume=True)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Where a run's data lie and where it computes: what may differ from one machine to the next."""
+
+    data: Sequence[str | Path]
+    cache: str | Path | None
+    device: str
+
+
+def _fit(
+    model: Recipe, chosen: Preset, out: Path, described: dict[str, Any], inputs: _Inputs, *, resume: bool
+) -> Trained:
+    paths = [Path(path) for path in inputs.data]
+    cache = None if inputs.cache is None else Path(inputs.cache)
+    batches = model.batches(chosen.method, chosen.run, cache=cache, data=paths)
+    described = {
+        **described,
+        "method": chosen.method,
+        "data": [str(path.resolve()) for path in paths],
+        "cache": None if cache is None else str(cache.resolve()),
+    }
+    result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described)
+    if result.stopped:
+        return Trained(out, None, result)
+    ranks.from_first(lambda: _save(model.student, out / "model"))
+    return Trained(out, out / "model", result)
+
+
+def _save(student: nn.Module, path: Path) -> None:
+    from manyview import zoo
+
+    zoo.save_model(student.cpu().eval(), path)
+
+
+def _initialise(student: nn.Module, init: str | Path) -> None:
+    """Load the weights of a zoo name or model directory. UserError when they do not fit the student."""
+    from manyview import zoo
+
+    weights = zoo.load(init).state_dict()
+    ours = {name: tuple(t.shape) for name, t in student.state_dict().items()}
+    problem = mismatch(ours, {name: tuple(t.shape) for name, t in weights.items()})
+    if problem:
+        raise UserError(
+            f"--init {init} does not fit the student: {problem}; "
+            "choose a model of the same shape, or another --preset or --set method.…"
+        )
+    student.load_state_dict(weights)

@@ -1,0 +1,125 @@
+"""COLMAP: a text model (PINHOLE cameras, world-to-camera poses, points with tracks) beside its images.
+
+Layout: images/ and sparse/0/{cameras,images,points3D}.txt. Pixel centres are at +0.5 there as here.
+Observations are the points' projections, so bundle adjustment starts from a consistent state but learns
+nothing new from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TextIO
+
+import numpy as np
+import torch
+
+from manyview.geometry import poses
+from manyview.scene.folder import fresh_directory
+from manyview.scene.originals import Target, targets, write_pictures
+from manyview.scene.scene import Cloud, Scene
+from manyview.scene.visibility import look
+
+MARK = "# written by manyview"
+# A point is also observed in views whose own depth there differs by less than this share.
+TRACK_TOLERANCE = 0.02
+
+
+def export_colmap(
+    scene: Scene, directory: Path, *, min_confidence: float | None = None, quantile: float | None = None,
+    size: Literal["original", "model"] = "original", most: int = 50_000,
+) -> Path:  # fmt: skip
+    """Write images and a sparse model of at most `most` points, in the scene's frame and unit."""
+    chosen = targets(scene, size)
+    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile, most=most)
+    with fresh_directory(
+        directory, is_ours=is_export, own=("images", "sparse"), what="COLMAP export"
+    ) as fresh:
+        write_pictures(scene, chosen, fresh / "images", size)
+        model = fresh / "sparse" / "0"
+        model.mkdir(parents=True)
+        observations, errors = _observe(scene, cloud, chosen)
+        with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
+            numbers = _write_cameras(handle, chosen)
+        with open(model / "images.txt", "w", encoding="utf-8") as handle:
+            _write_images(handle, scene, chosen, numbers, observations)
+        with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
+            _write_points(handle, cloud, observations, errors)
+    return directory
+
+
+def is_export(directory: Path) -> bool:
+    """Whether an earlier export of ours lies here."""
+    try:
+        with open(directory / "sparse" / "0" / "cameras.txt", encoding="utf-8") as handle:
+            return handle.readline().startswith(MARK)
+    except (OSError, ValueError):
+        return False
+
+
+def _observe(
+    scene: Scene, cloud: Cloud, chosen: list[Target]
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Per view the points it sees (n,) and where, in the export's pixels (n, 2); and each point's error in pixels.
+
+    In its own view a point is observed at the pixel it came from, in others where it projects.
+    """
+    observations, errors = [], np.zeros(len(cloud))
+    for index, (view, target) in enumerate(zip(scene.views, chosen, strict=True)):
+        seen, uv = look(view, cloud.xyz, TRACK_TOLERANCE)
+        own = cloud.view == index
+        errors[own] = np.linalg.norm(target.pixels(uv[own]) - target.pixels(cloud.uv[own]), axis=-1)
+        uv[own] = cloud.uv[own]
+        points = np.flatnonzero(seen | own)
+        observations.append((points, target.pixels(uv[points])))
+    return observations, errors
+
+
+def _write_cameras(handle: TextIO, chosen: list[Target]) -> list[int]:
+    """Equal cameras are written once; returns each view's camera number."""
+    known: dict[tuple, int] = {}
+    handle.write(f"{MARK}\n# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[] (fx, fy, cx, cy)\n")
+    numbers = []
+    for target in chosen:
+        k = target.intrinsics
+        key = (target.width, target.height, k[0, 0], k[1, 1], k[0, 2], k[1, 2])
+        if key not in known:
+            known[key] = len(known) + 1
+            parameters = " ".join(f"{value:.17g}" for value in key[2:])
+            handle.write(f"{known[key]} PINHOLE {target.width} {target.height} {parameters}\n")
+        numbers.append(known[key])
+    return numbers
+
+
+def _write_images(
+    handle: TextIO, scene: Scene, chosen: list[Target], numbers: list[int],
+    observations: list[tuple[np.ndarray, np.ndarray]],
+) -> None:  # fmt: skip
+    handle.write(
+        f"{MARK}\n# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# X, Y, POINT3D_ID, ...\n"
+    )
+    for index, view in enumerate(scene.views):
+        camera_from_world = poses.invert(torch.from_numpy(view.cam2world))
+        rotation = poses.quaternion_from_matrix(camera_from_world[:3, :3])
+        values = [*rotation.tolist(), *camera_from_world[:3, 3].tolist()]
+        pose = " ".join(f"{value:.17g}" for value in values)
+        handle.write(f"{index + 1} {pose} {numbers[index]} {chosen[index].name}\n")
+        points, uv = observations[index]
+        line = " ".join(
+            f"{u:.3f} {v:.3f} {p + 1}" for p, (u, v) in zip(points.tolist(), uv.tolist(), strict=True)
+        )
+        handle.write(f"{line}\n")
+
+
+def _write_points(
+    handle: TextIO, cloud: Cloud, observations: list[tuple[np.ndarray, np.ndarray]], errors: np.ndarray
+) -> None:
+    tracks: list[list[str]] = [[] for _ in range(len(cloud))]
+    for image, (points, _) in enumerate(observations):
+        for place, point in enumerate(points.tolist()):
+            tracks[point].append(f"{image + 1} {place}")
+    handle.write(f"{MARK}\n# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] (IMAGE_ID, POINT2D_IDX)\n")
+    for index in range(len(cloud)):
+        x, y, z = cloud.xyz[index].tolist()
+        r, g, b = cloud.rgb[index].tolist()
+        track = " ".join(tracks[index])
+        handle.write(f"{index + 1} {x:.9g} {y:.9g} {z:.9g} {r} {g} {b} {errors[index]:.4f} {track}\n")

@@ -1,0 +1,75 @@
+"""GLB: coloured points and a small pyramid per camera, turned so that y is up as glTF wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from manyview.scene.folder import fresh_file
+from manyview.scene.scene import Scene, SceneView
+
+# More points than this make web viewers stall; the cloud is thinned evenly. PLY keeps them all.
+MOST_POINTS = 2_000_000
+# Length of a camera's pyramid as a share of the median depth.
+CAMERA_LENGTH = 0.05
+
+
+def export_glb(
+    scene: Scene, path: Path, *, min_confidence: float | None = None, quantile: float | None = None
+) -> Path:
+    """Write nodes `points` and `cameras`; vertices stay in the scene's frame, the nodes turn y up."""
+    import trimesh
+
+    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile, most=MOST_POINTS)
+    upright = glb_from_scene(scene)
+    world = trimesh.Scene()
+    if len(cloud):
+        colours = np.concatenate([cloud.rgb, np.full((len(cloud), 1), 255, np.uint8)], 1)
+        points = trimesh.PointCloud(cloud.xyz, colors=colours)
+        world.add_geometry(points, node_name="points", geom_name="points", transform=upright)
+    depths = [np.median(view.depth[view.valid]) for view in scene.views if view.valid.any()]
+    length = CAMERA_LENGTH * float(np.median(depths)) if depths else CAMERA_LENGTH
+    frusta = trimesh.util.concatenate(
+        [_pyramid(v, length, i / max(1, len(scene) - 1)) for i, v in enumerate(scene.views)]
+    )
+    world.add_geometry(frusta, node_name="cameras", geom_name="cameras", transform=upright)
+    with fresh_file(path) as temporary:
+        temporary.write_bytes(world.export(file_type="glb"))
+    return path
+
+
+def glb_from_scene(scene: Scene) -> np.ndarray:
+    """(4, 4) rotation from the scene's frame to y up.
+
+    A first-view frame is turned half around x (y down becomes y up, forward becomes -z); a given world by the
+    shortest rotation that brings the cameras' mean upward direction to y.
+    """
+    turn = np.diag([1.0, -1.0, -1.0, 1.0])
+    if scene.frame == "first_view":
+        return turn
+    up = -np.mean([view.cam2world[:3, 1] for view in scene.views], axis=0)
+    length = np.linalg.norm(up)
+    if length < 1e-6:
+        return np.eye(4)
+    up /= length
+    if up[1] < -1 + 1e-9:
+        return turn
+    axis = np.cross(up, [0.0, 1.0, 0.0])
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    result = np.eye(4)
+    result[:3, :3] += cross + cross @ cross / (1 + up[1])
+    return result
+
+
+def _pyramid(view: SceneView, length: float, along: float):
+    """A closed pyramid from the camera's centre to its picture plane at `length`, blue (first) to red."""
+    import trimesh
+
+    height, width = view.depth.shape
+    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
+    local = np.concatenate([np.zeros((1, 3)), length * corners @ np.linalg.inv(view.intrinsics).T])
+    vertices = local @ view.cam2world[:3, :3].T + view.cam2world[:3, 3]
+    faces = [[0, 2, 1], [0, 3, 2], [0, 4, 3], [0, 1, 4], [1, 2, 3], [1, 3, 4]]
+    colour = np.array([int(255 * along), 80, int(255 * (1 - along)), 255], np.uint8)
+    return trimesh.Trimesh(vertices, faces, vertex_colors=np.tile(colour, (5, 1)), process=False)

@@ -1,0 +1,91 @@
+"""nerfstudio: transforms.json with OpenGL cameras, the images and the points in the same frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from manyview.geometry import poses
+from manyview.scene.export_ply import write_ply
+from manyview.scene.folder import fresh_directory
+from manyview.scene.originals import Target, targets, write_pictures
+from manyview.scene.scene import Scene, SceneView
+
+MARK = "manyview"
+
+
+def export_nerfstudio(
+    scene: Scene, directory: Path, *, min_confidence: float | None = None, quantile: float | None = None,
+    size: Literal["original", "model"] = "original", depth: bool = False,
+) -> Path:  # fmt: skip
+    """Write images/, transforms.json and points.ply; with `depth` also depth maps of the images' size.
+
+    The world is the scene's frame (no applied_transform); only the cameras' axes are turned to OpenGL's.
+    """
+    chosen = targets(scene, size)
+    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile)
+    own = ("images", "depth", "transforms.json", "points.ply")
+    with fresh_directory(directory, is_ours=is_export, own=own, what="nerfstudio export") as fresh:
+        write_pictures(scene, chosen, fresh / "images", size)
+        write_ply(cloud, fresh / "points.ply", comment=f"frame {scene.frame}, scale {scene.scale}")
+        frames = [_frame(view, target) for view, target in zip(scene.views, chosen, strict=True)]
+        if depth:
+            (fresh / "depth").mkdir()
+            for view, target, frame in zip(scene.views, chosen, frames, strict=True):
+                frame["depth_file_path"] = f"depth/{Path(target.name).stem}.npy"
+                np.save(fresh / frame["depth_file_path"], depth_for(view, target), allow_pickle=False)
+        document: dict[str, Any] = {
+            "made_by": MARK,
+            "camera_model": "OPENCV",
+            "scale": scene.scale,
+            "ply_file_path": "points.ply",
+            "frames": frames,
+        }
+        if depth:
+            document["depth_unit_scale_factor"] = 1.0
+        (fresh / "transforms.json").write_text(
+            json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
+        )
+    return directory
+
+
+def is_export(directory: Path) -> bool:
+    """Whether an earlier export of ours lies here."""
+    try:
+        document = json.loads((directory / "transforms.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("made_by") == MARK
+
+
+def _frame(view: SceneView, target: Target) -> dict[str, Any]:
+    k = target.intrinsics
+    return {
+        "file_path": f"images/{target.name}",
+        "transform_matrix": poses.opengl_from_opencv(torch.from_numpy(view.cam2world)).tolist(),
+        "w": target.width,
+        "h": target.height,
+        "fl_x": float(k[0, 0]),
+        "fl_y": float(k[1, 1]),
+        "cx": float(k[0, 2]),
+        "cy": float(k[1, 2]),
+        "k1": 0.0,
+        "k2": 0.0,
+        "p1": 0.0,
+        "p2": 0.0,
+    }
+
+
+def depth_for(view: SceneView, target: Target) -> np.ndarray:
+    """(H, W) float32 depth at the target's pixel centres, nearest; 0 where the model saw nothing."""
+    back = np.linalg.inv(target.affine)
+    columns = np.floor(back[0, 0] * (np.arange(target.width) + 0.5) + back[0, 2]).astype(np.int64)
+    rows = np.floor(back[1, 1] * (np.arange(target.height) + 0.5) + back[1, 2]).astype(np.int64)
+    height, width = view.depth.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+    sampled = view.depth[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)[None]]
+    return np.where(inside, sampled, 0).astype(np.float32)

@@ -1,0 +1,51 @@
+"""PLY: the points of a scene with colours and confidences, binary little-endian."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from manyview.scene.folder import fresh_file
+from manyview.scene.scene import Cloud, Scene
+
+VERTEX = np.dtype(
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+        ("confidence", "<f4"),
+    ]
+)
+NAMES = {"f4": "float", "u1": "uchar"}
+
+
+def export_ply(
+    scene: Scene, path: Path, *, min_confidence: float | None = None, quantile: float | None = None
+) -> Path:
+    """Write every point that passes the thresholds (see `Scene.points`), in the scene's frame and unit."""
+    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile)
+    with fresh_file(path) as temporary:
+        write_ply(
+            cloud, temporary, comment=f"frame {scene.frame}, scale {scene.scale} ({scene.scale_source})"
+        )
+    return path
+
+
+def write_ply(cloud: Cloud, path: Path, *, comment: str) -> None:
+    """One `vertex` element: x y z float, red green blue uchar, confidence float."""
+    table = np.empty(len(cloud), VERTEX)
+    for name, column in zip("xyz", cloud.xyz.T, strict=True):
+        table[name] = column
+    for name, column in zip(("red", "green", "blue"), cloud.rgb.T, strict=True):
+        table[name] = column
+    table["confidence"] = cloud.confidence
+    lines = ["ply", "format binary_little_endian 1.0", f"comment manyview: {' '.join(comment.split())}"]
+    lines.append(f"element vertex {len(table)}")
+    lines += [f"property {NAMES[VERTEX[name].str[1:]]} {name}" for name in VERTEX.names or ()]
+    with open(path, "wb") as handle:
+        handle.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace"))
+        table.tofile(handle)

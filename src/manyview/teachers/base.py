@@ -1,0 +1,91 @@
+"""What a teacher is: frozen, views in, Signals out, with its own preprocessing, confidence rule and licence.
+
+A teacher's raw confidences are what is stored; the loss weight follows from them by the teacher's `WeightRule`, so
+that a cache never has to be made again because the weighting changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from manyview.registry import Registry
+from manyview.types import Signal, Views
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """Loss weight of a raw confidence: clamp(confidence / scale, low, high)."""
+
+    scale: float
+    low: float
+    high: float
+
+    def __call__(self, confidence: Tensor) -> Tensor:
+        return (confidence / self.scale).clamp(self.low, self.high)
+
+
+class Teacher(ABC):
+    """Base of all teachers. Calling one gives Signals for B scenes of V views.
+
+    The usual signals: "pointmap" (B, V, H, W, 3) in the first view's camera frame, "pointmap_local" in each view's
+    own frame, and their raw confidences "confidence" and "confidence_local" (B, V, H, W).
+    """
+
+    name: ClassVar[str]
+    licence: ClassVar[str]
+    """Terms under which its answers may be used; stored in every cache it makes."""
+    weight_rule: ClassVar[WeightRule]
+    weighted_by: ClassVar[Mapping[str, str]] = {"pointmap": "confidence", "pointmap_local": "confidence_local"}
+    """Signal -> the raw confidence its weight is derived from."""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
+    uses_given_poses: ClassVar[bool] = False
+    """Whether "pointmap" lives in the cameras the data came with, so that their poses may move it to another view."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every number that changes its answers, as JSON-able values."""
+        return {}
+
+    def weights_digest(self) -> str:
+        """SHA-256 of its network's weights; empty for a teacher without a network."""
+        return ""
+
+    def digest(self) -> str:
+        """SHA-256 of its name, settings and weights: equal digests, equal answers."""
+        content = {"name": self.name, "settings": self.settings(), "weights": self.weights_digest()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What its network really sees, for images (..., 3, H, W) in [0, 1]; unchanged when there is no network."""
+        return images
+
+    @abstractmethod
+    def __call__(self, views: Views) -> dict[str, Signal]:
+        """Its answers for these views. Raises UserError, naming the frame, where something it needs is missing."""
+
+    def weigh(self, signals: dict[str, Signal]) -> dict[str, Signal]:
+        """The same signals with the weights that follow from their raw confidences."""
+        for name, confidence in self.weighted_by.items():
+            if name in signals and confidence in signals:
+                signals[name].weight = self.weight_rule(signals[confidence].value)
+        return signals
+
+
+TEACHERS: Registry[type[Teacher]] = Registry("teacher")
+
+
+def discover() -> Registry[type[Teacher]]:
+    """The registry after every teacher of the package has been imported."""
+    package = importlib.import_module("manyview.teachers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"manyview.teachers.{module.name}")
+    return TEACHERS

@@ -1,0 +1,321 @@
+"""Run golden cases: numbers of the official implementations against ours, through the public road.
+
+    python tests/goldens.py DIR [--max-params N]
+
+DIR is laid out like the published model cases (a README with the tolerances, `weights.py`, one folder per model) or
+like the metric cases (`manifest.json`), or holds such folders. One line per case, a total, exit 1 when any failed or
+none was found. Tolerances are read from DIR and never written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib.util
+import json
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+NORMALISATIONS = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@dataclass
+class Result:
+    """One line of the report; worst and tolerance only where something was compared."""
+
+    status: str
+    name: str
+    worst: float | None = None
+    tolerance: float | None = None
+    reason: str = ""
+
+    def line(self) -> str:
+        ratio = f"{self.worst:.3g}/{self.tolerance:.3g}" if self.worst is not None and self.tolerance else "-"
+        return f"{self.status} {self.name}  {ratio}  {self.reason}".rstrip()
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What the README beside the cases allows."""
+
+    linear: float  # max|a - b| / std
+    exponential: float  # ||a - b|| / ||b||
+    loss: float  # |a - b| / |b|
+    gradient: float  # ||a - b|| / ||b||
+    exponential_kinds: tuple[str, ...] = field(default=("points", "depth", "confidences"))
+
+
+def read_tolerances(root: Path) -> Tolerances:
+    """Tolerances from the README's own sentences. Raises ValueError when one of them cannot be found."""
+    try:
+        text = (root / "README.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the tolerances: {error}") from error
+    section = text[text.find("## Tolerances") :] if "## Tolerances" in text else ""
+    number = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
+    patterns = {
+        "linear": rf"max\|a-b\|\s*<=\s*{number}\s*\*\s*std",
+        "exponential": rf"\|\|a-b\|\|\s*<=\s*{number}\s*\*\s*\|\|b\|\|",
+        "loss": rf"[Ll]osses[^.]*?relative\s+{number}",
+        "gradient": rf"gradients[^.]*?norm-wise\s+{number}",
+    }
+    found = {name: re.search(pattern, section) for name, pattern in patterns.items()}
+    absent = [name for name, match in found.items() if match is None]
+    if absent:
+        raise ValueError(f"{root / 'README.md'} does not say the tolerance of {', '.join(absent)}")
+    return Tolerances(**{name: float(match[1]) for name, match in found.items() if match})
+
+
+def compare(ours: np.ndarray, stored: np.ndarray, info: dict, kind: str, allowed: Tolerances) -> tuple[float, float]:
+    """(deviation, tolerance) of one array; `kind` is a field of Tolerances. Stored arrays may be sub-sampled."""
+    ours = np.asarray(ours, dtype=np.float64)
+    if tuple(ours.shape) != tuple(info["shape"]):
+        raise ValueError(f"shape {ours.shape} instead of {tuple(info['shape'])}")
+    flat, stored = ours.reshape(-1), np.asarray(stored, dtype=np.float64).reshape(-1)
+    if info["sampled"]:
+        flat = flat[(np.arange(len(stored), dtype=np.int64) * len(flat)) // len(stored)]
+    difference = flat - stored
+    if kind == "linear":
+        worst = np.abs(difference).max() / max(float(info["std"]), 1e-30)
+    else:
+        worst = np.linalg.norm(difference) / max(np.linalg.norm(stored), 1e-30)
+    return (float(worst) if np.isfinite(worst) else math.inf), getattr(allowed, kind)
+
+
+def load_rules(root: Path) -> ModuleType:
+    """`weights.py` of the folder: the rules that make weights and inputs."""
+    spec = importlib.util.spec_from_file_location("golden_rules", root / "weights.py")
+    if spec is None or spec.loader is None:
+        raise ValueError(f"cannot read {root / 'weights.py'}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def seeded_state(keys: dict, rules: ModuleType) -> dict[str, torch.Tensor]:
+    """The official state dict by rule: an alias is the tensor of its first key."""
+    aliases = keys.get("aliases", {})
+    state: dict[str, torch.Tensor] = {}
+    for key, shape, _ in keys["keys"]:
+        if key in keys.get("computed", []):
+            continue
+        state[key] = torch.from_numpy(rules.make_weight(aliases.get(key, key), shape))
+    return state
+
+
+def write_container(state: dict[str, torch.Tensor], container: str | None, folder: Path) -> Path:
+    """The file as its authors would have saved it. Raises NotImplementedError for a container not known here."""
+    kind = container or "plain"
+    if kind.startswith("lightning:"):
+        prefix = kind.removeprefix("lightning:")
+        content: Any = {
+            "state_dict": {prefix + key: tensor for key, tensor in state.items()},
+            "epoch": 1,
+            "hyper_parameters": {"lr": 1e-4},
+            "pytorch-lightning_version": "2.0.0",
+        }
+        path = folder / "model.ckpt"
+    elif kind.startswith("naver (args = argparse.Namespace"):
+        content, path = {"model": state, "args": argparse.Namespace(enc_args={}), "iter": 1}, folder / "model.pth"
+    elif kind == "plain":
+        content, path = state, folder / "model.pth"
+    else:
+        raise NotImplementedError(f"container {kind!r}")
+    torch.save(content, path)
+    return path
+
+
+def images_of(array: np.ndarray, normalisation: str) -> torch.Tensor:
+    """Undo the normalisation: (N, 3, H, W) of the golden input -> what a model that normalises itself takes."""
+    images = torch.from_numpy(array)
+    if normalisation not in NORMALISATIONS:
+        return images
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALISATIONS[normalisation])
+    return images * std + mean
+
+
+def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Result]:
+    """Every case of one golden*.json of a network."""
+    from goldens_models import RUNNERS
+
+    import manyview as mv
+
+    description = json.loads(path.read_text(encoding="utf-8"))
+    run, name = description["run"], path.relative_to(root).with_suffix("").as_posix()
+    if run["arch"] is None or not run["final"]:
+        yield Result("SKIP", name, reason="informative: it asks for no output")
+        return
+    if run["arch"] not in mv.zoo.names():
+        yield Result("SKIP", name, reason=f"{run['arch']} is not in zoo.names()")
+        return
+    allowed, rules = read_tolerances(root), load_rules(root)
+    stored = np.load(path.with_suffix(".npz"), allow_pickle=False)
+    context = SimpleNamespace(rules=rules, description=description, run=run, images_of=images_of)
+    if run["keys"] is None:
+        yield from _checked(name, RUNNERS["teacher_input"](context), description, stored, allowed)
+        return
+    keys = json.loads((path.parent / run["keys"]).read_text(encoding="utf-8"))
+    if max_params is not None and keys["num_parameters"] > max_params:
+        yield Result("SKIP", name, reason=f"{keys['num_parameters']} parameters are more than --max-params")
+        return
+    family = run["arch"].split("-")[0]
+    if family not in RUNNERS:
+        yield Result("FAIL", name, reason=f"the runner cannot drive {run['arch']} yet")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        official = write_container(seeded_state(keys, rules), run["container"], Path(folder))
+
+        def load(**overrides: Any) -> Any:
+            out = Path(folder) / "converted"
+            mv.zoo.convert(official, arch=run["arch"], out=out, **{**run["overrides"], **overrides})
+            return mv.load(out)
+
+        context.load = load
+        yield from _checked(name, RUNNERS[family](context), description, stored, allowed)
+
+
+def _checked(
+    name: str,
+    outputs: Iterator[tuple[str, dict[str, np.ndarray]]],
+    description: dict,
+    stored: Any,
+    allowed: Tolerances,
+) -> Iterator[Result]:
+    """One Result per case tag: every final output of the tag must be there and close."""
+    for tag, ours in outputs:
+        prefix = f"{tag}/"
+        names = [k for k in stored.files if k.startswith(prefix)]
+        final = [k for k in names if any(fnmatch.fnmatch(k[len(prefix) :], p) for p in description["run"]["final"])]
+        if not final:
+            yield Result("FAIL", f"{name}/{tag}", reason="no stored array matches the final outputs")
+            continue
+        yield _verdict(f"{name}/{tag}", final, ours, prefix, description["arrays"], stored, allowed)
+
+
+def _verdict(
+    name: str, final: list[str], ours: dict, prefix: str, arrays: dict, stored: Any, allowed: Tolerances
+) -> Result:
+    worst, limit, where = 0.0, 1.0, ""
+    for key in final:
+        short = key[len(prefix) :]
+        if short not in ours:
+            return Result("FAIL", name, reason=f"no output {short}")
+        try:
+            deviation, tolerance = compare(ours[short], stored[key], arrays[key], kind_of(short), allowed)
+        except ValueError as error:
+            return Result("FAIL", name, reason=f"{short}: {error}")
+        if deviation / tolerance >= worst / limit:
+            worst, limit, where = deviation, tolerance, short
+    status = "PASS" if worst <= limit else "FAIL"
+    return Result(status, name, worst, limit, f"{len(final)} outputs, worst {where}")
+
+
+def kind_of(output: str) -> str:
+    """Points, depths and confidences come after an exponential; everything else is linear."""
+    last = output.rsplit("/", 1)[-1]
+    return "exponential" if re.match(r"(pts3d|conf|depth|world_points|desc_conf)", last) else "linear"
+
+
+def loss_cases(path: Path, root: Path) -> Iterator[Result]:
+    """The cases of one losses/*.json."""
+    from goldens_models import LOSSES
+
+    name = path.relative_to(root).with_suffix("").as_posix()
+    if path.stem not in LOSSES:
+        yield Result("SKIP", name, reason="the loss of a recipe that does not exist yet")
+        return
+    description = json.loads(path.read_text(encoding="utf-8"))
+    stored, allowed = np.load(path.with_suffix(".npz"), allow_pickle=False), read_tolerances(root)
+    for tag, ours in LOSSES[path.stem](stored):
+        worst, limit, where = 0.0, 1.0, ""
+        for key, value in ours.items():
+            kind = "gradient" if "grad/" in key else "loss"
+            deviation, tolerance = compare(value, stored[key], description["arrays"][key], kind, allowed)
+            if deviation / tolerance >= worst / limit:
+                worst, limit, where = deviation, tolerance, key
+        status = "PASS" if worst <= limit else "FAIL"
+        yield Result(status, f"{name}/{tag}", worst, limit, f"{len(ours)} outputs, worst {where}")
+
+
+def other_cases(path: Path, root: Path) -> Iterator[Result]:
+    """Small cases beside a network's: alignment, run lengths."""
+    from goldens_models import OTHERS
+
+    name = path.relative_to(root).with_suffix("").as_posix()
+    if name not in OTHERS:
+        yield Result("SKIP", name, reason="informative: no case of the runner's")
+        return
+    description = json.loads(path.read_text(encoding="utf-8"))
+    stored, allowed = np.load(path.with_suffix(".npz"), allow_pickle=False), read_tolerances(root)
+    worst, where = 0.0, ""
+    for key, value in OTHERS[name](stored).items():
+        deviation, limit = compare(value, stored[key], description["arrays"][key], "exponential", allowed)
+        worst, where = max((worst, where), (deviation, key))
+    yield Result("PASS" if worst <= limit else "FAIL", name, worst, limit, f"worst {where}")
+
+
+def run_models_folder(root: Path, max_params: int | None = None) -> Iterator[Result]:
+    """Every case of a folder laid out like the published model cases."""
+    for path in sorted(root.glob("*/*.json")):
+        if path.stem.startswith("keys"):
+            continue
+        if path.parent.name == "losses":
+            cases: Callable[[], Iterator[Result]] = lambda p=path: loss_cases(p, root)
+        elif "run" in json.loads(path.read_text(encoding="utf-8")):
+            cases = lambda p=path: model_cases(p, root, max_params)
+        else:
+            cases = lambda p=path: other_cases(p, root)
+        try:
+            yield from cases()
+        except Exception as error:  # one broken case must not hide the others
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            yield Result("FAIL", path.relative_to(root).with_suffix("").as_posix(), reason=reason)
+
+
+def run_folder(root: Path, max_params: int | None = None) -> Iterator[Result]:
+    """Every case under a folder, whichever of the two layouts it or the folders in it have."""
+    folders = [root, *sorted(p for p in root.rglob("*") if p.is_dir())]
+    for folder in folders:
+        if (folder / "weights.py").is_file():
+            yield from run_models_folder(folder, max_params)
+        elif (folder / "manifest.json").is_file() and any(folder.glob("*/*.npz")):
+            from goldens_metrics import run_metrics_folder
+
+            for status, name, worst, tolerance, reason in run_metrics_folder(folder):
+                yield Result(status, name, worst, tolerance, reason)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run every golden case under a folder.")
+    parser.add_argument("dir", type=Path, help="folder with golden cases")
+    parser.add_argument("--max-params", type=int, help="skip networks with more parameters")
+    options = parser.parse_args(arguments)
+    counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
+    worst = 0.0
+    for result in run_folder(options.dir, options.max_params):
+        print(result.line(), flush=True)
+        counts[result.status] += 1
+        if result.worst is not None and result.tolerance:
+            worst = max(worst, result.worst / result.tolerance)
+    total = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
+    print(f"total: {total}; worst {worst:.3g} of its tolerance")
+    return 1 if counts["FAIL"] or not sum(counts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
