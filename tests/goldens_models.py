@@ -1,4 +1,6 @@
-"""How the golden cases of each network and loss are driven; the runner in goldens.py compares what comes back."""
+"""How the golden cases of each network and loss are driven; the runner in goldens.py compares what comes
+back.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,16 @@ from manyview.zoo.keymaps import DUNE_TEACHERS
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 
+# Ours and the stored names of what the loss takes.
+LOSS_INPUTS = {
+    "pointmap": "xyz_global",
+    "pointmap_local": "xyz_local",
+    "confidence": "conf",
+    "confidence_local": "conf_local",
+}
+LOSS_TARGETS = {**LOSS_INPUTS, "confidence": "conf_global"}
+LOSS_WEIGHTINGS = {"default": "teacher", "no_conf_weight": "none", "student_conf_weight": "student"}
+
 
 def run_distill3r(context: SimpleNamespace) -> Outputs:
     """Views of seeded images with given view ids; the raw output of the global head by a hook on its DPT."""
@@ -24,7 +36,9 @@ def run_distill3r(context: SimpleNamespace) -> Outputs:
     for case in context.description["config"]["cases"]:
         model = context.load(**run.get("case_overrides", {}).get(case["tag"], {}))
         raw: list[torch.Tensor] = []
-        hook = model.head.dpt.register_forward_hook(lambda _module, _inputs, output, kept=raw: kept.append(output))
+        hook = model.head.dpt.register_forward_hook(
+            lambda _module, _inputs, output, kept=raw: kept.append(output)
+        )
         arrays = [context.rules.make_image(seed, case["image_shape"]) for seed in case["image_seeds"]]
         images = torch.stack([context.images_of(array, run["input_norm"]) for array in arrays], dim=1)
         with torch.no_grad():
@@ -40,22 +54,26 @@ def run_distill3r(context: SimpleNamespace) -> Outputs:
 
 
 def run_dune(context: SimpleNamespace) -> Outputs:
-    """Normed tokens, and every projector's answer to the tokens without the norm; masked tokens where stored."""
-    model = context.load()
-    full_names = DUNE_TEACHERS
+    """Normed tokens, every projector's answer to the tokens without the norm, masked tokens where stored."""
+    model, masked = context.load(), False
     for case in context.description["config"]["cases"]:
-        images = context.images_of(context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"])
+        images = context.images_of(
+            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
+        )
         with torch.no_grad():
             normed, raw = model.encode(images), model.encode(images, norm=False)
             outputs = _tokens(normed)
             for teacher in model.projectors:
                 there = model.project(raw, teacher)
                 tokens = torch.cat([there.cls[:, None], there.patches], dim=1)
-                outputs[f"proj/{full_names[teacher]}/out"] = tokens.numpy()
+                outputs[f"proj/{DUNE_TEACHERS[teacher]}/out"] = tokens.numpy()
             yield case["tag"], outputs
-            if "masked/mask" in context.description["arrays"] and case["seed"] == 1:
-                mask = torch.from_numpy(context.rules.make_uniform(11, (1, images[0, 0].numel() // 196)) < 0.4)
-                yield "masked", _tokens(model.encode(images, mask=mask))
+            if "masked/mask" in context.stored.files and not masked:
+                mask = torch.from_numpy(context.stored["masked/mask"]).bool()
+                height, width = (side // model.config.patch_size for side in images.shape[-2:])
+                if mask.shape == (len(images), height * width):
+                    masked = True
+                    yield "masked", _tokens(model.encode(images, mask=mask))
 
 
 def _tokens(features: Features) -> dict[str, np.ndarray]:
@@ -66,55 +84,49 @@ def _tokens(features: Features) -> dict[str, np.ndarray]:
 def run_teacher_input(context: SimpleNamespace) -> Outputs:
     """What DUNE's MASt3R teacher sees of the student's images."""
     for case in context.description["config"]["cases"]:
-        images = context.images_of(context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"])
+        images = context.images_of(
+            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
+        )
         yield case["tag"], {"mast3r_input": mast3r_input(images).numpy()}
 
 
-def run_distill3r_loss(stored: Any) -> Outputs:
-    """The released loss and its two ablations, with gradients."""
-    pairs = (("pointmap", "xyz_global"), ("pointmap_local", "xyz_local"))
+def run_distill3r_loss(stored: Any, config: dict) -> Outputs:
+    """The released loss and its two ablations, with gradients with respect to the predictions."""
     valid = torch.from_numpy(stored["mask"])
-    target = {key: torch.from_numpy(stored[f"target/{key}"]) for key in ("conf_global", "conf_local")}
-    signals = {
-        name: Signal(torch.from_numpy(stored[f"target/{key}"]), trust(target[f"conf_{key[4:]}"]), valid)
-        for name, key in pairs
-    }
-    signals["confidence"] = Signal(target["conf_global"], None, valid)
-    signals["confidence_local"] = Signal(target["conf_local"], None, valid)
-    leaves = {"pointmap": "xyz_global", "pointmap_local": "xyz_local", "confidence": "conf", "confidence_local": "conf_local"}
-    for tag, weighting in (("default", "teacher"), ("no_conf_weight", "none"), ("student_conf_weight", "student")):
-        pred = {ours: torch.from_numpy(stored[f"pred/{key}"]).requires_grad_() for ours, key in leaves.items()}
-        terms = distill3r_loss(pred, signals, weighting=weighting)
+    target = {key: torch.from_numpy(stored[f"target/{key}"]) for key in LOSS_TARGETS.values()}
+    signals = {name: Signal(target[key], None, valid) for name, key in LOSS_TARGETS.items()}
+    for suffix in ("", "_local"):
+        signals[f"pointmap{suffix}"].weight = trust(signals[f"confidence{suffix}"].value)
+    factors = {"alpha_global": config["alpha_g"], "alpha_local": config["alpha_l"], "gamma": config["gamma"]}
+    for tag in sorted({key.split("/")[0] for key in stored.files if key.endswith("/total")}):
+        pred = {
+            ours: torch.from_numpy(stored[f"pred/{key}"]).requires_grad_()
+            for ours, key in LOSS_INPUTS.items()
+        }
+        terms = distill3r_loss(pred, signals, weighting=LOSS_WEIGHTINGS[tag], **factors)
         terms["total"].mean().backward()
         outputs = {f"{tag}/{name}": term.mean().detach().numpy() for name, term in terms.items()}
-        for ours, key in leaves.items():
-            stored_name = f"{tag}/grad/{key}"
-            if stored_name in stored.files:
-                outputs[stored_name] = pred[ours].grad.numpy()
+        for ours, key in (*LOSS_INPUTS.items(), ("confidence", "conf_global")):
+            if f"{tag}/grad/{key}" in stored.files:
+                outputs[f"{tag}/grad/{key}"] = pred[ours].grad.numpy()
         yield tag, outputs
 
 
-def run_alignment(stored: Any) -> dict[str, np.ndarray]:
+def run_alignment(stored: Any, config: dict) -> dict[str, np.ndarray]:
     """Local points onto global ones by one similarity, fitted where the global confidence is highest."""
     local, there = (torch.from_numpy(stored[key]).reshape(-1, 3) for key in ("local", "global_"))
     confidence = torch.from_numpy(stored["conf_global"]).reshape(-1)
-    threshold = torch.quantile(confidence, 0.85)
+    threshold = torch.quantile(confidence, config["percentile"] / 100)
     fit = similarity(local, there, (confidence >= threshold).float())
     aligned = apply_similarity(fit, local).reshape(stored["local"].shape)
-    outputs = {"threshold": threshold, "R": fit.rotation, "t": fit.translation, "s": fit.scale, "aligned": aligned}
+    outputs = {
+        "threshold": threshold,
+        "R": fit.rotation,
+        "t": fit.translation,
+        "s": fit.scale,
+        "aligned": aligned,
+    }
     return {key: value.numpy() for key, value in outputs.items()}
-
-
-def run_lengths(stored: Any) -> dict[str, np.ndarray]:
-    """Masks of the released teacher caches: start, length, start, length … of the True runs, row-major."""
-    outputs = {}
-    for key in stored.files:
-        case, kind = key.rsplit("/", 1)
-        if kind == "mask":
-            flat = np.concatenate([[False], stored[key].reshape(-1), [False]]).astype(np.int8)
-            starts, ends = np.flatnonzero(np.diff(flat) == 1), np.flatnonzero(np.diff(flat) == -1)
-            outputs[f"{case}/runs"] = np.stack([starts, ends - starts], axis=1).reshape(-1)
-    return outputs
 
 
 RUNNERS: dict[str, Callable[[SimpleNamespace], Outputs]] = {
@@ -122,5 +134,5 @@ RUNNERS: dict[str, Callable[[SimpleNamespace], Outputs]] = {
     "dune": run_dune,
     "teacher_input": run_teacher_input,
 }
-LOSSES: dict[str, Callable[[Any], Outputs]] = {"distill3r_loss": run_distill3r_loss}
-OTHERS: dict[str, Callable[[Any], dict[str, np.ndarray]]] = {"distill3r/align": run_alignment}
+LOSSES: dict[str, Callable[[Any, dict], Outputs]] = {"distill3r_loss": run_distill3r_loss}
+OTHERS: dict[str, Callable[[Any, dict], dict[str, np.ndarray]]] = {"distill3r/align": run_alignment}

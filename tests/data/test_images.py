@@ -96,6 +96,7 @@ def test_exif_orientations_come_out_upright(kit, tmp_path, orientation, suffix):
     assert np.abs(kit.quarters(small) - kit.quarters(kit.corners())).max() < 20
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_nonsense_in_exif_does_not_cost_the_picture(kit, tmp_path):
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
@@ -151,6 +152,21 @@ def test_every_cut_of_a_jpeg_or_png_is_refused(kit, tmp_path):
             path.write_bytes(whole[: int(len(whole) * share)])
             with pytest.raises(ImageProblem):
                 probe_image(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_files_whose_end_was_never_downloaded_are_refused(kit, tmp_path, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(kit.noise(64, 64)).save(buffer, kind)
+    whole = buffer.getvalue()
+    path = tmp_path / f"a.{kind.lower()}"
+    for share in (0.3, 0.6, 0.9, 0.98):
+        kept = whole[: int(len(whole) * share)]
+        path.write_bytes(kept + bytes(len(whole) - len(kept)))
+        with pytest.raises(ImageProblem):
+            read_image(path)
+    path.write_bytes(whole + bytes(500))  # padding after the end hurts nobody
+    assert probe_image(path) == (64, 64)
 
 
 def test_pixels_without_a_known_white_are_refused(tmp_path):

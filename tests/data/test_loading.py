@@ -55,7 +55,7 @@ def test_views_at_any_size(rgbd, size):
 
 def test_intrinsics_move_with_the_pixels(rgbd):
     views = load_views(rgbd, [0], (40, 48))
-    # the dot at (30, 50) of the stored image is the point on the ray at z = 2: it must project where it is seen
+    # the dot at (30, 50) of the stored image is a point at z = 2: it must project where it is seen
     point = torch.tensor([[2 * (30.0 - 47.0) / 80, 2 * (50.0 - 36.5) / 82, 2.0]])
     expected, _ = project(point, views.intrinsics[0, 0])
     weight = views.images[0, 0, 0].double()

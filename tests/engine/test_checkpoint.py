@@ -147,7 +147,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
     found = checkpoint.latest(tmp_path)
     assert found is not None
     torch.save({"optimizer": Evil()}, found.path / "state.pt")
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         found.moments()
     assert not (tmp_path / "ran").exists()
 

@@ -1,4 +1,4 @@
-"""The loop: it learns, it is deterministic, it says what it did, it survives bad steps, it refuses bad input."""
+"""The loop: it learns, it is deterministic, it tells, it survives bad steps, it refuses bad input."""
 
 from __future__ import annotations
 
@@ -149,6 +149,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_told(tmp_path, caplog, how):
     assert [message.split()[1] for message in told] == ["11", "12", "13"]
     assert [line["skipped"] for line in lines(tmp_path / "run")] == [0, 0, 3] + [0] * 9
     assert math.isfinite(result.final_loss)
+
+
+def test_bad_steps_between_good_ones_do_not_end_the_run(tmp_path):
+    recipe = Poisoned(ToyConfig())
+    recipe.bad = range(0, 120, 4)  # every other step
+    _, result = train(tmp_path / "run", recipe=recipe)
+    assert result.steps == 60
+    assert sum(line["skipped"] for line in lines(tmp_path / "run")) == 30
 
 
 def test_gives_up_after_many_bad_steps_and_keeps_the_good_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def test_warm_up_is_linear_and_the_end_is_the_end_of_the_run():
     assert learning_rate(549, RUN) == pytest.approx((1e-3 + 1e-5) / 2)
     assert learning_rate(999, RUN) == pytest.approx(1e-5)
     rates = [learning_rate(step, RUN) for step in range(99, 1000)]
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates))
 
 
 def test_warm_up_as_a_share_counts_the_steps_of_this_run():

@@ -31,13 +31,18 @@ from manyview.types import Signal, Views
 class Asked(Protocol):
     """What a build needs of a teacher (see manyview.teachers.base)."""
 
-    name: Any
-    licence: Any
-    weight_rule: Any
-    weighted_by: Any
-    requires: Any
-    uses_given_poses: Any
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def weight_rule(self) -> Any: ...
+    @property
+    def weighted_by(self) -> Mapping[str, str]: ...
+    @property
+    def requires(self) -> frozenset[str]: ...
+    @property
+    def uses_given_poses(self) -> bool: ...
     def settings(self) -> dict[str, Any]: ...
     def digest(self) -> str: ...
     def __call__(self, views: Views) -> dict[str, Signal]: ...
@@ -81,7 +86,7 @@ def build(
     start, out = time.perf_counter(), Path(out)
     hint = None if isinstance(manifest, Manifest) else Path(manifest)
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
-    _check_shard(shard)
+    _check_numbers(size, shard)
     groups = windows(manifest, views, views if step is None else step)
     if not groups:
         raise UserError("the manifest has no frames, so there is nothing to ask the teacher; scan some data first")
@@ -108,7 +113,9 @@ def build(
     return BuildReport(written, len(mine) - len(todo), problems, time.perf_counter() - start)
 
 
-def _check_shard(shard: tuple[int, int]) -> None:
+def _check_numbers(size: tuple[int, int], shard: tuple[int, int]) -> None:
+    if min(size) < 1:
+        raise UserError(f"size {size[0]}x{size[1]} has no pixels; give HxW with both at least 1")
     part, parts = shard
     if not 0 <= part < parts:
         raise UserError(f"shard {part}/{parts} does not exist; give i/n with i from 0 to n-1")
@@ -154,24 +161,38 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _begin(out: Path, meta: Meta) -> None:
-    """Make the cache, or see that the one that is there was made with the same settings."""
+    """Make the cache, or see that the one that is there was made with the same settings; an empty one is replaced."""
     there = read_meta(out)
-    if there is None:
-        foreign = [path.name for path in out.iterdir() if not path.name.startswith(".")]
-        if foreign:
+    if there is not None and any((out / FOLDER).glob("*.zip")):
+        _check_same(out, there, meta)
+    else:
+        ours = re.compile(rf"\..*|{re.escape(META)}|{FOLDER}|index.*\.jsonl")
+        foreign = sorted(path.name for path in out.iterdir() if not ours.fullmatch(path.name))
+        if there is None and foreign:
             raise UserError(f"{out} holds other files ({foreign[0]}) and no cache; choose another folder with -o")
-        (out / FOLDER).mkdir(exist_ok=True)
         text = json.dumps(meta.to_json(), indent=1, ensure_ascii=False) + "\n"
         write_atomically(out / META, text.encode())
-        return
-    for name, wanted in asdict(meta).items():
-        found = getattr(there, name)
-        if name != "manifest_path" and found != wanted:
+    (out / FOLDER).mkdir(exist_ok=True)
+
+
+def _check_same(out: Path, there: Meta, wanted: Meta) -> None:
+    found, asked = _flat(asdict(there)), _flat(asdict(wanted))
+    # The digest and the number of samples follow from the others: named only when nothing else differs.
+    last = ("samples", "digest")
+    for name in [*(name for name in {**found, **asked} if name not in last), *last]:
+        if name != "manifest_path" and found.get(name) != asked.get(name):
             raise UserError(
-                f"{out} is a cache with {name} = {_short(found)}, this build has {_short(wanted)}; "
+                f"{out} is a cache with {name} = {_short(found.get(name))}, this build has {_short(asked.get(name))}; "
                 "choose another folder with -o, or build with the cache's settings"
             )
-    (out / FOLDER).mkdir(exist_ok=True)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat = {}
+    for name, value in values.items():
+        flat.update({f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
 
 
 def _short(value: Any) -> str:
@@ -215,7 +236,7 @@ def _resume(out: Path, index: Path, mine: range, *, whole: bool) -> set[str]:
             path.unlink(missing_ok=True)
     numbers = {_archive(number) for number in mine}
     own = _present(out, read_lines(index), numbers)
-    others = {}
+    others: dict[str, Entry] = {}
     for path in index_files(out):
         if path != index:
             others |= _present(out, read_lines(path), numbers)
@@ -262,6 +283,10 @@ def _ask(manifest: Manifest, teacher: Asked, meta: Meta, indices: list[int], num
         if missing:
             raise UserError(f"frame {frame.image!r} {missing}")
     signals = teacher(load_views(manifest, indices, meta.size))
+    for name in {*meta.weighted_by, *meta.weighted_by.values()} & set(signals):
+        shape = tuple(signals[name].value.shape[1:4])
+        if shape != (len(indices), *meta.size):
+            raise RuntimeError(f"teacher {meta.teacher}: {name} has (V, H, W) = {shape} for {len(indices)} views")
     confidences = set(meta.weighted_by.values())
     fields, parts = samples.pack(signals, confidences, derived=set(meta.weighted_by))
     names = [frame.image for frame in frames]
@@ -273,7 +298,7 @@ def _ask(manifest: Manifest, teacher: Asked, meta: Meta, indices: list[int], num
     return _Sample(Entry(_archive(number), checksum, len(content), raw, frames[0].scene, names), content)
 
 
-def _missing(manifest: Manifest, frame: Frame, requires: Any, *, alone: bool) -> str | None:
+def _missing(manifest: Manifest, frame: Frame, requires: frozenset[str], *, alone: bool) -> str | None:
     """What a frame lacks and how to mend it; looked at before anything is decoded."""
     if "depth" in requires:
         if frame.depth is None:

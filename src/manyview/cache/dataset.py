@@ -55,6 +55,8 @@ class CachedViews:
     ) -> None:
         """`manifest`: default is where it lay when the cache was built. `flip` mirrors every second scene, `jitter`
         in [0, 1) recolours images, `shuffle_views` also shuffles the order (and so the reference) of the views."""
+        if not 0 <= jitter < 1:
+            raise UserError(f"jitter is {jitter}; give 0 (off) up to below 1")
         self.cache = Cache.open(cache_dir)
         self.manifest = self._find_manifest(manifest)
         self.batch, self.seed, self.flip, self.jitter = batch, seed, flip, jitter

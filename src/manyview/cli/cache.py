@@ -83,7 +83,10 @@ def _info(args: argparse.Namespace) -> int:
     for name, value in rows.items():
         print(f"{name:>15}  {value}")
     missing = info["samples_planned"] - info["samples"]
-    print(f"next: {f'build the {missing} missing samples with the same cache build command' if missing else 'manyview cache verify ' + str(args.cache)}")  # noqa: E501
+    if missing:
+        print(f"next: run the same manyview cache build again, {missing} samples are missing")
+    else:
+        print(f"next: manyview cache verify {args.cache}")
     return 0
 
 
@@ -101,7 +104,7 @@ def _verify(args: argparse.Namespace) -> int:
             print(f"{problem.file}: {problem.reason}")
     if problems:
         raise UserError(f"{args.cache} has {len(problems)} problems, the first: {problems[0].file}: "
-                        f"{problems[0].reason}; delete the files named and build again with the same command")  # fmt: skip
+                        f"{problems[0].reason}; delete the archives named, then run the same cache build again")  # fmt: skip
     if not args.json:
         print(f"{count} samples, every checksum and every map right\n"
               f"next: manyview train distill3r --cache {args.cache} -o run")  # fmt: skip

@@ -75,8 +75,8 @@ def _scan(args: argparse.Namespace) -> int:
         print(json.dumps({"manifest": str(args.out), **summary, "left_out": listed}))
         return 0
     _print_problems([(problem.path, problem.reason) for problem in problems], "left out")
-    print(f"wrote {args.out}: {summary['frames']} frames, {len(summary['scenes'])} scenes, {_known(summary)}")
-    print(f"next: {_next(args.out, args.src, summary)}")
+    print(f"wrote {args.out}: {_size(summary)}, {_known(summary)}")
+    print(f"next: {_next(args.out, manifest, args.src if args.format == 'video' else None)}")
     return 0
 
 
@@ -88,10 +88,7 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"manifest": str(args.manifest), **summary}))
         return 0
-    print(
-        f"{args.manifest}: {summary['frames']} frames, {len(summary['scenes'])} scenes, "
-        f"files under {manifest.root}"
-    )
+    print(f"{args.manifest}: {_size(summary)}, files under {manifest.root}")
     head = ("scene", "dataset", "split", "frames", "sizes", "intrinsics", "pose", "depth", "labels")
     rows = [
         (
@@ -125,9 +122,17 @@ def _check(args: argparse.Namespace) -> int:
         _print_problems(problems, "with problems", listed=len(problems))
         print("next: mend or remove these files, then run manyview data scan again")
     else:
-        print(f"{args.manifest}: all files of {len(manifest)} frames can be read")
-        print(f"next: {_next(args.manifest, manifest.root, manifest.summary())}")
+        print(f"{args.manifest}: all files of {_count(len(manifest), 'frame')} can be read")
+        print(f"next: {_next(args.manifest, manifest)}")
     return 2 if problems else 0
+
+
+def _size(summary: dict[str, Any]) -> str:
+    return f"{_count(summary['frames'], 'frame')}, {_count(len(summary['scenes']), 'scene')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _known(summary: dict[str, Any]) -> str:
@@ -142,10 +147,14 @@ def _share(count: int, total: int) -> str:
     return "-" if count == 0 else "all" if count == total else f"{count} of {total}"
 
 
-def _next(manifest: Path, src: Path, summary: dict[str, Any]) -> str:
-    if all(summary[key] for key in ("depth", "pose", "intrinsics")):
-        return f"manyview cache build {manifest} --teacher sensor -o {manifest.with_suffix('')}-cache"
-    return f"manyview reconstruct {src} -o {manifest.with_suffix('')}-scene"
+def _next(path: Path, manifest: Any, video: Path | None = None) -> str:
+    summary, stem = manifest.summary(), path.with_suffix("")
+    if all(summary[key] == len(manifest) for key in ("depth", "pose", "intrinsics")):
+        return f"manyview cache build {path} --teacher sensor -o {stem}-cache"
+    if len(summary["scenes"]) > 1:
+        return f"manyview data info {path}"
+    source = (video if video and video.is_file() else None) or manifest.path(manifest[0].image).parent
+    return f"manyview reconstruct {source} -o {stem}-scene"
 
 
 def _print_problems(problems: Any, what: str, total: int | None = None, listed: int = _LISTED) -> None:
@@ -153,7 +162,7 @@ def _print_problems(problems: Any, what: str, total: int | None = None, listed: 
     if not problems:
         return
     count = len(problems) if total is None else total
-    print(f"{count} file{'s' if count > 1 else ''} {what}:")
+    print(f"{_count(count, 'file')} {what}:")
     for path, reason in problems[:listed]:
         print(f"  {path}: {reason}")
     if count > min(listed, len(problems)):

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
     parser.add_argument("--fps", type=float, help="video: frames per second to keep")
-    parser.add_argument("--stride", type=int, default=1, help="video: keep every K-th frame")
-    parser.add_argument("--max-frames", type=int, help="video: at most this many frames")
+    parser.add_argument("--stride", type=int, default=1, metavar="K", help="keep every K-th frame or picture")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="at most this many frames or pictures")
     parser.add_argument(
         "--encoder-chunk", type=int, metavar="N", help="images encoded at once; bounds memory"
     )
@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from manyview.pipelines.photos import VideoOptions
+    from manyview.data.images import list_images
+    from manyview.pipelines.photos import Take
     from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
     from manyview.scene.folder import refuse_other_content
     from manyview.scene.store import is_scene
@@ -64,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
         image_size=args.image_size,
         encoder_chunk=args.encoder_chunk,
         head_chunk=args.head_chunk,
-        video=VideoOptions(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
+        take=Take(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the scene keeps them; they are printed below
         scene = reconstruct(
-            args.images[0] if len(args.images) == 1 else args.images,
+            args.images[0] if len(args.images) == 1 else list_images(args.images),
             model=args.model,
             device=args.device,
             intrinsics=_intrinsics(args.intrinsics),

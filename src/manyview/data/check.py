@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def check(manifest: Manifest) -> list[tuple[str, str]]:
         found += [(path, _map_problem(manifest, frame, kind, path)) for kind, path in maps.items() if path]
         return [(path, reason) for path, reason in found if reason]
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.filterwarnings("ignore", module="PIL")
         answers = pool.map(look, manifest.frames)
         return [
             item

@@ -45,6 +45,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_TAIL = 32  # bytes; entropy-coded data never hold this many zeros in a row
 
 
 class ImageProblem(UserError):
@@ -201,7 +202,7 @@ def _decode(
         with Image.open(io.BytesIO(data)) as image:
             orientation = 1 if image.format == "TIFF" else _orientation(image)  # Pillow itself turns TIFF
             sideways = orientation >= 5
-            if image.format in ("JPEG", "MPO") and _cut_off(data):
+            if _cut_off(data, image.format):
                 raise ImageProblem(path, "truncated: the file's end is filled with zeros")
             reduced = 1.0
             width, height = image.size
@@ -255,20 +256,33 @@ def _resample(image: Image.Image, fit: Fit, reduced: float) -> np.ndarray:
     return np.array(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def _cut_off(data: bytes) -> bool:
-    """Whether a JPEG has no end marker and ends in zeros: libjpeg would paint the missing part in silence."""
-    if data[-32:].strip(b"\0"):
+def _cut_off(data: bytes, container: str | None) -> bool:
+    """Whether a compressed file ends in zeros before its end marker: decoders paint the rest in silence."""
+    if data[-_TAIL:].strip(b"\0"):
         return False
+    if container in ("JPEG", "MPO"):
+        return not _jpeg_ends(data)
+    if container == "PNG":
+        return b"IEND\xaeB`\x82" not in data
+    if container == "WEBP":
+        return not data[: 8 + int.from_bytes(data[4:8], "little")][-_TAIL:].strip(b"\0")
+    return container == "AVIF"
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the end marker follows the picture's own data (thumbnails with theirs lie before it)."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == 0xDA:  # the picture's own data; thumbnails lie before it
-            return data.find(b"\xff\xd9", position) < 0
-        alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
-        position += (
-            (1 if marker == 0xFF else 2) if alone else 2 + int.from_bytes(data[position + 2 : position + 4])
-        )
-    return True
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position) >= 0
+        if marker == 0xFF:
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
 def _allow_heif(path: Path) -> None:

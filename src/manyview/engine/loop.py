@@ -1,8 +1,8 @@
 """The one training loop. It is given a recipe and a function that makes views; it names neither.
 
 Everything random is derived from (seed, index of the forward pass) at every pass, and `batches` is a pure
-function of that index: a resumed run sees the same bits as one that was never interrupted. On a GPU that holds
-as far as the recipe's kernels are deterministic there.
+function of that index: a resumed run sees the same bits as one that was never interrupted. On a GPU that
+holds as far as the kernels of the recipe are deterministic there.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from manyview.engine import checkpoint
 from manyview.engine.files import exclusive, write_json, writing
 from manyview.errors import UserError
 
-MAY_CHANGE = ("steps", "checkpoint_every", "log_every", "keep")
-"""Fields of RunConfig that a resumed run may set anew."""
+MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep"), "batches": ("cache",)}
+"""What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
 
 
 def holds_run(out: Path) -> bool:
@@ -60,9 +60,9 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
     before = read_config(out)
     held.enter_context(exclusive(out))
     now = {**describe, "run": to_dict(run)}
-    for part, value in (("recipe", now.get("recipe")), ("method", now.get("method")), ("run", now["run"])):
-        if value is not None and before.get(part) is not None:
-            _same(out, part, before[part], to_dict(value))
+    for part in ("recipe", "method", "batches", "run"):
+        if now.get(part) is not None and before.get(part) is not None:
+            _same(out, part, before[part], to_dict(now[part]))
     found = checkpoint.latest(out)
     if found is None:
         raise UserError(
@@ -90,7 +90,7 @@ def _same(out: Path, name: str, before: Any, now: Any) -> None:
     if not isinstance(before, dict) or not isinstance(now, dict):
         return
     for key in sorted(before.keys() | now.keys()):
-        if name == "run" and key in MAY_CHANGE:
+        if key in MAY_CHANGE.get(name, ()):
             continue
         # An option that one of the two versions of the package does not know yet is no difference.
         if key in before and key in now and before[key] != now[key]:

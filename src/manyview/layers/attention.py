@@ -19,6 +19,8 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, scale: float | None = None) -> Tensor:
         """(N, T, D) -> (N, T, D). `scale` multiplies the logits; None is head_dim ** -0.5."""
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, heads, T, d)
+        q, k, v = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (N, heads, T, d)
         mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)
         return self.proj(mixed.transpose(1, 2).flatten(2))

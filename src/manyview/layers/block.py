@@ -38,10 +38,18 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); `layer_scale` is the initial gain of both branches, None for none."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); `layer_scale` is the initial gain of both branches, None
+    for none.
+    """
 
     def __init__(
-        self, dim: int, heads: int, *, mlp_ratio: float = 4.0, eps: float = 1e-6, layer_scale: float | None = None
+        self,
+        dim: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-6,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)

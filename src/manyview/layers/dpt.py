@@ -21,7 +21,9 @@ class ResidualUnit(nn.Module):
 
 
 class Merge(nn.Module):
-    """Add a finer map to a coarser one, refine, double the resolution. `skip=False` has no unit for the finer map."""
+    """Add a finer map to a coarser one, refine, double the resolution. `skip=False` has no unit for the finer
+    map.
+    """
 
     def __init__(self, dim: int, *, skip: bool) -> None:
         super().__init__()
@@ -41,9 +43,9 @@ class Merge(nn.Module):
 class DPT(nn.Module):
     """Four token maps -> (N, channels, h*patch, w*patch).
 
-    token_dims: channels of the four token lists; layer_dims: of the four pyramid levels (4x, 2x, 1x, 1/2x the grid);
-    dim: of the merging; last_dim: of the full-resolution layers. `spare_unit` keeps the unit of the published layout
-    that its forward pass never calls.
+    token_dims: channels of the four token lists; layer_dims: of the four pyramid levels (4x, 2x, 1x, 1/2x the
+    grid); dim: of the merging; last_dim: of the full-resolution layers. `spare_unit` keeps the unit of the
+    published layout that its forward pass never calls.
     """
 
     def __init__(

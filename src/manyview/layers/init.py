@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def init_weights(root: nn.Module) -> None:
     """Fill every parameter and every non-persistent buffer under `root`, also after `to_empty`.
 
-    Linear layers: truncated normal of std 0.02; convolutions: variance-preserving; norms: identity. A module with
-    parameters or wishes of its own has `init_parameters()`, one with computed buffers `init_buffers()`.
+    Linear layers: truncated normal of std 0.02; convolutions: variance-preserving; norms: identity. A module
+    with parameters or wishes of its own has `init_parameters()`, one with computed buffers `init_buffers()`.
     """
     for module in root.modules():
         if isinstance(module, nn.Linear):
@@ -25,18 +25,22 @@ def init_weights(root: nn.Module) -> None:
             nn.init.ones_(module.weight)
             _zero(module.bias)
     for module in reversed(list(root.modules())):  # children before parents
-        for hook in ("init_parameters", "init_buffers"):
-            if hasattr(module, hook):
-                getattr(module, hook)()
+        _call(module, "init_parameters")
+        _call(module, "init_buffers")
 
 
 def init_buffers(root: nn.Module) -> None:
     """Fill only the non-persistent buffers, for a model whose parameters come from a file."""
     for module in root.modules():
-        if hasattr(module, "init_buffers"):
-            module.init_buffers()
+        _call(module, "init_buffers")
 
 
-def _zero(bias: nn.Parameter | None) -> None:
+def _call(module: nn.Module, name: str) -> None:
+    method = getattr(module, name, None)
+    if callable(method):
+        method()
+
+
+def _zero(bias: Tensor | None) -> None:
     if bias is not None:
         nn.init.zeros_(bias)

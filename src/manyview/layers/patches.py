@@ -28,5 +28,5 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, h*w, D), row-major."""
-        patch_grid(*images.shape[-2:], self.patch)
+        patch_grid(images.shape[-2], images.shape[-1], self.patch)
         return self.proj(images).flatten(2).transpose(1, 2)

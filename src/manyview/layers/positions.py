@@ -12,8 +12,8 @@ from torch import Tensor
 def resample_table(table: Tensor, grid: tuple[int, int], offset: float = 0.1) -> Tensor:
     """A learned table (1, 1 + M*M, D), its first row the class token's, at a grid (h, w): (1, 1 + h*w, D).
 
-    Follows DINOv2 to the digit: bicubic by scale factor with a small offset and no antialiasing, and untouched only
-    when the grid is the table's own square.
+    Follows DINOv2 to the digit: bicubic by scale factor with a small offset and no antialiasing, and
+    untouched only when the grid is the table's own square.
     """
     side = math.isqrt(table.shape[1] - 1)
     if grid == (side, side):

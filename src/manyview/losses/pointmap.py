@@ -1,7 +1,7 @@
 """Distill3R's distillation loss (equations 1 to 6): normalised pointmap regression and confidence regression.
 
-Legend: B scenes, V views, H x W pixels. What a Signal marks invalid is selected away, never multiplied by zero: it
-may be NaN or infinite, in value, weight and prediction.
+Legend: B scenes, V views, H x W pixels. What a Signal marks invalid is selected away, never multiplied by
+zero: it may be NaN or infinite, in value, weight and prediction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from manyview.geometry.pointmaps import mean_distance
 from manyview.types import Signal
 
-Reduction = Literal["released", "printed"]
+Reduction = Literal["released", "per_scene", "printed"]
 Weighting = Literal["teacher", "none", "student"]
 
 
@@ -57,14 +57,37 @@ def confidence_error(confidence: Tensor, signal: Signal) -> tuple[Tensor, Tensor
 
 
 def mean_over_views(sums: Tensor, counts: Tensor) -> Tensor:
-    """Mean over the views that have pixels of their mean over pixels: (B, V) twice -> (B,), 0 for an empty scene."""
+    """Mean over the views that have pixels of their mean over pixels: (B, V) twice -> (B,), 0 for an empty
+    scene.
+    """
     views = (counts > 0).sum(1).clamp(min=1)
     return (sums / counts.clamp(min=1)).sum(1) / views
 
 
-def mean_over_pixels(sums: Tensor, counts: Tensor) -> Tensor:
+def mean_over_scene(sums: Tensor, counts: Tensor) -> Tensor:
+    """Mean over a scene's pixels: (B, V) twice -> (B,), 0 for an empty scene."""
+    return sums.sum(1) / counts.sum(1).clamp(min=1)
+
+
+def pooled_over_views(sums: Tensor, counts: Tensor) -> Tensor:
+    """(B,) whose mean is the mean over view positions of the mean over that position's pixels in the whole
+    batch.
+    """
+    pooled = counts.sum(0)
+    return (sums * (len(sums) / pooled.clamp(min=1))).sum(1) / (pooled > 0).sum().clamp(min=1)
+
+
+def pooled_over_batch(sums: Tensor, counts: Tensor) -> Tensor:
     """(B,) whose mean is the sum over the batch divided by the batch's number of pixels, |M| of the paper."""
     return sums.sum(1) * (len(sums) / counts.sum().clamp(min=1))
+
+
+# How points and confidences are reduced, and which dimensions of (B, V, H, W) share the global scale.
+REDUCTIONS = {
+    "released": (pooled_over_views, pooled_over_batch, (1, 2, 3)),
+    "per_scene": (mean_over_views, mean_over_scene, (1, 2, 3)),
+    "printed": (pooled_over_batch, pooled_over_batch, (0, 1, 2, 3)),
+}
 
 
 def distill3r_loss(
@@ -80,12 +103,16 @@ def distill3r_loss(
 ) -> dict[str, Tensor]:
     """Per-scene terms (B,), each with its factor in it: total = global + local + confidence.
 
-    reduction: "released" shares the global scale over the views of a scene and averages per-view means; "printed"
-    shares it over the batch and divides by the batch's pixels. weighting: by the Signal's weight, not at all, or by
-    the student's own confidence (Table III). confidence=False leaves equation 6 away (Table III).
+    reduction: "released" is the released function: the global scale is shared by the views of a scene, and
+    the pixels at one view position are averaged over the batch, then the positions; "per_scene" is that
+    function called scene by scene, as its training loop does (the same numbers when every view has as many
+    valid pixels); "printed" shares the global scale over the batch and divides by the batch's pixels.
+    weighting: by the Signal's weight, not at all, or by the student's own confidence (Table III).
+    confidence=False leaves equation 6 away (Table III).
     """
-    reduce = {"released": mean_over_views, "printed": mean_over_pixels}[reduction]
-    shared = (1, 2, 3) if reduction == "released" else (0, 1, 2, 3)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+    reduce, reduce_confidence, shared = REDUCTIONS[reduction]
     terms = {}
     for name, suffix, factor, dims in (
         ("global", "", alpha_global, shared),
@@ -93,11 +120,14 @@ def distill3r_loss(
     ):
         signal = signals[f"pointmap{suffix}"]
         weight = _weight(weighting, signal, pred[f"confidence{suffix}"])
-        terms[name] = factor * reduce(*pointmap_error(pred[f"pointmap{suffix}"], signal, weight, scale_dims=dims))
+        terms[name] = factor * reduce(
+            *pointmap_error(pred[f"pointmap{suffix}"], signal, weight, scale_dims=dims)
+        )
     terms["confidence"] = torch.zeros_like(terms["global"])
     if confidence:
         for key in ("confidence", "confidence_local"):
-            terms["confidence"] = terms["confidence"] + gamma / 2 * reduce(*confidence_error(pred[key], signals[key]))
+            error = reduce_confidence(*confidence_error(pred[key], signals[key]))
+            terms["confidence"] = terms["confidence"] + gamma / 2 * error
     return {"total": terms["global"] + terms["local"] + terms["confidence"], **terms}
 
 

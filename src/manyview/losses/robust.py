@@ -1,8 +1,8 @@
 """A robust pointmap loss for short trainings: bounded gradients everywhere, shapes before sizes.
 
-A local point is split into its log distance and its direction. The median log-distance residual of a view (its
-unknown scale) is taken out before the errors are measured, and charged lightly on its own so that the absolute scale
-is learnt too. Legend: B scenes, V views, H x W pixels.
+A local point is split into its log distance and its direction. The median log-distance residual of a view
+(its unknown scale) is taken out before the errors are measured, and charged lightly on its own so that the
+absolute scale is learnt too. Legend: B scenes, V views, H x W pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def robust_pointmap_loss(
 ) -> dict[str, Tensor]:
     """Per-scene terms (B,), each with its factor in it: total = global + local + confidence.
 
-    direction, gradient, scale: factors of the local term's parts beside the log distance. Empty views are left out.
+    direction, gradient, scale: factors of the local term's parts beside the log distance. Empty views are
+    left out.
     """
     local = local_error(
         pred["pointmap_local"], signals["pointmap_local"], direction=direction, gradient=gradient, scale=scale
@@ -40,8 +41,10 @@ def robust_pointmap_loss(
     terms = {
         "global": alpha_global * global_error(pred["pointmap"], signals["pointmap"]),
         "local": alpha_local * local,
-        "confidence": gamma / 2 * sum(log_confidence_error(pred[k], signals[k]) for k in signals if "confidence" in k),
+        "confidence": torch.zeros_like(local),
     }
+    for key in ("confidence", "confidence_local"):
+        terms["confidence"] = terms["confidence"] + gamma / 2 * log_confidence_error(pred[key], signals[key])
     return {"total": terms["global"] + terms["local"] + terms["confidence"], **terms}
 
 
@@ -68,7 +71,8 @@ def local_error(
 
 
 def global_error(points: Tensor, signal: Signal) -> Tensor:
-    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene -> (B,).
+    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene ->
+    (B,).
 
     The distance between the points relative to the target's own distance from the first camera.
     """
@@ -78,7 +82,9 @@ def global_error(points: Tensor, signal: Signal) -> Tensor:
     typical = _scene_median(distance, valid)  # (B, 1, 1, 1)
     shift = _scene_median(_log_length(here.detach()) - _log_length(target), valid)
     away = here * torch.exp(-shift)[..., None] - target
-    relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (distance + 0.1 * typical + 1e-6)
+    relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (
+        distance + 0.1 * typical + 1e-6
+    )
     # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
     error = torch.where(valid, torch.log1p(relative), 0) * weight
     sums, weights, counts = error.sum((2, 3)), weight.sum((2, 3)), valid.sum((2, 3))

@@ -76,7 +76,10 @@ class Projector(nn.Module):
 
 
 class Statistics(nn.Module):
-    """Mean and standard deviation per channel of one teacher's tokens, as stored with the published weights."""
+    """Mean and standard deviation per channel of one teacher's tokens, stored with the published weights."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -124,7 +127,9 @@ class Dune(nn.Module):
         Raises UserError for a teacher without a projector, or features without a class token.
         """
         if teacher not in self.projectors:
-            raise UserError(f"this model has no projector {teacher!r}; {did_you_mean(teacher, self.projectors)}")
+            raise UserError(
+                f"this model has no projector {teacher!r}; {did_you_mean(teacher, self.projectors)}"
+            )
         if features.cls is None:
             raise UserError("the features have no class token; take them from encode(images, norm=False)")
         tokens = self.projectors[teacher](torch.cat([features.cls[:, None], features.patches], 1))
@@ -132,10 +137,11 @@ class Dune(nn.Module):
 
 
 def mast3r_input(images: Tensor) -> Tensor:
-    """What DUNE's MASt3R teacher (patch 16) sees of the student's [0, 1] images (patch 14), on the same token grid.
+    """What DUNE's MASt3R teacher (patch 16) sees of the student's [0, 1] images (patch 14), on the same token
+    grid.
 
-    (N, 3, H, W) -> (N, 3, 16/14 H, 16/14 W), bicubic with aligned corners, neither antialiased nor clamped, with
-    mean and std 0.5. The other teachers see the student's images.
+    (N, 3, H, W) -> (N, 3, 16/14 H, 16/14 W), bicubic with aligned corners, neither antialiased nor clamped,
+    with mean and std 0.5. The other teachers see the student's images.
     """
     size = [side * 16 // 14 for side in images.shape[-2:]]
     return (F.interpolate(images, size=size, mode="bicubic", align_corners=True) - 0.5) / 0.5

@@ -1,7 +1,7 @@
 """The fusion transformer of Fast3R and Distill3R: joint self-attention over the tokens of all views.
 
-Views are told apart only by a row of a fixed sine table; row 0 is the reference view. Nothing else marks position:
-the patch tokens carry theirs from the encoder.
+Views are told apart only by a row of a fixed sine table; row 0 is the reference view. Nothing else marks
+position: the patch tokens carry theirs from the encoder.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ EXTENSION = math.sqrt(math.log(137) / math.log(20))
 
 class Fusion(nn.Module):
     """Linear embedding, a view row, pre-norm blocks, a final norm."""
+
+    view_table: Tensor
 
     def __init__(
         self, encoder_dim: int, dim: int, depth: int, heads: int, *, eps: float = 1e-5, norm_eps: float = 1e-6
@@ -57,15 +59,20 @@ class Fusion(nn.Module):
 
 
 def view_rows(view_ids: Tensor | Sequence[int] | None, batch: int, views: int) -> Tensor:
-    """Rows of the view table (B, V), sequential when None. Raises UserError for more views than the table has."""
+    """Rows of the view table (B, V), sequential when None. Raises UserError for more views than the table
+    has.
+    """
     if views > MOST_VIEWS:
-        raise UserError(f"{views} views are more than the {MOST_VIEWS} this model can tell apart; give it fewer")
+        raise UserError(
+            f"{views} views are more than the {MOST_VIEWS} this model can tell apart; give it fewer"
+        )
     if view_ids is None:
         return torch.arange(views).expand(batch, views)
     rows = torch.as_tensor(view_ids).long()
     rows = rows.expand(batch, views) if rows.ndim == 1 and len(rows) == views else rows
     if rows.shape != (batch, views) or int(rows.min()) < 0 or int(rows.max()) >= MOST_VIEWS:
         raise UserError(
-            f"view_ids are {tuple(rows.shape)}; they must be ({batch}, {views}) integers from 0 to {MOST_VIEWS - 1}"
+            f"view_ids are {tuple(rows.shape)}; they must be ({batch}, {views}) integers "
+            f"from 0 to {MOST_VIEWS - 1}"
         )
     return rows

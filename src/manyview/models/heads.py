@@ -1,4 +1,6 @@
-"""The pointmap head: DPT, then a point and a confidence per pixel (DUSt3R's mapping, kept by Fast3R and Distill3R)."""
+"""The pointmap head: DPT, then a point and a confidence per pixel (DUSt3R's mapping, kept by Fast3R and
+Distill3R).
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,12 @@ class PointmapHead(nn.Module):
         )
 
     def init_parameters(self) -> None:
-        # A fresh head says: one unit straight ahead, confidence two; small weights keep it near that at first.
+        # A fresh head says: one unit straight ahead, confidence two; small weights keep it near that.
         nn.init.trunc_normal_(self.dpt.predict.weight, std=0.1 * self.dpt.predict.in_channels**-0.5)
-        with torch.no_grad():
-            self.dpt.predict.bias.copy_(torch.tensor([0.0, 0.0, math.log(2.0), 0.0]))
+        bias = self.dpt.predict.bias
+        if bias is not None:
+            with torch.no_grad():
+                bias.copy_(torch.tensor([0.0, 0.0, math.log(2.0), 0.0]))
 
     def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Four (N, h*w, D) -> (N, H, W, 3), (N, H, W)."""

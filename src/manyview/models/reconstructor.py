@@ -24,7 +24,9 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructorConfig:
-    """Everything that decides the shapes and the arithmetic of a Reconstructor. The defaults are the published one."""
+    """Everything that decides the shapes and the arithmetic of a Reconstructor. The defaults are the
+    published one.
+    """
 
     dim: int = 384
     """Encoder width."""
@@ -71,7 +73,8 @@ class ReconstructorConfig:
     image_std: tuple[float, float, float] = HALF
     """Standard deviation per channel, likewise."""
     encoder_chunk: int = 64
-    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
+    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result.
+    """
     head_chunk: int = 16
     """Views that go through a head together when no gradient is needed; likewise."""
 
@@ -123,7 +126,9 @@ def debug(config: ReconstructorConfig | None = None) -> ReconstructorConfig:
 
 
 class Reconstructor(nn.Module):
-    """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with confidences."""
+    """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with
+    confidences.
+    """
 
     def __init__(self, config: ReconstructorConfig) -> None:
         super().__init__()
@@ -165,17 +170,17 @@ class Reconstructor(nn.Module):
         encoder_chunk: int | None = None,
         head_chunk: int | None = None,
     ) -> dict[str, Tensor | list[Tensor]]:
-        """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence, confidence_local
-        (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
+        """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence,
+        confidence_local (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
 
         view_ids: rows of the view table (V,) or (B, V), sequential when None. Chunks bound the images that go
-        through encoder and heads at a time; None: the config's without gradients, all with. Raises UserError for
-        sides that are no multiple of the patch and for more than 1,000 views.
+        through encoder and heads at a time; None: the config's without gradients, all with. Raises UserError
+        for sides that are no multiple of the patch and for more than 1,000 views.
         """
         views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
         batch, count = views[0].shape[0], sum(group.shape[1] for group in views)
         rows = view_rows(view_ids, batch, count).to(views[0].device)
-        grids = [patch_grid(*group.shape[-2:], self.config.patch_size) for group in views]
+        grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
         chunks = (self._chunk(encoder_chunk, "encoder_chunk"), self._chunk(head_chunk, "head_chunk"))
 
         tokens = [self._encode(group, chunks[0]) for group in views]  # each (B, v*n, D)

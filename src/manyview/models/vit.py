@@ -21,10 +21,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
-    """Images to tokens. Takes [0, 1] images of any size that is a multiple of the patch, normalises them itself.
+    """Images to tokens. Takes [0, 1] images of any size that is a multiple of the patch, normalises them
+    itself.
 
-    `positions`: side of the square grid of the learned position table. `layer_scale`: initial gain, None for none.
+    `positions`: side of the square grid of the learned position table. `layer_scale`: initial gain, None for
+    none.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -69,8 +74,10 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.mask_token)
 
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What enters the first block: (N, 1 + R + h*w, D). mask (N, h*w): True is replaced by the mask token."""
-        grid = patch_grid(*images.shape[-2:], self.patch_size)
+        """What enters the first block: (N, 1 + R + h*w, D). mask (N, h*w): True is replaced by the mask
+        token.
+        """
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
         patches = self.patch_embed((images - self.mean[:, None, None]) / self.std[:, None, None])
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
@@ -98,12 +105,14 @@ class Encoder(nn.Module):
         norm: bool = True,
         layers: Sequence[int] | None = None,
     ) -> Features | list[Features]:
-        """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block indices.
+        """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block
+        indices.
 
-        `norm=False` leaves the final LayerNorm away. Raises UserError when a side is no multiple of the patch.
+        `norm=False` leaves the final LayerNorm away. Raises UserError when a side is no multiple of the
+        patch.
         """
         tokens = self.tokens(images, mask)
-        grid = patch_grid(*images.shape[-2:], self.patch_size)
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
         kept = {}
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)

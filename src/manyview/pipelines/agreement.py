@@ -12,11 +12,15 @@ LEAST_OVERLAP = 0.1
 
 def complaints(views: Sequence[SceneView], least_inliers: float) -> list[str]:
     """One line for each thing that makes the scene doubtful."""
-    if len(views) < 2:
-        return []
-    lonely = [v.name for v in views if v.info["overlap"] < LEAST_OVERLAP]
-    loose = [v.name for v in views if v.info["inliers"] < least_inliers and v.name not in lonely]
     lines = []
+    empty = [view.name for view in views if not view.valid.any()]
+    if empty:
+        lines.append(f"{len(empty)} views have no point at all ({_listed(empty)})")
+    rest = [view for view in views if view.name not in empty]
+    if len(rest) < 2:
+        return lines
+    lonely = [v.name for v in rest if v.info["overlap"] < LEAST_OVERLAP]
+    loose = [v.name for v in rest if v.info["inliers"] < least_inliers and v.name not in lonely]
     if lonely:
         lines.append(
             f"views {_listed(lonely)} hardly overlap with the others: less than {LEAST_OVERLAP:.0%} of what "

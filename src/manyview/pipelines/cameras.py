@@ -15,7 +15,7 @@ from torch import Tensor
 
 from manyview.geometry import alignment, cameras, poses
 
-PoseMethod = Literal["pnp", "similarity", "identity", "given"]
+PoseMethod = Literal["first", "pnp", "similarity", "identity", "given"]
 
 # A pose stands when at least this share of the pixels used reproject within the threshold.
 LEAST_INLIERS = 0.3

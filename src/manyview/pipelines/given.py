@@ -60,6 +60,6 @@ def known_poses(values: Any, count: int) -> np.ndarray | None:
         rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
         if not rigid or not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
             raise UserError(
-                f"cam2world of picture {index} is no rigid transform (rotation, translation, last row 0 0 0 1)"
+                f"cam2world of picture {index} is not rigid (last row 0 0 0 1, rotation orthonormal)"
             )
     return poses

@@ -18,7 +18,7 @@ from manyview.data.images import (
     read_image,
     resample_nearest,
     resize_image,
-)  # fmt: skip
+)
 from manyview.data.video import is_video, iter_video
 from manyview.errors import UserError
 from manyview.progress import track
@@ -29,15 +29,25 @@ FitFor = Callable[[tuple[int, int]], Fit]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """Which frames of a video are taken."""
+class Take:
+    """Which frames of a video, or pictures of a list, are taken."""
 
     fps: float | None = None
-    """Frames per second of the recording to keep; null keeps all."""
+    """Video: frames per second of the recording to keep; null keeps all."""
     stride: int = 1
     """Keep every stride-th of those."""
     max_frames: int | None = None
     """Stop after this many."""
+
+    def of(self, items: Iterable[Any]) -> list[Any]:
+        """The ones taken of a list of pictures. Raises UserError for settings that take none."""
+        if self.fps is not None:
+            raise UserError("--fps is for videos; pictures have no frame rate, use --stride")
+        if self.stride < 1 or (self.max_frames is not None and self.max_frames < 1):
+            raise UserError(
+                f"stride {self.stride}, max-frames {self.max_frames} take nothing; both must be > 0"
+            )
+        return list(items)[:: self.stride][: self.max_frames]
 
 
 @dataclass
@@ -52,9 +62,7 @@ class Photo:
     pixels: np.ndarray | None = None  # (H, W, 3) uint8 of pictures that are in no file
 
 
-def gather(
-    images: Any, fit_for: FitFor, video: VideoOptions, *, strict: bool
-) -> tuple[list[Photo], list[str]]:
+def gather(images: Any, fit_for: FitFor, take: Take, *, strict: bool) -> tuple[list[Photo], list[str]]:
     """All pictures and what had to be left out, one line each.
 
     A broken file in a folder is left out unless `strict` (cameras or masks are given per picture); a file
@@ -64,26 +72,21 @@ def gather(
     if isinstance(images, (str, Path)):
         path = Path(images)
         if is_video(path):
-            photos = _from_video(path, fit_for, video)
+            photos = _from_video(path, fit_for, take)
         else:
-            photos = _from_files(list_images(path), fit_for, skipped, strict=strict or not path.is_dir())
+            photos = _from_files(
+                take.of(list_images(path)), fit_for, skipped, strict=strict or not path.is_dir()
+            )
     else:
-        photos = _from_sequence(images, fit_for)
+        photos = _from_sequence(_opened(images), fit_for, take)
     if not photos:
         raise UserError(f"no picture could be read from {images}: {skipped[0] if skipped else 'it is empty'}")
-    if len(photos) > MOST_VIEWS:
-        raise UserError(
-            f"{len(photos)} pictures, a scene takes {MOST_VIEWS}; take fewer (--stride, --max-frames)"
-        )
     _make_unique(photos)
     return photos, skipped
 
 
 def _from_files(paths: Sequence[Path], fit_for: FitFor, skipped: list[str], *, strict: bool) -> list[Photo]:
-    if len(paths) > MOST_VIEWS:
-        raise UserError(
-            f"{len(paths)} pictures, at most {MOST_VIEWS} views fit one scene; give a part of them"
-        )
+    _refuse_too_many(len(paths))
     photos = []
     for path in track(paths, label="reading", unit="image"):
         try:
@@ -98,9 +101,9 @@ def _from_files(paths: Sequence[Path], fit_for: FitFor, skipped: list[str], *, s
     return photos
 
 
-def _from_video(path: Path, fit_for: FitFor, options: VideoOptions) -> list[Photo]:
+def _from_video(path: Path, fit_for: FitFor, take: Take) -> list[Photo]:
     photos: list[Photo] = []
-    frames = iter_video(path, fps=options.fps, stride=options.stride, max_frames=options.max_frames)
+    frames = iter_video(path, fps=take.fps, stride=take.stride, max_frames=take.max_frames)
     for index, pixels in track(frames, label="reading", unit="frame"):
         fit = fit_for(pixels.shape[:2])
         name = f"{path.stem}-{index:06d}.jpg"
@@ -112,18 +115,37 @@ def _from_video(path: Path, fit_for: FitFor, options: VideoOptions) -> list[Phot
     return photos
 
 
-def _from_sequence(images: Iterable[Any], fit_for: FitFor) -> list[Photo]:
+def _opened(images: Iterable[Any]) -> list[Any]:
+    """Folders among the paths become their files, so that what follows counts pictures."""
+    if isinstance(images, np.ndarray) and images.ndim not in (4, 5):
+        raise UserError(f"one array of shape {images.shape}; give a list of pictures, or (V, H, W, 3)")
+    try:
+        items = list(images)
+    except TypeError:
+        raise UserError(f"images are a {type(images).__name__}; give a folder, a file, or a list") from None
+    opened: list[Any] = []
+    for item in items:
+        opened += list_images(item) if isinstance(item, (str, Path)) else [item]
+    return opened
+
+
+def _from_sequence(items: Sequence[Any], fit_for: FitFor, take: Take) -> list[Photo]:
+    items = take.of(items)
+    _refuse_too_many(len(items))
     photos: list[Photo] = []
-    for index, item in enumerate(images):
-        if len(photos) >= MOST_VIEWS:
-            raise UserError(f"more than {MOST_VIEWS} pictures; at most that many views fit one scene")
-        if isinstance(item, (str, Path)):
-            photos += _from_files(list_images(item), fit_for, [], strict=True)
+    for index, item in enumerate(items):
+        if isinstance(item, Path):
+            photos += _from_files([item], fit_for, [], strict=True)
             continue
         pixels = as_picture(item, f"image {index}")
-        fit = fit_for(pixels.shape[:2])
+        fit = fit_for((pixels.shape[0], pixels.shape[1]))
         photos.append(Photo(f"view-{index:04d}.png", resize_image(pixels, fit), fit, pixels=pixels))
     return photos
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MOST_VIEWS:
+        raise UserError(f"{count} pictures, a scene takes {MOST_VIEWS}; take fewer (--stride, --max-frames)")
 
 
 def as_picture(item: Any, what: str) -> np.ndarray:

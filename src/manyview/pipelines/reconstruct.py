@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from manyview.config import to_dict
 from manyview.data.fit import longest
 from manyview.engine.device import pick_device
 from manyview.errors import UserError
-from manyview.geometry import alignment, cameras, pointmaps, poses
+from manyview.geometry import pointmaps, poses
 from manyview.pipelines.agreement import complaints
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
@@ -31,9 +31,9 @@ from manyview.pipelines.cameras import (
     source_focals,
     unit_of_given_poses,
     view_maps,
-)  # fmt: skip
+)
 from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
-from manyview.pipelines.photos import Photo, VideoOptions, gather, gather_masks
+from manyview.pipelines.photos import Photo, Take, gather, gather_masks
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
 
@@ -54,8 +54,8 @@ class ReconstructOptions:
     """Images that go through the encoder at once; bounds memory, not the result. null: the model's own."""
     head_chunk: int | None = None
     """Views that go through a head at once; likewise."""
-    video: VideoOptions = field(default_factory=VideoOptions)
-    """Which frames of a video are taken."""
+    take: Take = field(default_factory=Take)
+    """Which pictures of a folder or frames of a video are taken."""
 
 
 def reconstruct(
@@ -77,8 +77,7 @@ def reconstruct(
     views hardly overlap.
     """
     options = options or ReconstructOptions()
-    target = pick_device(device)
-    network, name = _model(model, target)
+    network, name, target = _model(model, device)
     patch = int(network.config.patch_size)
     long_side = options.image_size or int(np.max(network.config.image_size))
     one_each = (
@@ -89,7 +88,7 @@ def reconstruct(
     photos, skipped = gather(
         images,
         lambda size: longest(size, long_side=long_side, multiple=patch),
-        options.video,
+        options.take,
         strict=one_each,
     )
     known_k = known_intrinsics(intrinsics, len(photos))
@@ -101,16 +100,21 @@ def reconstruct(
     return scene
 
 
-def _model(model: Any, device: torch.device) -> tuple[Any, str]:
-    if isinstance(model, torch.nn.Module) or callable(model):
-        network = model.to(device).eval() if isinstance(model, torch.nn.Module) else model
-        return network, getattr(model, "name", type(model).__name__)
+def _model(model: Any, device: str) -> tuple[Any, str, torch.device]:
+    """A reconstructor, its name, where it runs. A loaded one stays where it is unless a device is named."""
+    if isinstance(model, torch.nn.Module):
+        home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        target = home if device == "auto" else pick_device(device)
+        return model.to(target), type(model).__name__, target
+    target = pick_device(device)
+    if callable(model):
+        return model, type(model).__name__, target
     from manyview import zoo
 
-    network = zoo.load(str(model), device=device)
-    if not hasattr(network, "config") or not hasattr(network.config, "image_size"):
+    network = zoo.load(str(model), device=target)
+    if not hasattr(getattr(network, "config", None), "image_size"):
         raise UserError(f"model {str(model)!r} is no reconstructor; `manyview models` lists those that are")
-    return network, str(model)
+    return network, str(model), target
 
 
 def _ask(
@@ -124,8 +128,15 @@ def _ask(
     chunks = {
         key: value for key in ("encoder_chunk", "head_chunk") if (value := getattr(options, key)) is not None
     }
-    with torch.inference_mode():
-        prediction = network(views, view_ids=None, **chunks)
+    training = getattr(network, "training", False)
+    if training:
+        network.eval()
+    try:
+        with torch.inference_mode():
+            prediction = network(views, view_ids=None, **chunks)
+    finally:
+        if training:
+            network.train()
     maps = []
     for index, mask in enumerate(masks):
         view = {key: value[0, index] if isinstance(value, Tensor) else value[index][0]
@@ -144,7 +155,12 @@ def _assemble(
         known_k if known_k is not None else _estimated(photos, maps, affines, options.shared_focal, notes)
     )
     model_k = [torch.from_numpy(affine @ matrix) for affine, matrix in zip(affines, source_k, strict=True)]
-    unit, choices, scales = _place(maps, model_k, known_c2w, options, notes)
+    unit, choices, scales = _place(maps, model_k, known_c2w, options.poses)
+    if unit is None:
+        notes.append(
+            "the given cameras do not fix the unit of the points (no distance between them, or the model "
+            "does not agree with them); lengths are relative"
+        )
     world_from_first = (
         torch.eye(4, dtype=torch.float64) if known_c2w is None else torch.from_numpy(known_c2w[0])
     )
@@ -154,11 +170,11 @@ def _assemble(
             size=(int(photo.fit.source[0]), int(photo.fit.source[1])), affine=affines[i],
             intrinsics=np.array(source_k[i]), path=photo.path, frame=photo.frame, pixels=photo.pixels,
         )  # fmt: skip
-        world = pointmaps.transform(world_from_first, unit * view.world.double())
+        world = pointmaps.transform(world_from_first, (unit or 1.0) * view.world.double())
         depth = scales[i] * view.local[..., 2] if options.points == "local" else None
         views.append(_view(photo, source, view, world, depth, choices[i], model_k[i]))
     scene = Scene(views, frame="first_view" if known_c2w is None else "world")
-    if known_c2w is not None and not any("unit" in note for note in notes):
+    if known_c2w is not None and unit is not None:
         scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
     scene.info["warnings"] = notes
     return scene
@@ -168,14 +184,10 @@ def _view(
     photo: Photo, source: Source, view: Maps, world: Tensor, depth: Tensor | None, choice: PoseChoice,
     intrinsics: Tensor,
 ) -> SceneView:  # fmt: skip
-    """`world`: the global head's points (H, W, 3) in the scene's frame; they are the view's points when `depth` of
-    its own (H, W) is None.
-    """
+    """`world`: the global head's points (H, W, 3) in the scene's frame, taken when `depth` is None."""
     raw = depth is None
     if depth is None:
-        depth = poses.apply(poses.invert(choice.cam2world), world.reshape(-1, 3))[:, 2].reshape(
-            view.valid.shape
-        )
+        depth = pointmaps.transform(poses.invert(choice.cam2world), world)[..., 2]
     kept = view.valid & (depth > 0)
     errors = reprojection_errors(world, choice.cam2world, intrinsics)[view.used & kept]
     confidence = view.confidence if raw else view.confidence_local
@@ -210,38 +222,30 @@ def _estimated(
     if guessed:
         names = ", ".join(photos[i].name for i in guessed[:5])
         notes.append(f"no believable focal length in {len(guessed)} of {len(photos)} views ({names})")
-    rows = [
-        cameras.intrinsics_matrix(f, f, w / 2, h / 2).double().numpy()
-        for f, (h, w) in zip(focals, sizes, strict=True)
-    ]
-    return np.stack(rows)
+    return np.array(
+        [[[f, 0, w / 2], [0, f, h / 2], [0, 0, 1]] for f, (h, w) in zip(focals, sizes, strict=True)]
+    )
 
 
 def _place(
-    maps: Sequence[Maps], intrinsics: Sequence[Tensor], known: np.ndarray | None, options: ReconstructOptions,
-    notes: list[str],
-) -> tuple[float, list[PoseChoice], list[float]]:  # fmt: skip
-    """Scene units per model unit, each view's pose in the scene's frame, and its local map's scale."""
+    maps: Sequence[Maps], intrinsics: Sequence[Tensor], known: np.ndarray | None,
+    prefer: Literal["pnp", "similarity"],
+) -> tuple[float | None, list[PoseChoice], list[float]]:  # fmt: skip
+    """Scene units per model unit (None: unknown), each view's pose in the scene's frame, its map's scale."""
     if known is None:
         identity = torch.eye(4, dtype=torch.float64)
-        choices = [PoseChoice(identity, "identity", inlier_share(maps[0], identity, intrinsics[0]))]
-        choices += [
-            choose_pose(m, k, prefer=options.poses) for m, k in zip(maps[1:], intrinsics[1:], strict=True)
-        ]
+        choices = [PoseChoice(identity, "first", inlier_share(maps[0], identity, intrinsics[0]))]
+        choices += [choose_pose(m, k, prefer=prefer) for m, k in zip(maps[1:], intrinsics[1:], strict=True)]
         return 1.0, choices, [scale_to_global(m, c.cam2world) for m, c in zip(maps, choices, strict=True)]
     given = list(torch.from_numpy(known))
     unit = unit_of_given_poses(maps, intrinsics, given)
-    if unit is None:
-        notes.append("the given cameras do not fix the unit of the points (no distance between them, or "
-                     "the model does not agree with them); lengths are relative")  # fmt: skip
-        unit = 1.0
+    factor = unit or 1.0
     choices, scales = [], []
     for view, matrix, pose in zip(maps, intrinsics, given, strict=True):
-        first = Maps(pointmaps.transform(given[0], unit * view.world.double()), view.confidence, view.local,
-                     view.confidence_local, view.valid, view.used)  # fmt: skip
-        fit: alignment.Similarity | None = similarity_to_global(view)
-        choices.append(PoseChoice(pose, "given", inlier_share(first, pose, matrix)))
-        scales.append(unit * float(fit.scale) if fit is not None else unit)
+        placed = replace(view, world=pointmaps.transform(given[0], factor * view.world.double()))
+        fit = similarity_to_global(view)
+        choices.append(PoseChoice(pose, "given", inlier_share(placed, pose, matrix)))
+        scales.append(factor * float(fit.scale) if fit is not None else factor)
     return unit, choices, scales
 
 
@@ -249,10 +253,7 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
     """Measure the agreement, warn, and write both into the scene."""
     for view, share in zip(scene.views, overlaps(scene.views), strict=True):
         view.info["overlap"] = round(float(share), 4)
-    empty = [view.name for view in scene.views if not view.valid.any()]
     notes = [*scene.info["warnings"], *complaints(scene.views, LEAST_INLIERS)]
-    if empty:
-        notes.append(f"{len(empty)} views have no point at all, first {empty[0]}")
     if (
         bool(getattr(network.config, "metric", False))
         and scene.scale == "relative"
@@ -270,7 +271,7 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
             "pixel_error": float(np.median(errors)) if errors else None,
             "inliers": float(np.median([view.info["inliers"] for view in scene.views])),
             "overlap": float(np.median([view.info["overlap"] for view in scene.views])),
-            "views_per_pose": {m: n for m in ("pnp", "similarity", "identity", "given")
+            "views_per_pose": {m: n for m in ("first", "pnp", "similarity", "identity", "given")
                                if (n := sum(view.info["pose"] == m for view in scene.views))},
         },
         "skipped": skipped,

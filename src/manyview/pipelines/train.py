@@ -103,6 +103,7 @@ def _fit(
         "method": chosen.method,
         "data": [str(path.resolve()) for path in paths],
         "cache": None if cache is None else str(cache.resolve()),
+        "batches": batches.describe() if hasattr(batches, "describe") else None,
     }
     result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described)
     if result.stopped:

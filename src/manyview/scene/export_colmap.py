@@ -59,7 +59,7 @@ def is_export(directory: Path) -> bool:
 def _observe(
     scene: Scene, cloud: Cloud, chosen: list[Target]
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Per view the points it sees (n,) and where, in the export's pixels (n, 2); and each point's error in pixels.
+    """Per view the points it sees (n,) and where, in the export's pixels (n, 2); and each point's error.
 
     In its own view a point is observed at the pixel it came from, in others where it projects.
     """

@@ -56,8 +56,8 @@ def targets(scene: Scene, size: Literal["original", "model"]) -> list[Target]:
     gone = [v for v in scene.views if v.source.pixels is None and not Path(v.source.path or "").is_file()]
     if size == "original" and gone:
         raise UserError(
-            f"{len(gone)} of {len(scene)} original pictures are gone, first {gone[0].source.path}; put them back, "
-            "or export at the model's resolution with size='model' (--size model)"
+            f"{len(gone)} of {len(scene)} original pictures are gone, first {gone[0].source.path}; put them "
+            "back, or export at the model's resolution with size='model' (--size model)"
         )
     return found
 
@@ -115,12 +115,15 @@ def _checked(pixels: np.ndarray, view: SceneView) -> np.ndarray:
 
 
 def _write(pixels: np.ndarray, path: Path) -> None:
-    options = {"compress_level": 3} if path.suffix == ".png" else {"quality": JPEG_QUALITY, "subsampling": 0}
-    Image.fromarray(pixels).save(path, **options)
+    picture = Image.fromarray(pixels)
+    if path.suffix == ".png":
+        picture.save(path, compress_level=3)
+    else:
+        picture.save(path, quality=JPEG_QUALITY, subsampling=0)
 
 
 def _video_frames(scene: Scene) -> Iterator[np.ndarray]:
-    """The frames of the scene's video views, in the order of the views (one pass per run of growing numbers)."""
+    """The frames of the scene's video views, in the order of the views (one pass per growing run)."""
     import cv2
 
     capture, opened, position = None, None, 0

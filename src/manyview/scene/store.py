@@ -86,7 +86,7 @@ def load(directory: Path) -> Scene:
     path = directory / "scene.json"
     if not path.is_file():
         raise UserError(
-            f"{directory} holds no scene (no scene.json); `manyview reconstruct IMAGES -o {directory}` makes one"
+            f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one"
         )
     if not is_scene(directory):
         raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")

@@ -1,14 +1,25 @@
 """Named models: build them fresh, load them, bring published files into our format and back.
 
-    model = zoo.load("manyview-tiny")          # a name or a model directory -> eval(), float32, CPU
-    model = zoo.build("distill3r", size="debug")
-    zoo.convert("student.ckpt", arch="distill3r", out="models/distill3r")
+model = zoo.load("manyview-tiny")          # a name or a model directory -> eval(), float32, CPU
+model = zoo.build("distill3r", size="debug")
+zoo.convert("student.ckpt", arch="distill3r", out="models/distill3r")
 """
 
 from __future__ import annotations
 
 from manyview.zoo.cards import CARDS, Card
 from manyview.zoo.directory import save_model
-from manyview.zoo.models import build, convert, export_official, load, names
+from manyview.zoo.models import build, convert, export_official, load, models_folder, names, present
 
-__all__ = ["CARDS", "Card", "build", "convert", "export_official", "load", "names", "save_model"]
+__all__ = [
+    "CARDS",
+    "Card",
+    "build",
+    "convert",
+    "export_official",
+    "load",
+    "models_folder",
+    "names",
+    "present",
+    "save_model",
+]

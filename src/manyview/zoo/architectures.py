@@ -1,4 +1,6 @@
-"""Which network, configuration, names and container belong to each zoo name, and how a file's shapes tell the sizes."""
+"""Which network, configuration, names and container belong to each zoo name, and how a file's shapes tell the
+sizes.
+"""
 
 from __future__ import annotations
 

@@ -29,20 +29,21 @@ class Card:
     """Whether the weights come with this package."""
 
 
-_DUNE = {
-    "task": "image features (encoder) and three teachers' feature spaces (projectors)",
-    "licence": "NAVER DUNE licence: non-commercial, no redistribution under other terms",
-    "preprocessing": "ImageNet mean and std; sides that are multiples of 14",
-}
-
-
-def _dune(size: str, resolution: str, parameters: int, scores: str, **extra: str) -> Card:
+def _dune(size: str, resolution: str, parameters: int, scores: str) -> Card:
     variant, _, paper = resolution.partition("-")
     file = f"dune_vit{size}14_{variant}{'_paper' if paper else ''}.pth"
     where = f"the naver/dune repository (README, pretrained models): {file}"
     name = f"dune-vit{size[0]}14-{resolution}"
-    paper_numbers = {"ADE20K mIoU / NYU depth RMSE / BEDLAM PA-PVE": scores}
-    return Card(name=name, published=where, file=file, parameters=parameters, paper=paper_numbers, **_DUNE)
+    return Card(
+        name=name,
+        task="image features (encoder) and three teachers' feature spaces (projectors)",
+        licence="NAVER DUNE licence: non-commercial, no redistribution under other terms",
+        published=where,
+        file=file,
+        parameters=parameters,
+        preprocessing="ImageNet mean and std; sides that are multiples of 14",
+        paper={"ADE20K mIoU / NYU depth RMSE / BEDLAM PA-PVE": scores},
+    )
 
 
 CARDS: dict[str, Card] = {
@@ -65,7 +66,7 @@ CARDS: dict[str, Card] = {
             published="the Distill3R repository (README, link to the Lightning checkpoint)",
             file="a Lightning .ckpt file",
             parameters=71_969_288,
-            preprocessing="long side 518, cropped to 512, squashed to 224x518 whatever the aspect; mean and std 0.5",
+            preprocessing="long side 518, cropped to 512, squashed to 224x518; mean and std 0.5",
             paper={"parameters": "72M", "speed-up over the teacher": "5x"},
         ),
         _dune("small", "336", 28_262_016, "39.6 / 0.424 / 74.7"),

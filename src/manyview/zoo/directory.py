@@ -27,9 +27,11 @@ FORMAT = "manyview-model"
 def save_model(
     model: nn.Module, out: Path | str, card: Card | dict[str, Any] | None = None, *, half: bool = False
 ) -> Path:
-    """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as float32).
+    """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as
+    float32).
 
-    card: what to tell its users (a Card, or any JSON-able dictionary). Raises UserError when it cannot be written.
+    card: what to tell its users (a Card, or any JSON-able dictionary). Raises UserError when it cannot be
+    written.
     """
     out = Path(out)
     config = {
@@ -49,7 +51,9 @@ def save_model(
         os.replace(draft, out / CONFIG)
     except (OSError, SafetensorError) as error:
         draft.unlink(missing_ok=True)
-        raise UserError(f"cannot write the model to {out}: {error}; free some space or choose another folder") from error
+        raise UserError(
+            f"cannot write the model to {out}: {error}; free some space or choose another folder"
+        ) from error
     return out
 
 
@@ -64,11 +68,15 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{directory} is no model directory: it has no {CONFIG}; make one with `manyview convert`") from None
+        raise UserError(
+            f"{directory} is no model directory: it has no {CONFIG}; make one with `manyview convert`"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by manyview; convert the original file with `manyview convert`")
+        raise UserError(
+            f"{path} was not written by manyview; convert the original file with `manyview convert`"
+        )
     if config.get("architecture") not in ARCHITECTURES:
         raise UserError(
             f"{path}: unknown architecture {config.get('architecture')!r}; "
@@ -78,15 +86,19 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_model(directory: Path) -> nn.Module:
-    """The network of a model directory, float32 on the CPU, in eval mode. Raises UserError when files do not fit."""
+    """The network of a model directory, float32 on the CPU, in eval mode. Raises UserError when files do not
+    fit.
+    """
     description = read_config(directory)
     architecture = ARCHITECTURES[description["architecture"]]
-    config = from_dict(architecture.config, description.get("config", {}), f"{directory / CONFIG}: ")
+    config: Any = from_dict(architecture.config, description.get("config", {}), f"{directory / CONFIG}: ")
     path = directory / WEIGHTS
     try:
         state = load_file(path)
     except FileNotFoundError:
-        raise UserError(f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again") from None
+        raise UserError(
+            f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again"
+        ) from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
     with torch.device("meta"):
@@ -96,20 +108,26 @@ def load_model(directory: Path) -> nn.Module:
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], *, where: str, may_miss: tuple[str, ...] = ()) -> None:
-    """Give a network built on the meta device its weights as float32. Raises UserError for any key or shape that differs."""
+    """Give a network built on the meta device its weights as float32. Raises UserError for any key or shape
+    that differs.
+    """
     expected = model.state_dict()
     surplus = [key for key in state if key not in expected]
     absent = [key for key in expected if key not in state and not key.startswith(may_miss)]
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     for problem, keys in (("are not part of this architecture", surplus), ("are missing", absent)):
         if keys:
-            raise UserError(f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?")
+            raise UserError(
+                f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?"
+            )
     if wrong:
         key = wrong[0]
         raise UserError(
-            f"{where}: {key} is {tuple(state[key].shape)}, the configuration says {tuple(expected[key].shape)} "
-            f"({len(wrong)} such weights); check the overrides"
+            f"{where}: {key} is {tuple(state[key].shape)}, the configuration says "
+            f"{tuple(expected[key].shape)} ({len(wrong)} such weights); check the overrides"
         )
     model.to_empty(device="cpu")
     init_buffers(model)
-    model.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()}, strict=False)
+    model.load_state_dict(
+        {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, strict=False
+    )

@@ -15,8 +15,8 @@ from manyview.errors import UserError
 class KeyMap:
     """Prefix pairs (official, ours), each way the longest that fits wins.
 
-    aliases: (alias, original) official prefixes of tensors that a file stores twice. ignored: official prefixes that
-    some files carry and no network needs. missing: our prefixes that some files lack.
+    aliases: (alias, original) official prefixes of tensors that a file stores twice. ignored: official
+    prefixes that some files carry and no network needs. missing: our prefixes that some files lack.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -38,7 +38,9 @@ class KeyMap:
             else:
                 renamed[ours] = tensor
         if unknown:
-            raise UserError(f"{len(unknown)} weights have names this layout does not know, first {unknown[:3]}")
+            raise UserError(
+                f"{len(unknown)} weights have names this layout does not know, first {unknown[:3]}"
+            )
         return renamed
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,7 +64,9 @@ class KeyMap:
                 tensor = state.pop(key)
                 name = original + key.removeprefix(alias)
                 if name in state and not torch.equal(state[name], tensor):
-                    raise UserError(f"{key} and {name} should be the same weights but differ; the file is damaged")
+                    raise UserError(
+                        f"{key} and {name} should be the same weights but differ; the file is damaged"
+                    )
                 state[name] = tensor
         return state
 
@@ -97,7 +101,9 @@ def _dpt(official: str, ours: str) -> tuple[tuple[str, str], ...]:
 
 
 def _dpt_aliases(official: str) -> tuple[tuple[str, str], ...]:
-    return tuple((f"{official}.scratch.layer_rn.{i}.", f"{official}.scratch.layer{i + 1}_rn.") for i in range(4))
+    return tuple(
+        (f"{official}.scratch.layer_rn.{i}.", f"{official}.scratch.layer{i + 1}_rn.") for i in range(4)
+    )
 
 
 DISTILL3R = KeyMap(
@@ -122,8 +128,17 @@ DUNE_TEACHERS = {
 DUNE = KeyMap(
     pairs=(
         *_nested_encoder("encoder"),
-        *((f"projectors.{full}.blocks.0.", f"projectors.{name}.block.") for name, full in DUNE_TEACHERS.items()),
-        *((f"projectors.{full}.linear.", f"projectors.{name}.linear.") for name, full in DUNE_TEACHERS.items()),
-        *((f"teacher_norms.{full}.normalizers.", f"statistics.{name}.") for name, full in DUNE_TEACHERS.items()),
+        *(
+            (f"projectors.{full}.blocks.0.", f"projectors.{name}.block.")
+            for name, full in DUNE_TEACHERS.items()
+        ),
+        *(
+            (f"projectors.{full}.linear.", f"projectors.{name}.linear.")
+            for name, full in DUNE_TEACHERS.items()
+        ),
+        *(
+            (f"teacher_norms.{full}.normalizers.", f"statistics.{name}.")
+            for name, full in DUNE_TEACHERS.items()
+        ),
     ),
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.zoo.architectures import ARCHITECTURES, NAMES, family_of, lookup, with_overrides
 from manyview.zoo.cards import CARDS
-from manyview.zoo.directory import fill, load_model, save_model
+from manyview.zoo.directory import CONFIG, fill, load_model, save_model
 from manyview.zoo.reading import read_weights
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -39,9 +39,9 @@ def build(
 ) -> nn.Module:
     """A freshly initialised network, in train mode.
 
-    size="debug" shrinks any name to a few thousand parameters; overrides are fields of its configuration (an unknown
-    one raises TypeError); encoder: a name or directory whose encoder's weights to start from. `seed` fixes the
-    initial weights; None draws them from torch's generator. Raises UserError for an unknown name.
+    size="debug" shrinks any name to a few thousand parameters; overrides are fields of its configuration (an
+    unknown one raises TypeError); encoder: a name or directory whose encoder's weights to start from. `seed`
+    fixes the initial weights; None draws them from torch's generator. Raises UserError for an unknown name.
     """
     architecture, config = lookup(name)
     if size not in (None, "debug"):
@@ -58,12 +58,16 @@ def build(
 
 def _start_encoder(model: nn.Module, source: str | Path) -> None:
     """Copy the encoder of a model of the zoo. Raises UserError when the two differ in shape."""
-    weights = load(source).encoder.state_dict()
-    ours = model.encoder.state_dict()
-    different = [k for k in {*weights, *ours} if k not in weights or k not in ours or weights[k].shape != ours[k].shape]
+    target = model.get_submodule("encoder")
+    weights, ours = load(source).get_submodule("encoder").state_dict(), target.state_dict()
+    different = [
+        k for k in {*weights, *ours} if k not in weights or k not in ours or weights[k].shape != ours[k].shape
+    ]
     if different:
-        raise UserError(f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …")
-    model.encoder.load_state_dict(weights)
+        raise UserError(
+            f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …"
+        )
+    target.load_state_dict(weights)
 
 
 def load(
@@ -71,8 +75,8 @@ def load(
 ) -> nn.Module:
     """A zoo name or a model directory -> the network in eval mode, float32 on the CPU unless told otherwise.
 
-    Raises UserError for an unknown name, a directory that is none, or a name whose weights are not on this machine;
-    the message then says how to put them there.
+    Raises UserError for an unknown name, a directory that is none, or a name whose weights are not on this
+    machine; the message then says how to put them there.
     """
     model = load_model(_directory(name_or_dir))
     if device is not None or dtype is not None:
@@ -86,26 +90,39 @@ def _directory(name_or_dir: str | Path) -> Path:
         return path
     name = str(name_or_dir)
     if path.exists() or (name not in NAMES and (os.sep in name or name.startswith("."))):
-        raise UserError(f"{path} is no model directory; give one, or convert a weights file with `manyview convert`")
+        raise UserError(
+            f"{path} is no model directory; give one, or convert a weights file with `manyview convert`"
+        )
     lookup(name)
-    bundled, placed = ASSETS / name, models_folder() / name
-    for folder in (bundled, placed):
-        if (folder / "config.json").is_file():
+    for folder in _places(name):
+        if (folder / CONFIG).is_file():
             return folder
-    card = CARDS[name]
+    card, (bundled, placed) = CARDS[name], _places(name)
     if card.bundled:
-        raise UserError(f"the weights of {name} are missing from this installation ({bundled}); install it again")
+        raise UserError(
+            f"the weights of {name} are missing from this installation ({bundled}); install it again"
+        )
     raise UserError(
         f"the weights of {name} are not on this machine; get {card.file} from {card.published} "
         f"(licence: {card.licence}), then run `manyview convert FILE --arch {name} -o {placed}`"
     )
 
 
+def _places(name: str) -> tuple[Path, Path]:
+    """Where the weights of a name may lie: with the package, and where the user put them."""
+    return ASSETS / name, models_folder() / name
+
+
+def present(name: str) -> bool:
+    """Whether the weights of a zoo name are on this machine."""
+    return any((folder / CONFIG).is_file() for folder in _places(name))
+
+
 def convert(file_or_dir: str | Path, arch: str, out: str | Path, **overrides: Any) -> Path:
     """Bring a published weights file into a model directory; returns it.
 
-    Sizes come from the file's shapes, then the overrides (an unknown one raises TypeError). Code in a pickle is never
-    run. Raises UserError when the file is not of this architecture.
+    Sizes come from the file's shapes, then the overrides (an unknown one raises TypeError). Code in a pickle
+    is never run. Raises UserError when the file is not of this architecture.
     """
     architecture, preset = lookup(arch)
     with_overrides(preset, overrides)  # an unknown option fails before a large file is read

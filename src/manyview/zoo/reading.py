@@ -31,7 +31,9 @@ def read_weights(path: Path | str, prefixes: tuple[str, ...] = ()) -> dict[str, 
     """
     path = _only_file(Path(path))
     container = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    while (inner := next((container[k] for k in WRAPPERS if isinstance(container.get(k), Mapping)), None)) is not None:
+    while (
+        inner := next((container[k] for k in WRAPPERS if isinstance(container.get(k), Mapping)), None)
+    ) is not None:
         container = inner
     state = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
     if not state:
@@ -67,8 +69,13 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(list(HARMLESS)):
             container = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "")
-        raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line),
+            "",
+        )
+        raise UserError(
+            f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})"
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is no readable weights file ({first[:160]}); download it again") from error

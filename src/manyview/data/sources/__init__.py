@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from manyview.data.manifest import Manifest
@@ -27,7 +28,9 @@ def scan(
         raise UserError(f"nothing to scan: {src} does not exist; check the path")
     if format != "video" and options.fps is not None:
         raise UserError(f"--fps is for videos, not for --format {format}; use --stride")
-    found = source(src, options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # damaged files are listed with the reason
+        found = source(src, options)
     if not found.frames:
         first = f"; first: {found.problems[0].path}: {found.problems[0].reason}" if found.problems else ""
         raise UserError(f"no usable frame in {src} ({len(found.problems)} left out{first})")

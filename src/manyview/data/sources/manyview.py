@@ -1,8 +1,8 @@
 """The `cameras.json` layout: a folder per scene with images, maybe depth and labels, and what is known.
 
 `{"units": ..., "depth_png": ..., "pixel_centres": 0 or 0.5, "frames": [...]}`, and per frame `{"file",
-"size": [W, H], "K", "cam2world", "depth", "label", "instances"}`, all but the file optional. Poses are 4x4 with
-OpenCV axes. Without `pixel_centres`, pixel centres lie at integers: half a pixel is added to cx and cy.
+"size": [W, H], "K", "cam2world", "depth", "label", "instances"}`, all but the file optional. Poses are 4x4
+with OpenCV axes. Without `pixel_centres`, pixel centres lie at integers: half a pixel is added to cx and cy.
 """
 
 from __future__ import annotations

@@ -1,0 +1,8 @@
+"""Procedural scenes: furnished rooms and laid tables with exact depth, normals, labels, instances and cameras."""
+
+from __future__ import annotations
+
+from manyview.data.synthetic.models import CLASSES
+from manyview.data.synthetic.scene import RenderedScene, render_scene
+
+__all__ = ["CLASSES", "RenderedScene", "render_scene"]

@@ -135,9 +135,8 @@ def hanging_lamp(rng: Random, drop: float) -> Model:
     return model
 
 
-def skirting(length: float, rng: Random) -> Model:
+def skirting(length: float, material: Material) -> Model:
     """A skirting board along a wall (labelled as wall)."""
     model = Model("wall")
-    model.box((0, -0.006, 0.04), (length, 0.012, 0.08), materials.WHITE if rng.random() < 0.7 else materials.wood(rng))
+    model.box((0, -0.006, 0.04), (length, 0.012, 0.08), material)
     return model
-

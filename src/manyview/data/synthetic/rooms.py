@@ -1,0 +1,162 @@
+"""The room itself, drawn from a seed: its faces, doors, windows, what hangs on its walls, and its light."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+
+from manyview.data.synthetic import fixtures, materials
+from manyview.data.synthetic.materials import hsv
+from manyview.data.synthetic.models import MODELS, Model
+from manyview.data.synthetic.world import Corner, Lighting, Placed, World, jittered
+
+WALLS = ("west", "east", "south", "north")
+
+
+def shell(rng: Random, kind: str) -> World:
+    size = (rng.uniform(3.0, 6.5), rng.uniform(2.9, 5.5), rng.uniform(2.35, 3.1))
+    main = materials.tiled_wall(rng) if rng.random() < 0.08 else materials.wall(rng)
+    walls = [main] * 4
+    if rng.random() < 0.35:
+        walls[rng.randrange(4)] = materials.wall(rng)
+    ceiling = materials.flat(hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.06), rng.uniform(0.85, 0.97)), gloss=0)
+    if rng.random() < 0.12:
+        ceiling = materials.Material(ceiling.a, materials.shaded(ceiling.a, 0.7), "panels", rng.uniform(0.4, 0.7))
+    world = World(size, [*walls, materials.floor(rng), ceiling], kind)
+    if rng.random() < 0.75:
+        trim = materials.WHITE if rng.random() < 0.7 else materials.wood(rng)
+        for wall in WALLS:
+            at, yaw, length = wall_frame(world, wall)
+            world.put(fixtures.skirting(length, trim), at(length / 2, 0.0), yaw, block=False)
+    if rng.random() < 0.2:  # a corner of the room is walled off
+        width, depth = rng.uniform(0.4, 0.3 * size[0]), rng.uniform(0.4, 0.3 * size[1])
+        x = rng.choice([width / 2, size[0] - width / 2])
+        y = rng.choice([depth / 2, size[1] - depth / 2])
+        block = Model("wall")
+        block.box((0, 0, size[2] / 2), (width, depth, size[2] + 0.01), main)
+        world.put(block, (x, y, 0.0))
+    return world
+
+
+def wall_frame(world: World, wall: str) -> tuple[Callable[[float, float], Corner], float, float]:
+    """A wall's length, the yaw of things that stand with their back to it, and along, z -> position on it."""
+    width, depth, _ = world.size
+    if wall == "north":
+        return (lambda along, z: (along, depth, z)), 0.0, width
+    if wall == "south":
+        return (lambda along, z: (along, 0.0, z)), math.pi, width
+    if wall == "east":
+        return (lambda along, z: (width, along, z)), -math.pi / 2, depth
+    return (lambda along, z: (0.0, along, z)), math.pi / 2, depth
+
+
+def against_wall(world: World, rng: Random, model: Model, *, z: float = 0.0, gap: float = 0.03, walls: tuple[str, ...] = WALLS) -> Placed | None:
+    """Put a model with its back to a wall where there is room, or give up after some attempts."""
+    low, high = model.bounds()
+    for _ in range(14):
+        wall = rng.choice(walls)
+        at, yaw, length = wall_frame(world, wall)
+        half = max(-low[0], high[0]) + 0.02
+        if length <= 2 * half:
+            continue
+        x, y, height = at(rng.uniform(half, length - half), z)
+        back = high[1] + gap
+        position = (x + math.sin(yaw) * back, y - math.cos(yaw) * back, height)
+        placed = world.try_put(model, position, yaw)
+        if placed:
+            return placed
+    return None
+
+
+def in_the_open(world: World, rng: Random, model: Model, *, yaw: float | None = None) -> Placed | None:
+    """Put a model anywhere on the floor."""
+    for _ in range(14):
+        angle = rng.uniform(-math.pi, math.pi) if yaw is None else yaw
+        at = (rng.uniform(0.3, world.size[0] - 0.3), rng.uniform(0.3, world.size[1] - 0.3), 0.0)
+        placed = world.try_put(model, at, angle, margin=0.05)
+        if placed:
+            return placed
+    return None
+
+
+def doors_and_windows(world: World, rng: Random) -> None:
+    order = list(WALLS)
+    rng.shuffle(order)
+    if rng.random() < 0.85:
+        door = MODELS.get("door")(rng)
+        placed = against_wall(world, rng, door, gap=0.0, walls=(order[0],))
+        if placed:
+            reach = 0.75
+            world.reserve(
+                (placed.low[0] - (reach if placed.yaw < 0 else 0), placed.low[1] - (reach if placed.yaw == 0 else 0), 0.0),
+                (placed.high[0] + (reach if 0 < placed.yaw < 3 else 0), placed.high[1] + (reach if placed.yaw > 3 else 0), 2.0),
+            )
+    for wall in order[1 : 1 + rng.choice([0, 1, 1, 1, 2])]:
+        _window(world, rng, wall)
+
+
+def _window(world: World, rng: Random, wall: str) -> None:
+    at, yaw, length = wall_frame(world, wall)
+    width = min(rng.uniform(0.8, 2.2), length - 1.0)
+    sill = rng.choice([0.85, 0.9, 1.0, 0.1])
+    height = min(world.size[2] - 0.25, 2.25) - sill
+    along = rng.uniform(width / 2 + 0.3, length - width / 2 - 0.3)
+    model = fixtures.window(rng, width, height, rng.uniform(0.9, 1.6))
+    low, high = world.bounds_at(model, at(along, sill), yaw)
+    if not world.free(low, high):
+        return
+    world.put(model, at(along, sill), yaw, solid=False)
+    _light_from(world, at(along, sill + height / 2), yaw, width, height)
+    if rng.random() < 0.65:
+        floor_length = rng.random() < 0.6
+        bottom = 0.03 if floor_length else sill - 0.12
+        curtain = fixtures.curtain(rng, width, sill + height + 0.08 - bottom)
+        world.put(curtain, at(along, bottom), yaw)
+    if sill > 0.6 and rng.random() < 0.6:
+        against = at(along, 0.0)
+        world.put(fixtures.radiator(rng, min(width, rng.uniform(0.7, 1.4))), against, yaw)
+
+
+def _light_from(world: World, middle: Corner, yaw: float, width: float, height: float) -> None:
+    inwards = (math.sin(yaw), -math.cos(yaw), 0.0)
+    world.windows.append((middle, inwards, width, height))
+
+
+def light(world: World, rng: Random) -> None:
+    """The lamp under the ceiling, daylight, and how the camera sees it."""
+    lamp = (world.size[0] * rng.uniform(0.4, 0.6), world.size[1] * rng.uniform(0.4, 0.6))
+    drop = rng.choice([0.05, 0.05, rng.uniform(0.35, 0.7)])
+    drop = drop if world.size[2] - drop > 2.0 else 0.05
+    world.put(fixtures.hanging_lamp(rng, drop), (*lamp, world.size[2]), 0.0, block=True)
+    window = rng.choice(world.windows) if world.windows else None
+    day = rng.random() if window else 0.0
+    strength = rng.uniform(0.7, 1.3) if day < 0.6 else rng.uniform(0.15, 0.5)
+    warm = hsv(rng.uniform(0.07, 0.13), rng.uniform(0.03, 0.3), 1.0)
+    sky = hsv(rng.uniform(0.52, 0.62), rng.uniform(0.0, 0.16), 1.0)
+    power = rng.uniform(1.0, 2.4) * day if window else 0.0
+    sun = None
+    if window and rng.random() < 0.55:
+        inwards, aside, fall = window[1], rng.uniform(-0.9, 0.9), rng.uniform(0.45, 1.3)
+        sun = (inwards[0] + aside * inwards[1], inwards[1] - aside * inwards[0], -fall)
+    world.lighting = Lighting(
+        lamp=(*lamp, world.size[2] - max(drop, 0.12)),
+        lamp_colour=tuple(c * strength for c in warm),
+        window=window,
+        window_colour=tuple(c * power for c in sky),
+        sun=sun,
+        ambient=jittered(rng, (0.5, 0.5, 0.5), 0.06),
+        exposure=rng.uniform(0.4, 0.56),
+        warmth=rng.uniform(-0.06, 0.06),
+        contrast=rng.uniform(0.9, 1.15),
+    )
+
+
+def hang(world: World, rng: Random) -> None:
+    """Pictures and clocks on the walls."""
+    for _ in range(rng.randint(2, 6)):
+        against_wall(world, rng, MODELS.get("picture")(rng), z=rng.uniform(1.35, 1.75), gap=0.0)
+    if rng.random() < 0.6:
+        against_wall(world, rng, MODELS.get("wall clock")(rng), z=rng.uniform(1.6, 1.95), gap=0.0)
+    if rng.random() < 0.15:
+        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.1), gap=0.01)

@@ -1,0 +1,146 @@
+"""From a seed to images, depth, normals, labels, instances and cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from manyview.data.synthetic import furnishing, trajectories
+from manyview.data.synthetic.lighting import Light, develop, shadows
+from manyview.data.synthetic.models import CLASSES
+from manyview.data.synthetic.raycast import cast
+from manyview.data.synthetic.shading import albedo, surface
+from manyview.data.synthetic.world import World
+from manyview.errors import UserError
+from manyview.registry import did_you_mean
+
+CHUNK = 1 << 17  # pixels shaded at once on a CPU
+
+
+@dataclass
+class RenderedScene:
+    """V views of a procedural scene. OpenCV axes, pixel centres at +0.5, metres; the world's z axis points up."""
+
+    images: Tensor  # (V, 3, H, W) in [0, 1]
+    depth: Tensor  # (V, H, W) along the optical axis, never 0
+    normals: Tensor  # (V, H, W, 3) camera frame, unit, facing the camera
+    labels: Tensor  # (V, H, W) uint8, indices into `classes`
+    instances: Tensor  # (V, H, W) int16, from 1; the same object has the same number in every view
+    intrinsics: Tensor  # (V, 3, 3)
+    cam2world: Tensor  # (V, 4, 4)
+    kind: str
+    trajectory: str
+    classes: tuple[str, ...] = CLASSES
+
+
+def render_scene(
+    seed: int,
+    *,
+    views: int = 8,
+    size: tuple[int, int] = (224, 518),
+    kind: str = "auto",
+    trajectory: str = "auto",
+    device: torch.device | str = "cpu",
+) -> RenderedScene:
+    """Build and render the scene of a seed: the same arguments give the same bits on the same machine.
+
+    `kind` is room, tabletop or auto (two rooms for every tabletop); `trajectory` one of `trajectories.NAMES` or auto.
+    """
+    _check(kind, ("auto", *furnishing.KINDS), "kind")
+    _check(trajectory, ("auto", *trajectories.NAMES), "trajectory")
+    if views < 1 or min(size) < 8:
+        raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
+    rng = Random(f"manyview scene {seed}")
+    drawn = "tabletop" if rng.random() < 1 / 3 else "room"
+    world = furnishing.build(seed, drawn if kind == "auto" else kind)
+    path = trajectories.choose(world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory)
+    return render_world(
+        world, path.cam2world, path.intrinsics, size=size, rng=rng, trajectory=path.name, device=device
+    )
+
+
+def _check(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise UserError(f"no {what} {value!r} of procedural scenes; {did_you_mean(value, known)}")
+
+
+@torch.inference_mode()
+def render_world(
+    world: World,
+    cam2world: Tensor,
+    intrinsics: Tensor,
+    *,
+    size: tuple[int, int],
+    rng: Random,
+    trajectory: str = "given",
+    device: torch.device | str = "cpu",
+) -> RenderedScene:
+    """Render a world from given cameras (V, 4, 4), (V, 3, 3); `rng` decides the sensor's noise."""
+    solids = world.solids().to(device)
+    cam2world, intrinsics = cam2world.to(device), intrinsics.to(device)
+    depth, seen = cast(solids, cam2world, intrinsics, size)
+    views = len(depth)
+    side = int(min(max((views * size[0] * size[1]) ** 0.5 * 0.45, 96), 512))
+    lighting = world.lighting
+    assert lighting is not None
+    light = Light(lighting, shadows(world.solids(shadows=True).to(device), lighting, side=side), solids.room[1])
+    table = world.appearance().to(device)
+    linear = torch.empty(views, 3, *size, device=device)
+    normals = torch.empty(views, *size, 3, device=device)
+    step = max(1, CHUNK // (size[0] * size[1])) if linear.device.type == "cpu" else views
+    for start in range(0, views, step):
+        part = slice(start, start + step)
+        _shade(light, table, depth[part], seen[part], cam2world[part], intrinsics[part], linear[part], normals[part])
+    labels, instances = (identity.to(device) for identity in world.identities())
+    flat = seen.flatten()
+    return RenderedScene(
+        images=develop(linear, lighting, rng),
+        depth=depth,
+        normals=normals,
+        labels=labels[flat].view_as(seen),
+        instances=instances[flat].view_as(seen),
+        intrinsics=intrinsics,
+        cam2world=cam2world,
+        kind=world.kind,
+        trajectory=trajectory,
+    )
+
+
+def _shade(
+    light: Light, table: Tensor, depth: Tensor, seen: Tensor, cam2world: Tensor, intrinsics: Tensor,
+    linear: Tensor, normals: Tensor,
+) -> None:  # fmt: skip
+    """Fill `linear` (V, 3, H, W) and `normals` (V, H, W, 3) of a few views."""
+    views, height, width = depth.shape
+    rows = table[:, seen.flatten().long()]
+    points, view, slant = _rays(depth, cam2world, intrinsics)
+    spots = surface(rows, points, view)
+    cosine = -(spots.normal * view).sum(0)
+    pixel = depth * (slant.view_as(depth) / intrinsics[:, 0, 0, None, None])
+    blur = pixel.flatten() / cosine.clamp(min=0.15)
+    colour = albedo(rows, spots, blur)
+    shine = rows[26:28]
+    radiance = light.radiance(points, spots.normal, view, colour, shine)
+    linear.copy_(radiance.view(3, views, height, width).transpose(0, 1))
+    turned = spots.normal.view(3, views, -1).permute(1, 2, 0) @ cam2world[:, :3, :3]
+    normals.copy_(turned.view_as(normals))
+
+
+def _rays(depth: Tensor, cam2world: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """World points (3, N), unit directions from the camera (3, N), and their length per unit depth (N,)."""
+    _, height, width = depth.shape
+    u = torch.arange(width, device=depth.device) + 0.5
+    v = torch.arange(height, device=depth.device) + 0.5
+    x = ((u - intrinsics[:, 0, 2, None]) / intrinsics[:, 0, 0, None])[:, None, :]
+    y = ((v - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None])[:, :, None]
+    slant = (x.square() + y.square() + 1).sqrt()
+    points, view = depth.new_empty(3, *depth.shape), depth.new_empty(3, *depth.shape)
+    for axis in range(3):
+        turn = cam2world[:, axis, :, None, None]
+        way = turn[:, 0] * x + (turn[:, 1] * y + turn[:, 2])
+        points[axis] = torch.addcmul(turn[:, 3], way, depth)
+        view[axis] = way / slant
+    return points.flatten(1), view.flatten(1), slant.flatten()

@@ -1,0 +1,204 @@
+"""A furnished world being built: what stands where, what may stand beside it, and the tables a renderer reads.
+
+The room is the box from (0, 0, 0) to (width, depth, height), z up, metres.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyview.data.synthetic.materials import TEXTURES, Colour, Material
+from manyview.data.synthetic.models import CLASSES, Model, Part, Top
+from manyview.data.synthetic.raycast import BOX, Solids
+
+Corner = tuple[float, float, float]
+
+# Columns of the appearance table: see `World.appearance`.
+COLUMNS = {
+    "object_from_world": 12, "half": 3, "radii": 2, "kind": 1, "a": 3, "b": 3, "texture": 1, "scale": 1,
+    "gloss": 1, "glow": 1, "phase": 1, "grain": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Block:
+    """An axis-aligned box that is taken: lowest and highest corner."""
+
+    low: Corner
+    high: Corner
+    solid: bool = True  # a camera keeps away from it
+
+    def meets(self, low: Corner, high: Corner, margin: float) -> bool:
+        return all(
+            self.low[axis] - margin < high[axis] and low[axis] < self.high[axis] + margin for axis in range(3)
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object where it stands: its bounds, its tops in world coordinates (turned by `yaw`)."""
+
+    name: str
+    low: Corner
+    high: Corner
+    tops: list[Top]
+    yaw: float
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """A hanging lamp, daylight through at most one window, and the light that comes from everywhere."""
+
+    lamp: Corner
+    lamp_colour: Colour
+    window: tuple[Corner, Corner, float, float] | None  # middle, direction into the room, width, height
+    window_colour: Colour
+    sun: Corner | None  # direction in which sunlight travels
+    ambient: Colour
+    exposure: float = 0.5
+    warmth: float = 0.0
+    contrast: float = 1.0
+
+
+@dataclass
+class World:
+    """The scene: parts with their class and instance, taken space, light, and where a camera may look."""
+
+    size: Corner
+    shell: list[Material]  # of the walls x = 0, x = width, y = 0, y = depth, then floor and ceiling
+    kind: str = "room"
+    blocks: list[Block] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
+    lighting: Lighting | None = None
+    focus: list[Corner] = field(default_factory=list)
+    windows: list[tuple[Corner, Corner, float, float]] = field(default_factory=list)  # as in Lighting
+    _parts: list[Part] = field(default_factory=list)
+    _matrices: list[np.ndarray] = field(default_factory=list)
+    _labels: list[int] = field(default_factory=list)
+    _instances: list[int] = field(default_factory=list)
+    _next_instance: int = 7  # 1 to 6 are the shell's faces
+
+    def bounds_at(self, model: Model, at: Corner, yaw: float) -> tuple[Corner, Corner]:
+        """Axis-aligned bounds of a model put down at `at` and turned by `yaw`."""
+        low, high = model.bounds()
+        middle, half = (low + high) / 2, (high - low) / 2
+        cosine, sine = math.cos(yaw), math.sin(yaw)
+        x = at[0] + cosine * middle[0] - sine * middle[1]
+        y = at[1] + sine * middle[0] + cosine * middle[1]
+        reach_x = abs(cosine) * half[0] + abs(sine) * half[1]
+        reach_y = abs(sine) * half[0] + abs(cosine) * half[1]
+        return (x - reach_x, y - reach_y, at[2] + low[2]), (x + reach_x, y + reach_y, at[2] + high[2])
+
+    def free(self, low: Corner, high: Corner, margin: float = 0.02) -> bool:
+        """Whether a box lies in the room and touches nothing."""
+        inside = all(low[a] >= -0.001 and high[a] <= self.size[a] + 0.001 for a in range(3))
+        return inside and not any(block.meets(low, high, margin) for block in self.blocks)
+
+    def reserve(self, low: Corner, high: Corner, *, solid: bool = False) -> None:
+        self.blocks.append(Block(low, high, solid))
+
+    def put(self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True) -> Placed:
+        """Put a model down without asking; with `block`, nothing else may stand in its bounds afterwards."""
+        cosine, sine = math.cos(yaw), math.sin(yaw)
+        turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+        instances: dict[str, int] = {}
+        for part in model.parts:
+            matrix = turn @ part.matrix
+            matrix[:, 3] += at
+            name = part.label or model.name
+            if name not in instances:
+                instances[name] = self._next_instance
+                self._next_instance += 1
+            self._parts.append(part)
+            self._matrices.append(matrix)
+            self._labels.append(CLASSES.index(name))
+            self._instances.append(instances[name])
+        low, high = self.bounds_at(model, at, yaw)
+        if block:
+            self.blocks.append(Block(low, high, solid))
+        tops = []
+        for top in model.tops:
+            x, y = at[0] + cosine * top.x - sine * top.y, at[1] + sine * top.x + cosine * top.y
+            tops.append(Top(x, y, at[2] + top.z, top.width, top.depth, top.room))
+        result = Placed(model.name, low, high, tops, yaw)
+        self.placed.append(result)
+        return result
+
+    def try_put(self, model: Model, at: Corner, yaw: float, *, margin: float = 0.02) -> Placed | None:
+        low, high = self.bounds_at(model, at, yaw)
+        return self.put(model, at, yaw) if self.free(low, high, margin) else None
+
+    def solids(self, *, shadows: bool = False) -> Solids:
+        """Geometry for the ray caster; with `shadows`, only what casts them (indices then differ)."""
+        chosen = [i for i, part in enumerate(self._parts) if part.shadow or not shadows]
+        matrices = np.stack([self._matrices[i] for i in chosen]) if chosen else np.zeros((0, 3, 4))
+        kinds = [self._parts[i].kind for i in chosen]
+        radii = [self._parts[i].radii for i in chosen]
+        return Solids(
+            kind=torch.tensor(kinds, dtype=torch.int64),
+            world_from_object=torch.from_numpy(matrices).float(),
+            object_from_world=torch.from_numpy(_inverse(matrices)).float(),
+            radii=torch.tensor(radii, dtype=torch.float32).reshape(-1, 2),
+            room=torch.tensor([(0.0, 0.0, 0.0), self.size], dtype=torch.float32),
+        )
+
+    def identities(self) -> tuple[Tensor, Tensor]:
+        """Labels (P + 6,) and instances (P + 6,) by primitive index, the shell's faces last."""
+        wall, floor, ceiling = (CLASSES.index(name) for name in ("wall", "floor", "ceiling"))
+        labels = [*self._labels, wall, wall, wall, wall, floor, ceiling]
+        instances = [*self._instances, *range(1, 7)]
+        return torch.tensor(labels, dtype=torch.uint8), torch.tensor(instances, dtype=torch.int16)
+
+    def appearance(self) -> Tensor:
+        """What shading needs of every primitive and shell face, one column each: (sum of COLUMNS, P + 6)."""
+        shell = _shell_matrices(self.size)
+        matrices = np.concatenate([np.stack(self._matrices), shell]) if self._matrices else shell
+        parts = self._parts
+        materials = [part.material for part in parts] + self.shell
+        half = np.sqrt((matrices[:, :, :3] ** 2).sum(1))
+        count = len(matrices)
+        table = np.zeros((sum(COLUMNS.values()), count), dtype=np.float32)
+        table[0:12] = _inverse(matrices).reshape(count, 12).T
+        table[12:15] = half.T
+        table[15:17] = np.array([part.radii for part in parts] + [(1.0, 1.0)] * 6).T
+        table[17] = [part.kind for part in parts] + [BOX] * 6
+        table[18:21] = np.array([material.a for material in materials]).T
+        table[21:24] = np.array([material.b for material in materials]).T
+        table[24:29] = np.array(
+            [(_TEXTURE[m.texture], m.scale, m.gloss, m.glow, m.phase) for m in materials], dtype=np.float64
+        ).T
+        table[29] = half.argmax(1)
+        return torch.from_numpy(table)
+
+
+_TEXTURE = {name: number for number, name in enumerate(TEXTURES)}
+
+
+def _inverse(matrices: np.ndarray) -> np.ndarray:
+    """Inverse of affine maps (N, 3, 4)."""
+    linear = np.linalg.inv(matrices[:, :, :3])
+    return np.concatenate([linear, -linear @ matrices[:, :, 3:]], 2)
+
+
+def _shell_matrices(size: Corner) -> np.ndarray:
+    """The room's faces as thick boxes just outside it, so that they shade like any other box: (6, 3, 4)."""
+    matrices = np.zeros((6, 3, 4))
+    for axis in range(3):
+        for side in range(2):
+            half, middle = np.array(size) / 2, np.array(size) / 2
+            half[axis] = 0.1
+            middle[axis] = size[axis] + 0.1 if side else -0.1
+            matrices[2 * axis + side, :, :3] = np.diag(half)
+            matrices[2 * axis + side, :, 3] = middle
+    return matrices
+
+
+def jittered(rng: Random, colour: Colour, amount: float) -> Colour:
+    red, green, blue = (channel * (1 + rng.uniform(-amount, amount)) for channel in colour)
+    return red, green, blue

@@ -1,0 +1,248 @@
+"""The main job on an embedded default: render rooms, cache a teacher, train, reconstruct unseen rooms, report.
+
+Every station is the one that the other commands use; interrupt it anywhere and run the same line again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manyview.errors import UserError
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Sizes of the default job: about six minutes on two cores."""
+
+    scenes: int = 48
+    """Procedural scenes to learn from."""
+    test_scenes: int = 6
+    """Procedural scenes with other seeds, reconstructed and judged."""
+    views: int = 8
+    """Views per scene."""
+    size: tuple[int, int] = (112, 154)
+    """Height and width of the views."""
+    steps: int = 260
+    """Training steps."""
+    seed: int = 7
+    """Seed of the training scenes; the test scenes use other ones."""
+    scratch: bool = False
+    """Start from random weights instead of the bundled model."""
+
+
+def quickstart(
+    out: str | Path, *, config: QuickstartConfig | None = None, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Walk the whole road into the folder `out` and write `out/report.html`.
+
+    Returns what the report's table holds. Raises UserError when `out` holds a job with other settings.
+    """
+    from manyview import zoo
+    from manyview.cache.build import build
+    from manyview.cache.store import Cache
+    from manyview.config import to_dict
+    from manyview.data.synthetic import write_scenes
+    from manyview.pipelines.train import resume, train
+    from manyview.teachers.sensor import Sensor
+
+    out, config, say = Path(out), config or QuickstartConfig(), say or (lambda line: None)
+    started = time.perf_counter()
+    _claim(out, to_dict(config))
+
+    say(f"1/5 rendering {config.scenes} + {config.test_scenes} procedural scenes")
+    make = {"views": config.views, "size": config.size, "workers": 2}
+    write_scenes(out / "data/train", scenes=config.scenes, seed=config.seed, **make)
+    write_scenes(out / "data/test", scenes=config.test_scenes, seed=config.seed + 1_000_000, **make)
+
+    say("2/5 asking the teacher once and keeping its answers")
+    manifest = out / "data/train/manifest.parquet"
+    build(manifest, Sensor(), out / "cache", views=config.views, size=config.size)
+
+    say(f"3/5 training the tiny student for {config.steps} steps")
+    before = _student_before(config, out)
+    run = out / "run"
+    if not (run / "model").is_dir():
+        settings = [f"run.steps={config.steps}", "run.checkpoint_every=50"]
+        settings += [] if config.scratch else ["run.lr=4e-4"]
+        if (run / "config.json").is_file():
+            trained = resume(run, cache=out / "cache", data=[manifest])
+        else:
+            trained = train("distill3r", out=run, preset_name="tiny", data=[manifest], cache=out / "cache",
+                            init=before, settings=settings)  # fmt: skip
+        if trained.fit.stopped:
+            raise KeyboardInterrupt
+
+    say("4/5 reconstructing and judging rooms it never saw")
+    after = zoo.load(run / "model")
+    table = _judge(out, {"before training": zoo.load(before), "after training": after}, config)
+    scenes = _reconstruct(out, after, config)
+
+    say("5/5 writing the report")
+    cache = Cache.open(out / "cache").info()
+    seconds = time.perf_counter() - started
+    _report(out, config, {"table": table, "cache": cache, "seconds": seconds}, scenes)
+    result = {"report": str(out / REPORT), "seconds": round(seconds, 1), "table": table, "model": str(run / "model")}
+    (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Make `out` the folder of this job. Raises UserError when it belongs to another."""
+    file = out / "quickstart.json"
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8")) != settings:
+            raise UserError(f"{out} holds a quickstart with other options; choose another folder with -o")
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no quickstart; choose another folder with -o")
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _student_before(config: QuickstartConfig, out: Path) -> Path:
+    """The weights that training starts from, as a model directory: bundled, or random by seed."""
+    import torch
+
+    from manyview import zoo
+
+    path = out / ("random" if config.scratch else "bundled")
+    if not path.is_dir():
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            zoo.save_model(zoo.build("manyview-tiny") if config.scratch else zoo.load("manyview-tiny"), path)
+    return path
+
+
+def _judge(out: Path, models: dict[str, Any], config: QuickstartConfig) -> dict[str, dict[str, float]]:
+    """{row: {abs_rel, accuracy, completeness}} on the test scenes, with the best constant plane as the row to beat."""
+    import torch
+
+    from manyview.data.loading import load_views
+    from manyview.data.manifest import Manifest
+    from manyview.geometry.pointmaps import unproject
+    from manyview.metrics import per_view_reconstruction
+    from manyview.progress import track
+
+    manifest = Manifest.load(out / "data/test/manifest.parquet")
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in [*models, "best constant plane"]}
+    for indices in track(list(manifest.scenes().values()), label="judging", unit="scene"):
+        views = load_views(manifest, indices, config.size)
+        assert views.depth is not None
+        assert views.intrinsics is not None
+        true = unproject(views.depth, views.intrinsics)[0]
+        plane = unproject(torch.ones_like(views.depth), views.intrinsics)[0]
+        for name, model in models.items():
+            with torch.inference_mode():
+                local = model(views.images)["pointmap_local"][0]
+            scores[name] += [per_view_reconstruction(p, t) for p, t in zip(local, true, strict=True)]
+        scores["best constant plane"] += [_best_plane(p, t) for p, t in zip(plane, true, strict=True)]
+    keys = ("abs_rel", "accuracy", "completeness")
+    return {name: {k: float(np.mean([s[k] for s in rows])) for k in keys} for name, rows in scores.items()}
+
+
+def _best_plane(plane: Any, true: Any) -> dict[str, float]:
+    """Each metric at the constant depth that is best for it in this view: the oracle's plane."""
+    from manyview.metrics import median_distances
+
+    depth, points = true[..., 2].flatten(), true.reshape(-1, 3)
+    constants = np.quantile(depth, np.linspace(0.05, 0.95, 19))
+    errors = [float(((c - depth).abs() / depth).mean()) for c in constants]
+    thin = slice(None, None, 7)
+    clouds = [median_distances(c * plane.reshape(-1, 3)[thin], points[thin]) for c in constants]
+    return {"abs_rel": min(errors), "accuracy": min(a for a, _ in clouds), "completeness": min(c for _, c in clouds)}
+
+
+def _reconstruct(out: Path, model: Any, config: QuickstartConfig) -> list[tuple[Any, Any]]:
+    """Scenes from the test pictures alone (no cameras given), saved and exported; with the truth beside each."""
+    import warnings
+
+    from manyview.data.loading import load_views
+    from manyview.data.manifest import Manifest
+    from manyview.pipelines.reconstruct import reconstruct
+
+    manifest = Manifest.load(out / "data/test/manifest.parquet")
+    found = []
+    for number, indices in enumerate(list(manifest.scenes().values())[:3]):
+        chosen = indices[:4]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scene keeps them, and the report shows them
+            scene = reconstruct([manifest.path(manifest[i].image) for i in chosen], model=model, device="cpu")
+        scene.save(out / f"scenes/{number}")
+        scene.export(out / f"scenes/{number}.ply")
+        scene.export(out / f"scenes/{number}.glb")
+        found.append((scene, load_views(manifest, chosen, config.size)))
+    return found
+
+
+def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]) -> None:
+    """out/report.html: pictures first, numbers after, and what to type next."""
+    from manyview.evaluation.page import Page
+    from manyview.evaluation.pictures import line_chart
+
+    start = "random weights" if config.scratch else "the bundled manyview-tiny"
+    page = Page("manyview quickstart", f"{config.scenes} procedural scenes, {config.steps} steps from {start}, "
+                f"{facts['seconds']:.0f} s in all. None of the rooms below was in the training data.")  # fmt: skip
+    for number, (scene, truth) in enumerate(scenes):
+        page.heading(f"Room {number + 1}: what the student makes of {len(scene.views)} pictures")
+        _show_scene(page, scene, truth)
+    page.heading("Before, after, and the trivial answer")
+    page.text("Means over all test views after one scale factor per view; lower is better. AbsRel: mean relative depth "
+              "error. Accuracy and completeness: median distance in centimetres from the prediction to the true "
+              "surface, and back. The plane is a wall at the constant depth that is best for each view and "
+              "number.")  # fmt: skip
+    rows = [(name, *(f"{row[k]:.3f}" if k == "abs_rel" else f"{row[k]:.1f}" for k in row))
+            for name, row in facts["table"].items()]  # fmt: skip
+    best = min(range(len(rows)), key=lambda i: list(facts["table"].values())[i]["abs_rel"])
+    page.table(["", "AbsRel", "accuracy, cm", "completeness, cm"], rows, best=best)
+    page.heading("Training")
+    lines = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    series = {key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")}
+    page.svg(line_chart(series, x_label="step", y_label="loss", log=True))
+    page.heading("The teacher cache")
+    page.table(["", ""], [(key.replace("_", " "), _plain(value)) for key, value in facts["cache"].items()])
+    page.heading("Next")
+    page.code(f"manyview reconstruct photos/ --model {out / 'run/model'} -o scene\n"
+              f"manyview export {out / 'scenes/0'} --to colmap -o colmap\n"
+              "manyview train distill3r --help")  # fmt: skip
+    page.write(out / REPORT)
+
+
+def _show_scene(page: Any, scene: Any, truth: Any) -> None:
+    from manyview.evaluation.pictures import colour_map, depth_range, grid, two_sides
+
+    rows = []
+    for index, view in enumerate(scene.views):
+        true = truth.depth[0, index].numpy()
+        scale = float(np.median(true[view.valid] / view.depth[view.valid])) if view.valid.any() else 1.0
+        low, high = depth_range(true)
+        error = np.abs(scale * view.depth - true) / true
+        sure = view.confidence
+        rows.append([view.image, colour_map(scale * view.depth, low, high, view.valid),
+                     colour_map(true, low, high), colour_map(error, 0, 0.3, palette="INFERNO"),
+                     colour_map(sure, sure.min(), sure.max(), palette="VIRIDIS")])  # fmt: skip
+    page.pictures([("input · predicted depth · true depth · relative error (black 0, yellow 30 %) · confidence",
+                    grid(rows))], zoom=2)  # fmt: skip
+    xyz, rgb = scene.points()
+    left, right = two_sides(xyz, rgb)
+    page.pictures([("the cloud from the left", left), ("from the right", right)])
+    notes = [str(w) for w in scene.info.get("warnings", [])]
+    if notes:
+        page.text("warnings: " + "; ".join(notes), note=True)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def say_to_stderr(line: str) -> None:
+    """Progress of the stations, for people."""
+    print(line, file=sys.stderr, flush=True)
