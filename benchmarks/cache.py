@@ -2,9 +2,9 @@
 
     manyview bench cache [--json FILE]        or: python benchmarks/cache.py
 
-Maps: views of a wall with boxes, 224x518, local and first-view pointmaps and two confidences in float16, once exact
-and once with the noise of a depth camera. MB/s count uncompressed float16 bytes; best of three; files on the
-temporary folder's disk, read from the page cache.
+Maps: views of a wall with boxes, 224x518, local and first-view pointmaps and two confidences in float16, once
+exact and once with the noise of a depth camera. MB/s count uncompressed float16 bytes; best of three; files
+on the temporary folder's disk, read from the page cache.
 """
 
 from __future__ import annotations
@@ -27,12 +27,19 @@ def scene(noise: float) -> dict[str, np.ndarray]:
     """Fields of one sample; `noise` is the standard deviation of inverse depth, in 1/m."""
     rng = np.random.default_rng(0)
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    fields: dict[str, list[np.ndarray]] = {"pointmap": [], "pointmap_local": [], "confidence": [], "valid": []}
+    fields: dict[str, list[np.ndarray]] = {
+        "pointmap": [],
+        "pointmap_local": [],
+        "confidence": [],
+        "valid": [],
+    }
     for view in range(VIEWS):
         inverse = 0.3 + 2e-4 * (u - WIDTH / 2) + 1e-3 * (v - HEIGHT / 2).clip(0)
         for box in range(6):
             top, left = 30 * box, 70 * box + 4 * view
-            inverse[top : top + 60, left : left + 80] = 0.4 + 0.05 * box + 1e-4 * u[top : top + 60, left : left + 80]
+            inverse[top : top + 60, left : left + 80] = (
+                0.4 + 0.05 * box + 1e-4 * u[top : top + 60, left : left + 80]
+            )
         inverse = inverse + noise * rng.standard_normal(inverse.shape)
         depth = 1 / inverse
         local = np.stack([(u - WIDTH / 2) / FOCAL * depth, (v - HEIGHT / 2) / FOCAL * depth, depth], -1)
@@ -40,8 +47,11 @@ def scene(noise: float) -> dict[str, np.ndarray]:
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
         steps = np.abs(np.diff(inverse, axis=1, prepend=inverse[:, :1])) / inverse
         valid = rng.random(inverse.shape) > 0.02 if noise else np.ones(inverse.shape, bool)
-        maps = {"pointmap": local @ turn.T + [0.1 * view, 0, 0], "pointmap_local": local,
-                "confidence": 1 + 9 * np.exp(-((steps / 0.03) ** 2))}  # fmt: skip
+        maps = {
+            "pointmap": local @ turn.T + [0.1 * view, 0, 0],
+            "pointmap_local": local,
+            "confidence": 1 + 9 * np.exp(-((steps / 0.03) ** 2)),
+        }
         for name, values in maps.items():
             fields[name].append(codec.to_half(values, valid)[0])
         fields["valid"].append(valid)

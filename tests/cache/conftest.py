@@ -1,4 +1,5 @@
-"""A small posed RGB-D data set written to disk: a tilted wall with a box in front of it, seen by a moving camera."""
+"""A small posed RGB-D data set written to disk: a tilted wall with a box in front of it, seen by a moving
+camera."""
 
 from __future__ import annotations
 
@@ -31,9 +32,10 @@ def pose_of(view: int) -> tuple[float, ...]:
     return tuple(pose.flatten().tolist())
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_manifest(tmp_path: Path) -> Callable[..., Manifest]:
-    """make_manifest({"room": 8, "hall": 3}) writes that many frames per scene and returns the saved manifest."""
+    """make_manifest({"room": 8, "hall": 3}) writes that many frames per scene and returns the saved
+    manifest."""
 
     def make(scenes: dict[str, int], folder: str = "data") -> Manifest:
         root = tmp_path / folder
@@ -48,9 +50,21 @@ def make_manifest(tmp_path: Path) -> Callable[..., Manifest]:
                 cv2.imwrite(str(root / f"{name}.depth.png"), depth_of(view))
                 frames.append(
                     Frame(
-                        "toy", scene, name, "train", f"{name}.png", WIDTH, HEIGHT, FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2,
-                        pose_of(view), f"{name}.depth.png", 0.001,
-                    )  # fmt: skip
+                        "toy",
+                        scene,
+                        name,
+                        "train",
+                        f"{name}.png",
+                        WIDTH,
+                        HEIGHT,
+                        FOCAL,
+                        FOCAL,
+                        WIDTH / 2 + 3,
+                        HEIGHT / 2 - 2,
+                        pose_of(view),
+                        f"{name}.depth.png",
+                        0.001,
+                    )
                 )
         manifest = Manifest(frames, root)
         manifest.save(tmp_path / f"{folder}.parquet")

@@ -21,7 +21,7 @@ from manyview.types import Signal, Views
 SIZE = (24, 40)
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(make_manifest, tmp_path):
     """Scenes of 9 and 3 frames, samples of up to 4 views every 2 frames."""
     make_manifest({"room": 9, "hall": 3})
@@ -70,7 +70,9 @@ def test_a_batch_joins_images_and_answers(cache):
     assert torch.equal(direct.cam2world[0], views.cam2world[1])
 
 
-@pytest.mark.parametrize("options", [{}, {"flip": True}, {"shuffle_views": True, "flip": True, "jitter": 0.3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"flip": True}, {"shuffle_views": True, "flip": True, "jitter": 0.3}]
+)
 def test_every_augmentation_keeps_the_geometry_true(cache, options):
     batches = CachedViews(cache, views=2, batch=2, seed=5, **options)
     for step in range(4):
@@ -105,7 +107,9 @@ def test_a_function_of_seed_step_and_rank(cache):
 
 def test_every_sample_once_an_epoch_and_in_another_order_next(cache):
     batches = CachedViews(cache, views=4, batch=1)
-    epochs = [[tuple(batches(epoch * len(batches) + i).names[0]) for i in range(len(batches))] for epoch in range(4)]
+    epochs = [
+        [tuple(batches(epoch * len(batches) + i).names[0]) for i in range(len(batches))] for epoch in range(4)
+    ]
     assert len(batches) == 3
     assert all(len(set(epoch)) == 3 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -180,8 +184,10 @@ def test_a_teacher_with_its_own_scale_moves_by_similarity(cache):
     """Its "pointmap" is in units and axes of its own; local maps and poses cannot be mixed."""
     signals = Cache.open(cache).sample(1).signals
     factor = 0.37
-    own = {name: Signal(s.value * factor if name == "pointmap" else s.value, s.weight, s.valid)
-           for name, s in signals.items()}  # fmt: skip
+    own = {
+        name: Signal(s.value * factor if name == "pointmap" else s.value, s.weight, s.valid)
+        for name, s in signals.items()
+    }
     moved = augment.refer_to_view(own, 2)
     valid = signals["pointmap_local"].valid
     local = signals["pointmap_local"].value

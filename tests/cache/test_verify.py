@@ -16,7 +16,7 @@ from manyview.errors import UserError
 from manyview.teachers.sensor import Sensor
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(make_manifest, tmp_path):
     build(make_manifest({"room": 6}), Sensor(), tmp_path / "cache", views=2, size=(24, 32))
     return tmp_path / "cache"
@@ -68,7 +68,9 @@ def test_content_is_judged_even_when_the_checksum_agrees(cache):
     broken["pointmap_local"][1, 3, 4, 0] = np.nan
     assert fields["valid"][1, 3, 4]
     replace_archive(cache, 1, codec.encode_archive(broken, header))
-    assert [p.reason for p in verify(cache)] == ["pointmap_local has NaN or infinite values where it is valid"]
+    assert [p.reason for p in verify(cache)] == [
+        "pointmap_local has NaN or infinite values where it is valid"
+    ]
 
     replace_archive(cache, 1, codec.encode_archive({n: v[:, :20] for n, v in fields.items()}, header))
     assert "is 20x32, the cache 24x32" in verify(cache)[0].reason

@@ -15,21 +15,50 @@ from manyview.data.manifest import Frame, Manifest
 POSE = (1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """Six frames of a flat wall two metres away."""
     frames = []
     for i in range(6):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((30, 40, 3), 40 * i, np.uint8))
         cv2.imwrite(str(tmp_path / f"{i}.depth.png"), np.full((30, 40), 2000, np.uint16))
-        frames.append(Frame("toy", "wall", str(i), "train", f"{i}.png", 40, 30, 40, 40, 20, 15, POSE,
-                            f"{i}.depth.png", 0.001))  # fmt: skip
+        frames.append(
+            Frame(
+                "toy",
+                "wall",
+                str(i),
+                "train",
+                f"{i}.png",
+                40,
+                30,
+                40,
+                40,
+                20,
+                15,
+                POSE,
+                f"{i}.depth.png",
+                0.001,
+            )
+        )
     return Manifest(frames, tmp_path).save(tmp_path / "toy.parquet")
 
 
 def build(manifest: Path, *more: str) -> list[str]:
     out = str(manifest.parent / "cache")
-    return ["cache", "build", str(manifest), "--teacher", "sensor", "-o", out, "--views", "2", "--size", "15x20", *more]
+    return [
+        "cache",
+        "build",
+        str(manifest),
+        "--teacher",
+        "sensor",
+        "-o",
+        out,
+        "--views",
+        "2",
+        "--size",
+        "15x20",
+        *more,
+    ]
 
 
 def test_build_info_verify(manifest, capsys):
@@ -50,8 +79,12 @@ def test_json(manifest, capsys):
     cache = str(manifest.parent / "cache")
     assert main(build(manifest, "--json", "--shard", "1/2")) == 0
     assert json.loads(capsys.readouterr().out) | {"seconds": 0} == {
-        "cache": cache, "written": 1, "skipped": 0, "seconds": 0, "problems": []
-    }  # fmt: skip
+        "cache": cache,
+        "written": 1,
+        "skipped": 0,
+        "seconds": 0,
+        "problems": [],
+    }
     assert main(["cache", "info", cache, "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["samples"], info["samples_planned"], info["frames"], info["views"]) == (1, 3, 2, 2)
@@ -61,7 +94,9 @@ def test_json(manifest, capsys):
     assert info["compression"] == pytest.approx(raw / on_disk, abs=0.01)
     assert main(["cache", "verify", cache, "--json"]) == 2
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["problems"] == [{"file": "cache.json", "reason": "1 of 3 samples are there"}]
+    assert json.loads(captured.out)["problems"] == [
+        {"file": "cache.json", "reason": "1 of 3 samples are there"}
+    ]
     assert captured.err.count("\n") == 1
 
 
@@ -90,10 +125,15 @@ def test_a_missing_depth_file_is_one_line_and_the_rest_is_kept(manifest, capsys)
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(("--size", "15"), "--size is '15'"), (("--size", "15x-2"), "--size"), (("--shard", "2/2"), "shard 2/2"),
-     (("--views", "0"), "at least 1"), (("--teacher", "fast3r"), "no teacher 'fast3r'"),
-     (("--step", "0"), "at least 1")],
-)  # fmt: skip
+    [
+        (("--size", "15"), "--size is '15'"),
+        (("--size", "15x-2"), "--size"),
+        (("--shard", "2/2"), "shard 2/2"),
+        (("--views", "0"), "at least 1"),
+        (("--teacher", "fast3r"), "no teacher 'fast3r'"),
+        (("--step", "0"), "at least 1"),
+    ],
+)
 def test_mistakes_are_one_line_and_write_nothing(manifest, capsys, more, words):
     assert main(build(manifest, *more)) == 2
     captured = capsys.readouterr()

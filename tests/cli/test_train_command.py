@@ -120,6 +120,30 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, words, messag
     assert not (tmp_path / "run").exists()
 
 
+def test_the_seed_covers_the_initialisation(tmp_path, monkeypatch):
+    def build(config):
+        toy = Toy(config)
+        torch.nn.init.normal_(toy.student[0].weight)
+        return toy
+
+    monkeypatch.setattr(Toy, "build", build)
+    still = ("--set", "run.lr=1e-12", "run.weight_decay=0", "--steps", 6)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(time.time_ns() % 2**32)
+        command("toy", *still, f"--set=run.seed={seed}", "-o", tmp_path / name)
+    a, b, c = (student(tmp_path / name)["0.weight"] for name in "abc")
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, c)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("here first")
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        command("toy", "-o", out, code=2)
+        assert "-o" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "here first"
+
+
 def test_an_unavailable_device_is_named(tmp_path, capsys):
     assert main(["train", "toy", "-o", str(tmp_path / "run"), "--device", "cuda:63"]) == 2
     assert "cuda:63" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""reconstruct, with a model that knows the room: all that follows the network must be exact, or say why not."""
+"""reconstruct, with a model that knows the room: what follows the network must be exact, or say why not."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_nothing_at_all_from_the_model_still_gives_finite_cameras():
         warnings.simplefilter("always")
         scene = reconstruct([s.picture() for s in taken], model=Mute(taken), device="cpu")
     assert "no believable focal length" in str(caught[0].message)
-    assert "2 views have no point at all" in str(caught[1].message)
+    assert "views without a single point: view-0000.png, view-0001.png" in str(caught[1].message)
     assert len(caught) == 2
     for view in scene.views:
         assert np.isfinite(view.cam2world).all()

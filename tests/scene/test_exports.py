@@ -94,6 +94,18 @@ def test_colmap_tracks_and_observations_name_each_other(scene, tmp_path):
     assert sum(lengths) == sum(len(image["ids"]) for image in images)
 
 
+def test_colmap_tracks_have_an_end(tmp_path, monkeypatch):
+    from manyview.scene import export_colmap
+
+    taken = shots(6, size=(112, 154), focal=150)
+    scene = reconstruct([s.picture() for s in taken], model=AllKnowing(taken), device="cpu")
+    monkeypatch.setattr(export_colmap, "LONGEST_TRACK", 3)
+    _, images, points = read_colmap(scene.export_colmap(tmp_path / "c", most=300))
+    lengths = [len(track) for *_, track in points.values()]
+    assert max(lengths) == 3
+    assert min(len(image["ids"]) for image in images) > 50  # no view is left without
+
+
 def test_exported_pictures_are_upright_and_at_the_points_colours(scene, tmp_path):
     directory = scene.export_colmap(tmp_path / "c", most=3000)
     _, images, points = read_colmap(directory)

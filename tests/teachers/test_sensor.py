@@ -1,4 +1,5 @@
-"""The sensor teacher on scenes whose geometry is known: points, frames, and what its confidence says where."""
+"""The sensor teacher on scenes whose geometry is known: points, frames, and what its confidence says
+where."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ BOX_LOW, BOX_HIGH = torch.tensor([-0.5, -0.4, 0.0]), torch.tensor([0.5, 0.4, 0.8
 
 
 def scene() -> tuple[Views, torch.Tensor, torch.Tensor]:
-    """Three views of a box on a floor (z = 0): the Views, the true world points (1, 3, H, W, 3), which see the box."""
+    """Three views of a box on a floor (z = 0): the Views, the true world points (1, 3, H, W, 3), which see
+    the box."""
     eyes = torch.tensor([[3.0, 0.4, 2.0], [2.2, 2.0, 1.6], [2.0, -2.1, 2.4]])
     cam2world = poses.look_at(eyes, torch.tensor([0.0, 0.0, 0.3]).expand(3, 3))
     intrinsics = cameras.intrinsics_matrix(60.0, 62.0, 27.0, 21.0).expand(3, 3, 3)
@@ -26,14 +28,21 @@ def scene() -> tuple[Views, torch.Tensor, torch.Tensor]:
     direction = (rays[..., None, :] @ cam2world[:, None, None, :3, :3].transpose(-1, -2))[..., 0, :].double()
     origin = eyes[:, None, None].double()
     floor = -origin[..., 2] / direction[..., 2]
-    near_far = torch.stack([(BOX_LOW.double() - origin) / direction, (BOX_HIGH.double() - origin) / direction])
+    near_far = torch.stack(
+        [(BOX_LOW.double() - origin) / direction, (BOX_HIGH.double() - origin) / direction]
+    )
     enter, leave = near_far.min(0).values.max(-1).values, near_far.max(0).values.min(-1).values
     on_box = (enter < leave) & (enter > 0) & (enter < floor)
     depth = torch.where(on_box, enter, floor)  # rays have z = 1, so the ray's parameter is the depth
     world = origin + depth[..., None] * direction
     depth = torch.where((depth > 0) & (depth < 20), depth, 0)
-    views = Views(images=torch.zeros(1, 3, 3, HEIGHT, WIDTH), intrinsics=intrinsics[None], cam2world=cam2world[None],
-                  depth=depth.float()[None], names=[["a.png", "b.png", "c.png"]])  # fmt: skip
+    views = Views(
+        images=torch.zeros(1, 3, 3, HEIGHT, WIDTH),
+        intrinsics=intrinsics[None],
+        cam2world=cam2world[None],
+        depth=depth.float()[None],
+        names=[["a.png", "b.png", "c.png"]],
+    )
     return views, world.float()[None], on_box[None]
 
 
@@ -60,8 +69,10 @@ def test_every_view_puts_the_top_of_the_box_in_the_same_place_of_the_world():
         assert len(top) > 20
         assert torch.allclose(top[:, 2], torch.full_like(top[:, 2], 0.8), atol=6e-4)
         assert bool(((top[:, :2].abs() - BOX_HIGH[:2]) < 1e-4).all())
-        # where another view's top points land in the first image, the first image's own surface is the same one
-        uv, depth = cameras.project(poses.apply(poses.invert(views.cam2world[0, 0]), top), views.intrinsics[0, 0])
+        # seen from the first camera, another view's top points lie on the surface the first camera measured
+        uv, depth = cameras.project(
+            poses.apply(poses.invert(views.cam2world[0, 0]), top), views.intrinsics[0, 0]
+        )
         own = 1 / sample_inverse(views.depth[0, 0], uv)
         inside = sample_inverse((on_box[0, 0] & (world[0, 0, ..., 2] > 0.7995)).float(), uv) == 1
         assert int(inside.sum()) > 10

@@ -1,4 +1,4 @@
-"""What may be done to a whole training scene without making its signals untrue: move the reference, mirror, recolour."""
+"""What may be done to a training scene so that its signals stay true: other reference, mirror, recolour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.geometry import alignment, pointmaps, poses
+from manyview.geometry import alignment, pointmaps
 from manyview.types import Signal, Views
 
 POINTMAPS = ("pointmap", "pointmap_local")
@@ -17,10 +17,10 @@ POINTMAPS = ("pointmap", "pointmap_local")
 def refer_to_view(
     signals: dict[str, Signal], reference: int, reference_from_first: Tensor | None = None
 ) -> dict[str, Signal]:
-    """"pointmap" (1, V, H, W, 3) moved into the frame of view `reference`, a position among these views.
+    """ "pointmap" (1, V, H, W, 3) moved into the frame of view `reference`, a position among these views.
 
-    With `reference_from_first` (4, 4) exactly so; without, by the closed-form similarity that takes the reference
-    view's "pointmap" to its "pointmap_local", as for teachers whose scale is their own.
+    With `reference_from_first` (4, 4) exactly so; without, by the closed-form similarity that takes the
+    reference view's "pointmap" to its "pointmap_local", as for teachers whose scale is their own.
     """
     if "pointmap" not in signals:
         return signals
@@ -64,8 +64,15 @@ def mirror(views: Views) -> Views:
         sides = torch.tensor([-1.0, 1.0, 1.0, 1.0]).to(cam2world)
         cam2world = sides[:, None] * cam2world * sides
     signals = {name: _mirror_signal(name, signal) for name, signal in views.signals.items()}
-    return replace(views, images=views.images.flip(-1), intrinsics=intrinsics, cam2world=cam2world, signals=signals,
-                   depth=_flip(views.depth, -1), masks=_flip(views.masks, -1))  # fmt: skip
+    return replace(
+        views,
+        images=views.images.flip(-1),
+        intrinsics=intrinsics,
+        cam2world=cam2world,
+        signals=signals,
+        depth=_flip(views.depth, -1),
+        masks=_flip(views.masks, -1),
+    )
 
 
 def _mirror_signal(name: str, signal: Signal) -> Signal:
@@ -81,7 +88,8 @@ def _flip(values: Tensor | None, dim: int) -> Tensor | None:
 
 
 def recolour(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and gamma of images (V, 3, H, W), each view on its own, clipped to [0, 1].
+    """Brightness, contrast, saturation and gamma of images (V, 3, H, W), each view on its own, clipped to [0,
+    1].
 
     Factors are drawn from [1 - strength, 1 + strength], gamma from exp([-strength, strength]).
     """

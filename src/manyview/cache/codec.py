@@ -1,11 +1,12 @@
 """One sample as one archive: every map of every view is a small lossless frame inside a plain zip.
 
-An archive is an uncompressed zip that any tool opens: `header.json` and one member `FIELD/VIEW` per map, so that one
-view can be read without the others. Equal maps give equal bytes (fixed timestamps, fixed order).
+An archive is an uncompressed zip that any tool opens: `header.json` and one member `FIELD/VIEW` per map, so
+that one view can be read without the others. Equal maps give equal bytes (fixed timestamps, fixed order).
 
 Members, all little-endian and C-ordered:
-- float16 maps (H, W, ...): each value's 16-bit pattern minus that of its left neighbour (wrap-around; the first
-  column is kept), all low bytes, then all high bytes, zstd. Bit patterns survive, NaN, infinities and -0 included.
+- float16 maps (H, W, ...): each value's 16-bit pattern minus that of its left neighbour (wrap-around; the
+  first column is kept), all low bytes, then all high bytes, zstd. Bit patterns survive, NaN, infinities and
+  -0 included.
 - bool maps: 8 pixels per byte, first pixel highest, zstd.
 """
 
@@ -69,7 +70,10 @@ def decode_mask(frame: bytes, shape: Sequence[int]) -> np.ndarray:
 
 
 _ENCODE: dict[str, Callable[[np.ndarray], bytes]] = {"float16": encode_half, "bool": encode_mask}
-_DECODE: dict[str, Callable[[bytes, Sequence[int]], np.ndarray]] = {"float16": decode_half, "bool": decode_mask}
+_DECODE: dict[str, Callable[[bytes, Sequence[int]], np.ndarray]] = {
+    "float16": decode_half,
+    "bool": decode_mask,
+}
 
 
 def _inflate(frame: bytes, size: int) -> np.ndarray:
@@ -79,7 +83,9 @@ def _inflate(frame: bytes, size: int) -> np.ndarray:
         raise BrokenArchive(f"a frame does not decompress to {size} bytes") from error
 
 
-def to_half(values: np.ndarray, valid: np.ndarray, *, saturate: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def to_half(
+    values: np.ndarray, valid: np.ndarray, *, saturate: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Round a map (H, W, ...) to float16 and its mask (H, W) to where that is meaningful.
 
     Invalid pixels become 0. Pixels that are not finite, or beyond float16's range, become invalid instead of
@@ -97,8 +103,14 @@ def to_half(values: np.ndarray, valid: np.ndarray, *, saturate: bool = False) ->
 
 def encode_archive(fields: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """A whole sample: fields of V views, float16 (V, H, W, ...) or bool, and a JSON-able header."""
-    described = {name: {"dtype": values.dtype.name, "encoding": ENCODINGS[values.dtype.name],
-                        "shape": list(values.shape)} for name, values in sorted(fields.items())}  # fmt: skip
+    described = {
+        name: {
+            "dtype": values.dtype.name,
+            "encoding": ENCODINGS[values.dtype.name],
+            "shape": list(values.shape),
+        }
+        for name, values in sorted(fields.items())
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         text = json.dumps({**header, "fields": described}, indent=1, sort_keys=True, ensure_ascii=False)
@@ -112,11 +124,13 @@ def encode_archive(fields: Mapping[str, np.ndarray], header: Mapping[str, Any]) 
 def decode_archive(
     source: Path | io.BytesIO, views: Sequence[int] | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and fields of an archive, of all its views or only some. Raises BrokenArchive or FileNotFoundError."""
+    """Header and fields of an archive, of all or some views. Raises BrokenArchive or FileNotFoundError."""
     try:
         with zipfile.ZipFile(source) as archive:
             header = json.loads(archive.read("header.json"))
-            fields = {name: _read_field(archive, name, about, views) for name, about in header["fields"].items()}
+            fields = {
+                name: _read_field(archive, name, about, views) for name, about in header["fields"].items()
+            }
     except FileNotFoundError:
         raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:

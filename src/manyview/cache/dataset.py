@@ -1,7 +1,8 @@
 """Training batches from a cache: the teacher's answers joined with the images they were given for.
 
-A batch is a function of (seed, step, rank, world): the same call gives the same bits, whenever and wherever a run
-stops and goes on. Over an epoch every sample is used once. What was decoded stays in memory up to a bound.
+A batch is a function of (seed, step, rank, world): the same call gives the same bits, whenever and wherever a
+run stops and goes on. Over an epoch every sample is used once. What was decoded stays in memory up to a
+bound.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class _Image:
 class CachedViews:
     """`views(step, rank, world)` gives a batch of scenes with their signals.
 
-    All scenes of a batch have `views` views: by default as many as the cache was built with, or as its longest sample
-    has. Of longer samples a random run of consecutive views is taken, its first view becoming the reference; shorter
-    samples are left out (`describe` says how many).
+    All scenes of a batch have `views` views: by default as many as the cache was built with, or as its
+    longest sample has. Of longer samples a random run of consecutive views is taken, its first view becoming
+    the reference; shorter samples are left out (`describe` says how many).
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class CachedViews:
         shuffle_views: bool = False,
         memory_mb: float = 2000,
     ) -> None:
-        """`manifest`: default is where it lay when the cache was built. `flip` mirrors every second scene, `jitter`
-        in [0, 1) recolours images, `shuffle_views` also shuffles the order (and so the reference) of the views."""
+        """`manifest`: default is where it lay when the cache was built. `flip` mirrors every second scene,
+        `jitter` in [0, 1) recolours images, `shuffle_views` also shuffles the order (and so the reference) of
+        the views."""
         if not 0 <= jitter < 1:
             raise UserError(f"jitter is {jitter}; give 0 (off) up to below 1")
         self.cache = Cache.open(cache_dir)
@@ -67,8 +69,10 @@ class CachedViews:
         self.views = min(self.cache.meta.views, max(lengths)) if views is None else views
         self.samples = [i for i, length in enumerate(lengths) if length >= self.views]
         if not self.samples or self.views < 1 or batch < 1:
-            raise UserError(f"{cache_dir}: batches of {batch} with {self.views} views were asked for, its samples have "
-                            f"at most {max(lengths)}; ask for 1 to {max(lengths)} views")  # fmt: skip
+            raise UserError(
+                f"{cache_dir}: batches of {batch} with {self.views} views were asked for, its samples have "
+                f"at most {max(lengths)}; ask for 1 to {max(lengths)} views"
+            )
         self._where = self._join()
         self._memory: dict[tuple[Any, ...], Any] = {}
         self._free = int(memory_mb * 1e6)
@@ -80,13 +84,24 @@ class CachedViews:
     def describe(self) -> dict[str, Any]:
         """What a run should write down about its data."""
         meta = self.cache.meta
-        return {"cache": str(self.cache.folder), "teacher": meta.teacher, "digest": meta.digest, "size": list(meta.size),
-                "samples": len(self), "left_out": len(self.cache) - len(self), "views": self.views,
-                "batch": self.batch, "seed": self.seed, "flip": self.flip, "jitter": self.jitter,
-                "shuffle_views": self.shuffle_views, "manifest": self.manifest.digest()}  # fmt: skip
+        return {
+            "cache": str(self.cache.folder),
+            "teacher": meta.teacher,
+            "digest": meta.digest,
+            "size": list(meta.size),
+            "samples": len(self),
+            "left_out": len(self.cache) - len(self),
+            "views": self.views,
+            "batch": self.batch,
+            "seed": self.seed,
+            "flip": self.flip,
+            "jitter": self.jitter,
+            "shuffle_views": self.shuffle_views,
+            "manifest": self.manifest.digest(),
+        }
 
     def __call__(self, step: int, rank: int = 0, world: int = 1) -> Views:
-        """The views of rank `rank` of `world` at `step`: images, signals, and cameras where they are known."""
+        """The views of one rank at `step`: images, signals, and cameras where they are known."""
         first = (step * world + rank) * self.batch
         return _join_scenes([self._scene(draw) for draw in range(first, first + self.batch)])
 
@@ -139,7 +154,7 @@ class CachedViews:
         return self._memory[key]
 
     def _signals(self, sample: int, chosen: list[int]) -> dict[str, Signal]:
-        """Signals of these views, batch 1, without derived weights; each view is decoded once as long as the memory lasts."""
+        """Signals of these views, batch 1, without derived weights; decoded once while memory lasts."""
         missing = [view for view in chosen if ("signals", sample, view) not in self._memory]
         fresh: dict[int, dict[str, Signal]] = {}
         if missing:
@@ -147,10 +162,12 @@ class CachedViews:
             for position, view in enumerate(missing):
                 fresh[view], size = _one_view(read, position)
                 self._remember(("signals", sample, view), fresh[view], size)
-        return _concatenate([fresh.get(view) or self._memory["signals", sample, view] for view in chosen], dim=1)
+        return _concatenate(
+            [fresh.get(view) or self._memory["signals", sample, view] for view in chosen], dim=1
+        )
 
     def _remember(self, key: tuple[Any, ...], value: Any, size: int) -> Any:
-        """Keep while there is room. Nothing is thrown out for it: an epoch in random order would gain nothing."""
+        """Keep while there is room. Throwing others out would gain nothing: epochs are random orders."""
         if size <= self._free:
             self._memory[key] = value
             self._free -= size
@@ -161,12 +178,16 @@ class CachedViews:
             return manifest
         hint = self.cache.meta.manifest_path
         if manifest is None and hint is None:
-            raise UserError(f"{self.cache.folder} does not say where its manifest lies; name it (--data M.parquet)")
+            raise UserError(
+                f"{self.cache.folder} does not say where its manifest lies; name it (--data M.parquet)"
+            )
         if manifest is None:
             manifest = self.cache.folder / str(hint)
             if not manifest.exists():
-                raise UserError(f"the manifest of {self.cache.folder} is no longer at {manifest}; name it (--data "
-                                "M.parquet)")  # fmt: skip
+                raise UserError(
+                    f"the manifest of {self.cache.folder} is no longer at {manifest}; name it (--data "
+                    "M.parquet)"
+                )
         return Manifest.load(manifest)
 
     def _join(self) -> dict[str, int]:
@@ -175,8 +196,10 @@ class CachedViews:
         for sample in self.samples:
             for name in self.cache.entries[sample].frames:
                 if name not in known:
-                    raise UserError(f"frame {name!r} of the cache {self.cache.folder} is not in the manifest under "
-                                    f"{self.manifest.root}; name the manifest it was built from")  # fmt: skip
+                    raise UserError(
+                        f"frame {name!r} of the cache {self.cache.folder} is not in the manifest under "
+                        f"{self.manifest.root}; name the manifest it was built from"
+                    )
         return known
 
 
@@ -190,7 +213,7 @@ def _stack(values: list[Tensor | None]) -> Tensor | None:
 
 
 def _one_view(signals: dict[str, Signal], position: int) -> tuple[dict[str, Signal], int]:
-    """One view (kept as a dimension of 1) without its neighbours' memory, shared parts still shared; and its bytes."""
+    """One view (kept as a dimension of 1) in memory of its own, shared parts still shared; and its bytes."""
     copies: dict[int, Tensor] = {}
 
     def cut(part: Tensor | None) -> Tensor | None:
@@ -209,7 +232,7 @@ def _one_view(signals: dict[str, Signal], position: int) -> tuple[dict[str, Sign
 
 
 def _joined(parts: list[Tensor | None], dim: int, made: dict[tuple[int, ...], Tensor]) -> Tensor | None:
-    """Concatenated, float16 as float32; None unless all are there. Equal parts (shared masks) are joined once."""
+    """Concatenated, float16 as float32; None unless all are there. Shared parts are joined once."""
     there = [part for part in parts if part is not None]
     if len(there) < len(parts):
         return None
@@ -229,8 +252,11 @@ def _concatenate(parts: list[dict[str, Signal]], dim: int) -> dict[str, Signal]:
         each = [part[name] for part in parts]
         value = _joined([signal.value for signal in each], dim, made)
         assert value is not None
-        signals[name] = Signal(value, _joined([signal.weight for signal in each], dim, made),
-                               _joined([signal.valid for signal in each], dim, made))  # fmt: skip
+        signals[name] = Signal(
+            value,
+            _joined([signal.weight for signal in each], dim, made),
+            _joined([signal.valid for signal in each], dim, made),
+        )
     return signals
 
 

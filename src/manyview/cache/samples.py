@@ -1,4 +1,4 @@
-"""Signals of one sample to the fields of an archive and back: float16, invalid pixels 0, equal fields stored once."""
+"""Signals of a sample to the fields of an archive and back: float16, invalid 0, equal fields stored once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def pack(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, str]]]:
     """Fields (V, H, W, ...) and, per signal, which fields hold its value, valid and weight.
 
-    `confidences`: signals that are clipped to float16's range; others become invalid beyond it. `derived`: signals
-    whose weight follows from a confidence and is not stored. A signal's batch must be 1.
+    `confidences`: signals that are clipped to float16's range; others become invalid beyond it. `derived`:
+    signals whose weight follows from a confidence and is not stored. A signal's batch must be 1.
     """
     fields: dict[str, np.ndarray] = {}
     parts: dict[str, dict[str, str]] = {}
@@ -39,10 +39,13 @@ def unpack(fields: Mapping[str, np.ndarray], parts: Mapping[str, Mapping[str, st
     """Signals with batch 1 and float16 values; fields stored once are shared."""
     tensors = {name: torch.from_numpy(values)[None] for name, values in fields.items()}
     return {
-        name: Signal(tensors[part["value"]], tensors[part["weight"]] if "weight" in part else None,
-                     tensors[part["valid"]])
+        name: Signal(
+            tensors[part["value"]],
+            tensors[part["weight"]] if "weight" in part else None,
+            tensors[part["valid"]],
+        )
         for name, part in parts.items()
-    }  # fmt: skip
+    }
 
 
 def raw_bytes(fields: Mapping[str, np.ndarray], parts: Mapping[str, Mapping[str, str]]) -> int:
@@ -53,7 +56,11 @@ def raw_bytes(fields: Mapping[str, np.ndarray], parts: Mapping[str, Mapping[str,
 def _keep(fields: dict[str, np.ndarray], name: str, values: np.ndarray) -> str:
     """Add a field unless one with the same bits is there; the name it is found under."""
     for known, field in fields.items():
-        if field.dtype == values.dtype and field.shape == values.shape and field.tobytes() == values.tobytes():
+        if (
+            field.dtype == values.dtype
+            and field.shape == values.shape
+            and field.tobytes() == values.tobytes()
+        ):
             return known
     taken = sum(known == name or known.startswith(f"{name}-") for known in fields)
     name = f"{name}-{taken}" if taken else name

@@ -1,12 +1,12 @@
 """A teacher cache on disk: what made it, which samples it holds, and reading them.
 
-    CACHE/cache.json          what made it: teacher, digest, licence, settings, weight rule, size, views, step, manifest
+    CACHE/cache.json          what made it: teacher, digest, licence, settings, weight rule, size, manifest
     CACHE/index.jsonl         a line per sample: archive, sha256, bytes, raw_bytes, scene, frames
     CACHE/index-I-of-N.jsonl  the same, of one shard of a build; readers merge all of them
     CACHE/samples/000000.zip  one archive per sample, see manyview.cache.codec
 
-A line is appended after its archive lies whole in its place, so whatever the index names is there. A last line cut
-off by a crash is ignored.
+A line is appended after its archive lies whole in its place, so whatever the index names is there. A last
+line cut off by a crash is ignored.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ class Cache:
         folder = Path(folder)
         meta = read_meta(folder)
         if meta is None:
-            raise UserError(f"{folder} is no teacher cache (it has no {META}); "
-                            f"make one: manyview cache build MANIFEST --teacher sensor -o {folder}")  # fmt: skip
+            raise UserError(
+                f"{folder} is no teacher cache (it has no {META}); "
+                f"make one: manyview cache build MANIFEST --teacher sensor -o {folder}"
+            )
         return cls(folder, meta, read_index(folder))
 
     def __len__(self) -> int:
@@ -121,8 +123,10 @@ class Cache:
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing; build the cache again with the same command") from error
         except (codec.BrokenArchive, KeyError) as error:
-            raise UserError(f"{path} is damaged: {error}; delete it and build the cache again with the same command, "
-                            f"or see what else is wrong: manyview cache verify {self.folder}") from error  # fmt: skip
+            raise UserError(
+                f"{path} is damaged: {error}; delete it and build the cache again with the same command, "
+                f"or see what else is wrong: manyview cache verify {self.folder}"
+            ) from error
 
     def sample(self, index: int, views: Sequence[int] | None = None) -> CachedSample:
         """The answers for sample `index`, of all its views or only some."""
@@ -132,7 +136,7 @@ class Cache:
         return CachedSample(entry.scene, [entry.frames[i] for i in indices], indices, signals)
 
     def info(self) -> dict[str, Any]:
-        """Numbers about the cache: counts, sizes in bytes, compression against plain float16, teacher, licence."""
+        """Counts, sizes in bytes, compression against plain float16, teacher, licence."""
         disk = sum(entry.bytes for entry in self.entries)
         raw = sum(entry.raw_bytes for entry in self.entries)
         views = sum(len(entry.frames) for entry in self.entries)
@@ -160,7 +164,9 @@ class Cache:
 def weighted(meta: Meta, signals: dict[str, Signal]) -> dict[str, Signal]:
     """float32 copies with the weights that follow from the confidences by the cache's rule."""
     wide = {
-        name: Signal(signal.value.float(), None if signal.weight is None else signal.weight.float(), signal.valid)
+        name: Signal(
+            signal.value.float(), None if signal.weight is None else signal.weight.float(), signal.valid
+        )
         for name, signal in signals.items()
     }
     for name, confidence in meta.weighted_by.items():
@@ -178,8 +184,10 @@ def read_meta(folder: Path) -> Meta | None:
             raise KeyError("format")
         version = values.pop("version")
         if version != VERSION:
-            raise UserError(f"{path} has format version {version}, this program reads {VERSION}; build the cache "
-                            "again, or use the program that made it")  # fmt: skip
+            raise UserError(
+                f"{path} has format version {version}, this program reads {VERSION}; build the cache "
+                "again, or use the program that made it"
+            )
         return Meta(**{**values, "size": tuple(values["size"])})
     except FileNotFoundError:
         return None
@@ -188,7 +196,9 @@ def read_meta(folder: Path) -> Meta | None:
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew") from error
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew"
+        ) from error
 
 
 def index_files(folder: Path) -> list[Path]:
@@ -196,7 +206,7 @@ def index_files(folder: Path) -> list[Path]:
 
 
 def read_index(folder: Path) -> list[Entry]:
-    """Entries of all index files by archive; one archive named twice (two shardings of one build) counts once."""
+    """Entries of all index files in order of archives; one named twice (two shardings) counts once."""
     found: dict[str, Entry] = {}
     for path in index_files(folder):
         for entry in read_lines(path):
@@ -205,7 +215,7 @@ def read_index(folder: Path) -> list[Entry]:
 
 
 def read_lines(path: Path) -> list[Entry]:
-    """Entries of one index file. A last line without its end is ignored; any other bad line is a UserError."""
+    """Entries of one index file. A last line without its end is ignored, any other is a UserError."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -216,6 +226,8 @@ def read_lines(path: Path) -> list[Entry]:
         try:
             entries.append(Entry(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number} is damaged; delete that line and build the cache again with the "
-                            "same command") from error  # fmt: skip
+            raise UserError(
+                f"{path}, line {number} is damaged; delete that line and build the cache again with the "
+                "same command"
+            ) from error
     return entries

@@ -23,7 +23,7 @@ class Problem:
 
 
 def verify(folder: str | Path) -> list[Problem]:
-    """Everything that is wrong with a cache; empty when it is whole. Raises UserError when there is no cache."""
+    """Everything that is wrong with a cache; empty when whole. Raises UserError when there is none."""
     cache = Cache.open(folder)
     problems = []
     for entry in track(cache.entries, label="verify", unit="sample"):

@@ -100,10 +100,13 @@ def _report(trained: Any, args: argparse.Namespace, *, first: bool) -> int:
     if done.stopped:
         following = [f"manyview train {args.recipe or ''} --resume -o {out}".replace("  ", " ")]
     else:
-        model = shlex.quote(str(trained.model))
+        model, data = (
+            shlex.quote(str(trained.model)),
+            shlex.quote(str(args.data[0])) if args.data else "M.parquet",
+        )
         following = [
             f"manyview reconstruct IMAGES --model {model} -o scene",
-            f"manyview eval recon-per-view --model {model} --data M.parquet",
+            f"manyview eval recon-per-view --model {model} --data {data}",
         ]
     if first and args.json:
         report = {

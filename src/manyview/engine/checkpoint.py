@@ -72,7 +72,7 @@ def save(
     older = steps(run_dir)
     kept = f"the checkpoint of step {older[-1]} is kept" if older else ""
     try:
-        with writing(f"the checkpoint {final}", kept):
+        with writing(f"the checkpoint {final}", kept=kept):
             temporary.mkdir(parents=True)
             _write(temporary, step, module, optimizer, meta)
             if final.exists():

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 
 from manyview.errors import UserError
 
+RESUME = "free some space (or mend the folder's rights), then go on with --resume"
+
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
@@ -38,7 +40,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(what: str, kept: str = "") -> Iterator[None]:
+def writing(what: str, *, kept: str = "", mend: str = RESUME) -> Iterator[None]:
     """Turn a failed write (disk full, quota, rights) into a UserError that says what is kept.
 
     PyTorch and safetensors wrap the system's error in RuntimeError and SafetensorError.
@@ -50,10 +52,7 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
         keeps = f"{kept}; " if kept else ""
-        raise UserError(
-            f"could not write {what}: {reason}; {keeps}free some space (or mend the folder's rights), "
-            "then go on with --resume"
-        ) from error
+        raise UserError(f"could not write {what}: {reason}; {keeps}{mend}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -46,7 +46,7 @@ def start(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) 
         raise UserError(
             f"{out} already holds a run; go on with it with --resume, or choose another folder with -o"
         )
-    with writing(f"the run folder {out}"):
+    with writing(f"the run folder {out}", mend="choose a folder that can be written with -o"):
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(exclusive(out))
         _write_config(out, run, describe)

@@ -1,7 +1,8 @@
-"""A protocol is an evaluation in two loops: `export` asks the model once and keeps its answers, `score` reads files.
+"""A protocol is an evaluation in two loops: `export` asks the model once and keeps its answers, `score` reads
+files.
 
-Scores can so be recomputed, compared item by item and looked at without the model. A folder belongs to one set of
-settings (model, data, options): the same settings go on where they stopped, others are refused.
+Scores can so be recomputed, compared item by item and looked at without the model. A folder belongs to one
+set of settings (model, data, options): the same settings go on where they stopped, others are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Summary = dict[str, Any]
 
 
 class Protocol(abc.ABC):
-    """Options are the fields of a frozen dataclass; `name` and `line` are what `manyview eval --list` prints."""
+    """Options are the fields of a frozen dataclass; `name` and `line` are what `manyview eval --list` prints.
+    """
 
     name: ClassVar[str]
     line: ClassVar[str]
@@ -61,8 +63,8 @@ def evaluate(
 ) -> Summary:
     """Export into `out`, then score. Goes on where an interrupted export with the same settings stopped.
 
-    names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation with
-    other settings, unless `overwrite`.
+    names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation
+    with other settings, unless `overwrite`.
     """
     settings = all_settings(protocol, model, data)
     store.claim(out, settings, names or {}, overwrite=overwrite)
@@ -77,7 +79,9 @@ def all_settings(protocol: Protocol, model: Model, data: Manifest) -> dict[str, 
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or class."""
+    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or
+    class.
+    """
     digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode())
     if isinstance(model, torch.nn.Module):
         for name, value in sorted(model.state_dict().items()):

@@ -1,7 +1,8 @@
-"""Answers that need no learning: planes chosen by oracle, the training set's mean depth map, a looked-up depth map.
+"""Answers that need no learning: planes chosen by oracle, the training set's mean depth map, a looked-up
+depth map.
 
-A model that does not beat them has learnt nothing about the picture in front of it. The planes get the measured depth
-to choose from (oracles); the mean map and the looked-up maps come from the training frames.
+A model that does not beat them has learnt nothing about the picture in front of it. The planes get the
+measured depth to choose from (oracles); the mean map and the looked-up maps come from the training frames.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from manyview.metrics.reconstruction import FACTOR
 from manyview.progress import track
 
 COARSE, FINE = 40, 7  # constants tried per view, then around each of the two best valleys
-FEW, SOME = 600, 2500  # points that ask for their neighbour in these two rounds for accuracy; every point answers
+FEW, SOME = (
+    600,
+    2500,
+)  # points that ask for their neighbour in these two rounds for accuracy; every point answers
 SLACK = 0.05  # in those rounds a neighbour may be that much farther than the nearest: looking there is slow far away
 METRICS = ("accuracy", "completeness", "abs_rel")
 
 
 @dataclass
 class MeasuredView:
-    """One view's measured depth (H, W), 0 = none, and the rays (H, W, 3) with z = 1 through its pixel centres."""
+    """One view's measured depth (H, W), 0 = none, and the rays (H, W, 3) with z = 1 through its pixel
+    centres.
+    """
 
     depth: np.ndarray
     rays: np.ndarray
@@ -44,10 +50,11 @@ Search = Callable[[str, float, int], float]
 
 
 def plane_search(view: MeasuredView) -> Search:
-    """A function (metric, constant, most) -> accuracy or completeness of the plane at that depth, `most` points asking.
+    """A function (metric, constant, most) -> accuracy or completeness of the plane at that depth, `most`
+    points asking.
 
-    Two trees serve all constants: the plane's points are the rays times the constant, and the distance of a point
-    from them is the constant times that of the shrunken point from the rays, which all lie at z = 1.
+    Two trees serve all constants: the plane's points are the rays times the constant, and the distance of a
+    point from them is the constant times that of the shrunken point from the rays, which all lie at z = 1.
     """
     from scipy.spatial import cKDTree
 
@@ -84,7 +91,9 @@ def constant_planes(views: Sequence[MeasuredView]) -> dict[str, list[dict[str, f
     searches = [plane_search(view) for view in views]
     curves: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS[:2]}
     per_view = []
-    for search, depth in track(list(zip(searches, depths, strict=True)), label="constant planes", unit="view"):
+    for search, depth in track(
+        list(zip(searches, depths, strict=True)), label="constant planes", unit="view"
+    ):
         row = _best_plane([depth])
         for metric, known in curves.items():
             known.append(np.array([search(metric, constant, FEW) for constant in grid]))
@@ -94,13 +103,18 @@ def constant_planes(views: Sequence[MeasuredView]) -> dict[str, list[dict[str, f
     for metric, known in curves.items():
         one |= _best_constant(metric, searches, np.mean(known, axis=0), grid)
     together = [
-        {key: value[i] if isinstance(value, list) else value for key, value in one.items()} for i in range(len(views))
+        {key: value[i] if isinstance(value, list) else value for key, value in one.items()}
+        for i in range(len(views))
     ]
     return {"constant_plane": per_view, "constant_plane_one": together}
 
 
-def _best_constant(metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray) -> dict[str, Any]:
-    """The constant of the best mean over `searches`, looked for around the two lowest valleys of the coarse curve."""
+def _best_constant(
+    metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray
+) -> dict[str, Any]:
+    """The constant of the best mean over `searches`, looked for around the two lowest valleys of the coarse
+    curve.
+    """
     padded = np.concatenate([[np.inf], curve, [np.inf]])
     valleys = np.flatnonzero((curve <= padded[:-2]) & (curve <= padded[2:]))
     best: tuple[float, float, list[float]] = (np.inf, 0.0, [])
@@ -121,7 +135,9 @@ def _best_plane(depths: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def _best_abs_rel_constant(depths: Sequence[np.ndarray]) -> float:
-    """Exactly: mean |c - d| / d is smallest at the median of d weighted by 1 / d (and by 1 / pixels of its view)."""
+    """Exactly: mean |c - d| / d is smallest at the median of d weighted by 1 / d (and by 1 / pixels of its
+    view).
+    """
     values = np.concatenate(depths).astype(np.float64)
     weights = np.concatenate([1 / (d.astype(np.float64) * len(d)) for d in depths])
     order = np.argsort(values)
@@ -132,20 +148,24 @@ def _best_abs_rel_constant(depths: Sequence[np.ndarray]) -> float:
 def tilted_plane(view: MeasuredView, *, robust: bool) -> np.ndarray:
     """Depth (H, W) of the plane that fits the view's measured depth best (an oracle).
 
-    A plane's inverse depth is linear in the ray: least squares on it, or (`robust`) least absolute relative error by
-    30 re-weightings. Inverse depths below a third of the measured minimum are raised to that: no point behind.
+    A plane's inverse depth is linear in the ray: least squares on it, or (`robust`) least absolute relative
+    depth error by 30 re-weightings from there. Inverse depths below a third of the measured minimum are
+    raised to that, so that no point lies behind the camera.
     """
     basis, inverse = view.rays[view.valid].astype(np.float64), 1 / view.depth[view.valid].astype(np.float64)
+    least = inverse.min() / 3
     plane = np.linalg.lstsq(basis, inverse, rcond=None)[0]
     for _ in range(30 if robust else 0):
-        relative = basis / inverse[:, None]
-        weights = 1 / np.sqrt(np.abs(relative @ plane - 1) + 1e-6)
-        plane = np.linalg.lstsq(relative * weights[:, None], weights, rcond=None)[0]
-    return 1 / np.maximum(view.rays @ plane, inverse.min() / 3)
+        ratio = np.maximum(basis @ plane, least) / inverse  # measured / predicted depth
+        error = np.abs(1 / ratio - 1)
+        weights = 1 / (inverse * ratio * np.sqrt(error + 1e-4))
+        plane = np.linalg.lstsq(basis * weights[:, None], inverse * weights, rcond=None)[0]
+    return 1 / np.maximum(view.rays @ plane, least)
 
 
 def mean_map(depths: np.ndarray) -> np.ndarray:
-    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map."""
+    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map.
+    """
     measured = depths > 0
     count = measured.sum(0)
     mean = np.where(measured, depths, 0).sum(0, dtype=np.float64) / np.maximum(count, 1)
@@ -158,7 +178,8 @@ def without_holes(depths: np.ndarray, filling: np.ndarray) -> np.ndarray:
 
 
 def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
-    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle)."""
+    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle).
+    """
     truth = view.depth[view.valid].astype(np.float64)
     errors = []
     for depth in depths:
@@ -169,7 +190,9 @@ def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
 
 
 def thumbnail(image: np.ndarray, rows: int = 12) -> np.ndarray:
-    """A tiny colour picture of an image (3, H, W), flattened, with mean 0 and length 1: what a frame looks like."""
+    """A tiny colour picture of an image (3, H, W), flattened, with mean 0 and length 1: what a frame looks
+    like.
+    """
     height, width = image.shape[1:]
     columns = max(1, round(rows * width / height))
     row_of, column_of = np.arange(height) * rows // height, np.arange(width) * columns // width
@@ -195,7 +218,7 @@ LABELS = {
     "constant_plane_one": "best constant plane, one constant for all views (oracle per metric)",
     "constant_plane_median": "constant plane after the median scale",
     "tilted_plane": "best tilted plane (least squares on inverse depth, oracle per view)",
-    "tilted_plane_robust": "best tilted plane (least absolute relative error, oracle per view)",
+    "tilted_plane_robust": "best tilted plane (least AbsRel, oracle per view)",
     "mean_map": "mean depth map of the training frames",
     "retrieved_map": "training frame of lowest AbsRel (oracle)",
     "nearest_frame": "training frame that looks most alike (12-row thumbnails)",

@@ -1,4 +1,6 @@
-"""The files of an evaluation: settings.json, one npz per view, results.jsonl, summary.json. Whole or not there."""
+"""The files of an evaluation: settings.json, one npz per view, results.jsonl, summary.json. Whole or not
+there.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SETTINGS = "settings.json"
 
 
 def claim(out: Path, settings: dict[str, Any], names: dict[str, str], *, overwrite: bool) -> None:
-    """Make `out` the folder of these settings. Raises UserError when it belongs to others, or to something else."""
+    """Make `out` the folder of these settings. Raises UserError when it belongs to others, or to something
+    else.
+    """
     file = out / SETTINGS
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder with -o")
@@ -71,8 +75,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is missing or damaged; delete it and run the same line again") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(finite(value), indent=2) + "\n").encode())
+    write_text(path, json.dumps(finite(value), indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -84,7 +92,7 @@ def read_json(path: Path) -> Any:
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object per line."""
-    write_atomically(path, "".join(json.dumps(finite(row)) + "\n" for row in rows).encode())
+    write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
 
 
 def finite(value: Any) -> Any:

@@ -21,14 +21,16 @@ class Similarity(NamedTuple):
 
 
 class PoseFit(NamedTuple):
-    """Pose of a camera from a pointmap: cam2world (4, 4), share of the used pixels that agree, and whether it stands."""
+    """Pose of a camera from a pointmap: cam2world (4, 4), share of used pixels that agree, whether it stands."""
 
     cam2world: Tensor
     inliers: float
     ok: bool
 
 
-def similarity(source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True) -> Similarity:
+def similarity(
+    source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True
+) -> Similarity:
     """Closed-form weighted least-squares similarity (Umeyama 1991) of (..., N, 3) onto (..., N, 3).
 
     weights: (..., N) >= 0; a point of weight 0 is not read. Rotations are proper, never reflections.
@@ -55,7 +57,9 @@ def similarity(source: Tensor, target: Tensor, weights: Tensor | None = None, wi
 
 def apply_similarity(fit: Similarity, points: Tensor) -> Tensor:
     """Move points (..., N, 3)."""
-    return fit.scale[..., None, None] * (points @ fit.rotation.transpose(-1, -2)) + fit.translation[..., None, :]
+    return (
+        fit.scale[..., None, None] * (points @ fit.rotation.transpose(-1, -2)) + fit.translation[..., None, :]
+    )
 
 
 def median_scale(predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
@@ -67,12 +71,16 @@ def median_scale(predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
 
 
 def focal_from_pointmap(
-    pointmap: Tensor, valid: Tensor | None = None, principal: tuple[float, float] | None = None
+    pointmap: Tensor,
+    valid: Tensor | None = None,
+    principal: tuple[float, float] | None = None,
+    most: int = 20_000,
 ) -> float:
     """Focal length in pixels that best explains a camera-frame pointmap (H, W, 3), pixels square.
 
-    Iteratively re-weighted least squares: a plain fit is pulled by the few bad pixels at depth edges. `principal`
-    defaults to the image centre. Returns NaN when no pixel can be used.
+    Iteratively re-weighted least squares: a plain fit is pulled by the few bad pixels at depth edges.
+    `principal` defaults to the image centre. At most `most` evenly spread pixels are used. Returns NaN when
+    there is none.
     """
     height, width = pointmap.shape[:2]
     centre = (width / 2, height / 2) if principal is None else principal
@@ -82,7 +90,9 @@ def focal_from_pointmap(
         usable &= valid
     if not bool(usable.any()):
         return float("nan")
-    uv, points = uv[usable].double(), pointmap[usable].double()
+    index = usable.flatten().nonzero()[:, 0]
+    index = index[:: max(1, -(-len(index) // most))]
+    uv, points = uv.reshape(-1, 2)[index].double(), pointmap.reshape(-1, 3)[index].double()
     direction = points[:, :2] / points[:, 2:]
     weights = torch.ones_like(direction[:, 0])
     focal = torch.zeros((), dtype=torch.float64)
@@ -94,12 +104,16 @@ def focal_from_pointmap(
 
 
 def pose_from_pointmap(
-    points: Tensor, intrinsics: Tensor, valid: Tensor | None = None, threshold_px: float = 5.0, most: int = 4000
+    points: Tensor,
+    intrinsics: Tensor,
+    valid: Tensor | None = None,
+    threshold_px: float = 5.0,
+    most: int = 4000,
 ) -> PoseFit:
-    """Pose of the view whose pixels see `points` (H, W, 3), given in the world frame, by RANSAC PnP (OpenCV, SQPNP).
+    """Pose of the view whose pixels see world `points` (H, W, 3), by RANSAC PnP (OpenCV, SQPNP).
 
-    At most `most` evenly spread pixels are used. With fewer than four pixels, or no consensus, `ok` is False and
-    the pose is the identity.
+    At most `most` evenly spread pixels are used. With fewer than four pixels, or no consensus, `ok` is False
+    and the pose is the identity.
     """
     import cv2
 

@@ -26,8 +26,9 @@ def depth_edges(depth: Tensor, valid: Tensor | None = None, rtol: float = 0.03) 
     """
     if valid is None:
         valid = depth > 0
-    far = torch.where(valid, depth, torch.zeros_like(depth)).flatten(0, -3)[:, None]
-    near = torch.where(valid, -depth, torch.full_like(depth, -torch.inf)).flatten(0, -3)[:, None]
+    planes = (-1, 1, *depth.shape[-2:])
+    far = torch.where(valid, depth, torch.zeros_like(depth)).reshape(planes)
+    near = torch.where(valid, -depth, torch.full_like(depth, -torch.inf)).reshape(planes)
     largest = torch.nn.functional.max_pool2d(far, 3, stride=1, padding=1)[:, 0].reshape(depth.shape)
     smallest = -torch.nn.functional.max_pool2d(near, 3, stride=1, padding=1)[:, 0].reshape(depth.shape)
     jump = torch.maximum(largest - depth, depth - smallest)

@@ -32,14 +32,14 @@ def robust_pointmap_loss(
 ) -> dict[str, Tensor]:
     """Per-scene terms (B,), each with its factor in it: total = global + local + confidence.
 
-    direction, gradient, scale: factors of the local term's parts beside the log distance. Empty views are
-    left out.
+    direction, gradient: factors of the local term's parts beside the log distance; scale: what a wrong
+    scale costs in both geometric terms. Empty views are left out.
     """
     local = local_error(
         pred["pointmap_local"], signals["pointmap_local"], direction=direction, gradient=gradient, scale=scale
     )
     terms = {
-        "global": alpha_global * global_error(pred["pointmap"], signals["pointmap"]),
+        "global": alpha_global * global_error(pred["pointmap"], signals["pointmap"], scale=scale),
         "local": alpha_local * local,
         "confidence": torch.zeros_like(local),
     }
@@ -55,40 +55,39 @@ def local_error(
     valid, weight = _selected(signal)
     here, target = _fill(points, valid), _fill(signal.value, valid)
     residual = _log_length(here) - _log_length(target)
-    shift = _median(residual.detach(), valid)
+    shift = _median(residual.detach(), valid, (2, 3))
     error = charbonnier(torch.where(valid, residual - shift, 0))
     turned = (_direction(here) - _direction(target)).abs().sum(-1)
     error = (error + direction * torch.where(valid, turned, 0)) * weight
-    sums, weights = error.sum((2, 3)), weight.sum((2, 3))
-    per_view = sums / weights.clamp(min=1e-6)
+    per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
     per_view = per_view + gradient * _slopes(residual, valid)
-    # The gradient of |median| through the mean: the median's own would move a single pixel.
-    mean = torch.where(valid, residual, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
-    offset = shift[..., 0, 0] + mean - mean.detach()
-    per_view = per_view + scale * charbonnier(offset)
+    per_view = per_view + scale * _offset(shift, residual, valid, (2, 3))[..., 0, 0]
     counts = valid.sum((2, 3))
     return mean_over_views(per_view * counts, counts)
 
 
-def global_error(points: Tensor, signal: Signal) -> Tensor:
-    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene ->
-    (B,).
+def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tensor:
+    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene -> (B,).
 
     The distance between the points relative to the target's own distance from the first camera.
     """
     valid, weight = _selected(signal)
     here, target = _fill(points, valid), _fill(signal.value, valid)
     distance = target.norm(dim=-1)
-    typical = _scene_median(distance, valid)  # (B, 1, 1, 1)
-    shift = _scene_median(_log_length(here.detach()) - _log_length(target), valid)
+    typical = _median(distance, valid, (1, 2, 3))  # (B, 1, 1, 1)
+    residual = _log_length(here) - _log_length(target)
+    shift = _median(residual.detach(), valid, (1, 2, 3))
     away = here * torch.exp(-shift)[..., None] - target
     relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (
         distance + 0.1 * typical + 1e-6
     )
     # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
     error = torch.where(valid, torch.log1p(relative), 0) * weight
-    sums, weights, counts = error.sum((2, 3)), weight.sum((2, 3)), valid.sum((2, 3))
-    return mean_over_views(sums / weights.clamp(min=1e-6) * counts, counts)
+    per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
+    # Without a charge on the scale it drifts to where the gradients explode.
+    per_view = per_view + scale * _offset(shift, residual, valid, (1, 2, 3))[..., 0, 0]
+    counts = valid.sum((2, 3))
+    return mean_over_views(per_view * counts, counts)
 
 
 def log_confidence_error(confidence: Tensor, signal: Signal) -> Tensor:
@@ -122,15 +121,18 @@ def _direction(points: Tensor) -> Tensor:
     return points / (points.square().sum(-1, keepdim=True) + NEAR**2).sqrt()
 
 
-def _median(values: Tensor, valid: Tensor) -> Tensor:
-    """Median over the valid pixels of each view: (B, V, H, W) -> (B, V, 1, 1), 0 where there are none."""
-    median = torch.where(valid, values, torch.nan).flatten(2).nanmedian(-1).values
-    return median.nan_to_num(0.0)[..., None, None]
+def _median(values: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Median of (B, V, H, W) over the valid pixels of its last dimensions `dims`, kept as size 1; 0 without any."""
+    median = torch.where(valid, values, torch.nan).flatten(dims[0]).nanmedian(-1).values
+    return median.nan_to_num(0.0).reshape(*median.shape, *(1 for _ in dims))
 
 
-def _scene_median(values: Tensor, valid: Tensor) -> Tensor:
-    median = torch.where(valid, values, torch.nan).flatten(1).nanmedian(-1).values
-    return median.nan_to_num(0.0)[:, None, None, None]
+def _offset(shift: Tensor, residual: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """|shift| with the gradient of the mean residual: the median's own would move a single pixel."""
+    mean = torch.where(valid, residual, 0).sum(dims, keepdim=True) / valid.sum(dims, keepdim=True).clamp(
+        min=1
+    )
+    return charbonnier(shift + mean - mean.detach())
 
 
 def _slopes(residual: Tensor, valid: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Per-view reconstruction as in Distill3R, Table II: median distances after one scale factor per view.
 
-The paper gives neither estimator nor code. Here: scale factor = median over the pixels of measured / predicted depth;
-accuracy = median distance from each scaled predicted point to the nearest measured one; completeness = the other way
-round; both times 100 (centimetres for data in metres). Predicted points are those of pixels with a measurement.
+The paper gives neither estimator nor code. Here: scale factor = median over the pixels of measured /
+predicted depth; accuracy = median distance from each scaled predicted point to the nearest measured one;
+completeness = the other way round; both times 100 (centimetres for data in metres). Predicted points are
+those of pixels with a measurement.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ def median_distances(predicted: Array, measured: Array) -> tuple[float, float]:
     return FACTOR * float(accuracy), FACTOR * float(np.median(nearest_distances(measured, predicted)))
 
 
-def per_view_reconstruction(predicted: Array, measured: Array, valid: Array | None = None) -> dict[str, float]:
+def per_view_reconstruction(
+    predicted: Array, measured: Array, valid: Array | None = None
+) -> dict[str, float]:
     """Judge one view's local pointmap (H, W, 3) against the measured one, both in the view's camera frame.
 
-    valid (H, W): pixels with a measurement; default: measured depth above 0. Returns accuracy and completeness
-    (x100), scale_factor (measured / predicted; 1 = metric), abs_rel and delta_1 after that scale, pixels, and
-    unusable: the share of valid pixels whose prediction is not finite or not in front of the camera. These count as
-    depth 0 in abs_rel (an error of 1) and delta_1 and are no points of the cloud.
+    valid (H, W): pixels with a measurement; default: measured depth above 0. Returns accuracy and
+    completeness (x100), scale_factor (measured / predicted; 1 = metric), abs_rel and delta_1 after that
+    scale, pixels, and unusable: the share of valid pixels whose prediction is not finite or not in front of
+    the camera. These count as depth 0 in abs_rel (an error of 1) and delta_1 and are no points of the cloud.
     Raises ValueError with fewer than 16 valid pixels or no usable prediction: such a view has no score.
     """
     predicted, measured = as_numpy(predicted, np.float64), as_numpy(measured, np.float64)

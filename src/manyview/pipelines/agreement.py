@@ -15,7 +15,7 @@ def complaints(views: Sequence[SceneView], least_inliers: float) -> list[str]:
     lines = []
     empty = [view.name for view in views if not view.valid.any()]
     if empty:
-        lines.append(f"{len(empty)} views have no point at all ({_listed(empty)})")
+        lines.append(f"views without a single point: {_listed(empty)}")
     rest = [view for view in views if view.name not in empty]
     if len(rest) < 2:
         return lines

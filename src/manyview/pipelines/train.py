@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from manyview.config import RunConfig, from_dict, override
@@ -49,7 +50,9 @@ def train(
     kind = discover().get(recipe)
     preset_name, chosen = preset(kind, preset_name)
     chosen = override(chosen, list(settings))
-    model = kind.build(chosen.method)
+    with torch.random.fork_rng():
+        torch.manual_seed(chosen.run.seed)
+        model = kind.build(chosen.method)
     if init is not None:
         _initialise(model.student, init)
     described = {"recipe": recipe, "preset": preset_name, "init": None if init is None else str(init)}

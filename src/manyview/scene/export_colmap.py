@@ -22,6 +22,8 @@ from manyview.scene.visibility import look
 MARK = "# written by manyview"
 # A point is also observed in views whose own depth there differs by less than this share.
 TRACK_TOLERANCE = 0.02
+# At most this many observations per point: hundreds of views of one wall would make files of gigabytes.
+LONGEST_TRACK = 16
 
 
 def export_colmap(
@@ -63,14 +65,17 @@ def _observe(
 
     In its own view a point is observed at the pixel it came from, in others where it projects.
     """
-    observations, errors = [], np.zeros(len(cloud))
-    for index, (view, target) in enumerate(zip(scene.views, chosen, strict=True)):
-        seen, uv = look(view, cloud.xyz, TRACK_TOLERANCE)
-        own = cloud.view == index
+    observations: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, int), np.zeros((0, 2)))] * len(scene)
+    errors, lengths = np.zeros(len(cloud)), np.ones(len(cloud), int)
+    for index in np.random.default_rng(0).permutation(len(scene)):  # so that full tracks favour no view
+        target, own = chosen[index], cloud.view == index
+        seen, uv = look(scene.views[index], cloud.xyz, TRACK_TOLERANCE)
+        seen &= own | (lengths < LONGEST_TRACK)
+        lengths += seen & ~own
         errors[own] = np.linalg.norm(target.pixels(uv[own]) - target.pixels(cloud.uv[own]), axis=-1)
         uv[own] = cloud.uv[own]
         points = np.flatnonzero(seen | own)
-        observations.append((points, target.pixels(uv[points])))
+        observations[index] = (points, target.pixels(uv[points]))
     return observations, errors
 
 

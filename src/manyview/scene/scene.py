@@ -114,7 +114,8 @@ class Scene:
         parts, start = [], 0
         for index, (view, mask) in enumerate(zip(self.views, keep, strict=True)):
             count = int(mask.sum())
-            here = chosen[(chosen >= start) & (chosen < start + count)] - start
+            first, last = np.searchsorted(chosen, [start, start + count])
+            here = chosen[first:last] - start
             row, column = (axis[here] for axis in np.nonzero(mask))
             start += count
             uv = np.stack([column + 0.5, row + 0.5], -1)

@@ -1,7 +1,7 @@
 """What a teacher is: frozen, views in, Signals out, with its own preprocessing, confidence rule and licence.
 
-A teacher's raw confidences are what is stored; the loss weight follows from them by the teacher's `WeightRule`, so
-that a cache never has to be made again because the weighting changed.
+A teacher's raw confidences are what is stored; the loss weight follows from them by the teacher's
+`WeightRule`, so that a cache never has to be made again because the weighting changed.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ class WeightRule:
 class Teacher(ABC):
     """Base of all teachers. Calling one gives Signals for B scenes of V views.
 
-    The usual signals: "pointmap" (B, V, H, W, 3) in the first view's camera frame, "pointmap_local" in each view's
-    own frame, and their raw confidences "confidence" and "confidence_local" (B, V, H, W).
+    The usual signals: "pointmap" (B, V, H, W, 3) in the first view's camera frame, "pointmap_local" in each
+    view's own frame, and their raw confidences "confidence" and "confidence_local" (B, V, H, W).
     """
 
     name: ClassVar[str]
     licence: ClassVar[str]
     """Terms under which its answers may be used; stored in every cache it makes."""
     weight_rule: ClassVar[WeightRule]
-    weighted_by: ClassVar[Mapping[str, str]] = {"pointmap": "confidence", "pointmap_local": "confidence_local"}
+    weighted_by: ClassVar[Mapping[str, str]] = {
+        "pointmap": "confidence",
+        "pointmap_local": "confidence_local",
+    }
     """Signal -> the raw confidence its weight is derived from."""
     requires: ClassVar[frozenset[str]] = frozenset()
     """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
     uses_given_poses: ClassVar[bool] = False
-    """Whether "pointmap" lives in the cameras the data came with, so that their poses may move it to another view."""
+    """Whether "pointmap" lives in the data's own cameras, so that their poses may move it to another view."""
 
     def settings(self) -> dict[str, Any]:
         """Every number that changes its answers, as JSON-able values."""
@@ -65,12 +68,12 @@ class Teacher(ABC):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What its network really sees, for images (..., 3, H, W) in [0, 1]; unchanged when there is no network."""
+        """What its network really sees of images (..., 3, H, W) in [0, 1]; without a network, the same."""
         return images
 
     @abstractmethod
     def __call__(self, views: Views) -> dict[str, Signal]:
-        """Its answers for these views. Raises UserError, naming the frame, where something it needs is missing."""
+        """Its answers for these views. Raises UserError, naming the frame, where something is missing."""
 
     def weigh(self, signals: dict[str, Signal]) -> dict[str, Signal]:
         """The same signals with the weights that follow from their raw confidences."""

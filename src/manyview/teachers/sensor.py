@@ -1,13 +1,16 @@
 """The `sensor` teacher: measured depth and poses, said in the language of a network teacher.
 
-Points are the measured depth unprojected. Confidence is 1 + 9 * quality, so that it lives on the scale of Fast3R's
-1 + exp(x) and the weight clamp(confidence / 10, 0.1, 1) runs from 0.1 (worst) to 1 (best). Quality, in [0, 1], is
+Points are the measured depth unprojected. Confidence is 1 + 9 * quality, so that it lives on the scale of
+Fast3R's 1 + exp(x) and the weight clamp(confidence / 10, 0.1, 1) runs from 0.1 (worst) to 1 (best). Quality,
+in [0, 1], is
 
-    quality = edge * grazing        where the depth is measured (finite and > 0), else 0
-    edge    = exp(-(r / 0.03)^2)    r: largest relative step of inverse depth to the pixels beside, above and below,
-                                    after subtracting the plane through them (inverse depth is linear on a plane, so
-                                    a floor seen at a low angle is not an edge; a jump of 3 % leaves 0.37)
-    grazing = smoothstep(|cos| / 0.5)   cos: between surface normal and viewing ray; 1 up to 60 degrees, 0 at 90
+    quality = edge * grazing            where the depth is measured (finite and > 0), else 0
+    edge    = exp(-(r / 0.03)^2)        a jump of 3 % leaves 0.37
+    grazing = smoothstep(|cos| / 0.5)   1 up to 60 degrees, 0 at 90
+
+r is the largest relative step of inverse depth to the pixels on both sides, across and down, beyond the plane
+through them: inverse depth is linear on a plane, so a floor seen at a low angle is no edge. cos is that of
+the angle between the surface normal and the viewing ray.
 
 Both signals are valid exactly where depth is measured.
 """
@@ -65,22 +68,29 @@ class Sensor(Teacher):
     def _inputs(self, views: Views) -> tuple[Tensor, Tensor]:
         """Depth and intrinsics, after checking all that is needed."""
         if views.depth is None:
-            raise UserError(f"{_frame(views)}: the sensor teacher needs measured depth and there is none; "
-                            "scan the data with a format that has depth")  # fmt: skip
+            raise UserError(
+                f"{_frame(views)}: the sensor teacher needs measured depth and there is none; "
+                "scan the data with a format that has depth"
+            )
         if views.intrinsics is None:
-            raise UserError(f"{_frame(views)}: the sensor teacher needs intrinsics (fx, fy, cx, cy) and there are "
-                            "none; add them to the manifest")  # fmt: skip
+            raise UserError(
+                f"{_frame(views)}: the sensor teacher needs intrinsics (fx, fy, cx, cy) and there are "
+                "none; add them to the manifest"
+            )
         _check_finite(views, views.intrinsics, "intrinsics")
         if views.views > 1:
             if views.cam2world is None:
-                raise UserError(f"{_frame(views)}: the sensor teacher needs a pose (cam2world) for samples of several "
-                                "views and there is none; add poses to the manifest or use --views 1")  # fmt: skip
+                raise UserError(
+                    f"{_frame(views)}: the sensor teacher needs a pose (cam2world) for samples of several "
+                    "views and there is none; add poses to the manifest or use --views 1"
+                )
             _check_finite(views, views.cam2world, "pose (cam2world)")
         return views.depth, views.intrinsics
 
 
 def plane_step(depth: Tensor, valid: Tensor) -> Tensor:
-    """Relative step of inverse depth beyond a plane, the larger of across and down: (..., H, W), 0 where unknown.
+    """Relative step of inverse depth beyond a plane, the larger of across and down: (..., H, W), 0 where
+    unknown.
 
     Both neighbours valid: |left + right - 2 * here| / here; one valid: |neighbour - here| / here.
     """
@@ -129,5 +139,7 @@ def _check_finite(views: Views, values: Tensor, what: str) -> None:
     bad = (~torch.isfinite(values)).flatten(2).any(-1).nonzero()
     if len(bad):
         scene, view = bad[0].tolist()
-        raise UserError(f"{_frame(views, scene, view)}: its {what} has NaN or infinite numbers; "
-                        "mend it in the source or leave the frame out")  # fmt: skip
+        raise UserError(
+            f"{_frame(views, scene, view)}: its {what} has NaN or infinite numbers; "
+            "mend it in the source or leave the frame out"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -50,7 +51,8 @@ def save_model(
         draft.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, out / CONFIG)
     except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise UserError(
             f"cannot write the model to {out}: {error}; free some space or choose another folder"
         ) from error

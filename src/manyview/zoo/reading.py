@@ -26,7 +26,7 @@ WORKER_PREFIXES = ("_orig_mod.", "module.")
 def read_weights(path: Path | str, prefixes: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Official state dict of a .safetensors file, a pickle, or a directory that holds one such file.
 
-    prefixes: taken off the names when every weight that stays has one (a Lightning container's `student.`).
+    prefixes: taken off the names that have them (a Lightning container's `student.`).
     Raises UserError for a file that is damaged, holds no weights, or wants to run code.
     """
     path = _only_file(Path(path))
@@ -38,12 +38,14 @@ def read_weights(path: Path | str, prefixes: tuple[str, ...] = ()) -> dict[str, 
     state = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"{path} holds no weights; its entries are {sorted(map(str, container))[:5]}")
-    for prefix in WORKER_PREFIXES:
-        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    for prefix in prefixes:
-        if any(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    return state
+    return {_bare(key, (*WORKER_PREFIXES, *prefixes)): tensor for key, tensor in state.items()}
+
+
+def _bare(key: str, prefixes: tuple[str, ...]) -> str:
+    """A name without any of the prefixes, in whatever order they are nested."""
+    while (prefix := next((p for p in prefixes if key.startswith(p)), None)) is not None:
+        key = key.removeprefix(prefix)
+    return key
 
 
 def _only_file(path: Path) -> Path:

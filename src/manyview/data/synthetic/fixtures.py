@@ -41,7 +41,7 @@ def window(rng: Random, width: float, height: float, glow: float) -> Model:
     model = Model("window")
     frame = materials.WHITE if rng.random() < 0.7 else materials.wood(rng)
     view = Material(hsv(rng.uniform(0.53, 0.62), rng.uniform(0.1, 0.5), 1.0), hsv(rng.uniform(0.2, 0.4), rng.uniform(0.2, 0.6), 0.6), "outdoors", 1.0, 0.0, glow, rng.uniform(0, 99))
-    model.box((0, -0.004, height / 2), (width, 0.012, height), view, shadow=False)
+    model.box((0, -0.006, height / 2), (width, 0.012, height), view, shadow=False)
     bar = 0.055
     for side in (-1, 1):
         model.box((side * (width - bar) / 2, -0.02, height / 2), (bar, 0.05, height), frame, shadow=False)

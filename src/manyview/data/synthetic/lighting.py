@@ -43,8 +43,13 @@ def shadow(solids: Solids, eye: Tensor, towards: Tensor, *, half_slope: float, s
 
 
 def _blur(maps: Tensor, radius: int) -> Tensor:
-    padded = torch.nn.functional.pad(maps, [radius] * 4, mode="replicate")
-    return torch.nn.functional.avg_pool2d(padded, 2 * radius + 1, stride=1)
+    """Box filter of maps (1, C, S, S) by running sums; the border repeats."""
+    for dim in (2, 3):
+        size, width = maps.shape[dim], 2 * radius + 1
+        index = torch.arange(-radius - 1, size + radius, device=maps.device).clamp(0, size - 1)
+        sums = maps.index_select(dim, index).cumsum(dim, dtype=torch.float64)
+        maps = ((sums.narrow(dim, width, size) - sums.narrow(dim, 0, size)) / width).to(maps.dtype)
+    return maps
 
 
 def lit(shadow: Shadow, points: Tensor) -> tuple[Tensor, Tensor]:

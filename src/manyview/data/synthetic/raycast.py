@@ -115,31 +115,31 @@ def _cast_solids(
     near = nearest[view, solid]
     order, groups = _schedule(tile, near, solids.kind[solid])
     view, solid, row, column, tile, near = (t[order] for t in (view, solid, row, column, tile, near))
-    linear = torch.einsum("pij,vjk->vpik", solids.object_from_world[:, :, :3], cam2world[:, :3, :])
+    linear = _product(solids.object_from_world[None, :, :, :3], cam2world[:, None, :3, :])
     linear[..., 3] += solids.object_from_world[:, :, 3]  # (V, P, 3, 4): directions, then the camera's centre
     chunk = 2**13 // (TILE[0] * TILE[1]) * (8 if x.device.type == "cpu" else 512)
     for kind, start, stop in groups:
         for begin in range(start, stop, chunk):
             part = slice(begin, min(begin + chunk, stop))
             index = tile[part]
-            here = depth[index]
+            here = depth.index_select(0, index)
             visible = (near[part] < here.flatten(1).amax(1)).nonzero()[:, 0]
             if not len(visible):
                 continue
             if len(visible) < len(index):
-                index, here = index[visible], here[visible]
-            v, p = view[part][visible], solid[part][visible]
-            hit = _hit(
-                kind,
-                linear[v, p],
-                x[v, column[part][visible]],
-                y[v, row[part][visible]],
-                solids.radii[p],
-                near[part][visible],
-            )
+                index, here = index[visible], here.index_select(0, visible)
+            v, p, r, c = (t[part][visible] for t in (view, solid, row, column))
+            hit = _hit(kind, linear[v, p], x[v, c], y[v, r], solids.radii[p], near[part][visible])
             nearer = hit < here
-            depth[index] = torch.where(nearer, hit, here)
-            seen[index] = torch.where(nearer, p.to(torch.int32)[:, None, None], seen[index])
+            depth.index_copy_(0, index, torch.minimum(hit, here))
+            name = p.to(torch.int32)[:, None, None]
+            seen.index_copy_(0, index, torch.where(nearer, name, seen.index_select(0, index)))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product over an inner dimension of 3 whose bits do not depend on the batch, as a library's may."""
+    terms = [left[..., :, k, None] * right[..., None, k, :] for k in range(3)]
+    return terms[0] + terms[1] + terms[2]
 
 
 def _bounds(solids: Solids, cam2world: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:

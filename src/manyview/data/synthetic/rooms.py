@@ -146,17 +146,17 @@ def light(world: World, rng: Random) -> None:
         window_colour=tuple(c * power for c in sky),
         sun=sun,
         ambient=jittered(rng, (0.5, 0.5, 0.5), 0.06),
-        exposure=rng.uniform(0.4, 0.56),
+        exposure=rng.uniform(0.46, 0.62),
         warmth=rng.uniform(-0.06, 0.06),
         contrast=rng.uniform(0.9, 1.15),
     )
 
 
 def hang(world: World, rng: Random) -> None:
-    """Pictures and clocks on the walls."""
+    """Televisions, pictures and clocks on the walls."""
+    if rng.random() < 0.3:
+        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.2), gap=0.01)
     for _ in range(rng.randint(2, 6)):
         against_wall(world, rng, MODELS.get("picture")(rng), z=rng.uniform(1.35, 1.75), gap=0.0)
     if rng.random() < 0.6:
         against_wall(world, rng, MODELS.get("wall clock")(rng), z=rng.uniform(1.6, 1.95), gap=0.0)
-    if rng.random() < 0.15:
-        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.1), gap=0.01)

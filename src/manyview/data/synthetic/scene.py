@@ -49,12 +49,9 @@ def render_scene(
 
     `kind` is room, tabletop or auto (two rooms for every tabletop); `trajectory` one of `trajectories.NAMES` or auto.
     """
-    _check(kind, ("auto", *furnishing.KINDS), "kind")
-    _check(trajectory, ("auto", *trajectories.NAMES), "trajectory")
-    if views < 1 or min(size) < 8:
-        raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
+    check_request(views, size, kind, trajectory)
     rng = Random(f"manyview scene {seed}")
-    drawn = "tabletop" if rng.random() < 1 / 3 else "room"
+    drawn = "tabletop" if seed % 3 == 2 else "room"
     world = furnishing.build(seed, drawn if kind == "auto" else kind)
     path = trajectories.choose(world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory)
     return render_world(
@@ -62,9 +59,13 @@ def render_scene(
     )
 
 
-def _check(value: str, known: tuple[str, ...], what: str) -> None:
-    if value not in known:
-        raise UserError(f"no {what} {value!r} of procedural scenes; {did_you_mean(value, known)}")
+def check_request(views: int, size: tuple[int, int], kind: str, trajectory: str) -> None:
+    """Raise UserError for what cannot be rendered."""
+    if views < 1 or min(size) < 8:
+        raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
+    for what, value, known in (("kind", kind, furnishing.KINDS), ("trajectory", trajectory, trajectories.NAMES)):
+        if value != "auto" and value not in known:
+            raise UserError(f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *known])}")
 
 
 @torch.inference_mode()
@@ -100,8 +101,8 @@ def render_world(
         images=develop(linear, lighting, rng),
         depth=depth,
         normals=normals,
-        labels=labels[flat].view_as(seen),
-        instances=instances[flat].view_as(seen),
+        labels=labels.index_select(0, flat).view_as(seen),
+        instances=instances.index_select(0, flat).view_as(seen),
         intrinsics=intrinsics,
         cam2world=cam2world,
         kind=world.kind,
@@ -115,7 +116,7 @@ def _shade(
 ) -> None:  # fmt: skip
     """Fill `linear` (V, 3, H, W) and `normals` (V, H, W, 3) of a few views."""
     views, height, width = depth.shape
-    rows = table[:, seen.flatten().long()]
+    rows = table.index_select(1, seen.flatten())
     points, view, slant = _rays(depth, cam2world, intrinsics)
     spots = surface(rows, points, view)
     cosine = -(spots.normal * view).sum(0)

@@ -30,8 +30,9 @@ def surface(rows: Tensor, points: Tensor, view: Tensor) -> Surface:
     local = torch.stack([_affine(transform[k], points) for k in range(3)])
     half, kind = rows[12:15], rows[17]
     size = local.abs()
-    face = size.argmax(0)
-    along_x, along_y = face == 0, face == 1
+    along_x = (size[0] >= size[1]) & (size[0] >= size[2])
+    along_y = ~along_x & (size[1] >= size[2])
+    face = torch.where(along_x, 0, torch.where(along_y, 1, 2))
     metric = local * half
     sign = torch.where(local.gather(0, face[None])[0] < 0, -1.0, 1.0)
     normal = torch.stack([transform[:, axis].gather(0, face[None])[0] for axis in range(3)]) * sign
@@ -40,11 +41,11 @@ def surface(rows: Tensor, points: Tensor, view: Tensor) -> Surface:
     t, half_t = torch.where(upright, metric[2], metric[1]), torch.where(upright, half[2], half[1])
     curved = (kind != BOX).nonzero()[:, 0]
     if len(curved):
-        patch = [tensor[..., curved] for tensor in (transform, local, half, rows[15:17])]
+        patch = [tensor.index_select(-1, curved) for tensor in (transform, local, half, rows[15:17])]
         bent, values = _curved(*patch, kind[curved] == CONE)
-        normal[:, curved] = bent
+        normal.index_copy_(1, curved, bent)
         for target, value in zip((s, t, half_s, half_t), values):
-            target[curved] = value
+            target.index_copy_(0, curved, value)
     normal = normal * (normal.square().sum(0).clamp(min=1e-20)).rsqrt()
     towards = (normal * view).sum(0) > 0
     return Surface(points, torch.where(towards, -normal, normal), s, t, half_s, half_t, local)
@@ -83,8 +84,8 @@ def albedo(rows: Tensor, surface: Surface, blur: Tensor) -> Tensor:
         if number == 0:
             continue
         index = (texture == number).nonzero()[:, 0]
-        part = rows[:, index]
-        metric = surface.object[:, index] * part[12:15]
+        part = rows.index_select(1, index)
+        metric = surface.object.index_select(1, index) * part[12:15]
         grain = part[29]
         along = torch.where(grain == 0, metric[0], torch.where(grain == 1, metric[1], metric[2]))
         across = torch.where(grain == 0, metric[1], metric[0]) + torch.where(grain == 2, metric[1], metric[2])
@@ -93,5 +94,5 @@ def albedo(rows: Tensor, surface: Surface, blur: Tensor) -> Tensor:
             along=along, across=across, a=part[18:21], b=part[21:24], scale=part[25], phase=part[28],
             blur=blur[index],
         )  # fmt: skip
-        result[:, index] = textures.colour(number, spot)
+        result.index_copy_(1, index, textures.colour(number, spot))
     return result

@@ -97,7 +97,7 @@ class World:
 
     def free(self, low: Corner, high: Corner, margin: float = 0.02) -> bool:
         """Whether a box lies in the room and touches nothing."""
-        inside = all(low[a] >= -0.001 and high[a] <= self.size[a] + 0.001 for a in range(3))
+        inside = all(low[a] >= -0.006 and high[a] <= self.size[a] + 0.006 for a in range(3))
         return inside and not any(block.meets(low, high, margin) for block in self.blocks)
 
     def reserve(self, low: Corner, high: Corner, *, solid: bool = False) -> None:
