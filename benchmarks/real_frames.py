@@ -52,7 +52,9 @@ def road(source: Path, out: Path, steps: int, students: dict[str, list[str]]) ->
     train, test, cache = out / "train.parquet", out / "test.parquet", out / "cache"
     command("data", "scan", source, "--format", "manyview", "--frames", "0:60", "-o", train)
     command("data", "scan", source, "--format", "manyview", "--frames", "80:100", "-o", test)
-    command("cache", "build", train, "--teacher", "sensor", "--size", SIZE, "--views", 8, "--step", 4, "-o", cache)
+    command(
+        "cache", "build", train, "--teacher", "sensor", "--size", SIZE, "--views", 8, "--step", 4, "-o", cache
+    )
     command("cache", "verify", cache)
     results: dict[str, Any] = {}
     for number, (name, options) in enumerate(students.items()):
@@ -67,7 +69,10 @@ def road(source: Path, out: Path, steps: int, students: dict[str, list[str]]) ->
                       "--json", out / f"eval{number}.json", "--overwrite"]  # fmt: skip
             command(*judged, *(["--baselines", "--train", train] if number == 0 else []))
             note.write_text(json.dumps({"cpu_minutes": minutes, "steps": steps, "options": options}))
-        results[name] = {**json.loads(note.read_text()), "scores": json.loads((out / f"eval{number}.json").read_text())}
+        results[name] = {
+            **json.loads(note.read_text()),
+            "scores": json.loads((out / f"eval{number}.json").read_text()),
+        }
     return results
 
 
@@ -76,7 +81,9 @@ def machine() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="a folder with cameras.json, images and depth")
     parser.add_argument("-o", "--out", type=Path, default=Path("out/real"))
     parser.add_argument("--steps", type=int, default=900, help="training steps of each student")

@@ -6,16 +6,17 @@ not answer are not checked, and the line says how many were. An item without ada
 
 Tolerances come from the case's `tol` in manifest.json, a sentence, read so:
 
-- Its first number is the tolerance. An output whose name contains the word just before a later number ("K 1e-5",
-  "torch_histc 1e-6") has that number; `*_f32` outputs have the number after "_f32 rows tol".
+- Its first number is the tolerance. An output whose name contains the word just before a later number ("K
+  1e-5", "torch_histc 1e-6") has that number; `*_f32` outputs have the number after "_f32 rows tol".
 - "relative" allows tol * |expected|, otherwise tol * max(1, |expected|).
 - "exact", or no sentence, allows nothing.
-- What is stored in float32, or comes from "float32 sources", is allowed eight of that type's rounding steps. Two
-  values within the rounding noise of float32 sources around zero (sqrt(n) steps of the largest input) are equal.
+- What is stored in float32, or comes from "float32 sources", is allowed eight of that type's rounding steps.
+  Two values within the rounding noise of float32 sources around zero (sqrt(n) steps of the largest input) are
+  equal.
 - "max(A ..., N x library error)": the adapter says which output is the library's error.
 
-Where NaN is expected the source is undefined, and any answer passes that does not crash; NaN from us passes only
-there. A masked array leaves its masked elements out.
+Where NaN is expected the source is undefined, and any answer passes that does not crash; NaN from us passes
+only there. A masked array leaves its masked elements out.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ class Outer:
 
 
 def test_overrides_are_typed_and_nested():
-    changed = override(Outer(), ["run.lr=1e-4", "run.betas=[0.9, 0.99]", "name=x", "ratios=[3]", "run.steps=7"])
+    changed = override(
+        Outer(), ["run.lr=1e-4", "run.betas=[0.9, 0.99]", "name=x", "ratios=[3]", "run.steps=7"]
+    )
     assert changed.run.lr == pytest.approx(1e-4)
     assert changed.run.betas == (0.9, 0.99)
     assert (changed.name, changed.ratios, changed.run.steps) == ("x", (3.0,), 7)

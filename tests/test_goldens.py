@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import goldens
 
 README = """## Tolerances
-Linear quantities (tokens): max|a-b| <= 2e-4 * std of the stored array. Quantities after an exponential (points):
-norm-wise, ||a-b|| <= 3e-4 * ||b||. Losses: relative 1e-5 (gradients: norm-wise 1e-4). All in float32.
+Linear quantities (tokens): max|a-b| <= 2e-4 * std of the stored array. Quantities after an exponential
+(points): norm-wise, ||a-b|| <= 3e-4 * ||b||. Losses: relative 1e-5 (gradients: norm-wise 1e-4).
 """
 RULES = """
 import numpy as np
@@ -36,20 +36,15 @@ OVERRIDES = {"taps": [0, 1, 2, 2], "heads": 2, "decoder_heads": 2}
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """One small case of the reconstructor, laid out like the published ones, its numbers from our own network."""
+    """One small case laid out like the published ones, its numbers from our own network."""
     (tmp_path / "distill3r").mkdir()
     (tmp_path / "README.md").write_text(README)
     (tmp_path / "weights.py").write_text(RULES)
     rules = goldens.load_rules(tmp_path)
     model = zoo.build("distill3r", size="debug").eval()
     official = zoo.export_official(model)
-    aliases = {k: k.replace("layer_rn.0", "layer1_rn") for k in official if "layer_rn.0" in k}
-    aliases |= {
-        k: k.replace(f"layer_rn.{i}", f"layer{i + 1}_rn")
-        for i in range(4)
-        for k in official
-        if f"rn.{i}." in k
-    }
+    levels = {f"layer_rn.{i}.": f"layer{i + 1}_rn." for i in range(4)}
+    aliases = {k: k.replace(alias, name) for alias, name in levels.items() for k in official if alias in k}
     keys = [[key, list(tensor.shape), "float32"] for key, tensor in official.items()]
     numbers = {"num_parameters": sum(p.numel() for p in model.parameters()), "keys": keys, "aliases": aliases}
     (tmp_path / "distill3r" / "keys.json").write_text(json.dumps(numbers))

@@ -34,7 +34,18 @@ ALLOWED: dict[str, set[str]] = {
     "cache": {"geometry", "data"},
     "recipes": {"geometry", "models", "losses", "zoo", "data", "cache"},
     "engine": set(),
-    "pipelines": {"geometry", "models", "scene", "metrics", "data", "zoo", "teachers", "cache", "recipes", "engine"},
+    "pipelines": {
+        "geometry",
+        "models",
+        "scene",
+        "metrics",
+        "data",
+        "zoo",
+        "teachers",
+        "cache",
+        "recipes",
+        "engine",
+    },
     "evaluation": {"geometry", "models", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}
@@ -83,7 +94,9 @@ def test_the_check_sees_an_upward_import(tmp_path):
 @pytest.mark.parametrize("folder", ["src", "tests"])
 def test_files_stay_under_400_lines(folder):
     root = SRC.parent.parent if folder == "src" else Path(__file__).parent.parent
-    long = [(p.name, n) for p in (root / folder).rglob("*.py") if (n := len(p.read_text().splitlines())) > 400]
+    long = [
+        (p.name, n) for p in (root / folder).rglob("*.py") if (n := len(p.read_text().splitlines())) > 400
+    ]
     assert not long
 
 

@@ -37,7 +37,9 @@ def random_solids(kinds: list[int], seed: int, *, reach: tuple[float, float] = (
     return Solids(torch.tensor(kinds), forward, inverse, radii, ROOM)
 
 
-def cameras(eyes: list[tuple[float, float, float]], target: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+def cameras(
+    eyes: list[tuple[float, float, float]], target: tuple[float, float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
     eye = torch.tensor(eyes)
     cam2world = look_at(eye, torch.tensor(target).expand_as(eye))
     return cam2world, intrinsics_matrix(24.0, 25.0, 16.3, 11.2).expand(len(eyes), 3, 3)
@@ -93,7 +95,9 @@ def by_hand(solids: Solids, cam2world: torch.Tensor, intrinsics: torch.Tensor, s
     return depth, seen
 
 
-@pytest.mark.parametrize("kinds", [[BOX] * 4, [BALL] * 4, [CONE] * 4, [BOX, BALL, CONE] * 4], ids=["box", "ball", "cone", "all"])
+@pytest.mark.parametrize(
+    "kinds", [[BOX] * 4, [BALL] * 4, [CONE] * 4, [BOX, BALL, CONE] * 4], ids=["box", "ball", "cone", "all"]
+)
 def test_depth_and_identity_equal_a_plain_loop(kinds):
     solids = random_solids(kinds, seed=len(kinds) + kinds[0])
     cam2world, intrinsics = cameras([(0.3, 0.4, 1.7), (4.8, 3.5, 0.6)], (2.5, 2.0, 1.1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from goldens_metrics import Error, excess, read_hint, run_metrics_folder
 
 CASES = Path(__file__).parent / "goldens"

@@ -32,7 +32,9 @@ def track(count: int = 12) -> np.ndarray:
 def test_rotation_error_is_exact_at_both_ends(degrees):
     assert metrics.rotation_error(rotation(degrees), np.eye(3)) == pytest.approx(degrees, rel=1e-6, abs=1e-9)
     base = rotation(77, axis=0)
-    assert metrics.rotation_error(base @ rotation(degrees), base) == pytest.approx(degrees, rel=1e-5, abs=1e-6)
+    assert metrics.rotation_error(base @ rotation(degrees), base) == pytest.approx(
+        degrees, rel=1e-5, abs=1e-6
+    )
 
 
 def test_translation_error_ignores_sign_and_length():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from analytic_room import AllKnowing, Shot, circle, colour_of, shots
+from analytic_room import AllKnowing, Shot, circle, colour_of, render, shots
 from manyview.errors import UserError
-from manyview.geometry import cameras, poses
+from manyview.geometry import alignment, cameras, poses
 from manyview.pipelines.photos import Take
 from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
 
@@ -176,6 +176,44 @@ def test_a_view_the_model_does_not_understand_is_named():
     assert scene.views[3].info["inliers"] < 0.3
     for index, (angle, _) in enumerate(pose_errors(scene, taken, 1.0)):
         assert index == 3 or angle < 0.01  # the others are not harmed
+
+
+class Muddled(AllKnowing):
+    """Knows each view by itself, but its global head is noise of another unit."""
+
+    def __call__(self, images, **rest):
+        answer = super().__call__(images, **rest)
+        noise = torch.randn(answer["pointmap"].shape, generator=torch.Generator().manual_seed(1))
+        return {**answer, "pointmap": 0.01 * noise}
+
+
+def test_a_useless_global_head_leaves_views_where_they_are_in_their_own_unit():
+    taken = shots(3)
+    with pytest.warns(UserWarning, match="agree with their camera"):
+        scene = reconstruct([s.picture() for s in taken], model=Muddled(taken), device="cpu")
+    assert [view.info["pose"] for view in scene.views] == ["first", "identity", "identity"]
+    for view, shot in zip(scene.views, taken, strict=True):
+        assert np.array_equal(view.cam2world, np.eye(4))
+        matrix = torch.from_numpy(view.intrinsics)
+        assert np.allclose(view.depth, render(shot.cam2world, matrix, 84, 112)[0], rtol=0.01)
+
+
+def test_given_cameras_that_the_model_contradicts_are_kept_but_not_called_metric():
+    taken = shots(3)
+    given = torch.stack([s.cam2world for s in taken])
+    with pytest.warns(UserWarning, match="do not fix the unit"):
+        scene = reconstruct([s.picture() for s in taken], model=Muddled(taken), device="cpu", cam2world=given)
+    assert scene.scale == "relative"
+    assert np.array_equal(scene.views[2].cam2world, given[2].numpy())
+
+
+def test_the_other_road_is_taken_when_the_preferred_one_fails(monkeypatch):
+    taken = shots(2)
+    failed = alignment.PoseFit(torch.eye(4), 0.0, False)
+    monkeypatch.setattr(alignment, "pose_from_pointmap", lambda *_: failed)
+    scene = run(taken)
+    assert scene.views[1].info["pose"] == "similarity"
+    assert max(angle for angle, _ in pose_errors(scene, taken, 1.0)) < 1e-3
 
 
 def test_nothing_at_all_from_the_model_still_gives_finite_cameras():

@@ -50,7 +50,9 @@ def trained(tmp_path, *, blind: bool) -> float:
     small = replace(recipe.student.config, dim=32, decoder_dim=32, decoder_depth=1, taps=(0, 0, 1, 1),
                     head_layer_dims=(8, 8, 16, 16), head_dim=16, head_last_dim=8)  # fmt: skip
     recipe.student = Reconstructor(small)
-    run = RunConfig(steps=160, batch=3, lr=4e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100)
+    run = RunConfig(
+        steps=160, batch=3, lr=4e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100
+    )
     fit(recipe, lambda i: rooms(i, blind=blind), run, tmp_path, device="cpu")
     recipe.eval()
     unseen = rooms(-500, blind=blind, batch=8)

@@ -189,6 +189,11 @@ def test_numbers_that_are_none_survive(scene, tmp_path):
     assert Scene.load(tmp_path / "s").info == {"error": None, "size": 3}
 
 
+def test_printing_a_scene_is_one_line(scene):
+    assert repr(scene) == "Scene(3 views, frame first_view, scale relative)"
+    assert repr(scene.views[1]) == "SceneView('2.jpg', 112x70, pose: pnp)"
+
+
 def test_unknown_suffix_is_refused(scene, tmp_path):
     with pytest.raises(UserError, match=r"\.obj"):
         scene.export(tmp_path / "x.obj")

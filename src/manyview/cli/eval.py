@@ -69,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from manyview.engine.device import pick_device
     from manyview.evaluation.base import all_settings, evaluate
 
-    options = {name: getattr(args, name) for name in ("baselines", "views") if getattr(args, name)}
+    options: dict[str, Any] = {"baselines": args.baselines}
+    if args.views is not None:
+        options["views"] = args.views
     if args.train is not None:
         options["train"] = Manifest.load(args.train)
     protocol = override(protocol_class(**options), args.set)

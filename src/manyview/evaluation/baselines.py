@@ -17,12 +17,9 @@ import numpy as np
 from manyview.metrics.reconstruction import FACTOR
 from manyview.progress import track
 
-COARSE, FINE = 40, 7  # constants tried per view, then around each of the two best valleys
-FEW, SOME = (
-    600,
-    2500,
-)  # points that ask for their neighbour in these two rounds for accuracy; every point answers
-SLACK = 0.05  # in those rounds a neighbour may be that much farther than the nearest: looking there is slow far away
+COARSE, FINE, VALLEYS = 40, 6, 2  # constants tried, then twice around each of the lowest valleys of the curve
+FEW, SOME, EVERY = 500, 2000, 10**9  # points whose neighbour is asked for accuracy in each of these rounds
+SLACK = 0.05  # before the last round a neighbour may be that much farther than the nearest; that is quicker
 METRICS = ("accuracy", "completeness", "abs_rel")
 
 
@@ -118,11 +115,15 @@ def _best_constant(
     padded = np.concatenate([[np.inf], curve, [np.inf]])
     valleys = np.flatnonzero((curve <= padded[:-2]) & (curve <= padded[2:]))
     best: tuple[float, float, list[float]] = (np.inf, 0.0, [])
-    for valley in valleys[np.argsort(curve[valleys])][:2]:
-        around = np.geomspace(grid[max(valley - 1, 0)], grid[min(valley + 1, len(grid) - 1)], FINE)
-        means = [np.mean([search(metric, constant, SOME) for search in searches]) for constant in around]
-        constant = float(around[int(np.argmin(means))])
-        values = [search(metric, constant, 10**9) for search in searches]
+    for valley in valleys[np.argsort(curve[valleys])][:VALLEYS]:
+        left, right = grid[max(valley - 1, 0)], grid[min(valley + 1, len(grid) - 1)]
+        for _ in range(2):
+            around = np.geomspace(left, right, FINE)
+            means = [np.mean([search(metric, constant, SOME) for search in searches]) for constant in around]
+            lowest = int(np.argmin(means))
+            left, right = around[max(lowest - 1, 0)], around[min(lowest + 1, FINE - 1)]
+        constant = float(around[lowest])
+        values = [search(metric, constant, EVERY) for search in searches]
         best = min(best, (float(np.mean(values)), constant, values))
     return {metric: best[2], f"{metric}_constant": best[1]}
 
@@ -164,8 +165,7 @@ def tilted_plane(view: MeasuredView, *, robust: bool) -> np.ndarray:
 
 
 def mean_map(depths: np.ndarray) -> np.ndarray:
-    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map.
-    """
+    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map."""
     measured = depths > 0
     count = measured.sum(0)
     mean = np.where(measured, depths, 0).sum(0, dtype=np.float64) / np.maximum(count, 1)
@@ -178,8 +178,7 @@ def without_holes(depths: np.ndarray, filling: np.ndarray) -> np.ndarray:
 
 
 def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
-    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle).
-    """
+    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle)."""
     truth = view.depth[view.valid].astype(np.float64)
     errors = []
     for depth in depths:

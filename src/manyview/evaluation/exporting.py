@@ -51,7 +51,7 @@ class Item:
 
 def scene_sizes(model: Any, data: Manifest) -> dict[str, tuple[int, int]]:
     """(H, W) per scene for this model: `config.image_size` is a long side, or (H, W) itself."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "image_size") or not hasattr(config, "patch_size"):
         raise UserError(
             "this model says no image_size and patch_size; reconstruction protocols need a reconstructor"
@@ -160,7 +160,7 @@ def export_predictions(model: Model, data: Manifest, items: Sequence[Item], view
                 for name, kind in kept.items()
                 if name in answer
             }
-            store.save_arrays(folder / item.file, first=np.int64(group[0].index), **maps)
+            store.save_arrays(folder / item.file, first=np.array(group[0].index), **maps)
 
 
 def training_stack(

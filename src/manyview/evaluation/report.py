@@ -94,9 +94,9 @@ def recon_per_view(summary: dict[str, Any]) -> str:
     name, data = summary.get("model", "the model"), summary.get("data", "the data")
     parts = [
         f"# {name} on {data}: reconstruction per view",
-        f"{summary['scored']} of {summary['frames']} views judged at {sizes} pixels. Local points; one scale per view "
-        "(median of measured / predicted depth); medians of nearest-neighbour distances, means over views; "
-        "×100 is centimetres for data in metres.",
+        f"{summary['scored']} of {summary['frames']} views judged at {sizes} pixels. Local points; one scale "
+        "per view (median of measured / predicted depth); medians of nearest-neighbour distances, means over "
+        "views; ×100 is centimetres for data in metres.",
         markdown_table(
             ["", *(HEADS[column] for column in COLUMNS), "views"],
             (
@@ -140,6 +140,6 @@ def _first_frame(found: dict[str, Any] | None) -> list[str]:
         for method, numbers in found["table"].items()
     ]
     return [
-        f"Points in the first view's camera frame, {found['views']} later views, one scale per group of views:",
+        f"Points in the first view's camera frame, {found['views']} later views, one scale per group:",
         markdown_table(["", *(HEADS[c] for c in columns)], rows),
     ]

@@ -21,7 +21,7 @@ class Similarity(NamedTuple):
 
 
 class PoseFit(NamedTuple):
-    """Pose of a camera from a pointmap: cam2world (4, 4), share of used pixels that agree, whether it stands."""
+    """Pose of a camera from a pointmap: cam2world (4, 4), share of pixels that agree, whether it stands."""
 
     cam2world: Tensor
     inliers: float
@@ -132,7 +132,7 @@ def pose_from_pointmap(
     try:
         found, rotation, translation, inliers = cv2.solvePnPRansac(
             world, pixels, intrinsics.double().cpu().numpy(), None,
-            iterationsCount=100, reprojectionError=threshold_px, flags=cv2.SOLVEPNP_SQPNP,
+            iterationsCount=1000, reprojectionError=threshold_px, flags=cv2.SOLVEPNP_SQPNP,
         )  # fmt: skip
     except cv2.error:
         return failed

@@ -1,4 +1,4 @@
-"""Pinhole cameras: 3x3 `intrinsics` in pixels, pixel centres at +0.5 (the first pixel's centre is (0.5, 0.5))."""
+"""Pinhole cameras: 3x3 `intrinsics` in pixels, pixel centres at +0.5 (the first one is (0.5, 0.5))."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
 
 
 def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """Camera-frame points (..., N, 3) -> pixels (..., N, 2) and depths (..., N); pixels mean nothing where depth <= 0."""
+    """Camera-frame points (..., N, 3) -> pixels (..., N, 2), void where depth <= 0, and depths."""
     homogeneous = points @ intrinsics.transpose(-1, -2)
     depth = homogeneous[..., 2]
     safe = torch.where(depth.abs() < 1e-12, torch.full_like(depth, 1e-12), depth)
@@ -40,5 +40,5 @@ def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def apply_affine(target_from_source: Tensor, intrinsics: Tensor) -> Tensor:
-    """Intrinsics after the image was resized and cropped by a 3x3 pixel map (+0.5 convention on both sides)."""
+    """Intrinsics after the image was resized and cropped by a 3x3 pixel map (+0.5 on both sides)."""
     return target_from_source.to(intrinsics) @ intrinsics

@@ -1,4 +1,4 @@
-"""Pointmaps: a 3D point per pixel, (..., H, W, 3), from depth and back, moved, normalised; their edges and normals."""
+"""Pointmaps, a 3D point per pixel (..., H, W, 3): from depth and back, normalised, edges and normals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def depth_edges(depth: Tensor, valid: Tensor | None = None, rtol: float = 0.03) 
 
 
 def normals(pointmap: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Unit normals (..., H, W, 3) of camera-frame pointmaps, facing the camera; zero where they are undefined.
+    """Unit normals (..., H, W, 3) of camera-frame pointmaps, facing the camera; zero where undefined.
 
     Differences run to the neighbours on both sides where both are valid, else to the one that is.
     """
@@ -52,7 +52,7 @@ def normals(pointmap: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def _difference(points: Tensor, valid: Tensor, dim: int) -> Tensor:
-    """Sum of the valid one-sided differences along an image dimension of (..., H, W, 3); zero where none is valid."""
+    """Sum of the valid one-sided differences along an image dimension of (..., H, W, 3); zero without any."""
     size = points.shape[dim]
     ahead, here = points.narrow(dim, 1, size - 1), points.narrow(dim, 0, size - 1)
     both = (valid.narrow(dim + 1, 1, size - 1) & valid.narrow(dim + 1, 0, size - 1))[..., None]
@@ -62,7 +62,7 @@ def _difference(points: Tensor, valid: Tensor, dim: int) -> Tensor:
 
 
 def mean_distance(points: Tensor, valid: Tensor, dims: tuple[int, ...], floor: float = 1e-8) -> Tensor:
-    """Mean norm of the valid points of (..., H, W, 3) over `dims` of valid's shape, kept as size 1, at least `floor`."""
+    """Mean norm of the valid points of (..., H, W, 3) over `dims`, kept as size 1, at least `floor`."""
     distance = torch.where(valid, torch.where(valid[..., None], points, 0).norm(dim=-1), 0)
     count = valid.sum(dims, keepdim=True).clamp(min=1)
     return (distance.sum(dims, keepdim=True) / count).clamp(min=floor)

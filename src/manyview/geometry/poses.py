@@ -42,7 +42,7 @@ def quaternion_from_matrix(rotation: Tensor) -> Tensor:
     m00, m11, m22 = rotation.diagonal(dim1=-2, dim2=-1).unbind(-1)
     m01, m02, m12 = rotation[..., 0, 1], rotation[..., 0, 2], rotation[..., 1, 2]
     m10, m20, m21 = rotation[..., 1, 0], rotation[..., 2, 0], rotation[..., 2, 1]
-    # Four ways to write the same quaternion (times 4|q_i|); the one with the largest pivot is well conditioned.
+    # Four ways to write the same quaternion (times 4|q_i|); the one with the largest pivot is stable.
     rows = torch.stack(
         [
             torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], -1),
@@ -70,7 +70,7 @@ def matrix_from_quaternion(quaternion: Tensor) -> Tensor:
 
 
 def look_at(eye: Tensor, target: Tensor, up: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Tensor:
-    """cam2world (..., 4, 4) of a camera at `eye` (..., 3) looking at `target`, the image's top towards `up`."""
+    """cam2world (..., 4, 4) of a camera at `eye` (..., 3) looking at `target`, the image's top to `up`."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     upward = torch.tensor(up, dtype=eye.dtype, device=eye.device).expand_as(forward)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, upward), dim=-1)

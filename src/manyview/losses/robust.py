@@ -55,19 +55,19 @@ def local_error(
     valid, weight = _selected(signal)
     here, target = _fill(points, valid), _fill(signal.value, valid)
     residual = _log_length(here) - _log_length(target)
-    shift = _median(residual.detach(), valid, (2, 3))
+    shift = _shift(residual, valid, (2, 3))
     error = charbonnier(torch.where(valid, residual - shift, 0))
     turned = (_direction(here) - _direction(target)).abs().sum(-1)
     error = (error + direction * torch.where(valid, turned, 0)) * weight
     per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
     per_view = per_view + gradient * _slopes(residual, valid)
-    per_view = per_view + scale * _offset(shift, residual, valid, (2, 3))[..., 0, 0]
+    per_view = per_view + scale * charbonnier(shift)[..., 0, 0]
     counts = valid.sum((2, 3))
     return mean_over_views(per_view * counts, counts)
 
 
 def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tensor:
-    """(B, V, H, W, 3) against a Signal of points in the first view's frame, one unknown scale per scene -> (B,).
+    """(B, V, H, W, 3) against a Signal of first-view points, one unknown scale per scene -> (B,).
 
     The distance between the points relative to the target's own distance from the first camera.
     """
@@ -76,7 +76,7 @@ def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tenso
     distance = target.norm(dim=-1)
     typical = _median(distance, valid, (1, 2, 3))  # (B, 1, 1, 1)
     residual = _log_length(here) - _log_length(target)
-    shift = _median(residual.detach(), valid, (1, 2, 3))
+    shift = _shift(residual, valid, (1, 2, 3))
     away = here * torch.exp(-shift)[..., None] - target
     relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (
         distance + 0.1 * typical + 1e-6
@@ -84,8 +84,7 @@ def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tenso
     # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
     error = torch.where(valid, torch.log1p(relative), 0) * weight
     per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
-    # Without a charge on the scale it drifts to where the gradients explode.
-    per_view = per_view + scale * _offset(shift, residual, valid, (1, 2, 3))[..., 0, 0]
+    per_view = per_view + scale * charbonnier(shift)[..., 0, 0]
     counts = valid.sum((2, 3))
     return mean_over_views(per_view * counts, counts)
 
@@ -122,17 +121,20 @@ def _direction(points: Tensor) -> Tensor:
 
 
 def _median(values: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Median of (B, V, H, W) over the valid pixels of its last dimensions `dims`, kept as size 1; 0 without any."""
+    """Median of (B, V, H, W) over the valid pixels of its last dimensions, kept as size 1; 0 without any."""
     median = torch.where(valid, values, torch.nan).flatten(dims[0]).nanmedian(-1).values
     return median.nan_to_num(0.0).reshape(*median.shape, *(1 for _ in dims))
 
 
-def _offset(shift: Tensor, residual: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """|shift| with the gradient of the mean residual: the median's own would move a single pixel."""
+def _shift(residual: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The median residual with the gradient of the mean: the median's own would move a single pixel.
+
+    It has to carry one: with a constant, a student that is unsure of a direction shrinks without end.
+    """
     mean = torch.where(valid, residual, 0).sum(dims, keepdim=True) / valid.sum(dims, keepdim=True).clamp(
         min=1
     )
-    return charbonnier(shift + mean - mean.detach())
+    return _median(residual.detach(), valid, dims) + mean - mean.detach()
 
 
 def _slopes(residual: Tensor, valid: Tensor) -> Tensor:

@@ -111,10 +111,9 @@ def align_centres(
 
     from manyview.geometry.alignment import similarity
 
-    values = [
-        None if v is None else torch.from_numpy(as_numpy(v, np.float64)) for v in (predicted, true, weights)
-    ]
-    fit = similarity(values[0], values[1], values[2], with_scale=scale)
+    source, target = (torch.from_numpy(as_numpy(points, np.float64)) for points in (predicted, true))
+    shares = None if weights is None else torch.from_numpy(as_numpy(weights, np.float64))
+    fit = similarity(source, target, shares, with_scale=scale)
     return float(fit.scale), fit.rotation.numpy(), fit.translation.numpy()
 
 

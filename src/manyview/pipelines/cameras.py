@@ -17,10 +17,12 @@ from manyview.geometry import alignment, cameras, poses
 
 PoseMethod = Literal["first", "pnp", "similarity", "identity", "given"]
 
-# A pose stands when at least this share of the pixels used reproject within the threshold.
-LEAST_INLIERS = 0.3
-# Reprojection threshold, as a share of the long side (5 px at 518) and at least this many pixels.
+# A pose stands when half of the pixels used reproject within this share of the long side (15 px at 518).
+STANDS_SHARE = 0.03
+# An inlier reprojects within this share of the long side (5 px at 518), or within this many pixels.
 THRESHOLD_SHARE, THRESHOLD_LEAST = 0.01, 1.5
+# A standing pose with a smaller share of inliers is doubtful.
+LEAST_INLIERS = 0.3
 # Focal lengths outside these multiples of the long side (about 135 and 11 degrees of view) are not believed.
 FOCAL_RANGE = (0.2, 5.0)
 FOCAL_DEFAULT = 1.0
@@ -48,6 +50,8 @@ class PoseChoice:
     method: PoseMethod
     inliers: float
     """Share of the used pixels whose global point reprojects onto them."""
+    stands: bool
+    """Whether the global points agree with it well enough to take anything else from them."""
     disagreement: float | None = None
     """Degrees between the rotations of PnP and of the similarity fit."""
 
@@ -113,14 +117,6 @@ def threshold_px(height: int, width: int) -> float:
     return max(THRESHOLD_LEAST, THRESHOLD_SHARE * max(height, width))
 
 
-def inlier_share(view: Maps, cam2world: Tensor, intrinsics: Tensor) -> float:
-    """Share of the used pixels whose global point falls on them."""
-    if not bool(view.used.any()):
-        return 0.0
-    errors = reprojection_errors(view.world, cam2world, intrinsics)[view.used]
-    return float((errors < threshold_px(*view.valid.shape)).double().mean())
-
-
 def similarity_to_global(view: Maps) -> alignment.Similarity | None:
     """The confidence-weighted closed-form similarity from local to global map; None when degenerate."""
     weights = torch.where(view.used, view.confidence.double().clamp(min=0), 0).flatten()
@@ -135,12 +131,19 @@ def similarity_to_global(view: Maps) -> alignment.Similarity | None:
     return fit if good and 1e-9 < float(fit.scale) < 1e9 else None
 
 
-def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: Literal["pnp", "similarity"]) -> PoseChoice:
-    """The preferred pose if it explains the pixels, else the other, else none (identity).
+def judge(view: Maps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod) -> PoseChoice:
+    """A pose with its share of inliers; it stands when half of the pixels reproject within 3 % of a side."""
+    if not bool(view.used.any()):
+        return PoseChoice(cam2world, method, 0.0, stands=False)
+    errors = reprojection_errors(view.world, cam2world, intrinsics)[view.used]
+    inliers = float((errors < threshold_px(*view.valid.shape)).double().mean())
+    return PoseChoice(
+        cam2world, method, inliers, float(errors.median()) < STANDS_SHARE * max(view.valid.shape)
+    )
 
-    A pose explains them when at least 30 % of the used pixels reproject within 1 % of the long side; when no
-    candidate does, the one with the most is taken.
-    """
+
+def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: Literal["pnp", "similarity"]) -> PoseChoice:
+    """The preferred pose if it stands, else the other, else the identity."""
     height, width = view.valid.shape
     found: dict[PoseMethod, Tensor] = {}
     pnp = alignment.pose_from_pointmap(view.world, intrinsics, view.used, threshold_px(height, width))
@@ -149,16 +152,15 @@ def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: Literal["pnp", "simil
     fit = similarity_to_global(view)
     if fit is not None:
         found["similarity"] = poses.pose(fit.rotation, fit.translation)
-    found["identity"] = torch.eye(4, dtype=torch.float64)
     other: PoseMethod = "similarity" if prefer == "pnp" else "pnp"
-    order: list[PoseMethod] = [m for m in (prefer, other, "identity") if m in found]
-    shares = {method: inlier_share(view, found[method], intrinsics) for method in order}
-    chosen = next((m for m in order if shares[m] >= LEAST_INLIERS), max(order, key=lambda m: shares[m]))
-    disagreement = None
-    if "pnp" in found and "similarity" in found:
+    judged = [judge(view, found[m], intrinsics, m) for m in (prefer, other) if m in found]
+    chosen = next((choice for choice in judged if choice.stands), None)
+    if chosen is None:
+        chosen = judge(view, torch.eye(4, dtype=torch.float64), intrinsics, "identity")
+    if len(found) == 2:
         between = found["pnp"][:3, :3].T @ found["similarity"][:3, :3]
-        disagreement = float(torch.rad2deg(poses.rotation_angle(between)))
-    return PoseChoice(found[chosen], chosen, shares[chosen], disagreement)
+        chosen.disagreement = float(torch.rad2deg(poses.rotation_angle(between)))
+    return chosen
 
 
 def scale_to_global(view: Maps, cam2world: Tensor) -> float:

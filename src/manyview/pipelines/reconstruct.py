@@ -24,7 +24,7 @@ from manyview.pipelines.cameras import (
     Maps,
     PoseChoice,
     choose_pose,
-    inlier_share,
+    judge,
     reprojection_errors,
     scale_to_global,
     similarity_to_global,
@@ -234,19 +234,31 @@ def _place(
     """Scene units per model unit (None: unknown), each view's pose in the scene's frame, its map's scale."""
     if known is None:
         identity = torch.eye(4, dtype=torch.float64)
-        choices = [PoseChoice(identity, "first", inlier_share(maps[0], identity, intrinsics[0]))]
+        choices = [judge(maps[0], identity, intrinsics[0], "first")]
         choices += [choose_pose(m, k, prefer=prefer) for m, k in zip(maps[1:], intrinsics[1:], strict=True)]
-        return 1.0, choices, [scale_to_global(m, c.cam2world) for m, c in zip(maps, choices, strict=True)]
+        found = [
+            scale_to_global(m, c.cam2world) if c.stands else None for m, c in zip(maps, choices, strict=True)
+        ]
+        return 1.0, choices, _filled(found)
     given = list(torch.from_numpy(known))
     unit = unit_of_given_poses(maps, intrinsics, given)
     factor = unit or 1.0
-    choices, scales = [], []
+    choices, found = [], []
     for view, matrix, pose in zip(maps, intrinsics, given, strict=True):
         placed = replace(view, world=pointmaps.transform(given[0], factor * view.world.double()))
+        choices.append(judge(placed, pose, matrix, "given"))
         fit = similarity_to_global(view)
-        choices.append(PoseChoice(pose, "given", inlier_share(placed, pose, matrix)))
-        scales.append(factor * float(fit.scale) if fit is not None else factor)
-    return unit, choices, scales
+        found.append(factor * float(fit.scale) if fit is not None and choices[-1].stands else None)
+    if sum(choice.stands for choice in choices) * 2 <= len(choices):
+        unit = None  # a factor that most views contradict is none
+    return unit, choices, _filled(found)
+
+
+def _filled(scales: Sequence[float | None]) -> list[float]:
+    """Views whose global points cannot be trusted take the median scale of the others, or their own unit."""
+    known = [scale for scale in scales if scale is not None]
+    usual = float(np.median(known)) if known else 1.0
+    return [usual if scale is None else scale for scale in scales]
 
 
 def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str]) -> None:

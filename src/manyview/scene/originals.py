@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -90,13 +91,27 @@ def write_pictures(
 
 def _copy(view: SceneView, path: Path) -> None:
     source = Path(str(view.source.path))
-    with Image.open(source) as picture:
+    with _opened(source) as picture:
         plain = picture.format in ("JPEG", "PNG") and picture.getexif().get(0x0112, 1) == 1
         if plain and picture.size[::-1] == view.source.size and picture.mode in ("RGB", "L"):
             shutil.copyfile(source, path)
             return
         upright = np.asarray(_rgb(ImageOps.exif_transpose(picture)))
     _write(_checked(upright, view), path)
+
+
+def _opened(path: Path) -> Image.Image:
+    if path.suffix.lower() in (".heic", ".heif"):
+        with contextlib.suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    try:
+        return Image.open(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} can no longer be read as a picture; export with size='model' (--size model)"
+        ) from error
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -38,7 +38,7 @@ class Source:
     """(H, W, 3) uint8, kept only for pictures that are in no file."""
 
 
-@dataclass
+@dataclass(repr=False)
 class SceneView:
     """One picture at the model's resolution, with its camera and its maps."""
 
@@ -59,6 +59,10 @@ class SceneView:
     info: dict[str, Any] = field(default_factory=dict)
     """How the pose was found and how well it agrees."""
 
+    def __repr__(self) -> str:
+        height, width = self.depth.shape
+        return f"SceneView({self.name!r}, {width}x{height}, pose: {self.info.get('pose', 'unknown')})"
+
     @property
     def valid(self) -> np.ndarray:
         """(H, W) bool: pixels that have a point (masked pixels have none)."""
@@ -77,7 +81,7 @@ class SceneView:
         return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
 
 
-@dataclass
+@dataclass(repr=False)
 class Scene:
     """Views in one frame: "first_view" (its camera frame) or "world" (the frame of the given cameras)."""
 
@@ -90,6 +94,9 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    def __repr__(self) -> str:
+        return f"Scene({len(self)} views, frame {self.frame}, scale {self.scale})"
 
     def points(
         self, *, min_confidence: float | None = None, quantile: float | None = None, most: int | None = None

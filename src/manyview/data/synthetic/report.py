@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview.data.files import write_atomically
 from manyview.data.synthetic.models import CLASSES, STRUCTURE
 from manyview.data.synthetic.scene import RenderedScene, render_scene
 from manyview.errors import UserError
@@ -36,12 +37,19 @@ class ClassReport:
 
 
 def class_report(
-    seeds: int = 50, *, views: int = 8, size: tuple[int, int] = (112, 154), first: int = 0, progress: bool | None = None
+    seeds: int = 50,
+    *,
+    views: int = 8,
+    size: tuple[int, int] = (112, 154),
+    first: int = 0,
+    progress: bool | None = None,
 ) -> ClassReport:
-    """Render `seeds` scenes, count their pixels, and teach a ridge classifier on half of them to name the other half."""
+    """Render `seeds` scenes, count their pixels, and teach a ridge classifier on half of them to name the others."""
     counts = torch.zeros(len(CLASSES), dtype=torch.int64)
     sides: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
-    for seed in track(range(first, first + seeds), total=seeds, label="scenes", unit="scene", enabled=progress):
+    for seed in track(
+        range(first, first + seeds), total=seeds, label="scenes", unit="scene", enabled=progress
+    ):
         scene = render_scene(seed, views=views, size=size)
         counts += torch.bincount(scene.labels.flatten().long(), minlength=len(CLASSES))
         sides[seed % 2].append(crops(scene))
@@ -72,7 +80,9 @@ def crops(scene: RenderedScene) -> tuple[Tensor, Tensor]:
             rows, columns = (scene.instances[view] == instance).nonzero(as_tuple=True)
             top, bottom = int(rows.min()), int(rows.max()) + 1
             left, right = int(columns.min()), int(columns.max()) + 1
-            if min(bottom - top, right - left) < SMALLEST or len(rows) < 0.2 * (bottom - top) * (right - left):
+            if min(bottom - top, right - left) < SMALLEST or len(rows) < 0.2 * (bottom - top) * (
+                right - left
+            ):
                 continue
             name = int(scene.labels[view, rows[0], columns[0]])
             if name < len(STRUCTURE):
@@ -83,7 +93,9 @@ def crops(scene: RenderedScene) -> tuple[Tensor, Tensor]:
                 view : view + 1, :, max(0, top - margin) : min(height, bottom + margin),
                 max(0, left - margin) : min(width, right + margin),
             ]  # fmt: skip
-            pictures.append(torch.nn.functional.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True))
+            pictures.append(
+                torch.nn.functional.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True)
+            )
             names.append(name)
     images = torch.cat(pictures) if pictures else torch.zeros(0, 3, CROP, CROP)
     return images, torch.tensor(names, dtype=torch.int64)
@@ -108,27 +120,34 @@ def _linear_probe(train: Tensor, names: Tensor, test: Tensor, truth: Tensor) -> 
 
 
 def contact_sheet(
-    path: str | Path, *, columns: int = 6, rows: int = 5, size: tuple[int, int] = (150, 220), seed: int = 0
+    path: str | Path, *, columns: int = 6, rows: int = 6, size: tuple[int, int] = (132, 200), seed: int = 0
 ) -> Path:
-    """Write a sheet of scenes, one view each, every fifth shown as depth, normals and labels beside its picture."""
+    """Write a sheet of scenes, one view each; every third row ends with the depth, normals and labels of its third."""
     import cv2
 
     tiles: list[Tensor] = []
     while len(tiles) < columns * rows:
         scene = render_scene(seed, views=3, size=size)
         tiles.append(scene.images[1])
-        if seed % 6 == 2:
-            tiles += [_coloured_depth(scene.depth[1]), _coloured_normals(scene.normals[1]), _coloured(scene.labels[1])]
+        row, column = divmod(len(tiles), columns)
+        if row % 3 == 0 and column == columns - 3:
+            tiles += [
+                _coloured_depth(scene.depth[1]),
+                _coloured_normals(scene.normals[1]),
+                _coloured(scene.labels[1]),
+            ]
         seed += 1
     grid = torch.stack(tiles[: columns * rows]).unflatten(0, (rows, columns))  # (rows, columns, 3, H, W)
     grid = torch.nn.functional.pad(grid, (2, 2, 2, 2), value=1.0)
     sheet = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = (sheet.flip(-1) * 255 + 0.5).to(torch.uint8).numpy()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 82] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or not cv2.imwrite(str(path), array, quality):
-        raise UserError(f"cannot write a picture to {path}; name a .jpg or .png file in a folder you may write to")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 80] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise UserError(f"cannot write a picture to {path}; name a .jpg or .png file")
+    _, content = cv2.imencode(
+        path.suffix.lower(), (sheet.flip(-1) * 255 + 0.5).to(torch.uint8).numpy(), quality
+    )
+    write_atomically(path, content.tobytes())
     return path
 
 
@@ -146,5 +165,7 @@ def _coloured_normals(normals: Tensor) -> Tensor:
 def _coloured(labels: Tensor) -> Tensor:
     """A fixed colour for every class."""
     number = torch.arange(len(CLASSES), dtype=torch.float32)
-    palette = torch.stack([(number * step + shift) % 1.0 for step, shift in ((0.618, 0.2), (0.381, 0.6), (0.786, 0.4))])
+    palette = torch.stack(
+        [(number * step + shift) % 1.0 for step, shift in ((0.618, 0.2), (0.381, 0.6), (0.786, 0.4))]
+    )
     return (0.2 + 0.75 * palette)[:, labels.long()]

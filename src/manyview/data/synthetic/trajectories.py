@@ -109,7 +109,13 @@ def _pan(world: World, rng: Random, views: int) -> tuple[list[Corner], list[Corn
     eyes, targets = [], []
     for i, angle in enumerate(_spread(views, math.radians(rng.uniform(5, 15)), math.radians(330))):
         turn = start + side * angle
-        eyes.append((x + sway * math.cos(turn) + 0.05 * math.sin(i * 1.7 + phase), y + sway * math.sin(turn) + 0.05 * math.cos(i * 1.3), z + 0.06 * math.sin(i * 0.9 + phase)))
+        eyes.append(
+            (
+                x + sway * math.cos(turn) + 0.05 * math.sin(i * 1.7 + phase),
+                y + sway * math.sin(turn) + 0.05 * math.cos(i * 1.3),
+                z + 0.06 * math.sin(i * 0.9 + phase),
+            )
+        )
         targets.append((x + 2 * math.cos(turn), y + 2 * math.sin(turn), z - drop))
     return eyes, targets
 
@@ -125,7 +131,9 @@ def _zigzag(world: World, rng: Random, views: int) -> tuple[list[Corner], list[C
     for i in range(views):
         x, y, _ = _blend(start, near, i / max(views - 1, 1))
         shift = width * math.asin(math.sin(i * pace)) / 1.571
-        eyes.append((x + across[0] * shift, y + across[1] * shift, start[2] + lift * math.cos(i * pace * 0.7)))
+        eyes.append(
+            (x + across[0] * shift, y + across[1] * shift, start[2] + lift * math.cos(i * pace * 0.7))
+        )
     return eyes, [target] * views
 
 
@@ -135,7 +143,9 @@ def _wander(world: World, rng: Random, views: int) -> tuple[list[Corner], list[C
     eyes, targets = [], []
     for _ in range(views):
         eyes.append((home[0] + rng.gauss(0, 0.5), home[1] + rng.gauss(0, 0.5), home[2] + rng.gauss(0, 0.18)))
-        targets.append(tuple(c + rng.gauss(0, 0.22) for c in target))
+        targets.append(
+            (target[0] + rng.gauss(0, 0.22), target[1] + rng.gauss(0, 0.22), target[2] + rng.gauss(0, 0.22))
+        )
     return eyes, targets
 
 
@@ -146,7 +156,7 @@ NAMES = tuple(_MAKERS)
 
 
 def _blend(a: Corner, b: Corner, t: float) -> Corner:
-    return tuple(p + (q - p) * t for p, q in zip(a, b))
+    return a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t
 
 
 def _blend3(a: Corner, b: Corner, c: Corner, t: float) -> Corner:
@@ -169,12 +179,21 @@ def _table_path(world: World, rng: Random, views: int, name: str) -> tuple[list[
         elif name == "zigzag":
             tilt = lift + 0.25 * math.sin(i * 1.3)
         elif name == "wander":
-            turn, tilt, away = start + rng.gauss(0, 0.5), lift + rng.gauss(0, 0.12), radius * rng.uniform(0.8, 1.25)
+            turn, tilt, away = (
+                start + rng.gauss(0, 0.5),
+                lift + rng.gauss(0, 0.12),
+                radius * rng.uniform(0.8, 1.25),
+            )
         elif name in ("dolly", "pan"):
             shift = 0.6 * angle if name == "dolly" else 0.25 * math.sin(angle)
-            turn, look = start, (middle[0] - shift * math.sin(start), middle[1] + shift * math.cos(start), middle[2])
+            turn, look = (
+                start,
+                (middle[0] - shift * math.sin(start), middle[1] + shift * math.cos(start), middle[2]),
+            )
         low = away * math.cos(tilt)
-        eyes.append((look[0] + low * math.cos(turn), look[1] + low * math.sin(turn), z + away * math.sin(tilt)))
+        eyes.append(
+            (look[0] + low * math.cos(turn), look[1] + low * math.sin(turn), z + away * math.sin(tilt))
+        )
         targets.append(look)
     return eyes, targets
 
@@ -193,7 +212,9 @@ def choose(world: World, rng: Random, *, views: int, size: tuple[int, int], name
             if sum(share == 1.0 for share, _ in drawn) == ATTEMPTS:
                 break
         drawn = sorted(drawn, key=lambda item: -item[0])[:ATTEMPTS]
-        cameras, lenses = (torch.cat(parts) for parts in zip(*((p.cam2world, p.intrinsics) for _, p in drawn)))
+        cameras, lenses = (
+            torch.cat(parts) for parts in zip(*((p.cam2world, p.intrinsics) for _, p in drawn))
+        )
         depth, seen = cast(solids, cameras, lenses * scale, thumb)
         things = instances.index_select(0, seen.flatten()).view_as(seen)
         for (share, path), d, t in zip(drawn, depth.split(views), things.split(views)):
@@ -248,7 +269,8 @@ def _clear(world: World, path: Path) -> float:
     for eye in path.cam2world[:, :3, 3].tolist():
         inside = all(CLEARANCE < eye[a] < world.size[a] - CLEARANCE for a in range(3))
         good += inside and not any(
-            block.solid and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
+            block.solid
+            and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
             for block in world.blocks
         )
     return good / len(path.cam2world)
@@ -260,7 +282,9 @@ def _looks(depth: Tensor, things: Tensor, path: Path, scale: Tensor) -> float:
     deep = depth.flatten(1).median(1).values > 0.7
     counts = torch.stack([(view.flatten().bincount(minlength=7)[7:] >= 3).sum() for view in things.long()])
     bare = (things <= 6).float().mean((1, 2))  # walls, floor, ceiling
-    score = ((near & deep).float() * (counts / 4).clamp(max=1) * ((1 - bare) / 0.3).clamp(max=1)).mean().item()
+    score = (
+        ((near & deep).float() * (counts / 4).clamp(max=1) * ((1 - bare) / 0.3).clamp(max=1)).mean().item()
+    )
     if len(depth) == 1:
         return score
     return min(score, (_overlap(depth, path, scale) / 0.4).clamp(max=1).mean().item())

@@ -1,0 +1,127 @@
+"""`manyview data synth`: render furnished rooms and laid tables with exact depth, labels and cameras."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+
+from manyview.errors import UserError
+
+EXAMPLES = """examples:
+  manyview data synth scenes                                        20 scenes of 20 views
+  manyview data synth scenes --scenes 500 --size 112x154 --workers 4
+  manyview data synth scenes --scenes 1000                          adds to what is there
+  manyview data synth --contact-sheet sheet.jpg                     one picture that shows the variety
+  manyview data synth --report                                      pixels per class; can objects be told apart?"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.epilog = __doc__, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("out", nargs="?", type=Path, metavar="OUT", help="folder for scene_000000/ ... and manifest.parquet")
+    add("--scenes", type=int, metavar="N", help="how many (default 20; of the report: 50)")
+    add(
+        "--views",
+        type=int,
+        metavar="V",
+        help="frames of each scene's camera path (default 20; of the report: 8)",
+    )
+    add("--size", default="224x518", metavar="HxW", help="pixels (default 224x518)")
+    add("--seed", type=int, default=0, metavar="S", help="other seeds give other scenes")
+    add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
+    add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
+    add(
+        "--normals", action="store_true", help="also write normals/*.png, camera frame, (n + 1) / 2 in 8 bits"
+    )
+    add("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)")
+    add("--device", default="cpu", help="cpu or cuda: where to render")
+    add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
+    add("--report", action="store_true", help="measure shares and separability of the classes instead")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.contact_sheet is not None:
+        return _contact_sheet(args)
+    if args.report:
+        return _report(args)
+    if args.out is None:
+        raise UserError("no OUT given: name a folder, for example: manyview data synth scenes")
+    return _write(args)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HxW as (H, W)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise UserError(f"--size {text!r} is not HxW; write for example --size 224x518")
+    return int(match[1]), int(match[2])
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu"
+        ) from error
+
+
+def _write(args: argparse.Namespace) -> int:
+    from manyview.data.synthetic import write_scenes
+
+    _check_device(args.device)
+    start = time.perf_counter()
+    scenes, views = args.scenes or 20, args.views or 20
+    manifest = write_scenes(
+        args.out, scenes=scenes, views=views, size=parse_size(args.size), seed=args.seed, kind=args.kind,
+        trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    if args.json:
+        print(
+            json.dumps(
+                {"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}
+            )
+        )
+        return 0
+    print(f"wrote {manifest}: {scenes} scenes, {scenes * views} frames of {args.size} in {seconds:.0f} s")
+    print(f"next: manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}")
+    return 0
+
+
+def _contact_sheet(args: argparse.Namespace) -> int:
+    from manyview.data.synthetic.report import contact_sheet
+
+    path = contact_sheet(args.contact_sheet, seed=args.seed)
+    if args.json:
+        print(json.dumps({"contact_sheet": str(path)}))
+        return 0
+    print(f"wrote {path}")
+    print("next: manyview data synth scenes")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from manyview.data.synthetic.report import class_report
+
+    report = class_report(args.scenes or 50, views=args.views or 8, first=args.seed)
+    if args.json:
+        print(json.dumps(vars(report)))
+        return 0
+    for name, share in sorted(report.shares.items(), key=lambda item: -item[1]):
+        told = f"{report.per_class[name]:8.0%}" if name in report.per_class else "       -"
+        print(f"{name:12s}{share:8.2%} of the pixels{told} of its crops named rightly")
+    print(f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}")
+    ratio, classes = report.accuracy / report.chance, len(report.per_class)
+    print(
+        f"a linear classifier names {report.accuracy:.1%} of the crops (mean of {classes} classes), {ratio:.1f}x chance"
+    )
+    print("next: manyview data synth scenes")
+    return 0
