@@ -39,3 +39,8 @@ def test_contact_sheet(tmp_path):
     assert picture.std() > 20
     with pytest.raises(UserError, match=r"\.jpg or \.png"):
         contact_sheet(tmp_path / "sheet.txt", columns=1, rows=1, size=(30, 40))
+
+
+def test_a_report_needs_two_halves():
+    with pytest.raises(UserError, match="at least 2"):
+        class_report(1)

@@ -62,6 +62,10 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def _check_device(name: str) -> None:
     import torch
 
@@ -78,7 +82,7 @@ def _write(args: argparse.Namespace) -> int:
 
     _check_device(args.device)
     start = time.perf_counter()
-    scenes, views = args.scenes or 20, args.views or 20
+    scenes, views = _given(args.scenes, 20), _given(args.views, 20)
     manifest = write_scenes(
         args.out, scenes=scenes, views=views, size=parse_size(args.size), seed=args.seed, kind=args.kind,
         trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
@@ -111,7 +115,7 @@ def _contact_sheet(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from manyview.data.synthetic.report import class_report
 
-    report = class_report(args.scenes or 50, views=args.views or 8, first=args.seed)
+    report = class_report(_given(args.scenes, 50), views=_given(args.views, 8), first=args.seed)
     if args.json:
         print(json.dumps(vars(report)))
         return 0
@@ -119,9 +123,12 @@ def _report(args: argparse.Namespace) -> int:
         told = f"{report.per_class[name]:8.0%}" if name in report.per_class else "       -"
         print(f"{name:12s}{share:8.2%} of the pixels{told} of its crops named rightly")
     print(f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}")
-    ratio, classes = report.accuracy / report.chance, len(report.per_class)
-    print(
-        f"a linear classifier names {report.accuracy:.1%} of the crops (mean of {classes} classes), {ratio:.1f}x chance"
-    )
+    for source, value in (
+        ("colours and edges", report.accuracy),
+        ("colours alone", report.accuracy_of_pixels),
+    ):
+        print(
+            f"a linear classifier of {source} names {value:.1%} of the crops, {value / report.chance:.1f}x chance"
+        )
     print("next: manyview data synth scenes")
     return 0

@@ -160,14 +160,14 @@ THEMES = {
 def _add_extras(world: World, rng: Random) -> None:
     """More things along the walls and on the floor, as the size of the room allows."""
     area = world.size[0] * world.size[1]
-    pool = ["bookshelf", "cabinet", "wardrobe", "plant", "lamp", "bin", "box", "suitcase", "stool", "stool", "chair",
-            "table", "stove", "fridge", "sofa", "sofa", "bed", "bed"]  # fmt: skip
+    pool = ["bookshelf", "cabinet", "wardrobe", "plant", "lamp", "bin", "bin", "box", "suitcase", "stool", "stool",
+            "chair", "table", "stove", "fridge", "sofa", "sofa", "bed", "bed"]  # fmt: skip
     for name in rng.choices(pool, k=round(area / 5)):
         _wall(world, rng, name)
     if rng.random() < 0.3:
         _rug_under(world, rng, None)
     for name in rng.choices(
-        ["big ball", "box", "stool", "stool", "plant", "suitcase", "bin", "chair"], k=round(area / 10)
+        ["big ball", "box", "stool", "stool", "plant", "suitcase", "bin", "bin", "chair"], k=round(area / 10)
     ):
         in_the_open(world, rng, _make(name, rng))
 

@@ -15,9 +15,10 @@ from manyview.data.synthetic.scene import RenderedScene, render_scene
 from manyview.errors import UserError
 from manyview.progress import track
 
-CROP = 16  # pixels a side of what the classifier sees
-VIEWS_OF_EACH = 4  # crops of one object, at most
-RIDGE = 1.0  # relative to the mean square of the pixels
+CROP = 24  # pixels a side of a crop
+GRID = 12  # cells a side of what the classifier sees of it
+VIEWS_OF_EACH = 8  # crops of one object, at most
+RIDGE = 0.5  # relative to the mean square of the features
 SMALLEST = 8  # pixels: sides of the smallest object that becomes a crop
 
 
@@ -26,7 +27,8 @@ class ClassReport:
     """Shares of all pixels by class, and how well a linear classifier names the object in a crop."""
 
     shares: dict[str, float]
-    accuracy: float  # mean over classes of the share of test crops named rightly
+    accuracy: float  # mean over classes of the share of test crops named rightly, from colours and edges
+    accuracy_of_pixels: float  # the same from the colours alone
     chance: float  # one over the number of classes tested
     per_class: dict[str, float]
     crops: int  # of training and test together
@@ -45,6 +47,8 @@ def class_report(
     progress: bool | None = None,
 ) -> ClassReport:
     """Render `seeds` scenes, count their pixels, and teach a ridge classifier on half of them to name the others."""
+    if seeds < 2:
+        raise UserError(f"a report over {seeds} scenes has nothing to test on; use at least 2")
     counts = torch.zeros(len(CLASSES), dtype=torch.int64)
     sides: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
     for seed in track(
@@ -54,14 +58,17 @@ def class_report(
         counts += torch.bincount(scene.labels.flatten().long(), minlength=len(CLASSES))
         sides[seed % 2].append(crops(scene))
     train, test = ([torch.cat(column) for column in zip(*side)] for side in sides)
-    per_class = _linear_probe(train[0], train[1], test[0], test[1])
+    train = [torch.cat([train[0], train[0].flip(-1)]), train[1].repeat(2)]  # a mirrored chair is a chair
+    per_class = linear_probe(features(train[0]), train[1], features(test[0]), test[1])
+    of_pixels = linear_probe(_cells(train[0]), train[1], _cells(test[0]), test[1])
     shares = counts.double() / counts.sum()
     return ClassReport(
         shares=dict(zip(CLASSES, shares.tolist())),
         accuracy=float(np.mean(list(per_class.values()))) if per_class else 0.0,
+        accuracy_of_pixels=float(np.mean(list(of_pixels.values()))) if of_pixels else 0.0,
         chance=1 / max(len(per_class), 1),
         per_class=per_class,
-        crops=len(train[1]) + len(test[1]),
+        crops=len(train[1]) // 2 + len(test[1]),
     )
 
 
@@ -101,15 +108,26 @@ def crops(scene: RenderedScene) -> tuple[Tensor, Tensor]:
     return images, torch.tensor(names, dtype=torch.int64)
 
 
-def _linear_probe(train: Tensor, names: Tensor, test: Tensor, truth: Tensor) -> dict[str, float]:
-    """Recall by class of a class-balanced ridge classifier on raw pixels."""
+def features(images: Tensor) -> Tensor:
+    """Colours and strengths of edges across and along, averaged in cells: (N, 3, CROP, CROP) -> (N, 5 GRID^2)."""
+    grey = images.mean(1, keepdim=True)
+    across = torch.nn.functional.pad(grey[..., 1:] - grey[..., :-1], (0, 1)).abs()
+    along = torch.nn.functional.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1)).abs()
+    return _cells(torch.cat([images, 2 * across, 2 * along], 1))
+
+
+def _cells(images: Tensor) -> Tensor:
+    return torch.nn.functional.interpolate(images, (GRID, GRID), mode="area").flatten(1)
+
+
+def linear_probe(train: Tensor, names: Tensor, test: Tensor, truth: Tensor) -> dict[str, float]:
+    """Recall by class of a class-balanced ridge classifier from rows of features to names."""
     present = [c for c in range(len(CLASSES)) if (names == c).sum() >= 3 and (truth == c).sum() >= 3]
     if not present:
         return {}
     mean = train.mean(0, keepdim=True)
-    train, names = torch.cat([train, train.flip(-1)]), names.repeat(2)  # a mirrored chair is a chair
-    x = torch.nn.functional.pad((train - mean).flatten(1), (0, 1), value=1.0).double()
-    y = torch.nn.functional.pad((test - mean).flatten(1), (0, 1), value=1.0).double()
+    x = torch.nn.functional.pad(train - mean, (0, 1), value=1.0).double()
+    y = torch.nn.functional.pad(test - mean, (0, 1), value=1.0).double()
     targets = (names[:, None] == torch.tensor(present)[None]).double()
     weight = (targets / targets.sum(0).clamp(min=1)).sum(1, keepdim=True)
     gram = x.T @ (x * weight)
@@ -125,6 +143,9 @@ def contact_sheet(
     """Write a sheet of scenes, one view each; every third row ends with the depth, normals and labels of its third."""
     import cv2
 
+    path = Path(path)
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise UserError(f"cannot write a picture to {path}; name a .jpg or .png file")
     tiles: list[Tensor] = []
     while len(tiles) < columns * rows:
         scene = render_scene(seed, views=3, size=size)
@@ -140,10 +161,7 @@ def contact_sheet(
     grid = torch.stack(tiles[: columns * rows]).unflatten(0, (rows, columns))  # (rows, columns, 3, H, W)
     grid = torch.nn.functional.pad(grid, (2, 2, 2, 2), value=1.0)
     sheet = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    path = Path(path)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 80] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise UserError(f"cannot write a picture to {path}; name a .jpg or .png file")
     _, content = cv2.imencode(
         path.suffix.lower(), (sheet.flip(-1) * 255 + 0.5).to(torch.uint8).numpy(), quality
     )

@@ -19,6 +19,7 @@ from manyview.data.synthetic.world import DENSE, ROW, World
 from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
+CAST = 1 << 22  # pixels cast at once: bounds the memory of long camera paths
 CHUNK = 1 << 17  # pixels shaded at once on a CPU
 
 
@@ -102,8 +103,9 @@ def render_world(
     """Render a world from given cameras (V, 4, 4), (V, 3, 3); `rng` decides the sensor's noise."""
     solids = world.solids().to(device)
     cam2world, intrinsics = cam2world.to(device), intrinsics.to(device)
-    depth, seen = cast(solids, cam2world, intrinsics, size)
-    views = len(depth)
+    views, group = len(cam2world), max(1, CAST // (size[0] * size[1]))
+    cast_views = [cast(solids, *part, size) for part in zip(cam2world.split(group), intrinsics.split(group))]
+    depth, seen = (torch.cat(maps) for maps in zip(*cast_views))
     side = int(min(max((views * size[0] * size[1]) ** 0.5 * 0.45, 96), 512))
     lighting = world.lighting
     assert lighting is not None
