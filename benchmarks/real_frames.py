@@ -16,6 +16,7 @@ import resource
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def road(source: Path, out: Path, steps: int, students: dict[str, list[str]]) -> dict[str, Any]:
+def road(source: Path, out: Path, steps: int, chosen: Iterable[int]) -> dict[str, Any]:
     """Everything from the raw frames to the judged students. Finished parts are not done again."""
     train, test, cache = out / "train.parquet", out / "test.parquet", out / "cache"
     command("data", "scan", source, "--format", "manyview", "--frames", "0:60", "-o", train)
@@ -57,7 +58,8 @@ def road(source: Path, out: Path, steps: int, students: dict[str, list[str]]) ->
     )
     command("cache", "verify", cache)
     results: dict[str, Any] = {}
-    for number, (name, options) in enumerate(students.items()):
+    for number in chosen:
+        name, options = list(STUDENTS.items())[number]
         folder, note = out / f"student{number}", out / f"student{number}.json"
         if not note.is_file():
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,11 +89,14 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="a folder with cameras.json, images and depth")
     parser.add_argument("-o", "--out", type=Path, default=Path("out/real"))
     parser.add_argument("--steps", type=int, default=900, help="training steps of each student")
-    parser.add_argument("--students", type=int, default=len(STUDENTS), help="only the first N students")
+    parser.add_argument(
+        "--only", type=int, nargs="+", help="only these students: 0 bundled, 1 random, 2 paper's loss"
+    )
     parser.add_argument("--write", type=Path, metavar="MD", help="write the page of results")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    results = road(args.source, args.out, args.steps, dict(list(STUDENTS.items())[: args.students]))
+    chosen = range(len(STUDENTS)) if args.only is None else args.only
+    results = road(args.source, args.out, args.steps, chosen)
     (args.out / "results.json").write_text(json.dumps({"machine": machine(), "students": results}, indent=1))
     if args.write:
         from results_page import page
