@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +92,7 @@ class Statistics(nn.Module):
 
 
 class Dune(nn.Module):
-    """Encoder plus projectors."""
+    """Encoder plus projectors; `encode` is the encoder's."""
 
     def __init__(self, config: DuneConfig) -> None:
         super().__init__()
@@ -116,12 +114,8 @@ class Dune(nn.Module):
                 for name in config.teachers
             }
         )
+        self.encode = self.encoder.encode
         init_weights(self)
-
-    @property
-    def encode(self) -> Callable[..., Any]:
-        """The encoder's own: `encode(images, mask=None, norm=True, layers=None)`."""
-        return self.encoder.encode
 
     def forward(self, images: Tensor) -> Features:
         """(N, 3, H, W) in [0, 1] -> the encoder's Features."""
