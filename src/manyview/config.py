@@ -131,9 +131,9 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
             return float(value)  # YAML reads 1e-4 as text
         except ValueError:
             pass
-    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    elif origin in (dict, list) and isinstance(value, origin):
+    elif (
+        isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    ) or (origin in (dict, list) and isinstance(value, origin)):
         return value
     kind = getattr(hint, "__name__", str(hint))
     raise UserError(f"option {name!r} is {value!r}; it must be of type {kind}")

@@ -28,4 +28,6 @@ def track(
         return
     from tqdm import tqdm
 
-    yield from tqdm(iterable, total=total, desc=label, unit=unit, delay=1.0, file=sys.stderr, dynamic_ncols=True)
+    yield from tqdm(
+        iterable, total=total, desc=label, unit=unit, delay=1.0, file=sys.stderr, dynamic_ncols=True
+    )

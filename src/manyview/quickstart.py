@@ -1,4 +1,4 @@
-"""The main job on an embedded default: render rooms, cache a teacher, train, reconstruct unseen rooms, report.
+"""The main job on an embedded default: render rooms, cache, train, reconstruct unseen rooms, report.
 
 Every station is the one that the other commands use; interrupt it anywhere and run the same line again.
 """
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def quickstart(
     _claim(out, to_dict(config))
 
     say(f"1/5 rendering {config.scenes} + {config.test_scenes} procedural scenes")
-    make = {"views": config.views, "size": config.size, "workers": 2}
-    write_scenes(out / "data/train", scenes=config.scenes, seed=config.seed, **make)
-    write_scenes(out / "data/test", scenes=config.test_scenes, seed=config.seed + 1_000_000, **make)
+    make = partial(write_scenes, views=config.views, size=config.size, workers=2)
+    make(out / "data/train", scenes=config.scenes, seed=config.seed)
+    make(out / "data/test", scenes=config.test_scenes, seed=config.seed + 1_000_000)
 
     say("2/5 asking the teacher once and keeping its answers")
     manifest = out / "data/train/manifest.parquet"
@@ -91,7 +92,12 @@ def quickstart(
     cache = Cache.open(out / "cache").info()
     seconds = time.perf_counter() - started
     _report(out, config, {"table": table, "cache": cache, "seconds": seconds}, scenes)
-    result = {"report": str(out / REPORT), "seconds": round(seconds, 1), "table": table, "model": str(run / "model")}
+    result = {
+        "report": str(out / REPORT),
+        "seconds": round(seconds, 1),
+        "table": table,
+        "model": str(run / "model"),
+    }
     (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
 
@@ -158,7 +164,11 @@ def _best_plane(plane: Any, true: Any) -> dict[str, float]:
     errors = [float(((c - depth).abs() / depth).mean()) for c in constants]
     thin = slice(None, None, 7)
     clouds = [median_distances(c * plane.reshape(-1, 3)[thin], points[thin]) for c in constants]
-    return {"abs_rel": min(errors), "accuracy": min(a for a, _ in clouds), "completeness": min(c for _, c in clouds)}
+    return {
+        "abs_rel": min(errors),
+        "accuracy": min(a for a, _ in clouds),
+        "completeness": min(c for _, c in clouds),
+    }
 
 
 def _reconstruct(out: Path, model: Any, config: QuickstartConfig) -> list[tuple[Any, Any]]:
@@ -183,7 +193,9 @@ def _reconstruct(out: Path, model: Any, config: QuickstartConfig) -> list[tuple[
     return found
 
 
-def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]) -> None:
+def _report(
+    out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]
+) -> None:
     """out/report.html: pictures first, numbers after, and what to type next."""
     from manyview.evaluation.page import Page
     from manyview.evaluation.pictures import line_chart
@@ -204,8 +216,12 @@ def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: 
     best = min(range(len(rows)), key=lambda i: list(facts["table"].values())[i]["abs_rel"])
     page.table(["", "AbsRel", "accuracy, cm", "completeness, cm"], rows, best=best)
     page.heading("Training")
-    lines = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    series = {key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")}
+    lines = [
+        json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    series = {
+        key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")
+    }
     page.svg(line_chart(series, x_label="step", y_label="loss", log=True))
     page.heading("The teacher cache")
     page.table(["", ""], [(key.replace("_", " "), _plain(value)) for key, value in facts["cache"].items()])
@@ -231,12 +247,22 @@ def _show_scene(page: Any, scene: Any, truth: Any) -> None:
                      colour_map(sure, sure.min(), sure.max(), palette="VIRIDIS")])  # fmt: skip
     page.pictures([("input · predicted depth · true depth · relative error (black 0, yellow 30 %) · confidence",
                     grid(rows))], zoom=2)  # fmt: skip
-    xyz, rgb = scene.points()
-    left, right = two_sides(xyz, rgb)
-    page.pictures([("the cloud from the left", left), ("from the right", right)])
+    left, right = two_sides(*scene.points())
+    true_left, _ = two_sides(*_true_cloud(truth))
+    page.pictures([("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)])
     notes = [str(w) for w in scene.info.get("warnings", [])]
     if notes:
         page.text("warnings: " + "; ".join(notes), note=True)
+
+
+def _true_cloud(truth: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) in the first view's frame and colours (N, 3) of views with measured depth and poses."""
+    from manyview.geometry import pointmaps, poses
+
+    first_from_camera = poses.invert(truth.cam2world[:, :1]) @ truth.cam2world
+    points = pointmaps.transform(first_from_camera, pointmaps.unproject(truth.depth, truth.intrinsics))
+    colours = (truth.images.movedim(2, -1) * 255).byte()
+    return points.reshape(-1, 3).numpy(), colours.reshape(-1, 3).numpy()
 
 
 def _plain(value: Any) -> str:

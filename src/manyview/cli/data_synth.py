@@ -24,12 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("out", nargs="?", type=Path, metavar="OUT", help="folder for scene_000000/ ... and manifest.parquet")
     add("--scenes", type=int, metavar="N", help="how many (default 20; of the report: 50)")
-    add("--views", type=int, metavar="V", help="frames of each scene's camera path (default 20; of the report: 8)")
+    add(
+        "--views",
+        type=int,
+        metavar="V",
+        help="frames of each scene's camera path (default 20; of the report: 8)",
+    )
     add("--size", default="224x518", metavar="HxW", help="pixels (default 224x518)")
     add("--seed", type=int, default=0, metavar="S", help="other seeds give other scenes")
     add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
     add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
-    add("--normals", action="store_true", help="also write normals/*.png, camera frame, (n + 1) / 2 in 8 bits")
+    add(
+        "--normals", action="store_true", help="also write normals/*.png, camera frame, (n + 1) / 2 in 8 bits"
+    )
     add("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)")
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
@@ -55,13 +62,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def _check_device(name: str) -> None:
     import torch
 
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu") from error
+        raise UserError(
+            f"--device {name!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu"
+        ) from error
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -69,14 +82,18 @@ def _write(args: argparse.Namespace) -> int:
 
     _check_device(args.device)
     start = time.perf_counter()
-    scenes, views = args.scenes or 20, args.views or 20
+    scenes, views = _given(args.scenes, 20), _given(args.views, 20)
     manifest = write_scenes(
         args.out, scenes=scenes, views=views, size=parse_size(args.size), seed=args.seed, kind=args.kind,
         trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     if args.json:
-        print(json.dumps({"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}))
+        print(
+            json.dumps(
+                {"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}
+            )
+        )
         return 0
     print(f"wrote {manifest}: {scenes} scenes, {scenes * views} frames of {args.size} in {seconds:.0f} s")
     print(f"next: manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}")
@@ -98,16 +115,20 @@ def _contact_sheet(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from manyview.data.synthetic.report import class_report
 
-    report = class_report(args.scenes or 50, views=args.views or 8, first=args.seed)
+    report = class_report(_given(args.scenes, 50), views=_given(args.views, 8), first=args.seed)
     if args.json:
         print(json.dumps(vars(report)))
         return 0
     for name, share in sorted(report.shares.items(), key=lambda item: -item[1]):
         told = f"{report.per_class[name]:8.0%}" if name in report.per_class else "       -"
         print(f"{name:12s}{share:8.2%} of the pixels{told} of its crops named rightly")
-    print(
-        f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}; a linear classifier names {report.accuracy:.1%} of "
-        f"the crops rightly (mean over {len(report.per_class)} classes), {report.accuracy / report.chance:.1f} times chance"
-    )
+    print(f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}")
+    for source, value in (
+        ("colours and edges", report.accuracy),
+        ("colours alone", report.accuracy_of_pixels),
+    ):
+        print(
+            f"a linear classifier of {source} names {value:.1%} of the crops, {value / report.chance:.1f}x chance"
+        )
     print("next: manyview data synth scenes")
     return 0

@@ -1,7 +1,7 @@
 """Say what this machine has: Python, torch, devices, optional packages, and where the bundled model lies.
 
-  manyview doctor
-  manyview doctor --json
+manyview doctor
+manyview doctor --json
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ def findings() -> dict[str, object]:
     import manyview
 
     bundled = Path(manyview.__file__).parent / "assets" / "manyview-tiny" / "model.safetensors"
-    names = ("torch", "numpy", "pillow", "pyarrow", "opencv-python-headless", "scipy", "trimesh", "safetensors")
+    names = (
+        "torch",
+        "numpy",
+        "pillow",
+        "pyarrow",
+        "opencv-python-headless",
+        "scipy",
+        "trimesh",
+        "safetensors",
+    )
     versions = {}
     for name in names:
         try:

@@ -72,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"manyview {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"manyview {args.command}: interrupted; finished work is kept, run the same line again", file=sys.stderr)
+        print(
+            f"manyview {args.command}: interrupted; finished work is kept, run the same line again",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()

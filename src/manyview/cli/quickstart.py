@@ -17,7 +17,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("out/quickstart"), metavar="DIR",
                         help="where everything goes; default: %(default)s")  # fmt: skip
-    parser.add_argument("--scratch", action="store_true", help="start from random weights, not the bundled model")
+    parser.add_argument(
+        "--scratch", action="store_true", help="start from random weights, not the bundled model"
+    )
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--scenes", type=int, help="training scenes")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

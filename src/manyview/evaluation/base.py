@@ -26,8 +26,7 @@ Summary = dict[str, Any]
 
 
 class Protocol(abc.ABC):
-    """Options are the fields of a frozen dataclass; `name` and `line` are what `manyview eval --list` prints.
-    """
+    """Options are the fields of a frozen dataclass; `name` and `line` are what `manyview eval --list` prints."""
 
     name: ClassVar[str]
     line: ClassVar[str]

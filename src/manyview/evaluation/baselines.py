@@ -165,8 +165,7 @@ def tilted_plane(view: MeasuredView, *, robust: bool) -> np.ndarray:
 
 
 def mean_map(depths: np.ndarray) -> np.ndarray:
-    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map.
-    """
+    """Mean of the measured depths (T, H, W) per pixel: (H, W); never-measured pixels get the mean of the map."""
     measured = depths > 0
     count = measured.sum(0)
     mean = np.where(measured, depths, 0).sum(0, dtype=np.float64) / np.maximum(count, 1)
@@ -179,8 +178,7 @@ def without_holes(depths: np.ndarray, filling: np.ndarray) -> np.ndarray:
 
 
 def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
-    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle).
-    """
+    """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle)."""
     truth = view.depth[view.valid].astype(np.float64)
     errors = []
     for depth in depths:

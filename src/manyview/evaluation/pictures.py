@@ -1,8 +1,8 @@
-"""Pictures where people would rather look than read: depth, error and confidence maps, point clouds, line charts."""
+"""Pictures where people would rather look than read: depth, error and confidence maps, clouds, line charts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def two_sides(xyz: np.ndarray, rgb: np.ndarray, *, size: tuple[int, int] = (300,
 
 def _look(centre: np.ndarray, radius: float, side: float) -> np.ndarray:
     """world2cam of a camera up to one side of `centre`, in a world whose y axis points down."""
-    eye = centre + radius * np.array([1.3 * side, -1.1, -2.0])
+    eye = centre + radius * np.array([1.4 * side, -1.2, -2.2])
     forward = (centre - eye) / np.linalg.norm(centre - eye)
     right = np.cross(np.array([0.0, 1.0, 0.0]), forward)
     right /= np.linalg.norm(right)
@@ -93,7 +93,7 @@ def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
     return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=PAPER[0])
 
 
-def line_chart(series: dict[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str,
+def line_chart(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str,
                size: tuple[int, int] = (640, 260), log: bool = False) -> str:  # fmt: skip
     """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
     width, height = size
@@ -115,11 +115,14 @@ def line_chart(series: dict[str, tuple[Sequence[float], Sequence[float]]], *, x_
         x, y = at(x0 + share * (x1 - x0), y0)[0], at(x0, y0 + share * (y1 - y0))[1]
         value = y0 + share * (y1 - y0)
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{10**value if log else value:.3g}</text>')
+        parts.append(
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{10**value if log else value:.3g}</text>'
+        )
         parts.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
                      f"{x0 + share * (x1 - x0):.3g}</text>")  # fmt: skip
-    for index, (name, (x, y)) in enumerate(shown.items()):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(p, q) for p, q in zip(x, y)) if np.isfinite(b))
+    for index, (name, (line_x, line_y)) in enumerate(shown.items()):
+        corners = [at(float(p), float(q)) for p, q in zip(line_x, line_y)]
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners if np.isfinite(b))
         colour = colours[index % len(colours)]
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         parts.append(f'<text x="{width - right - 6}" y="{top + 14 + 16 * index}" text-anchor="end" '

@@ -105,8 +105,7 @@ class ReconPerView(Protocol):
 
 
 def fresh_copy(model: Any, seed: int) -> Any | None:
-    """The same architecture with random weights; None when the model's class cannot be built from its config.
-    """
+    """The same architecture with random weights; None when the model's class cannot be built from its config."""
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         return None
     with torch.random.fork_rng(devices=[]):

@@ -132,7 +132,7 @@ def pose_from_pointmap(
     try:
         found, rotation, translation, inliers = cv2.solvePnPRansac(
             world, pixels, intrinsics.double().cpu().numpy(), None,
-            iterationsCount=100, reprojectionError=threshold_px, flags=cv2.SOLVEPNP_SQPNP,
+            iterationsCount=1000, reprojectionError=threshold_px, flags=cv2.SOLVEPNP_SQPNP,
         )  # fmt: skip
     except cv2.error:
         return failed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +94,7 @@ class Statistics(nn.Module):
 
 
 class Dune(nn.Module):
-    """Encoder plus projectors; `encode` is the encoder's."""
+    """Encoder plus projectors."""
 
     def __init__(self, config: DuneConfig) -> None:
         super().__init__()
@@ -114,8 +116,12 @@ class Dune(nn.Module):
                 for name in config.teachers
             }
         )
-        self.encode = self.encoder.encode
         init_weights(self)
+
+    @property
+    def encode(self) -> Callable[..., Any]:
+        """The encoder's own: `encode(images, mask=None, norm=True, layers=None)`."""
+        return self.encoder.encode
 
     def forward(self, images: Tensor) -> Features:
         """(N, 3, H, W) in [0, 1] -> the encoder's Features."""

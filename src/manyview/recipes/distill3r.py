@@ -28,7 +28,7 @@ class Distill3RConfig:
 
     model: str = "distill3r"
     """Zoo name of the student that is built; `--init` replaces its random weights."""
-    size: str | None = None
+    size: Literal["debug"] | None = None
     """Shrinks the student: `debug` or none."""
     views: int = 20
     """Views per scene and step; the cache must hold at least as many."""
@@ -87,8 +87,16 @@ class Distill3R(Recipe):
                          betas=(0.9, 0.98), clip=1.0, decay_vectors=False, checkpoint_every=100)  # fmt: skip
         debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=2, checkpoint_every=5, log_every=1)
         return {
-            "tiny": _preset(tiny, views=2, model="manyview-tiny", loss="robust", alpha_global=0.5, gamma=0.05,
-                            flip=True, jitter=0.3),
+            "tiny": _preset(
+                tiny,
+                views=2,
+                model="manyview-tiny",
+                loss="robust",
+                alpha_global=0.5,
+                gamma=0.05,
+                flip=True,
+                jitter=0.3,
+            ),
             "paper": _preset(paper),
             "debug": _preset(debug, views=2, model="distill3r", size="debug"),
         }
@@ -112,7 +120,11 @@ class Distill3R(Recipe):
         """One forward pass and its loss (equation 1)."""
         config = self.config
         predictions = self.student(views.images, view_ids=self._view_ids(views, generator))
-        factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
+        factors = {
+            "alpha_global": config.alpha_global,
+            "alpha_local": config.alpha_local,
+            "gamma": config.gamma,
+        }
         if config.loss == "robust":
             terms = robust_pointmap_loss(predictions, views.signals, **factors)
         else:
@@ -126,6 +138,8 @@ class Distill3R(Recipe):
         if not (self.config.random_view_ids and self.training):
             return None
         rows = MOST_VIEWS - 1
-        others = torch.stack([torch.randperm(rows, generator=generator)[: views.views - 1] for _ in range(views.batch)])
+        others = torch.stack(
+            [torch.randperm(rows, generator=generator)[: views.views - 1] for _ in range(views.batch)]
+        )
         ids = torch.cat([torch.zeros(views.batch, 1, dtype=torch.long), others + 1], 1)
         return ids.to(views.images.device)

@@ -54,7 +54,7 @@ CARDS: dict[str, Card] = {
             task="views to pointmaps, for a CPU",
             licence="Apache-2.0 (trained by us on procedural scenes only)",
             published="",
-            parameters=0,
+            parameters=5_828_744,
             preprocessing="long side 154 pixels, sides that are multiples of 14, mean and std 0.5",
             bundled=True,
         ),

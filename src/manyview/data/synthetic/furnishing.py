@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from random import Random
 
-from manyview.data.synthetic import rooms, seating, small, storage  # noqa: F401  (fill the registry of models)
-from manyview.data.synthetic.models import MODELS, Top
+from manyview.data.synthetic import belongings, rooms, seating, small, storage  # noqa: F401  (fill the registry of models)
+from manyview.data.synthetic.models import MODELS, Model, Top
 from manyview.data.synthetic.rooms import against_wall, in_the_open
 from manyview.data.synthetic.world import Corner, Placed, World
 
@@ -14,16 +15,36 @@ KINDS = ("room", "tabletop")
 
 # How often what stands on which kind of support.
 ON_TABLE = {
-    "mug": 6, "bottle": 6, "bowl": 4, "book": 4, "vase": 4, "laptop": 3, "fruit": 9, "can": 9, "teapot": 6,
-    "clock": 8, "ball": 3, "small plant": 2, "box": 0, "table lamp": 1,
+    "mug": 7, "bottle": 4, "bowl": 6, "book": 4, "vase": 4, "laptop": 3, "fruit": 9, "can": 5, "teapot": 7,
+    "clock": 4, "ball": 5, "small plant": 2, "table lamp": 1,
 }  # fmt: skip
 ON_CABINET = {
     "table lamp": 4, "vase": 5, "clock": 5, "book": 3, "small plant": 3, "bowl": 2, "teapot": 2, "bottle": 3, "ball": 1,
     "laptop": 2, "tv": 3, "can": 2, "mug": 2,
 }  # fmt: skip
-ON_SHELF = {"vase": 4, "clock": 5, "ball": 3, "bowl": 3, "teapot": 4, "mug": 3, "bottle": 2, "small plant": 2, "can": 4, "fruit": 1}
+ON_SHELF = {
+    "vase": 4,
+    "clock": 5,
+    "ball": 3,
+    "bowl": 3,
+    "teapot": 4,
+    "mug": 3,
+    "bottle": 2,
+    "small plant": 2,
+    "can": 4,
+    "fruit": 1,
+}
 ON_SOFT = {"pillow": 8, "book": 1, "ball": 1, "laptop": 1}
-ON_WORKTOP = {"bottle": 4, "bowl": 4, "teapot": 5, "can": 5, "mug": 4, "fruit": 5, "vase": 1, "small plant": 1}
+ON_WORKTOP = {
+    "bottle": 4,
+    "bowl": 4,
+    "teapot": 5,
+    "can": 5,
+    "mug": 4,
+    "fruit": 5,
+    "vase": 1,
+    "small plant": 1,
+}
 
 
 def build(seed: int, kind: str) -> World:
@@ -34,7 +55,8 @@ def build(seed: int, kind: str) -> World:
     if kind == "tabletop":
         _lay_table(world, rng)
     else:
-        theme = rng.choice(list(THEMES))
+        # In turn, so that any run of seeds holds them all; every third seed is a table's.
+        theme = list(THEMES)[(2 * (seed // 3) + seed % 3) % len(THEMES)]
         THEMES[theme](world, rng)
         _add_extras(world, rng)
     _fill_tops(world, rng)
@@ -43,7 +65,7 @@ def build(seed: int, kind: str) -> World:
     return world
 
 
-def _make(name: str, rng: Random):
+def _make(name: str, rng: Random) -> Model:
     return MODELS.get(name)(rng)
 
 
@@ -57,7 +79,7 @@ def _living_room(world: World, rng: Random) -> None:
         _in_front(world, rng, sofa, "coffee table", rng.uniform(0.35, 0.5))
         _rug_under(world, rng, sofa)
     cabinet = _wall(world, rng, "cabinet")
-    if cabinet and rng.random() < 0.8:
+    if cabinet and rng.random() < 0.9:
         _stand_on(world, rng, cabinet, "tv")
     if rng.random() < 0.6:
         _wall(world, rng, "sofa")
@@ -67,7 +89,7 @@ def _living_room(world: World, rng: Random) -> None:
 
 
 def _bedroom(world: World, rng: Random) -> None:
-    bed = _wall(world, rng, "bed")
+    bed = next(filter(None, (_wall(world, rng, "bed") for _ in range(4))), None)
     for name in ("cabinet", "wardrobe", "cabinet"):
         _wall(world, rng, name)
     if bed and rng.random() < 0.7:
@@ -92,7 +114,7 @@ def _office(world: World, rng: Random) -> None:
 def _kitchen(world: World, rng: Random) -> None:
     for name in ("fridge", "stove", "cabinet", "cabinet"):
         _wall(world, rng, name)
-    _table_with_seats(world, rng, rng.choice(["chair", "stool", "chair"]))
+    _table_with_seats(world, rng, rng.choice(["chair", "stool"]))
     for name in ("bin", "plant", "stool"):
         if rng.random() < 0.6:
             _wall(world, rng, name)
@@ -106,7 +128,19 @@ def _dining_room(world: World, rng: Random) -> None:
 
 
 def _store_room(world: World, rng: Random) -> None:
-    names = ["box", "box", "suitcase", "bookshelf", "stool", "bin", "fridge", "wardrobe", "chair", "lamp", "stove"]
+    names = [
+        "box",
+        "box",
+        "suitcase",
+        "bookshelf",
+        "stool",
+        "bin",
+        "fridge",
+        "wardrobe",
+        "chair",
+        "lamp",
+        "stove",
+    ]
     for name in rng.sample(names, 8):
         _wall(world, rng, name)
     for name in rng.sample(["box", "stool", "suitcase", "big ball", "bin"], 3):
@@ -126,13 +160,15 @@ THEMES = {
 def _add_extras(world: World, rng: Random) -> None:
     """More things along the walls and on the floor, as the size of the room allows."""
     area = world.size[0] * world.size[1]
-    pool = ["bookshelf", "cabinet", "wardrobe", "plant", "lamp", "bin", "box", "suitcase", "stool", "chair", "table",
-            "stove", "fridge", "sofa"]  # fmt: skip
+    pool = ["bookshelf", "cabinet", "wardrobe", "plant", "lamp", "bin", "bin", "box", "suitcase", "stool", "stool",
+            "chair", "table", "stove", "fridge", "sofa", "sofa", "bed", "bed"]  # fmt: skip
     for name in rng.choices(pool, k=round(area / 5)):
         _wall(world, rng, name)
     if rng.random() < 0.3:
         _rug_under(world, rng, None)
-    for name in rng.choices(["big ball", "box", "stool", "plant", "suitcase", "bin", "chair"], k=round(area / 10)):
+    for name in rng.choices(
+        ["big ball", "box", "stool", "stool", "plant", "suitcase", "bin", "bin", "chair"], k=round(area / 10)
+    ):
         in_the_open(world, rng, _make(name, rng))
 
 
@@ -158,7 +194,7 @@ def _in_front(world: World, rng: Random, of: Placed, name: str, gap: float) -> P
 def _rug_under(world: World, rng: Random, of: Placed | None) -> None:
     """A rug in front of something, or in the middle of the room; furniture may stand on its edge."""
     rug = _make("rug", rng)
-    low, high = rug.bounds()
+    _, high = rug.bounds()
     yaw = rng.choice([0.0, math.pi / 2])
     x, y = world.size[0] / 2, world.size[1] / 2
     if of:
@@ -178,14 +214,19 @@ def _desk(world: World, rng: Random) -> None:
     desk = _wall(world, rng, "table")
     if not desk:
         return
-    _in_front(world, rng, desk, "chair", -0.05) if rng.random() < 0.2 else _chair_at(world, rng, desk, 0.0, 1.0)
+    _chair_at(world, rng, desk, 0.0, 1.0)
     _stand_on(world, rng, desk, rng.choice(["tv", "laptop", "laptop"]))
 
 
-def _chair_at(world: World, rng: Random, table: Placed, along: float, side: float, name: str = "chair") -> None:
+def _chair_at(
+    world: World, rng: Random, table: Placed, along: float, side: float, name: str = "chair"
+) -> None:
     """A seat at a table's side (`side` 1 = front, -1 = back), facing it, `along` the side, partly under the top."""
     ahead, (x, y) = _ahead(table), _middle(table)
-    reach = abs(ahead[0]) * (table.high[0] - table.low[0]) / 2 + abs(ahead[1]) * (table.high[1] - table.low[1]) / 2
+    reach = (
+        abs(ahead[0]) * (table.high[0] - table.low[0]) / 2
+        + abs(ahead[1]) * (table.high[1] - table.low[1]) / 2
+    )
     distance = (reach + rng.uniform(0.08, 0.3)) * side
     x, y = x + ahead[0] * distance - ahead[1] * along, y + ahead[1] * distance + ahead[0] * along
     yaw = table.yaw + (math.pi if side > 0 else 0.0) + rng.uniform(-0.25, 0.25)
@@ -207,7 +248,8 @@ def _table_with_seats(world: World, rng: Random, seat: str) -> None:
             break
     if not table:
         return
-    _rug_under(world, rng, None) if rng.random() < 0.25 else None
+    if rng.random() < 0.25:
+        _rug_under(world, rng, None)
     width = max(table.high[0] - table.low[0], table.high[1] - table.low[1])
     places = [0.0] if width < 1.25 else [-width / 4, width / 4]
     state = rng.getrandbits(32)
@@ -215,7 +257,6 @@ def _table_with_seats(world: World, rng: Random, seat: str) -> None:
         for along in places:
             if rng.random() < 0.85:
                 twin = Random(state)  # the seats of one table are alike
-                twin.uniform(0, 1)
                 _chair_at(world, twin, table, along + rng.uniform(-0.05, 0.05), side, seat)
 
 
@@ -260,22 +301,23 @@ def _fill_tops(world: World, rng: Random) -> None:
 
 def _lay_table(world: World, rng: Random) -> None:
     """A table in the middle of the room with many things on it, some furniture behind."""
-    table = None
     x, y = world.size[0] * rng.uniform(0.42, 0.58), world.size[1] * rng.uniform(0.42, 0.58)
-    while table is None:
-        model = _make(rng.choice(["table", "table", "coffee table"]), rng)
-        low, high = world.bounds_at(model, (x, y, 0.0), 0.0)
-        table = world.put(model, (x, y, 0.0), rng.choice([0.0, math.pi / 2, rng.uniform(-0.4, 0.4)]))
+    model = _make(rng.choice(["table", "table", "coffee table"]), rng)
+    table = world.put(model, (x, y, 0.0), rng.choice([0.0, math.pi / 2, rng.uniform(-0.4, 0.4)]))
     top = table.tops.pop()
     world.focus = [(top.x, top.y, top.z)]
     fill_top(world, rng, top, table.yaw, ON_TABLE, count=rng.randint(7, 16))
-    for name in rng.sample(["bookshelf", "cabinet", "wardrobe", "sofa", "plant", "lamp", "fridge", "chair", "stove"], 5):
+    for name in rng.sample(
+        ["bookshelf", "cabinet", "wardrobe", "sofa", "plant", "lamp", "fridge", "chair", "stove"], 5
+    ):
         _wall(world, rng, name)
     if rng.random() < 0.5:
         _chair_at(world, rng, table, 0.0, rng.choice([-1.0, 1.0]))
 
 
-def fill_top(world: World, rng: Random, top: Top, yaw: float, weights: dict[str, float], *, count: int) -> list[Placed]:
+def fill_top(
+    world: World, rng: Random, top: Top, yaw: float, weights: Mapping[str, float], *, count: int
+) -> list[Placed]:
     """Put up to `count` things on a top without touching; things keep their front towards the top's front."""
     placed: list[Placed] = []
     cosine, sine = math.cos(yaw), math.sin(yaw)
@@ -291,11 +333,14 @@ def fill_top(world: World, rng: Random, top: Top, yaw: float, weights: dict[str,
         if free_x < 0 or free_y < 0 or high[2] > top.room:
             continue
         x, y = rng.uniform(-free_x, free_x), rng.uniform(-free_y, free_y)
-        turn = rng.uniform(-0.35, 0.35) if name in ("laptop", "tv", "clock", "pillow", "book") else rng.uniform(-3, 3)
+        turn = (
+            rng.uniform(-0.35, 0.35)
+            if name in ("laptop", "tv", "clock", "pillow", "book")
+            else rng.uniform(-3, 3)
+        )
         at = (top.x + cosine * x - sine * y, top.y + sine * x + cosine * y, top.z)
-        low, high = world.bounds_at(model, at, yaw + turn)
-        low = (low[0], low[1], low[2] + 0.01)
-        if any(_overlap(low, high, other) for other in placed):
+        lowest, highest = world.bounds_at(model, at, yaw + turn)
+        if any(_overlap(lowest, highest, other) for other in placed):
             continue
         placed.append(world.put(model, at, yaw + turn, block=False))
     return placed

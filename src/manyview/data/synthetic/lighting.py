@@ -57,7 +57,9 @@ def lit(shadow: Shadow, points: Tensor) -> tuple[Tensor, Tensor]:
     local = shadow.light_from_world[:, :3] @ points + shadow.light_from_world[:, 3:]
     z = local[2].clamp(min=1e-3)
     grid = (local[:2] / z * shadow.focal).T[None, None]
-    maps = torch.nn.functional.grid_sample(shadow.maps, grid, padding_mode="border", align_corners=False)[0, :, 0]
+    maps = torch.nn.functional.grid_sample(shadow.maps, grid, padding_mode="border", align_corners=False)[
+        0, :, 0
+    ]
     seen = (local[2] > 0.02) & (grid[0, 0].abs().amax(1) < 1)
     answers = []
     for mean, square, floor, bias in ((maps[0], maps[1], 2e-4, 0.25), (maps[2], maps[3], 2e-2, 0.1)):
@@ -69,7 +71,6 @@ def lit(shadow: Shadow, points: Tensor) -> tuple[Tensor, Tensor]:
     return answers[0], answers[1]
 
 
-
 def shadows(solids: Solids, lighting: Lighting, *, side: int) -> list[Shadow]:
     """Of the lamp and, if there is one, the window."""
     device = solids.room.device
@@ -79,7 +80,9 @@ def shadows(solids: Solids, lighting: Lighting, *, side: int) -> list[Shadow]:
         middle, inwards, _, _ = lighting.window
         towards = lamp.new_tensor(inwards)
         eye = lamp.new_tensor(middle) + 0.12 * towards
-        maps.append(shadow(solids, eye, towards + lamp.new_tensor([0.0, 0.0, -0.3]), half_slope=2.2, side=side))
+        maps.append(
+            shadow(solids, eye, towards + lamp.new_tensor([0.0, 0.0, -0.3]), half_slope=2.2, side=side)
+        )
     return maps
 
 
@@ -102,7 +105,9 @@ class Light:
         light = everywhere * points.new_tensor(self.lighting.ambient)[:, None]
         mirror = view - 2 * (view * normal).sum(0) * normal
         position = points.new_tensor(self.lighting.lamp)[:, None]
-        light, glint = self._add(light, None, points, normal, mirror, position, lamp_share, self.lighting.lamp_colour)
+        light, glint = self._add(
+            light, None, points, normal, mirror, position, lamp_share, self.lighting.lamp_colour
+        )
         if self.lighting.window:
             middle, inwards, _, _ = self.lighting.window
             share, _ = lit(self.shadows[1], points)
@@ -126,7 +131,10 @@ class Light:
         towards = towards * square.clamp(min=1e-6).rsqrt()
         falloff = share * (2.2 / (1 + 0.45 * square))
         diffuse = (normal * towards).sum(0).mul(0.85).add_(0.15).clamp_(min=0).mul_(falloff)
-        highlight = (mirror * towards).sum(0).clamp_(min=0).pow_(40).mul_(falloff)
+        highlight = (mirror * towards).sum(0).clamp_(min=0)
+        for _ in range(5):  # to the 32nd power
+            highlight.square_()
+        highlight.mul_(falloff)
         tint = points.new_tensor(colour)[:, None]
         light = torch.addcmul(light, diffuse, tint)
         return light, (highlight * tint if glint is None else torch.addcmul(glint, highlight, tint))
@@ -158,9 +166,20 @@ class Light:
 
 
 @lru_cache(maxsize=2)
-def _grain(device: str) -> Tensor:
-    """A fixed sheet of sensor noise, unit variance: (3, 512, 512)."""
-    return torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(77)).to(device)
+def _grain(height: int, width: int, device: str) -> Tensor:
+    """A fixed sheet of sensor noise, unit variance, at least 512 pixels larger than a picture: (3, ...)."""
+    noise = torch.randn(3, 1024, 1024, generator=torch.Generator().manual_seed(77))
+    return noise.repeat(1, 1 + (height + 511) // 1024, 1 + (width + 511) // 1024).to(device)
+
+
+def _soften(images: Tensor, share: float) -> Tensor:
+    """What a lens does to sharp edges: every pixel gives `share` of its light to its neighbours, along both axes."""
+    for dim in (2, 3):
+        size = images.shape[dim]
+        before = torch.cat([images.narrow(dim, 0, 1), images.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([images.narrow(dim, 1, size - 1), images.narrow(dim, size - 1, 1)], dim)
+        images = torch.lerp(images, before.add_(after).mul_(0.5), share)
+    return images
 
 
 def develop(linear: Tensor, lighting: Lighting, rng: Random) -> Tensor:
@@ -174,11 +193,9 @@ def develop(linear: Tensor, lighting: Lighting, rng: Random) -> Tensor:
     x = torch.linspace(-1, 1, width, device=linear.device)[None]
     vignette = 1 - rng.uniform(0.02, 0.2) * (x.square() + y.square()) / 2
     tone = (linear * (gain * warm * -vignette)).exp_().neg_().add_(1).clamp_(min=0).sqrt_()
-    tone = (tone - 0.5).mul_(lighting.contrast).add_(0.5)
-    strength, grain = rng.uniform(0.002, 0.014), _grain(str(linear.device))
-    repeat = (1, -(-height // 512), -(-width // 512))
+    tone = _soften((tone - 0.5).mul_(lighting.contrast).add_(0.5), rng.uniform(0.05, 0.2))
+    strength, grain = rng.uniform(0.002, 0.014), _grain(height, width, str(linear.device))
     for view in range(views):
-        shift = (rng.randrange(512), rng.randrange(512))
-        sheet = grain.roll(shift, (1, 2)).repeat(repeat)[:, :height, :width]
-        tone[view].add_(sheet, alpha=strength)
+        top, left = rng.randrange(512), rng.randrange(512)
+        tone[view].add_(grain[:, top : top + height, left : left + width], alpha=strength)
     return tone.clamp_(0, 1)

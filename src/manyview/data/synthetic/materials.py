@@ -39,6 +39,11 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     return red**2, green**2, blue**2
 
 
+def scaled(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (channel * factor for channel in colour)
+    return red, green, blue
+
+
 def shaded(colour: Colour, factor: float) -> Colour:
     red, green, blue = (min(channel * factor, 1.0) for channel in colour)
     return red, green, blue
@@ -83,7 +88,9 @@ def fabric(rng: Random) -> Material:
     colour = any_colour(rng) if rng.random() < 0.7 else hsv(0.08, rng.uniform(0, 0.25), rng.uniform(0.2, 0.8))
     other = shaded(colour, rng.uniform(0.5, 0.85)) if rng.random() < 0.6 else any_colour(rng)
     texture = rng.choice(["plain", "weave", "weave", "weave", "stripes", "plaid", "checks", "dots", "zigzag"])
-    scale = {"weave": 0.03, "stripes": 0.08, "plaid": 0.16, "zigzag": 0.1}.get(texture, 0.07) * rng.uniform(0.7, 1.5)
+    scale = {"weave": 0.03, "stripes": 0.08, "plaid": 0.16, "zigzag": 0.1}.get(texture, 0.07) * rng.uniform(
+        0.7, 1.5
+    )
     return Material(colour, other, texture, scale, 0.0, phase=rng.random())
 
 
@@ -109,7 +116,9 @@ def picture(rng: Random) -> Material:
 
 
 def wall(rng: Random) -> Material:
-    colour = hsv(rng.random(), rng.choice([rng.uniform(0, 0.08), rng.uniform(0.08, 0.35)]), rng.uniform(0.62, 0.95))
+    colour = hsv(
+        rng.random(), rng.choice([rng.uniform(0, 0.08), rng.uniform(0.08, 0.35)]), rng.uniform(0.62, 0.95)
+    )
     style = rng.random()
     other, texture, scale = shaded(colour, rng.uniform(0.86, 0.95)), "marble", rng.uniform(0.6, 2.0)
     if 0.4 < style < 0.6:
@@ -118,7 +127,10 @@ def wall(rng: Random) -> Material:
         texture, scale, other = "stripes", rng.uniform(0.12, 0.4), shaded(colour, rng.uniform(0.75, 0.92))
     elif 0.7 < style < 0.78:
         texture, scale = "bricks", rng.uniform(0.2, 0.26)
-        colour, other = hsv(rng.uniform(0.01, 0.06), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.85)), hsv(0.1, 0.08, 0.75)
+        colour, other = (
+            hsv(rng.uniform(0.01, 0.06), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.85)),
+            hsv(0.1, 0.08, 0.75),
+        )
     elif 0.78 < style < 0.84:
         texture, scale, other = "panels", rng.uniform(0.3, 0.6), shaded(colour, 0.75)
     return Material(colour, other, texture, scale, 0.02, phase=rng.random())
@@ -137,7 +149,9 @@ def floor(rng: Random) -> Material:
     if style < 0.7:
         colour = hsv(rng.uniform(0.02, 0.15), rng.uniform(0, 0.35), rng.uniform(0.45, 0.9))
         texture, scale = rng.choice([("tiles", 0.4), ("hexagons", 0.25), ("marble", 1.0), ("terrazzo", 0.08)])
-        return Material(colour, shaded(colour, 0.62), texture, scale * rng.uniform(0.7, 1.4), 0.35, phase=rng.random())
+        return Material(
+            colour, shaded(colour, 0.62), texture, scale * rng.uniform(0.7, 1.4), 0.35, phase=rng.random()
+        )
     if style < 0.78:
         light, dark = hsv(0.1, 0.1, rng.uniform(0.75, 0.92)), hsv(rng.random(), rng.uniform(0.1, 0.6), 0.4)
         return Material(light, dark, "checks", rng.uniform(0.3, 0.8), 0.35, phase=rng.random())
@@ -146,18 +160,29 @@ def floor(rng: Random) -> Material:
 
 
 def rug(rng: Random) -> Material:
-    texture = rng.choice(["ornament", "ornament", "ornament", "stripes", "zigzag", "plaid", "checks", "carpet", "dots"])
+    texture = rng.choice(
+        ["ornament", "ornament", "ornament", "stripes", "zigzag", "plaid", "checks", "carpet", "dots"]
+    )
     colour, other = any_colour(rng, low=0.25, high=0.8), any_colour(rng, low=0.3)
     return Material(colour, other, texture, rng.uniform(0.12, 0.35), 0.0, phase=rng.random())
 
 
 def leaf(rng: Random) -> Material:
     colour = hsv(rng.uniform(0.22, 0.38), rng.uniform(0.45, 0.8), rng.uniform(0.35, 0.7))
-    return Material(colour, shaded(colour, rng.uniform(0.3, 0.6)), "leaves", rng.uniform(0.03, 0.07), 0.1, phase=rng.random())
+    return Material(
+        colour,
+        shaded(colour, rng.uniform(0.3, 0.6)),
+        "leaves",
+        rng.uniform(0.03, 0.07),
+        0.1,
+        phase=rng.random(),
+    )
 
 
 def terracotta(rng: Random) -> Material:
-    colour = hsv(rng.uniform(0.02, 0.06), 0.6, rng.uniform(0.55, 0.75)) if rng.random() < 0.5 else any_colour(rng)
+    colour = (
+        hsv(rng.uniform(0.02, 0.06), 0.6, rng.uniform(0.55, 0.75)) if rng.random() < 0.5 else any_colour(rng)
+    )
     return flat(colour, gloss=0.1)
 
 

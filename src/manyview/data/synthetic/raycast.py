@@ -22,6 +22,9 @@ BOX, BALL, CONE = (
 NEAR = 0.02  # metres; nothing nearer is seen
 FAR = 1e6
 TILE = (8, 16)  # rows, columns
+# Choices between two values are made by arithmetic: on a CPU, torch.where takes ten times as long. `HUGE` turns
+# the sign of a difference into a step, `TINY` keeps a divisor from being zero.
+HUGE, TINY = 1e30, 1e-30
 
 _CORNERS = torch.tensor(list(product((-1.0, 1.0), repeat=3)))  # (8, 3)
 _EDGES = torch.tensor(
@@ -60,7 +63,8 @@ def cast(
     if len(solids.kind):
         x, y = x.reshape(views, columns, TILE[1]), y.reshape(views, rows, TILE[0])
         _cast_solids(solids, cam2world, intrinsics, x, y, depth, seen)
-    return _from_tiles(depth, views, rows, columns, size), _from_tiles(seen, views, rows, columns, size)
+    depth, seen = (_from_tiles(image, views, rows, columns, size) for image in (depth, seen))
+    return depth, seen.to(torch.int32)
 
 
 def _ray_slopes(intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -84,21 +88,23 @@ def _from_tiles(tiles: Tensor, views: int, rows: int, columns: int, size: tuple[
     return image[:, : size[0], : size[1]].contiguous()
 
 
+def _step(difference: Tensor) -> Tensor:
+    """1 where a difference is positive, else 0; works in place."""
+    return difference.mul_(HUGE).clamp_(0, 1)
+
+
 def _room(solids: Solids, cam2world: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The room's faces alone: rays from inside a box leave it at the nearest of three planes."""
     depth = torch.full((len(x), y.shape[1], x.shape[1]), FAR, device=x.device, dtype=x.dtype)
-    seen = torch.zeros(depth.shape, device=x.device, dtype=torch.int32)
+    seen = torch.zeros_like(depth)
     for axis in range(3):
         turn = cam2world[:, axis, :3, None, None]
-        slope = turn[:, 0] * x[:, None, :] + (turn[:, 1] * y[:, :, None] + turn[:, 2])
-        eye = cam2world[:, axis, 3, None, None]
-        upwards = slope > 0
-        plane = torch.where(upwards, solids.room[1, axis] - eye, solids.room[0, axis] - eye)
-        leaves = plane / slope
-        leaves = torch.where(slope == 0, FAR, leaves)
-        first = leaves < depth
-        depth = torch.where(first, leaves, depth)
-        seen = torch.where(first, upwards.to(torch.int32) + (len(solids.kind) + 2 * axis), seen)
+        slope = (turn[:, 0] * x[:, None, :] + (turn[:, 1] * y[:, :, None] + turn[:, 2])).add_(TINY)
+        eye, inverse = cam2world[:, axis, 3, None, None], slope.reciprocal()
+        leaves = torch.maximum((solids.room[0, axis] - eye) * inverse, (solids.room[1, axis] - eye) * inverse)
+        face = _step(slope).add_(len(solids.kind) + 2 * axis)
+        seen = torch.lerp(seen, face, _step(depth - leaves))
+        depth = torch.minimum(depth, leaves)
     return depth, seen
 
 
@@ -115,7 +121,7 @@ def _cast_solids(
     near = nearest[view, solid]
     order, groups = _schedule(tile, near, solids.kind[solid])
     view, solid, row, column, tile, near = (t[order] for t in (view, solid, row, column, tile, near))
-    linear = torch.einsum("pij,vjk->vpik", solids.object_from_world[:, :, :3], cam2world[:, :3, :])
+    linear = _product(solids.object_from_world[None, :, :, :3], cam2world[:, None, :3, :])
     linear[..., 3] += solids.object_from_world[:, :, 3]  # (V, P, 3, 4): directions, then the camera's centre
     chunk = 2**13 // (TILE[0] * TILE[1]) * (8 if x.device.type == "cpu" else 512)
     for kind, start, stop in groups:
@@ -130,10 +136,15 @@ def _cast_solids(
                 index, here = index[visible], here.index_select(0, visible)
             v, p, r, c = (t[part][visible] for t in (view, solid, row, column))
             hit = _hit(kind, linear[v, p], x[v, c], y[v, r], solids.radii[p], near[part][visible])
-            nearer = hit < here
             depth.index_copy_(0, index, torch.minimum(hit, here))
-            name = p.to(torch.int32)[:, None, None]
-            seen.index_copy_(0, index, torch.where(nearer, name, seen.index_select(0, index)))
+            old, name = seen.index_select(0, index), p.to(seen.dtype)[:, None, None]
+            seen.index_copy_(0, index, torch.lerp(old, name, _step(here.sub_(hit))))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product over an inner dimension of 3 whose bits do not depend on the batch, as a library's may."""
+    terms = [left[..., :, k, None] * right[..., None, k, :] for k in range(3)]
+    return terms[0] + terms[1] + terms[2]
 
 
 def _bounds(solids: Solids, cam2world: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +215,7 @@ def _hit(kind: int, linear: Tensor, x: Tensor, y: Tensor, radii: Tensor, near: T
 
     linear (N, 3, 4): the primitive's coordinates of the camera's axes and centre; x (N, columns), y (N, rows).
     """
-    across = linear[:, :, 0, None] * x[:, None, :] + 1e-30  # (N, 3, columns); never 0 / 0 on an axis
+    across = linear[:, :, 0, None] * x[:, None, :]  # (N, 3, columns)
     down = linear[:, :, 1, None] * y[:, None, :] + linear[:, :, 2, None]  # (N, 3, rows)
     if kind == BOX:
         return _hit_box(across, down, linear[:, :, 3])
@@ -213,51 +224,58 @@ def _hit(kind: int, linear: Tensor, x: Tensor, y: Tensor, radii: Tensor, near: T
     across_origin, down_origin = across * start[..., None], down * start[..., None] + linear[:, :, 3, None]
     direction = [across[:, k, None, :] + down[:, k, :, None] for k in range(3)]
     origin = [across_origin[:, k, None, :] + down_origin[:, k, :, None] for k in range(3)]
-    depth = _hit_ball(direction, origin) if kind == BALL else _hit_cone(direction, origin, radii)
-    return torch.where(depth < FAR, depth + start[..., None], FAR)
+    behind = NEAR - start[..., None]
+    if kind == BALL:
+        return _hit_ball(direction, origin, behind).add_(start[..., None])
+    return _hit_cone(direction, origin, radii, behind).add_(start[..., None])
+
+
+def _unless(depth: Tensor, problem: Tensor) -> Tensor:
+    """`depth`, pushed out of sight where `problem` is positive; works in place on `problem`."""
+    return problem.mul_(HUGE).clamp_(min=0).add_(depth)
 
 
 def _hit_box(across: Tensor, down: Tensor, eye: Tensor) -> Tensor:
-    enter, leave = None, None
+    enter = leave = eye  # replaced by the first axis
     for k in range(3):
-        inverse = (across[:, k, None, :] + down[:, k, :, None]).reciprocal_()
+        inverse = (across[:, k, None, :] + down[:, k, :, None]).add_(TINY).reciprocal_()
         middle = inverse * -eye[:, k, None, None]
         half = inverse.abs_()
         low, high = middle - half, middle.add_(half)
-        enter = low if enter is None else torch.maximum(enter, low, out=enter)
-        leave = high if leave is None else torch.minimum(leave, high, out=leave)
-    return torch.where((enter < leave) & (enter > NEAR), enter, FAR)
+        enter = low if k == 0 else torch.maximum(enter, low, out=enter)
+        leave = high if k == 0 else torch.minimum(leave, high, out=leave)
+    return _unless(enter, torch.maximum(enter - leave, -(enter - NEAR)))
 
 
-def _hit_ball(direction: list[Tensor], origin: list[Tensor]) -> Tensor:
+def _hit_ball(direction: list[Tensor], origin: list[Tensor], behind: Tensor) -> Tensor:
     a = direction[0].square().addcmul_(direction[1], direction[1]).addcmul_(direction[2], direction[2])
     b = (direction[0] * origin[0]).addcmul_(direction[1], origin[1]).addcmul_(direction[2], origin[2])
     c = origin[0].square().addcmul_(origin[1], origin[1]).addcmul_(origin[2], origin[2]).sub_(1)
     root = b.square().sub_(a * c)
     depth = root.clamp(min=0).sqrt_().add_(b).neg_().div_(a)
-    return torch.where((root > 0) & (depth > 0), depth, FAR)
+    return _unless(depth, torch.maximum(root.neg_(), behind - depth))
 
 
-def _hit_cone(direction: list[Tensor], origin: list[Tensor], radii: Tensor) -> Tensor:
+def _hit_cone(direction: list[Tensor], origin: list[Tensor], radii: Tensor, behind: Tensor) -> Tensor:
     """The slab |z| <= 1 and x^2 + y^2 <= (middle + slope z)^2: enter through a cap or through the side."""
     middle = (radii[:, 0] + radii[:, 1])[:, None, None] / 2
     slope = (radii[:, 1] - radii[:, 0])[:, None, None] / 2
-    inverse = direction[2].reciprocal()
-    centre, half = origin[2] * -inverse, inverse.abs()
-    enter, leave = centre - half, centre + half
+    inverse = (direction[2] + TINY).reciprocal_()
+    centre, half = origin[2] * -inverse, inverse.abs_()
+    enter, leave = centre - half, centre.add_(half)
     radius = torch.addcmul(middle, slope, origin[2])
     tilt = slope * direction[2]
-    a = direction[0].square().addcmul_(direction[1], direction[1]).sub_(tilt.square())
+    a = direction[0].square().addcmul_(direction[1], direction[1]).sub_(tilt.square()).add_(TINY)
     b = (direction[0] * origin[0]).addcmul_(direction[1], origin[1]).sub_(tilt * radius)
     c = origin[0].square().addcmul_(origin[1], origin[1]).sub_(radius.square())
     root = b.square().sub_(a * c)
-    real = root > 0
-    root = root.clamp_(min=0).sqrt_()
+    missed = -root
+    root.clamp_(min=0).sqrt_()
     inverse = a.reciprocal()
-    first, second = (b + root).mul_(inverse).neg_(), (root - b).mul_(inverse)
-    cap = torch.addcmul(b + b, a, enter).mul_(enter).add_(c) <= 0
-    depth = torch.where(cap & (enter > 0), enter, FAR)
-    for side in (first, second):
-        on = real & (side > enter) & (side < leave) & (side > 0) & (side < depth)
-        depth = torch.where(on, side, depth)
-    return depth
+    outside = torch.addcmul(b + b, a, enter).mul_(enter).add_(c)
+    nearest = _unless(enter, torch.maximum(outside, behind - enter))
+    low = torch.maximum(enter, behind.expand_as(enter))
+    for side in ((b + root).mul_(inverse).neg_(), (root - b).mul_(inverse)):
+        problem = torch.maximum(low - side, side - leave)
+        nearest = torch.minimum(nearest, _unless(side, torch.maximum(problem, missed)))
+    return nearest

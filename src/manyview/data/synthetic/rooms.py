@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from manyview.data.synthetic import fixtures, materials
-from manyview.data.synthetic.materials import hsv
+from manyview.data.synthetic.materials import hsv, scaled
 from manyview.data.synthetic.models import MODELS, Model
 from manyview.data.synthetic.world import Corner, Lighting, Placed, World, jittered
 
@@ -20,9 +20,13 @@ def shell(rng: Random, kind: str) -> World:
     walls = [main] * 4
     if rng.random() < 0.35:
         walls[rng.randrange(4)] = materials.wall(rng)
-    ceiling = materials.flat(hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.06), rng.uniform(0.85, 0.97)), gloss=0)
+    ceiling = materials.flat(
+        hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.06), rng.uniform(0.85, 0.97)), gloss=0
+    )
     if rng.random() < 0.12:
-        ceiling = materials.Material(ceiling.a, materials.shaded(ceiling.a, 0.7), "panels", rng.uniform(0.4, 0.7))
+        ceiling = materials.Material(
+            ceiling.a, materials.shaded(ceiling.a, 0.7), "panels", rng.uniform(0.4, 0.7)
+        )
     world = World(size, [*walls, materials.floor(rng), ceiling], kind)
     if rng.random() < 0.75:
         trim = materials.WHITE if rng.random() < 0.7 else materials.wood(rng)
@@ -40,7 +44,7 @@ def shell(rng: Random, kind: str) -> World:
 
 
 def wall_frame(world: World, wall: str) -> tuple[Callable[[float, float], Corner], float, float]:
-    """A wall's length, the yaw of things that stand with their back to it, and along, z -> position on it."""
+    """Of a wall: (along, z) -> position on it, the yaw of things with their back to it, and its length."""
     width, depth, _ = world.size
     if wall == "north":
         return (lambda along, z: (along, depth, z)), 0.0, width
@@ -51,7 +55,15 @@ def wall_frame(world: World, wall: str) -> tuple[Callable[[float, float], Corner
     return (lambda along, z: (0.0, along, z)), math.pi / 2, depth
 
 
-def against_wall(world: World, rng: Random, model: Model, *, z: float = 0.0, gap: float = 0.03, walls: tuple[str, ...] = WALLS) -> Placed | None:
+def against_wall(
+    world: World,
+    rng: Random,
+    model: Model,
+    *,
+    z: float = 0.0,
+    gap: float = 0.03,
+    walls: tuple[str, ...] = WALLS,
+) -> Placed | None:
     """Put a model with its back to a wall where there is room, or give up after some attempts."""
     low, high = model.bounds()
     for _ in range(14):
@@ -89,8 +101,16 @@ def doors_and_windows(world: World, rng: Random) -> None:
         if placed:
             reach = 0.75
             world.reserve(
-                (placed.low[0] - (reach if placed.yaw < 0 else 0), placed.low[1] - (reach if placed.yaw == 0 else 0), 0.0),
-                (placed.high[0] + (reach if 0 < placed.yaw < 3 else 0), placed.high[1] + (reach if placed.yaw > 3 else 0), 2.0),
+                (
+                    placed.low[0] - (reach if placed.yaw < 0 else 0),
+                    placed.low[1] - (reach if placed.yaw == 0 else 0),
+                    0.0,
+                ),
+                (
+                    placed.high[0] + (reach if 0 < placed.yaw < 3 else 0),
+                    placed.high[1] + (reach if placed.yaw > 3 else 0),
+                    2.0,
+                ),
             )
     for wall in order[1 : 1 + rng.choice([0, 1, 1, 1, 2])]:
         _window(world, rng, wall)
@@ -141,22 +161,22 @@ def light(world: World, rng: Random) -> None:
         sun = (inwards[0] + aside * inwards[1], inwards[1] - aside * inwards[0], -fall)
     world.lighting = Lighting(
         lamp=(*lamp, world.size[2] - max(drop, 0.12)),
-        lamp_colour=tuple(c * strength for c in warm),
+        lamp_colour=scaled(warm, strength),
         window=window,
-        window_colour=tuple(c * power for c in sky),
+        window_colour=scaled(sky, power),
         sun=sun,
         ambient=jittered(rng, (0.5, 0.5, 0.5), 0.06),
-        exposure=rng.uniform(0.4, 0.56),
+        exposure=rng.uniform(0.46, 0.62),
         warmth=rng.uniform(-0.06, 0.06),
         contrast=rng.uniform(0.9, 1.15),
     )
 
 
 def hang(world: World, rng: Random) -> None:
-    """Pictures and clocks on the walls."""
+    """Televisions, pictures and clocks on the walls."""
+    if rng.random() < 0.3:
+        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.2), gap=0.01)
     for _ in range(rng.randint(2, 6)):
         against_wall(world, rng, MODELS.get("picture")(rng), z=rng.uniform(1.35, 1.75), gap=0.0)
     if rng.random() < 0.6:
         against_wall(world, rng, MODELS.get("wall clock")(rng), z=rng.uniform(1.6, 1.95), gap=0.0)
-    if rng.random() < 0.15:
-        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.1), gap=0.01)

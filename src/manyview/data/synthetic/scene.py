@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
@@ -13,10 +15,11 @@ from manyview.data.synthetic.lighting import Light, develop, shadows
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.raycast import cast
 from manyview.data.synthetic.shading import albedo, surface
-from manyview.data.synthetic.world import World
+from manyview.data.synthetic.world import DENSE, ROW, World
 from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
+CAST = 1 << 22  # pixels cast at once: bounds the memory of long camera paths
 CHUNK = 1 << 17  # pixels shaded at once on a CPU
 
 
@@ -50,22 +53,40 @@ def render_scene(
     `kind` is room, tabletop or auto (two rooms for every tabletop); `trajectory` one of `trajectories.NAMES` or auto.
     """
     check_request(views, size, kind, trajectory)
-    rng = Random(f"manyview scene {seed}")
-    drawn = "tabletop" if rng.random() < 1 / 3 else "room"
-    world = furnishing.build(seed, drawn if kind == "auto" else kind)
-    path = trajectories.choose(world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory)
-    return render_world(
-        world, path.cam2world, path.intrinsics, size=size, rng=rng, trajectory=path.name, device=device
-    )
+    drawn = "tabletop" if seed % 3 == 2 else "room"
+    with _one_thread():
+        world = furnishing.build(seed, drawn if kind == "auto" else kind)
+        rng = Random(f"manyview path {seed}")
+        path = trajectories.choose(world, rng, views=views, size=size, name=trajectory)
+        return render_world(
+            world, path.cam2world, path.intrinsics, size=size, rng=Random(f"manyview sensor {seed}"),
+            trajectory=path.name, device=device,
+        )  # fmt: skip
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of small operations gain nothing from a second thread and lose much to its waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check_request(views: int, size: tuple[int, int], kind: str, trajectory: str) -> None:
     """Raise UserError for what cannot be rendered."""
     if views < 1 or min(size) < 8:
         raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
-    for what, value, known in (("kind", kind, furnishing.KINDS), ("trajectory", trajectory, trajectories.NAMES)):
+    for what, value, known in (
+        ("kind", kind, furnishing.KINDS),
+        ("trajectory", trajectory, trajectories.NAMES),
+    ):
         if value != "auto" and value not in known:
-            raise UserError(f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *known])}")
+            raise UserError(
+                f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *known])}"
+            )
 
 
 @torch.inference_mode()
@@ -82,19 +103,31 @@ def render_world(
     """Render a world from given cameras (V, 4, 4), (V, 3, 3); `rng` decides the sensor's noise."""
     solids = world.solids().to(device)
     cam2world, intrinsics = cam2world.to(device), intrinsics.to(device)
-    depth, seen = cast(solids, cam2world, intrinsics, size)
-    views = len(depth)
+    views, group = len(cam2world), max(1, CAST // (size[0] * size[1]))
+    cast_views = [cast(solids, *part, size) for part in zip(cam2world.split(group), intrinsics.split(group))]
+    depth, seen = (torch.cat(maps) for maps in zip(*cast_views))
     side = int(min(max((views * size[0] * size[1]) ** 0.5 * 0.45, 96), 512))
     lighting = world.lighting
     assert lighting is not None
-    light = Light(lighting, shadows(world.solids(shadows=True).to(device), lighting, side=side), solids.room[1])
+    light = Light(
+        lighting, shadows(world.solids(shadows=True).to(device), lighting, side=side), solids.room[1]
+    )
     table = world.appearance().to(device)
     linear = torch.empty(views, 3, *size, device=device)
     normals = torch.empty(views, *size, 3, device=device)
     step = max(1, CHUNK // (size[0] * size[1])) if linear.device.type == "cpu" else views
     for start in range(0, views, step):
         part = slice(start, start + step)
-        _shade(light, table, depth[part], seen[part], cam2world[part], intrinsics[part], linear[part], normals[part])
+        _shade(
+            light,
+            table,
+            depth[part],
+            seen[part],
+            cam2world[part],
+            intrinsics[part],
+            linear[part],
+            normals[part],
+        )
     labels, instances = (identity.to(device) for identity in world.identities())
     flat = seen.flatten()
     return RenderedScene(
@@ -116,14 +149,15 @@ def _shade(
 ) -> None:  # fmt: skip
     """Fill `linear` (V, 3, H, W) and `normals` (V, H, W, 3) of a few views."""
     views, height, width = depth.shape
-    rows = table.index_select(1, seen.flatten())
+    seen = seen.flatten()
+    rows = table[:DENSE].index_select(1, seen)
     points, view, slant = _rays(depth, cam2world, intrinsics)
-    spots = surface(rows, points, view)
+    spots = surface(table, rows, seen, points, view)
     cosine = -(spots.normal * view).sum(0)
     pixel = depth * (slant.view_as(depth) / intrinsics[:, 0, 0, None, None])
     blur = pixel.flatten() / cosine.clamp(min=0.15)
-    colour = albedo(rows, spots, blur)
-    shine = rows[26:28]
+    colour = albedo(table, rows, seen, spots, blur)
+    shine = rows[ROW["gloss"].start : ROW["glow"].stop]
     radiance = light.radiance(points, spots.normal, view, colour, shine)
     linear.copy_(radiance.view(3, views, height, width).transpose(0, 1))
     turned = spots.normal.view(3, views, -1).permute(1, 2, 0) @ cam2world[:, :3, :3]

@@ -10,7 +10,17 @@ from manyview.data.synthetic.materials import Material
 from manyview.data.synthetic.models import MODELS, Model, Top, turned
 
 
-def _legs(model: Model, width: float, depth: float, height: float, thickness: float, material: Material, *, splay: float = 0.0, square: bool = True) -> None:
+def _legs(
+    model: Model,
+    width: float,
+    depth: float,
+    height: float,
+    thickness: float,
+    material: Material,
+    *,
+    splay: float = 0.0,
+    square: bool = True,
+) -> None:
     """Four legs under a rectangle, their feet `splay` metres outside its corners."""
     for side in (-1, 1):
         for end in (-1, 1):
@@ -40,27 +50,34 @@ def table(rng: Random) -> Model:
         return model
     width, depth = rng.uniform(1.0, 1.8), rng.uniform(0.65, 0.95)
     model.box((0, 0, height - thickness / 2), (width, depth, thickness), top)
-    style = rng.random()
+    style, under = rng.random(), height - thickness
     if style < 0.6:
-        _legs(model, width - 0.06, depth - 0.06, height - thickness, rng.uniform(0.04, 0.08), frame, splay=rng.choice([0, 0, 0.04]))
+        thick, splay = rng.uniform(0.04, 0.08), rng.choice([0, 0, 0.04])
+        _legs(model, width - 0.06, depth - 0.06, under, thick, frame, splay=splay)
         for side in (-1, 1):
-            model.box((0, side * (depth / 2 - 0.07), height - thickness - 0.045), (width - 0.18, 0.022, 0.09), frame)
-            model.box((side * (width / 2 - 0.07), 0, height - thickness - 0.045), (0.022, depth - 0.18, 0.09), frame)
+            model.box((0, side * (depth / 2 - 0.07), under - 0.045), (width - 0.18, 0.022, 0.09), frame)
+            model.box((side * (width / 2 - 0.07), 0, under - 0.045), (0.022, depth - 0.18, 0.09), frame)
     elif style < 0.8:
         for side in (-1, 1):
-            model.box((side * (width / 2 - 0.1), 0, (height - thickness) / 2), (0.04, depth - 0.12, height - thickness), frame)
+            model.box((side * (width / 2 - 0.1), 0, under / 2), (0.04, depth - 0.12, under), frame)
         model.box((0, depth * 0.3, height * 0.6), (width - 0.24, 0.025, height * 0.4), frame)
     else:
-        side = rng.choice([-1, 1])
-        model.box((side * (width / 2 - 0.24), 0, (height - thickness) / 2), (0.42, depth - 0.1, height - thickness), frame)
-        for drawer in range(3):
-            z = (drawer + 0.5) * (height - thickness) / 3
-            model.box((side * (width / 2 - 0.24), -depth / 2 + 0.045, z), (0.38, 0.02, height / 3 - 0.035), frame.plain(0.85))
-            model.rod((side * (width / 2 - 0.3), -depth / 2 + 0.025, z), (side * (width / 2 - 0.18), -depth / 2 + 0.025, z), 0.008, materials.STEEL)
-        for end in (-1, 1):
-            model.box((-side * (width / 2 - 0.05), end * (depth / 2 - 0.06), (height - thickness) / 2), (0.05, 0.05, height - thickness), frame)
+        _desk_legs(model, width, depth, under, frame, rng.choice([-1, 1]))
     model.tops.append(Top(0, 0, height, width - 0.06, depth - 0.06))
     return model
+
+
+def _desk_legs(model: Model, width: float, depth: float, under: float, frame: Material, side: int) -> None:
+    """Three drawers under one end of a desk's top, two legs under the other."""
+    x, front = side * (width / 2 - 0.24), -depth / 2
+    model.box((x, 0, under / 2), (0.42, depth - 0.1, under), frame)
+    for drawer in range(3):
+        z = (drawer + 0.5) * under / 3
+        model.box((x, front + 0.045, z), (0.38, 0.02, under / 3 - 0.03), frame.plain(0.85))
+        model.rod((x - 0.06, front + 0.025, z), (x + 0.06, front + 0.025, z), 0.008, materials.STEEL)
+    for end in (-1, 1):
+        foot = (-side * (width / 2 - 0.05), end * (depth / 2 - 0.06), under / 2)
+        model.box(foot, (0.05, 0.05, under), frame)
 
 
 @MODELS.add("coffee table")
@@ -76,7 +93,9 @@ def coffee_table(rng: Random) -> Model:
         for leg in range(3):
             angle = leg * 2 * math.pi / 3 + 0.4
             foot = (0.85 * radius * math.cos(angle), 0.85 * radius * math.sin(angle), 0.0)
-            model.rod(foot, (foot[0] * 0.6, foot[1] * 0.6, height - thickness), 0.014, frame, end_radius=0.024)
+            model.rod(
+                foot, (foot[0] * 0.6, foot[1] * 0.6, height - thickness), 0.014, frame, end_radius=0.024
+            )
         model.tops.append(Top(0, 0, height, radius * 1.35, radius * 1.35))
         return model
     model.box((0, 0, height - thickness / 2), (width, depth, thickness), top)
@@ -105,15 +124,32 @@ def chair(rng: Random) -> Model:
         model.box((0, y, height + back / 2 + 0.05), (width, 0.035, back - 0.05), seat_material, turn=lean)
     else:
         for side in (-1, 1):
-            model.box((side * (width / 2 - 0.02), y, height + back / 2), (0.036, 0.036, back + 0.02), frame, turn=lean)
-        model.box((0, depth / 2 - 0.02 + 0.14 * back, height + back - 0.04), (width - 0.03, 0.028, 0.08), frame, turn=lean)
+            model.box(
+                (side * (width / 2 - 0.02), y, height + back / 2),
+                (0.036, 0.036, back + 0.02),
+                frame,
+                turn=lean,
+            )
+        model.box(
+            (0, depth / 2 - 0.02 + 0.14 * back, height + back - 0.04),
+            (width - 0.03, 0.028, 0.08),
+            frame,
+            turn=lean,
+        )
         if style == "slats":
             for slat in range(3):
-                model.box((width * 0.24 * (slat - 1), y, height + back / 2), (0.03, 0.016, back - 0.06), frame, turn=lean)
+                model.box(
+                    (width * 0.24 * (slat - 1), y, height + back / 2),
+                    (0.03, 0.016, back - 0.06),
+                    frame,
+                    turn=lean,
+                )
         else:
             for rung in range(2):
                 z = back * (0.35 + 0.28 * rung)
-                model.box((0, depth / 2 - 0.02 + 0.14 * z, height + z), (width - 0.05, 0.02, 0.05), frame, turn=lean)
+                model.box(
+                    (0, depth / 2 - 0.02 + 0.14 * z, height + z), (width - 0.05, 0.02, 0.05), frame, turn=lean
+                )
     if rng.random() < 0.2:
         for side in (-1, 1):
             model.box((side * (width / 2 - 0.02), 0, height + 0.22), (0.04, depth - 0.02, 0.03), frame)
@@ -153,7 +189,13 @@ def stool(rng: Random) -> Model:
     for leg in range(legs):
         angle = (leg + 0.5) * 2 * math.pi / legs
         x, y = math.cos(angle), math.sin(angle)
-        model.rod((x * radius * 1.1, y * radius * 1.1, 0), (x * radius * 0.65, y * radius * 0.65, height - 0.045), 0.017, frame, end_radius=0.021)
+        model.rod(
+            (x * radius * 1.1, y * radius * 1.1, 0),
+            (x * radius * 0.65, y * radius * 0.65, height - 0.045),
+            0.017,
+            frame,
+            end_radius=0.021,
+        )
     if height > 0.55:
         model.rod((0, 0, 0.2), (0, 0, 0.225), radius * 1.0, frame)
     if rng.random() < 0.3:
@@ -172,13 +214,20 @@ def sofa(rng: Random) -> Model:
     feet, seat, back, rest = 0.1, rng.uniform(0.4, 0.45), rng.uniform(0.72, 0.9), rng.uniform(0.55, 0.64)
     wooden = materials.wood(rng)
     _legs(model, width - 0.08, depth - 0.08, feet + 0.02, 0.05, wooden)
-    model.box((0, 0, (feet + seat - 0.12) / 2 + 0.01), (width - 0.04, depth, seat - 0.12 - feet), cover.plain(0.9))
+    model.box(
+        (0, 0, (feet + seat - 0.12) / 2 + 0.01), (width - 0.04, depth, seat - 0.12 - feet), cover.plain(0.9)
+    )
     for side in (-1, 1):
         model.box((side * (width - arm) / 2, 0, (feet + rest) / 2), (arm, depth, rest - feet), cover)
         if rng.random() < 0.8:
             x = side * (width - arm) / 2
             model.rod((x, -depth / 2, rest), (x, depth / 2, rest), arm / 2, cover)
-    model.box((0, depth / 2 - 0.1, (seat + back) / 2 - 0.05), (width - 2 * arm, 0.2, back - seat + 0.1), cover, turn=turned(x=-0.06))
+    model.box(
+        (0, depth / 2 - 0.1, (seat + back) / 2 - 0.05),
+        (width - 2 * arm, 0.2, back - seat + 0.1),
+        cover,
+        turn=turned(x=-0.06),
+    )
     gap = 0.012
     for index in range(seats):
         x = (index - (seats - 1) / 2) * each
@@ -209,6 +258,12 @@ def bed(rng: Random) -> Model:
     count = 1 if width < 1.2 else 2
     for index in range(count):
         x = (index - (count - 1) / 2) * width * 0.48
-        model.ball((x, length / 2 - 0.26, height + 0.27), (min(0.66, width * 0.46), 0.42, 0.2), pillow, turn=turned(x=0.25), label="pillow")
+        model.ball(
+            (x, length / 2 - 0.26, height + 0.27),
+            (min(0.66, width * 0.46), 0.42, 0.2),
+            pillow,
+            turn=turned(x=0.25),
+            label="pillow",
+        )
     model.tops.append(Top(0, -length * 0.18, height + 0.23, width * 0.7, length * 0.4))
     return model

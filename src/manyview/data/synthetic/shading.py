@@ -9,6 +9,7 @@ from torch import Tensor
 
 from manyview.data.synthetic import textures
 from manyview.data.synthetic.raycast import BOX, CONE
+from manyview.data.synthetic.world import ROW
 
 
 @dataclass
@@ -21,38 +22,43 @@ class Surface:
     t: Tensor
     half_s: Tensor
     half_t: Tensor
-    object: Tensor  # object coordinates
+    metric: Tensor  # metres from the primitive's middle along its axes
 
 
-def surface(rows: Tensor, points: Tensor, view: Tensor) -> Surface:
-    """Where N world points (3, N) lie on their primitives, given their columns of the appearance table."""
-    transform = rows[:12].view(3, 4, -1)
+def surface(table: Tensor, rows: Tensor, seen: Tensor, points: Tensor, view: Tensor) -> Surface:
+    """Where N world points (3, N) lie on the primitives `seen` (N,); `rows` are these's dense rows of the table."""
+    transform, half = rows[ROW["transform"]].view(3, 4, -1), rows[ROW["half"]]
     local = torch.stack([_affine(transform[k], points) for k in range(3)])
-    half, kind = rows[12:15], rows[17]
+    # Of a box: the face is where the coordinate is largest. Arithmetic again, see raycast.
     size = local.abs()
-    along_x = (size[0] >= size[1]) & (size[0] >= size[2])
-    along_y = ~along_x & (size[1] >= size[2])
-    face = torch.where(along_x, 0, torch.where(along_y, 1, 2))
+    along_x = (size[0] - torch.maximum(size[1], size[2])).mul_(1e30).clamp_(0, 1)
+    along_y = (size[1] - size[2]).mul_(1e30).clamp_(0, 1).mul_(1 - along_x)
+    along_z = 1 - along_x - along_y
     metric = local * half
-    sign = torch.where(local.gather(0, face[None])[0] < 0, -1.0, 1.0)
-    normal = torch.stack([transform[:, axis].gather(0, face[None])[0] for axis in range(3)]) * sign
-    s, half_s = torch.where(along_x, metric[1], metric[0]), torch.where(along_x, half[1], half[0])
-    upright = along_x | along_y
-    t, half_t = torch.where(upright, metric[2], metric[1]), torch.where(upright, half[2], half[1])
-    curved = (kind != BOX).nonzero()[:, 0]
+    normal = transform[0, :3] * (along_x * local[0].sign())
+    normal.addcmul_(transform[1, :3], along_y * local[1].sign())
+    normal.addcmul_(transform[2, :3], along_z * local[2].sign())
+    s, half_s = torch.lerp(metric[0], metric[1], along_x), torch.lerp(half[0], half[1], along_x)
+    t, half_t = torch.lerp(metric[2], metric[1], along_z), torch.lerp(half[2], half[1], along_z)
+    curved = (rows[ROW["kind"]][0] != BOX).nonzero()[:, 0]
     if len(curved):
-        patch = [tensor.index_select(-1, curved) for tensor in (transform, local, half, rows[15:17])]
-        bent, values = _curved(*patch, kind[curved] == CONE)
+        radii = table[ROW["radii"]].index_select(1, seen.index_select(0, curved))
+        index = curved.to(torch.int32)
+        turned, at, extent = (tensor.index_select(-1, index) for tensor in (transform, local, half))
+        cone = rows[ROW["kind"]][0].index_select(0, index) == CONE
+        bent, values = _curved(turned, at, extent, radii, cone)
         normal.index_copy_(1, curved, bent)
         for target, value in zip((s, t, half_s, half_t), values):
             target.index_copy_(0, curved, value)
     normal = normal * (normal.square().sum(0).clamp(min=1e-20)).rsqrt()
-    towards = (normal * view).sum(0) > 0
-    return Surface(points, torch.where(towards, -normal, normal), s, t, half_s, half_t, local)
+    towards = (normal * view).sum(0).sign_().neg_()
+    return Surface(points, normal * towards, s, t, half_s, half_t, metric)
 
 
 def _affine(row: Tensor, points: Tensor) -> Tensor:
-    return torch.addcmul(torch.addcmul(torch.addcmul(row[3], row[0], points[0]), row[1], points[1]), row[2], points[2])
+    return torch.addcmul(
+        torch.addcmul(torch.addcmul(row[3], row[0], points[0]), row[1], points[1]), row[2], points[2]
+    )
 
 
 def _curved(
@@ -75,24 +81,28 @@ def _curved(
     return normal, (s, t, half_s, half_t)
 
 
-def albedo(rows: Tensor, surface: Surface, blur: Tensor) -> Tensor:
-    """Linear RGB (3, N) of the surfaces."""
-    result = rows[18:21].clone()
-    texture = rows[24].to(torch.uint8)
-    present = torch.bincount(texture.flatten().long(), minlength=len(textures.TEXTURES)).nonzero()[:, 0].tolist()
-    for number in present:
+def albedo(table: Tensor, rows: Tensor, seen: Tensor, surface: Surface, blur: Tensor) -> Tensor:
+    """Linear RGB (3, N) of the surfaces; `blur` (N,) is how many metres of them a pixel covers."""
+    result = rows[ROW["a"]].clone()
+    texture = rows[ROW["texture"]][0]
+    for number in table[ROW["texture"]].unique().tolist():
         if number == 0:
             continue
         index = (texture == number).nonzero()[:, 0]
-        part = rows.index_select(1, index)
-        metric = surface.object.index_select(1, index) * part[12:15]
-        grain = part[29]
+        if not len(index):
+            continue
+        short, owner = index.to(torch.int32), seen.index_select(0, index)
+        metric = surface.metric.index_select(1, short)
+        scale, phase, grain = table[ROW["scale"].start : ROW["grain"].stop].index_select(1, owner)
         along = torch.where(grain == 0, metric[0], torch.where(grain == 1, metric[1], metric[2]))
-        across = torch.where(grain == 0, metric[1], metric[0]) + torch.where(grain == 2, metric[1], metric[2])
+        s, t, half_s, half_t, covered = (
+            values.index_select(0, short)
+            for values in (surface.s, surface.t, surface.half_s, surface.half_t, blur)
+        )
         spot = textures.Spot(
-            s=surface.s[index], t=surface.t[index], half_s=surface.half_s[index], half_t=surface.half_t[index],
-            along=along, across=across, a=part[18:21], b=part[21:24], scale=part[25], phase=part[28],
-            blur=blur[index],
+            s=s, t=t, half_s=half_s, half_t=half_t, along=along, across=metric.sum(0) - along,
+            a=result.index_select(1, short), b=table[ROW["b"]].index_select(1, owner), scale=scale, phase=phase,
+            blur=covered,
         )  # fmt: skip
-        result.index_copy_(1, index, textures.colour(number, spot))
+        result.index_copy_(1, index, textures.colour(int(number), spot))
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from random import Random
 
@@ -10,11 +11,15 @@ from manyview.data.synthetic.materials import Material, hsv
 from manyview.data.synthetic.models import MODELS, Model, turned
 
 
-def _ring_handle(model: Model, material: Material, x: float, z: float, reach: float, height: float, thickness: float) -> None:
+def _ring_handle(
+    model: Model, material: Material, x: float, z: float, reach: float, height: float, thickness: float
+) -> None:
     """A cup's handle: three rods from (x, z) outwards along x and back."""
     low, high = z - height / 2, z + height / 2
     model.rod((x, 0, high), (x + reach, 0, high - height * 0.12), thickness, material)
-    model.rod((x + reach, 0, high - height * 0.12), (x + reach * 0.9, 0, low + height * 0.25), thickness, material)
+    model.rod(
+        (x + reach, 0, high - height * 0.12), (x + reach * 0.9, 0, low + height * 0.25), thickness, material
+    )
     model.rod((x + reach * 0.9, 0, low + height * 0.25), (x, 0, low), thickness, material)
 
 
@@ -26,15 +31,26 @@ def mug(rng: Random) -> Model:
     foot = radius * rng.uniform(0.75, 1.0)
     model.rod((0, 0, 0), (0, 0, height), foot, body, end_radius=radius)
     drink = rng.choice([hsv(0.06, 0.8, 0.25), hsv(0.05, 0.7, 0.12), hsv(0.1, 0.2, 0.85), hsv(0.08, 0.8, 0.5)])
-    model.rod((0, 0, height - 0.001), (0, 0, height + 0.0015), radius * 0.88, materials.flat(drink, gloss=0.5))
-    _ring_handle(model, body.plain(), (foot + radius) / 2 - 0.003, height * 0.52, radius * 0.75, height * 0.62, 0.0065)
+    model.rod(
+        (0, 0, height - 0.001), (0, 0, height + 0.0015), radius * 0.88, materials.flat(drink, gloss=0.5)
+    )
+    _ring_handle(
+        model, body.plain(), (foot + radius) / 2 - 0.003, height * 0.52, radius * 0.75, height * 0.62, 0.0065
+    )
     return model
 
 
 @MODELS.add("bottle")
 def bottle(rng: Random) -> Model:
     model = Model("bottle")
-    glass = materials.flat(hsv(rng.choice([0.3, 0.35, 0.08, 0.55, 0.0, rng.random()]), rng.uniform(0.4, 0.9), rng.uniform(0.2, 0.7)), gloss=0.9)
+    glass = materials.flat(
+        hsv(
+            rng.choice([0.3, 0.35, 0.08, 0.55, 0.0, rng.random()]),
+            rng.uniform(0.4, 0.9),
+            rng.uniform(0.2, 0.7),
+        ),
+        gloss=0.9,
+    )
     height, radius = rng.uniform(0.22, 0.33), rng.uniform(0.032, 0.045)
     shoulder, neck = height * rng.uniform(0.5, 0.65), radius * rng.uniform(0.32, 0.45)
     collar = shoulder + (height - shoulder) * rng.uniform(0.35, 0.55)
@@ -43,7 +59,14 @@ def bottle(rng: Random) -> Model:
     model.rod((0, 0, collar), (0, 0, height), neck, glass)
     model.rod((0, 0, height - 0.022), (0, 0, height + 0.004), neck * 1.25, materials.plastic(rng))
     if rng.random() < 0.85:
-        label = Material(hsv(0.1, rng.uniform(0, 0.2), 0.92), materials.any_colour(rng), "label", 0.05, 0.1, phase=rng.uniform(0, 99))
+        label = Material(
+            hsv(0.1, rng.uniform(0, 0.2), 0.92),
+            materials.any_colour(rng),
+            "label",
+            0.05,
+            0.1,
+            phase=rng.uniform(0, 99),
+        )
         low = shoulder * rng.uniform(0.15, 0.3)
         model.rod((0, 0, low), (0, 0, shoulder * 0.82), radius * 1.012, label)
     return model
@@ -65,14 +88,23 @@ def bowl(rng: Random) -> Model:
         for index in range(rng.randint(2, 4)):
             size = radius * rng.uniform(0.55, 0.75)
             angle, out = index * 2.1 + 0.3, radius * 0.42
-            model.ball((out * math.cos(angle), out * math.sin(angle), height + size * 0.25), (size, size, size), _peel(rng), label="fruit")
+            model.ball(
+                (out * math.cos(angle), out * math.sin(angle), height + size * 0.25),
+                (size, size, size),
+                _peel(rng),
+                label="fruit",
+            )
     return model
 
 
 def _peel(rng: Random) -> Material:
-    hue, saturation, value = rng.choice([(0.99, 0.85, 0.75), (0.08, 0.9, 0.95), (0.25, 0.75, 0.7), (0.14, 0.85, 0.95), (0.04, 0.7, 0.9)])
+    hue, saturation, value = rng.choice(
+        [(0.99, 0.85, 0.75), (0.08, 0.9, 0.95), (0.25, 0.75, 0.7), (0.14, 0.85, 0.95), (0.04, 0.7, 0.9)]
+    )
     colour = hsv(hue + rng.uniform(-0.02, 0.02), saturation, value)
-    return Material(colour, hsv(hue + 0.07, saturation * 0.9, value), "marble", 0.12, 0.35, phase=rng.random())
+    return Material(
+        colour, hsv(hue + 0.07, saturation * 0.9, value), "marble", 0.12, 0.35, phase=rng.random()
+    )
 
 
 @MODELS.add("fruit")
@@ -83,8 +115,15 @@ def fruit(rng: Random) -> Model:
         peel = Material(hsv(0.14, 0.85, 0.95), hsv(0.12, 0.8, 0.6), "marble", 0.3, 0.2, phase=rng.random())
         for index in range(rng.randint(1, 3)):
             y, bend = index * 0.033 - 0.03, 0.02 + 0.008 * index
-            points = [(-0.085, y + bend * 1.5, 0.03), (-0.045, y, 0.02), (0.045, y, 0.02), (0.085, y + bend * 1.5, 0.03)]
-            for (start, end), (r0, r1) in zip(zip(points, points[1:]), ((0.008, 0.018), (0.018, 0.018), (0.018, 0.007))):
+            points = [
+                (-0.085, y + bend * 1.5, 0.03),
+                (-0.045, y, 0.02),
+                (0.045, y, 0.02),
+                (0.085, y + bend * 1.5, 0.03),
+            ]
+            for (start, end), (r0, r1) in zip(
+                itertools.pairwise(points), ((0.008, 0.018), (0.018, 0.018), (0.018, 0.007))
+            ):
                 model.rod(start, end, r0, peel, end_radius=r1)
             for joint in points[1:3]:
                 model.ball(joint, (0.036, 0.036, 0.036), peel)
@@ -107,7 +146,14 @@ def fruit(rng: Random) -> Model:
 def can(rng: Random) -> Model:
     model = Model("can")
     height, radius = rng.uniform(0.1, 0.15), rng.uniform(0.033, 0.05)
-    label = Material(materials.any_colour(rng, low=0.5), materials.any_colour(rng, low=0.6), "label", 0.05, 0.5, phase=rng.uniform(0, 99))
+    label = Material(
+        materials.any_colour(rng, low=0.5),
+        materials.any_colour(rng, low=0.6),
+        "label",
+        0.05,
+        0.5,
+        phase=rng.uniform(0, 99),
+    )
     model.rod((0, 0, 0.005), (0, 0, height - 0.005), radius, label)
     for low, high in ((0, 0.008), (height - 0.008, height)):
         model.rod((0, 0, low), (0, 0, high), radius * 1.03, materials.STEEL)
@@ -125,7 +171,13 @@ def teapot(rng: Random) -> Model:
     model.ball((0, 0, height * 0.5), (size, size, height * 0.95), body)
     model.ball((0, 0, height * 0.92), (size * 0.55, size * 0.55, height * 0.22), body.plain(0.9))
     model.ball((0, 0, height * 1.07), (size * 0.15, size * 0.15, size * 0.15), body.plain(0.7))
-    model.rod((-size * 0.4, 0, height * 0.4), (-size * 0.82, 0, height * 0.92), size * 0.11, body.plain(), end_radius=size * 0.05)
+    model.rod(
+        (-size * 0.4, 0, height * 0.4),
+        (-size * 0.82, 0, height * 0.92),
+        size * 0.11,
+        body.plain(),
+        end_radius=size * 0.05,
+    )
     _ring_handle(model, body.plain(), size * 0.42, height * 0.52, size * 0.38, height * 0.62, size * 0.045)
     return model
 
@@ -155,7 +207,11 @@ def vase(rng: Random) -> Model:
             model.rod((0, 0, height * 0.9), (x, y, z), 0.003, stem)
             size = rng.uniform(0.035, 0.06)
             model.ball((x, y, z), (size, size, size * 0.6), petals)
-            model.ball((x, y, z + size * 0.2), (size * 0.4, size * 0.4, size * 0.4), materials.flat(hsv(0.13, 0.8, 0.9)))
+            model.ball(
+                (x, y, z + size * 0.2),
+                (size * 0.4, size * 0.4, size * 0.4),
+                materials.flat(hsv(0.13, 0.8, 0.9)),
+            )
     return model
 
 
@@ -171,8 +227,20 @@ def big_ball(rng: Random) -> Model:
 
 def _ball(rng: Random, size: float) -> Model:
     model = Model("ball")
-    skin = Material(materials.any_colour(rng, low=0.6), materials.any_colour(rng, low=0.5), rng.choice(["patches", "patches", "stripes", "checks"]), size * 0.5, 0.4, phase=rng.random())
-    model.ball((0, 0, size / 2), (size, size, size), skin, turn=turned(rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-3, 3)))
+    skin = Material(
+        materials.any_colour(rng, low=0.6),
+        materials.any_colour(rng, low=0.5),
+        rng.choice(["patches", "patches", "stripes", "checks"]),
+        size * 0.5,
+        0.4,
+        phase=rng.random(),
+    )
+    model.ball(
+        (0, 0, size / 2),
+        (size, size, size),
+        skin,
+        turn=turned(rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-3, 3)),
+    )
     return model
 
 
@@ -185,7 +253,9 @@ def book(rng: Random) -> Model:
         width, depth, height = rng.uniform(0.13, 0.2), rng.uniform(0.19, 0.27), rng.uniform(0.015, 0.045)
         cover = materials.picture(rng) if rng.random() < 0.5 else materials.plastic(rng)
         turn = turned(z=rng.uniform(-0.25, 0.25))
-        model.box((0, 0, z + height / 2), (width - 0.01, depth - 0.012, height - 0.004), materials.WHITE, turn=turn)
+        model.box(
+            (0, 0, z + height / 2), (width - 0.01, depth - 0.012, height - 0.004), materials.WHITE, turn=turn
+        )
         side = turn @ (-width / 2 + 0.003, 0, 0)
         model.box((0, 0, z + 0.002), (width, depth, 0.004), cover.plain(), turn=turn)
         model.box((0, 0, z + height - 0.002), (width, depth, 0.004), cover, turn=turn)
@@ -206,10 +276,20 @@ def laptop(rng: Random) -> Model:
     model.box((0, -depth * 0.32, 0.0185), (width * 0.3, depth * 0.22, 0.002), case.plain(0.7))
     y, z = depth / 2 + math.sin(lean) * depth / 2, 0.018 + math.cos(lean) * depth / 2
     turn = turned(x=-lean)
-    screen = Material(materials.any_colour(rng), materials.any_colour(rng), "screen", 1.0, 0.5, rng.choice([0.6, 0.9]), rng.uniform(0, 99))
+    screen = Material(
+        materials.any_colour(rng),
+        materials.any_colour(rng),
+        "screen",
+        1.0,
+        0.5,
+        rng.choice([0.6, 0.9]),
+        rng.uniform(0, 99),
+    )
     model.box((0, y, z), (width, 0.009, depth), case, turn=turn)
     offset = turn @ (0, -0.005, 0)
-    model.box((offset[0], y + offset[1], z + offset[2]), (width * 0.94, 0.003, depth * 0.9), screen, turn=turn)
+    model.box(
+        (offset[0], y + offset[1], z + offset[2]), (width * 0.94, 0.003, depth * 0.9), screen, turn=turn
+    )
     return model
 
 
@@ -218,7 +298,12 @@ def pillow(rng: Random) -> Model:
     """A cushion leaning backwards."""
     model = Model("pillow")
     size = rng.uniform(0.36, 0.46)
-    model.ball((0, 0, size * 0.42), (size, size * 0.42, size * 0.85), materials.fabric(rng), turn=turned(x=-rng.uniform(0.15, 0.5)))
+    model.ball(
+        (0, 0, size * 0.42),
+        (size, size * 0.42, size * 0.85),
+        materials.fabric(rng),
+        turn=turned(x=-rng.uniform(0.15, 0.5)),
+    )
     return model
 
 
@@ -230,8 +315,17 @@ def clock(rng: Random) -> Model:
     case, z = materials.plastic(rng), radius * 1.15
     _clock_face(model, rng, case, radius, z)
     for side in (-1, 1):
-        model.rod((side * radius * 0.7, 0, 0), (side * radius * 0.45, 0, radius * 0.5), radius * 0.09, materials.STEEL)
-        model.ball((side * radius * 0.55, 0, z + radius * 0.95), (radius * 0.6, radius * 0.45, radius * 0.45), materials.STEEL)
+        model.rod(
+            (side * radius * 0.7, 0, 0),
+            (side * radius * 0.45, 0, radius * 0.5),
+            radius * 0.09,
+            materials.STEEL,
+        )
+        model.ball(
+            (side * radius * 0.55, 0, z + radius * 0.95),
+            (radius * 0.6, radius * 0.45, radius * 0.45),
+            materials.STEEL,
+        )
     return model
 
 
@@ -240,7 +334,13 @@ def wall_clock(rng: Random) -> Model:
     """A round clock for a wall, its back at y = 0."""
     model = Model("clock")
     radius = rng.uniform(0.14, 0.24)
-    _clock_face(model, rng, rng.choice([materials.BLACK, materials.STEEL, materials.wood(rng), materials.plastic(rng)]), radius, 0.0)
+    _clock_face(
+        model,
+        rng,
+        rng.choice([materials.BLACK, materials.STEEL, materials.wood(rng), materials.plastic(rng)]),
+        radius,
+        0.0,
+    )
     return model
 
 

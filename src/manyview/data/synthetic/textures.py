@@ -111,7 +111,9 @@ def _grain(p: Spot) -> Tensor:
 
 
 def _marble(p: Spot) -> Tensor:
-    return ((noise(p.s / p.scale * 0.25 + p.phase, p.t / p.scale * 0.25 + 3 * p.phase) - 0.5) * 1.6 + 0.5).clamp(0, 1)
+    return (
+        (noise(p.s / p.scale * 0.25 + p.phase, p.t / p.scale * 0.25 + 3 * p.phase) - 0.5) * 1.6 + 0.5
+    ).clamp(0, 1)
 
 
 def _bricks(p: Spot) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,11 @@ def _bricks(p: Spot) -> tuple[Tensor, Tensor]:
     column = p.s / p.scale + 0.5 * (row.floor() % 2)
     blur = p.blur / p.scale
     mortar = torch.maximum(lines(row, 0.13, 3 * blur), lines(column, 0.045, blur))
-    shade = 0.78 + 0.35 * chance(column.floor(), row.floor()) * _fade(blur) + 0.25 * (noise(p.s * 0.8, p.t * 0.8) - 0.5)
+    shade = (
+        0.78
+        + 0.35 * chance(column.floor(), row.floor()) * _fade(blur)
+        + 0.25 * (noise(p.s * 0.8, p.t * 0.8) - 0.5)
+    )
     return mortar, torch.where(mortar > 0.5, 1.0, shade)
 
 
@@ -145,7 +151,9 @@ def _dots(p: Spot) -> Tensor:
     x, y, blur = p.s / p.scale, p.t / p.scale, p.blur / p.scale
     x = x + 0.5 * (y.floor() % 2)
     distance = torch.hypot(x - x.floor() - 0.5, y - y.floor() - 0.5)
-    return ((0.3 - distance) / blur.clamp(min=0.02) + 0.5).clamp(0, 1) * _fade(blur) + 0.28 * (1 - _fade(blur))
+    return ((0.3 - distance) / blur.clamp(min=0.02) + 0.5).clamp(0, 1) * _fade(blur) + 0.28 * (
+        1 - _fade(blur)
+    )
 
 
 def _weave(p: Spot) -> Tensor:
@@ -186,7 +194,11 @@ def _label(p: Spot) -> Tensor:
     x, y = p.unit()
     band = (y.abs() > 0.72).to(x.dtype)
     blot = (torch.hypot((x.abs() - 0.5) * 3.5, y - 0.1) < 0.45).to(x.dtype)
-    write = ((chance((p.s / 0.006).floor(), (p.t / 0.008).floor() + p.phase) > 0.45) & (y < -0.25) & (wave(p.t / 0.008) > 0)).to(x.dtype)
+    write = (
+        (chance((p.s / 0.006).floor(), (p.t / 0.008).floor() + p.phase) > 0.45)
+        & (y < -0.25)
+        & (wave(p.t / 0.008) > 0)
+    ).to(x.dtype)
     return torch.maximum(torch.maximum(band, blot), write * 0.8 * _fade(p.blur / 0.008))
 
 
@@ -227,7 +239,9 @@ def _hexagons(p: Spot) -> Tensor:
 
 def _wallpaper(p: Spot) -> Tensor:
     x, y = p.s / p.scale * 2 * math.pi, p.t / p.scale * 2 * math.pi
-    motif = torch.sin(x) * torch.sin(0.5 * y) + 0.6 * torch.sin(2 * x + torch.cos(y) * (1 + 2 * p.phase)) * torch.cos(y)
+    motif = torch.sin(x) * torch.sin(0.5 * y) + 0.6 * torch.sin(
+        2 * x + torch.cos(y) * (1 + 2 * p.phase)
+    ) * torch.cos(y)
     return 0.5 + ((motif - 0.25) * 5).clamp(-0.5, 0.5) * _fade(p.blur / p.scale * 1.5)
 
 
@@ -276,7 +290,12 @@ def _screen(p: Spot) -> Tensor:
     left = chance(p.phase.floor(), 5.0) * 0.6 - 0.5
     paper = torch.where(y > 0.78, p.a * 0.5, torch.where(x < left, p.b * 0.4 + 0.1, 0.85))
     row = ((y + 1) * 9).floor()
-    text = (wave((y + 1) * 9) < 0.2) & (x > left + 0.1) & (x < left + 0.1 + chance(row, p.phase) * (0.8 - left)) & (y < 0.6)
+    text = (
+        (wave((y + 1) * 9) < 0.2)
+        & (x > left + 0.1)
+        & (x < left + 0.1 + chance(row, p.phase) * (0.8 - left))
+        & (y < 0.6)
+    )
     return torch.where(chance(p.phase.floor(), 6.0) < 0.5, torch.where(text, 0.2, paper), _picture(p))
 
 
@@ -289,7 +308,9 @@ def _outdoors(p: Spot) -> Tensor:
     trees = 1.2 * (noise(x * 0.3 + p.phase, p.phase) - 0.5) - 0.25
     town = chance(p.phase.floor(), 9.0) < 0.4
     line = torch.where(town, roofs, trees)
-    far = torch.where(town, 0.35 + 0.25 * chance((x * 3 + p.phase).floor(), 4.0), p.b * (0.25 + 0.9 * noise(x * 1.5, p.t)))
+    far = torch.where(
+        town, 0.35 + 0.25 * chance((x * 3 + p.phase).floor(), 4.0), p.b * (0.25 + 0.9 * noise(x * 1.5, p.t))
+    )
     lawn = p.b * (0.7 + 0.5 * noise(x * 2, p.t * 2))
     return torch.where(y > line, sky, torch.where(y < -0.75, lawn, far))
 

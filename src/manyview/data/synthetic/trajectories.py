@@ -15,9 +15,11 @@ from manyview.data.synthetic.world import Corner, World
 from manyview.geometry import poses
 from manyview.geometry.cameras import intrinsics_matrix
 
-ATTEMPTS = 5  # paths drawn at once, looked at in thumbnails; the best of them is taken
-ROUNDS = 3
+DRAWS = 24  # paths drawn in a round, of which those that stand in the open ...
+ATTEMPTS = 3  # ... and no more than these are looked at in thumbnails; the best of them is taken
+ROUNDS = 4
 NEAREST = 0.25  # metres: at most a few pixels of a view may be nearer
+GOOD = 1.92  # a score (at most 2) that ends the search
 CLEARANCE = 0.18  # metres between the camera and anything
 
 
@@ -43,10 +45,10 @@ def _between(world: World, rng: Random) -> Corner:
 
 
 def _focus(world: World, rng: Random) -> Corner:
-    if world.focus and rng.random() < 0.75:
+    if world.focus and rng.random() < 0.65:
         x, y, z = rng.choice(world.focus)
         return x, y, min(z, 1.2)
-    return rng.uniform(0.5, world.size[0] - 0.5), rng.uniform(0.5, world.size[1] - 0.5), rng.uniform(0.3, 1.1)
+    return rng.uniform(0.5, world.size[0] - 0.5), rng.uniform(0.5, world.size[1] - 0.5), rng.uniform(0.3, 1.8)
 
 
 def _spread(views: int, step: float, most: float) -> list[float]:
@@ -102,12 +104,18 @@ def _dolly(world: World, rng: Random, views: int) -> tuple[list[Corner], list[Co
 def _pan(world: World, rng: Random, views: int) -> tuple[list[Corner], list[Corner]]:
     """A hand-held camera turning on the spot, with the sway of a step."""
     x, y, z = _between(world, rng)
-    start, side, drop = rng.uniform(-math.pi, math.pi), rng.choice([-1, 1]), rng.uniform(0.2, 0.9)
+    start, side, drop = rng.uniform(-math.pi, math.pi), rng.choice([-1, 1]), rng.uniform(-0.25, 0.9)
     sway, phase = rng.uniform(0.1, 0.35), rng.uniform(0, 6)
     eyes, targets = [], []
     for i, angle in enumerate(_spread(views, math.radians(rng.uniform(5, 15)), math.radians(330))):
         turn = start + side * angle
-        eyes.append((x + sway * math.cos(turn) + 0.05 * math.sin(i * 1.7 + phase), y + sway * math.sin(turn) + 0.05 * math.cos(i * 1.3), z + 0.06 * math.sin(i * 0.9 + phase)))
+        eyes.append(
+            (
+                x + sway * math.cos(turn) + 0.05 * math.sin(i * 1.7 + phase),
+                y + sway * math.sin(turn) + 0.05 * math.cos(i * 1.3),
+                z + 0.06 * math.sin(i * 0.9 + phase),
+            )
+        )
         targets.append((x + 2 * math.cos(turn), y + 2 * math.sin(turn), z - drop))
     return eyes, targets
 
@@ -123,7 +131,9 @@ def _zigzag(world: World, rng: Random, views: int) -> tuple[list[Corner], list[C
     for i in range(views):
         x, y, _ = _blend(start, near, i / max(views - 1, 1))
         shift = width * math.asin(math.sin(i * pace)) / 1.571
-        eyes.append((x + across[0] * shift, y + across[1] * shift, start[2] + lift * math.cos(i * pace * 0.7)))
+        eyes.append(
+            (x + across[0] * shift, y + across[1] * shift, start[2] + lift * math.cos(i * pace * 0.7))
+        )
     return eyes, [target] * views
 
 
@@ -133,7 +143,9 @@ def _wander(world: World, rng: Random, views: int) -> tuple[list[Corner], list[C
     eyes, targets = [], []
     for _ in range(views):
         eyes.append((home[0] + rng.gauss(0, 0.5), home[1] + rng.gauss(0, 0.5), home[2] + rng.gauss(0, 0.18)))
-        targets.append(tuple(c + rng.gauss(0, 0.22) for c in target))
+        targets.append(
+            (target[0] + rng.gauss(0, 0.22), target[1] + rng.gauss(0, 0.22), target[2] + rng.gauss(0, 0.22))
+        )
     return eyes, targets
 
 
@@ -144,7 +156,7 @@ NAMES = tuple(_MAKERS)
 
 
 def _blend(a: Corner, b: Corner, t: float) -> Corner:
-    return tuple(p + (q - p) * t for p, q in zip(a, b))
+    return a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t
 
 
 def _blend3(a: Corner, b: Corner, c: Corner, t: float) -> Corner:
@@ -167,12 +179,21 @@ def _table_path(world: World, rng: Random, views: int, name: str) -> tuple[list[
         elif name == "zigzag":
             tilt = lift + 0.25 * math.sin(i * 1.3)
         elif name == "wander":
-            turn, tilt, away = start + rng.gauss(0, 0.5), lift + rng.gauss(0, 0.12), radius * rng.uniform(0.8, 1.25)
+            turn, tilt, away = (
+                start + rng.gauss(0, 0.5),
+                lift + rng.gauss(0, 0.12),
+                radius * rng.uniform(0.8, 1.25),
+            )
         elif name in ("dolly", "pan"):
             shift = 0.6 * angle if name == "dolly" else 0.25 * math.sin(angle)
-            turn, look = start, (middle[0] - shift * math.sin(start), middle[1] + shift * math.cos(start), middle[2])
+            turn, look = (
+                start,
+                (middle[0] - shift * math.sin(start), middle[1] + shift * math.cos(start), middle[2]),
+            )
         low = away * math.cos(tilt)
-        eyes.append((look[0] + low * math.cos(turn), look[1] + low * math.sin(turn), z + away * math.sin(tilt)))
+        eyes.append(
+            (look[0] + low * math.cos(turn), look[1] + low * math.sin(turn), z + away * math.sin(tilt))
+        )
         targets.append(look)
     return eyes, targets
 
@@ -181,20 +202,27 @@ def choose(world: World, rng: Random, *, views: int, size: tuple[int, int], name
     """The first path whose thumbnails look right, else the best of those tried."""
     best: tuple[float, Path] | None = None
     thumb = _thumbnail(size)
-    solids = world.solids()
+    scale = torch.tensor([thumb[1] / size[1], thumb[0] / size[0], 1.0])[:, None]
+    solids, instances = world.solids(), world.identities()[1]
     for _ in range(ROUNDS):
-        paths = [_draw(world, rng, views=views, size=size, name=name) for _ in range(ATTEMPTS)]
-        scores = [_clear(world, path) for path in paths]
-        open_paths = [i for i, score in enumerate(scores) if score == 1.0] or [scores.index(max(scores))]
-        poses_ = torch.cat([paths[i].cam2world for i in open_paths])
-        scale = torch.tensor([thumb[1] / size[1], thumb[0] / size[0], 1.0])[:, None]
-        depth, seen = cast(solids, poses_, torch.cat([paths[i].intrinsics for i in open_paths]) * scale, thumb)
-        for index, d, s in zip(open_paths, depth.split(views), seen.split(views)):
-            score = scores[index] + _looks(d, s, paths[index], scale)
+        drawn: list[tuple[float, Path]] = []
+        for _ in range(DRAWS):
+            path = _draw(world, rng, views=views, size=size, name=name)
+            drawn.append((_clear(world, path), path))
+            if sum(share == 1.0 for share, _ in drawn) == ATTEMPTS:
+                break
+        drawn = sorted(drawn, key=lambda item: -item[0])[:ATTEMPTS]
+        cameras, lenses = (
+            torch.cat(parts) for parts in zip(*((p.cam2world, p.intrinsics) for _, p in drawn))
+        )
+        depth, seen = cast(solids, cameras, lenses * scale, thumb)
+        things = instances.index_select(0, seen.flatten()).view_as(seen)
+        for (share, path), d, t in zip(drawn, depth.split(views), things.split(views)):
+            score = share + _looks(d, t, path, scale)
             if best is None or score > best[0]:
-                best = (score, paths[index])
-            if score >= 2.0:
-                return paths[index]
+                best = (score, path)
+            if score >= GOOD:
+                return path
     assert best is not None
     return best[1]
 
@@ -241,20 +269,23 @@ def _clear(world: World, path: Path) -> float:
     for eye in path.cam2world[:, :3, 3].tolist():
         inside = all(CLEARANCE < eye[a] < world.size[a] - CLEARANCE for a in range(3))
         good += inside and not any(
-            block.solid and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
+            block.solid
+            and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
             for block in world.blocks
         )
     return good / len(path.cam2world)
 
 
-def _looks(depth: Tensor, seen: Tensor, path: Path, scale: Tensor) -> float:
-    """1 when every view is deep and varied enough and overlaps the one before, else less."""
-    views = len(depth)
+def _looks(depth: Tensor, things: Tensor, path: Path, scale: Tensor) -> float:
+    """Up to 1 when every view is deep and shows enough, and overlaps the one before; less otherwise."""
     near = (depth < NEAREST).float().mean((1, 2)) < 0.01
     deep = depth.flatten(1).median(1).values > 0.7
-    varied = torch.tensor([len(set(view.flatten().tolist())) >= 5 for view in seen])
-    score = (near & deep & varied).float().mean().item()
-    if views == 1:
+    counts = torch.stack([(view.flatten().bincount(minlength=7)[7:] >= 3).sum() for view in things.long()])
+    bare = (things <= 6).float().mean((1, 2))  # walls, floor, ceiling
+    score = (
+        ((near & deep).float() * (counts / 4).clamp(max=1) * ((1 - bare) / 0.3).clamp(max=1)).mean().item()
+    )
+    if len(depth) == 1:
         return score
     return min(score, (_overlap(depth, path, scale) / 0.4).clamp(max=1).mean().item())
 

@@ -5,6 +5,7 @@ The room is the box from (0, 0, 0) to (width, depth, height), z up, metres.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from random import Random
@@ -19,11 +20,14 @@ from manyview.data.synthetic.raycast import BOX, Solids
 
 Corner = tuple[float, float, float]
 
-# Columns of the appearance table: see `World.appearance`.
-COLUMNS = {
-    "object_from_world": 12, "half": 3, "radii": 2, "kind": 1, "a": 3, "b": 3, "texture": 1, "scale": 1,
-    "gloss": 1, "glow": 1, "phase": 1, "grain": 1,
+# Rows of the appearance table: see `World.appearance`. The first DENSE are needed of every pixel.
+_ROWS = {
+    "transform": 12, "half": 3, "kind": 1, "a": 3, "texture": 1, "gloss": 1, "glow": 1,
+    "radii": 2, "b": 3, "scale": 1, "phase": 1, "grain": 1,
 }  # fmt: skip
+_STARTS = list(itertools.accumulate(_ROWS.values(), initial=0))
+ROW = {name: slice(start, start + count) for (name, count), start in zip(_ROWS.items(), _STARTS)}
+DENSE = ROW["radii"].start
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,15 @@ class World:
 
     def free(self, low: Corner, high: Corner, margin: float = 0.02) -> bool:
         """Whether a box lies in the room and touches nothing."""
-        inside = all(low[a] >= -0.001 and high[a] <= self.size[a] + 0.001 for a in range(3))
+        inside = all(low[a] >= -0.006 and high[a] <= self.size[a] + 0.006 for a in range(3))
         return inside and not any(block.meets(low, high, margin) for block in self.blocks)
 
     def reserve(self, low: Corner, high: Corner, *, solid: bool = False) -> None:
         self.blocks.append(Block(low, high, solid))
 
-    def put(self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True) -> Placed:
+    def put(
+        self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True
+    ) -> Placed:
         """Put a model down without asking; with `block`, nothing else may stand in its bounds afterwards."""
         cosine, sine = math.cos(yaw), math.sin(yaw)
         turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
@@ -156,24 +162,28 @@ class World:
         return torch.tensor(labels, dtype=torch.uint8), torch.tensor(instances, dtype=torch.int16)
 
     def appearance(self) -> Tensor:
-        """What shading needs of every primitive and shell face, one column each: (sum of COLUMNS, P + 6)."""
+        """What shading needs of every primitive and shell face, by `ROW`: (rows, P + 6)."""
         shell = _shell_matrices(self.size)
         matrices = np.concatenate([np.stack(self._matrices), shell]) if self._matrices else shell
-        parts = self._parts
-        materials = [part.material for part in parts] + self.shell
+        materials = [part.material for part in self._parts] + self.shell
         half = np.sqrt((matrices[:, :, :3] ** 2).sum(1))
-        count = len(matrices)
-        table = np.zeros((sum(COLUMNS.values()), count), dtype=np.float32)
-        table[0:12] = _inverse(matrices).reshape(count, 12).T
-        table[12:15] = half.T
-        table[15:17] = np.array([part.radii for part in parts] + [(1.0, 1.0)] * 6).T
-        table[17] = [part.kind for part in parts] + [BOX] * 6
-        table[18:21] = np.array([material.a for material in materials]).T
-        table[21:24] = np.array([material.b for material in materials]).T
-        table[24:29] = np.array(
-            [(_TEXTURE[m.texture], m.scale, m.gloss, m.glow, m.phase) for m in materials], dtype=np.float64
-        ).T
-        table[29] = half.argmax(1)
+        values = {
+            "transform": _inverse(matrices).reshape(len(matrices), 12),
+            "half": half,
+            "kind": [part.kind for part in self._parts] + [BOX] * 6,
+            "a": [material.a for material in materials],
+            "texture": [_TEXTURE[material.texture] for material in materials],
+            "gloss": [material.gloss for material in materials],
+            "glow": [material.glow for material in materials],
+            "radii": [part.radii for part in self._parts] + [(1.0, 1.0)] * 6,
+            "b": [material.b for material in materials],
+            "scale": [material.scale for material in materials],
+            "phase": [material.phase for material in materials],
+            "grain": half.argmax(1),
+        }
+        table = np.empty((_STARTS[-1], len(matrices)), dtype=np.float32)
+        for name, rows in ROW.items():
+            table[rows] = np.asarray(values[name], dtype=np.float32).reshape(len(matrices), -1).T
         return torch.from_numpy(table)
 
 

@@ -20,7 +20,7 @@ from manyview.progress import track
 
 MANIFEST = "manifest.parquet"
 CAMERAS = "cameras.json"
-VERSION = 1  # of the generator: raise it when the same seed gives other pixels
+VERSION = 2  # of the generator: raise it when the same seed gives other pixels
 DEPTH_SCALE = 0.001
 CONVENTION = (
     "cam2world: 4x4, maps camera coordinates to world coordinates (x_world = cam2world @ x_cam). OpenCV camera axes: "
@@ -78,10 +78,21 @@ def write_scenes(
     out.mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(scenes) if not _present(out, index, settings)]
     done = _in_processes if workers > 1 and len(missing) > 1 else _one_by_one
-    for _ in track(done(out, missing, settings, workers, device), total=len(missing), label="scenes", unit="scene", enabled=progress):
+    for _ in track(
+        done(out, missing, settings, workers, device),
+        total=len(missing),
+        label="scenes",
+        unit="scene",
+        enabled=progress,
+    ):
         pass
     frames = [frame for index in range(scenes) for frame in _frames(out, index)]
-    info = {"generator": "manyview data synth", "classes": list(CLASSES), "units": "metres", "seed": settings.seed}
+    info = {
+        "generator": "manyview data synth",
+        "classes": list(CLASSES),
+        "units": "metres",
+        "seed": settings.seed,
+    }
     path = out / MANIFEST
     Manifest(frames, out, info).save(path)
     return path
@@ -110,13 +121,17 @@ def _present(out: Path, index: int, settings: Settings) -> bool:
     return True
 
 
-def _one_by_one(out: Path, missing: list[int], settings: Settings, workers: int, device: str) -> Iterator[int]:
+def _one_by_one(
+    out: Path, missing: list[int], settings: Settings, workers: int, device: str
+) -> Iterator[int]:
     for index in missing:
         write_scene(out, index, settings, device)
         yield index
 
 
-def _in_processes(out: Path, missing: list[int], settings: Settings, workers: int, device: str) -> Iterator[int]:
+def _in_processes(
+    out: Path, missing: list[int], settings: Settings, workers: int, device: str
+) -> Iterator[int]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
@@ -166,7 +181,9 @@ def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") 
 def _write_maps(folder: Path, scene: RenderedScene, *, normals: bool) -> None:
     """images, depth (16-bit millimetres), labels (8-bit), instances (16-bit), maybe normals ((n + 1) / 2, camera)."""
     maps = {
-        "images": (scene.images.permute(0, 2, 3, 1).flip(-1) * 255 + 0.5).clamp(0, 255).to(torch.uint8),  # BGR
+        "images": (scene.images.permute(0, 2, 3, 1).flip(-1) * 255 + 0.5)
+        .clamp(0, 255)
+        .to(torch.uint8),  # BGR
         "depth": (scene.depth / DEPTH_SCALE + 0.5).clamp(1, 65535).to(torch.int32),
         "labels": scene.labels,
         "instances": scene.instances.to(torch.int32),
