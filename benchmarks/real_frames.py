@@ -67,9 +67,10 @@ def road(source: Path, out: Path, steps: int, chosen: Iterable[int]) -> dict[str
             command("train", "distill3r", "--preset", "tiny", "--cache", cache, "--data", train, "--steps", steps,
                     "-o", folder, *options)  # fmt: skip
             minutes = (cpu_seconds() - before) / 60
-            judged = ["eval", "recon-per-view", "--model", folder / "model", "--data", test, "-o", out / f"eval{number}",
-                      "--json", out / f"eval{number}.json", "--overwrite"]  # fmt: skip
-            command(*judged, *(["--baselines", "--train", train] if number == 0 else []))
+            judged = out / f"eval{number}"
+            beside = ["--baselines", "--train", train] if number == 0 else []
+            command("eval", "recon-per-view", "--model", folder / "model", "--data", test, *beside,
+                    "-o", judged, "--json", judged.with_suffix(".json"), "--overwrite")  # fmt: skip
             note.write_text(json.dumps({"cpu_minutes": minutes, "steps": steps, "options": options}))
         results[name] = {
             **json.loads(note.read_text()),

@@ -332,7 +332,9 @@ def run_folder(root: Path, max_params: int | None = None) -> Iterator[Result]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run every golden case under a folder.")
     parser.add_argument("dir", type=Path, help="folder with golden cases")
-    parser.add_argument("--max-params", type=lambda text: int(float(text)), help="skip networks with more parameters")
+    parser.add_argument(
+        "--max-params", type=lambda text: int(float(text)), help="skip networks with more parameters"
+    )
     options = parser.parse_args(arguments)
     counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
     worst = 0.0

@@ -249,7 +249,9 @@ def _show_scene(page: Any, scene: Any, truth: Any) -> None:
                     grid(rows))], zoom=2)  # fmt: skip
     left, right = two_sides(*scene.points())
     true_left, _ = two_sides(*_true_cloud(truth))
-    page.pictures([("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)])
+    page.pictures(
+        [("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)]
+    )
     notes = [str(w) for w in scene.info.get("warnings", [])]
     if notes:
         page.text("warnings: " + "; ".join(notes), note=True)

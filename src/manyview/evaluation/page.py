@@ -14,7 +14,8 @@ import numpy as np
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fafaf8;max-width:1080px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
-table{border-collapse:collapse;margin:.8rem 0} td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
+table{border-collapse:collapse;margin:.8rem 0} 
+td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
 td:first-child,th:first-child{text-align:left} tr.best td{font-weight:600}
 figure{margin:.6rem 0} img{max-width:100%;image-rendering:auto;border-radius:4px} figcaption{color:#666;font-size:.9rem}
 .row{display:flex;gap:12px;flex-wrap:wrap} .row figure{flex:1 1 180px} .chart text{font:11px system-ui;fill:#444}

@@ -35,14 +35,14 @@ def depth_range(depth: np.ndarray, valid: np.ndarray | None = None) -> tuple[flo
 
 
 def cloud_picture(xyz: np.ndarray, rgb: np.ndarray, world2cam: np.ndarray, *, size: tuple[int, int] = (300, 420),
-                  focal: float = 1.0, dot: int = 2, background: tuple[int, int, int] = PAPER) -> np.ndarray:  # fmt: skip
+                  focal: float = 1.0, dot: int = 2) -> np.ndarray:  # fmt: skip
     """Points (N, 3) with colours (N, 3) uint8 as seen by a pinhole camera: (H, W, 3) uint8.
 
     `focal` is in units of the width. Farther points are drawn first, each as a square of `dot` pixels.
     """
     height, width = size
     points = xyz @ world2cam[:3, :3].T + world2cam[:3, 3]
-    picture = np.full((height, width, 3), background, np.uint8)
+    picture = np.full((height, width, 3), PAPER, np.uint8)
     seen = points[:, 2] > 0.05
     points, colours = points[seen], rgb[seen]
     u = points[:, 0] / points[:, 2] * focal * width + width / 2

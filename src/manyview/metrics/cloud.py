@@ -44,8 +44,7 @@ def chamfer(predicted: Array, true: Array, *, kind: str = "mean") -> float:
 
 
 def f_score(predicted: Array, true: Array, threshold: float) -> dict[str, float]:
-    """precision, recall (shares of predicted and true points closer than `threshold`) and f_score, in [0, 1].
-    """
+    """precision, recall (shares of predicted and true points closer than `threshold`) and f_score, in [0, 1]."""
     return _f_scores(*cloud_distances(predicted, true), threshold)
 
 

@@ -81,8 +81,7 @@ def _scale_shift(predicted: np.ndarray, true: np.ndarray) -> Move:
 
 
 def inverse_fit(predicted: Array, true: Array, valid: Array | None = None) -> tuple[float, float]:
-    """Scale and shift of "inverse_scale_shift": 1 / true ~ scale / predicted + shift over the valid pixels.
-    """
+    """Scale and shift of "inverse_scale_shift": 1 / true ~ scale / predicted + shift over the valid pixels."""
     predicted, true = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
     mask = valid_depth(true, valid)
     return _linear(1 / predicted[mask], 1 / true[mask])

@@ -17,8 +17,7 @@ SMALLEST_BASELINE = 1e-12
 
 
 def rotation_error(predicted: Array, true: Array) -> np.ndarray:
-    """Angle of true^T predicted for rotations (..., 3, 3): (...,) degrees in [0, 180], exact near both ends.
-    """
+    """Angle of true^T predicted for rotations (..., 3, 3): (...,) degrees in [0, 180], exact near both ends."""
     relative = np.swapaxes(as_numpy(true, np.float64), -1, -2) @ as_numpy(predicted, np.float64)
     skew = relative - np.swapaxes(relative, -1, -2)
     sine = np.linalg.norm(np.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1), axis=-1)
@@ -143,8 +142,7 @@ def trajectory_error(
 
 
 def determined(predicted: Array, true: Array) -> bool:
-    """Whether two tracks of camera centres (N, 3) fix a similarity: their covariance has rank two at least.
-    """
+    """Whether two tracks of camera centres (N, 3) fix a similarity: their covariance has rank two at least."""
     source, target = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
     covariance = (target - target.mean(0)).T @ (source - source.mean(0)) / len(source)
     singular = np.linalg.svd(covariance, compute_uv=False)

@@ -34,8 +34,9 @@ class Distill3RConfig:
     """Views per scene and step; the cache must hold at least as many."""
     loss: Literal["distill3r", "robust"] = "distill3r"
     """The paper's loss, or log-depth and ray errors that small students learn faster from."""
-    reduction: Literal["released", "printed"] = "released"
-    """Means per view, then over views (released code), or one mean over all valid pixels (equations 2 and 6)."""
+    reduction: Literal["released", "per_scene", "printed"] = "released"
+    """Means per view position, then over views (the released loss); the same scene by scene (how the released trainer
+    calls it); or one mean over all valid pixels (equations 2 and 6)."""
     weighting: Literal["teacher", "none", "student"] = "teacher"
     """Whose confidence weights the geometric loss (Table III)."""
     confidence: bool = True
@@ -85,7 +86,7 @@ class Distill3R(Recipe):
                           betas=(0.9, 0.95), clip=1.0, checkpoint_every=1000, seed=42)  # fmt: skip
         tiny = RunConfig(steps=1200, batch=4, lr=1e-3, min_lr=1e-5, warmup=0.08, weight_decay=0.05,
                          betas=(0.9, 0.98), clip=1.0, decay_vectors=False, checkpoint_every=100)  # fmt: skip
-        debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=2, checkpoint_every=5, log_every=1)
+        debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=0.1, checkpoint_every=5, log_every=1)
         return {
             "tiny": _preset(
                 tiny,
