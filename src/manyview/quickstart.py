@@ -86,7 +86,7 @@ def quickstart(
     say("4/5 reconstructing and judging rooms it never saw")
     after = zoo.load(run / "model")
     table = _judge(out, {"before training": zoo.load(before), "after training": after}, config)
-    scenes = _reconstruct(out, after, config)
+    scenes = _reconstruct(out, after)
 
     say("5/5 writing the report")
     cache = Cache.open(out / "cache").info()
@@ -171,7 +171,7 @@ def _best_plane(plane: Any, true: Any) -> dict[str, float]:
     }
 
 
-def _reconstruct(out: Path, model: Any, config: QuickstartConfig) -> list[tuple[Any, Any]]:
+def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
     """Scenes from the test pictures alone (no cameras given), saved and exported; with the truth beside each."""
     import warnings
 
@@ -189,7 +189,7 @@ def _reconstruct(out: Path, model: Any, config: QuickstartConfig) -> list[tuple[
         scene.save(out / f"scenes/{number}")
         scene.export(out / f"scenes/{number}.ply")
         scene.export(out / f"scenes/{number}.glb")
-        found.append((scene, load_views(manifest, chosen, config.size)))
+        found.append((scene, load_views(manifest, chosen, scene.views[0].image.shape[:2])))
     return found
 
 
