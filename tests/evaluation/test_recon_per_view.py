@@ -11,8 +11,7 @@ import torch
 
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
-from manyview.evaluation.base import evaluate, fingerprint
-from manyview.evaluation.protocols import PROTOCOLS
+from manyview.evaluation.base import PROTOCOLS, evaluate, fingerprint
 from manyview.evaluation.recon_per_view import ReconPerView, fresh_copy
 
 MODEL_ROWS = ("model", "model_2_views")

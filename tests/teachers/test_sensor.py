@@ -10,7 +10,7 @@ import torch
 
 from manyview.errors import UserError
 from manyview.geometry import cameras, pointmaps, poses
-from manyview.teachers.base import TEACHERS, WeightRule, discover
+from manyview.teachers.base import TEACHERS, WeightRule
 from manyview.teachers.sensor import Sensor, plane_step
 from manyview.types import Views
 
@@ -203,7 +203,6 @@ def test_digest_says_when_answers_can_differ():
 
 
 def test_registry_knows_it_and_guesses():
-    assert discover() is TEACHERS
     assert TEACHERS.get("sensor") is Sensor
     with pytest.raises(UserError, match="did you mean 'sensor'"):
         TEACHERS.get("senser")

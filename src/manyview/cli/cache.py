@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from manyview.cache.build import build
-    from manyview.teachers.base import discover
+    from manyview.teachers.base import TEACHERS
 
-    teacher = discover().get(args.teacher)()
+    teacher = TEACHERS.get(args.teacher)()
     size, shard = _pair(args.size, "x", "--size", "224x518"), _pair(args.shard, "/", "--shard", "0/4")
     report = build(args.manifest, teacher, args.out, views=args.views, step=args.step, size=size, shard=shard)
     numbers = {

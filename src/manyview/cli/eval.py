@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from manyview.evaluation.protocols import PROTOCOLS
+    from manyview.evaluation.base import PROTOCOLS
 
     if args.list:
         return _list(args, PROTOCOLS)

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> Any:
     from manyview.pipelines import train as pipeline
-    from manyview.recipes.base import discover, preset
+    from manyview.recipes.base import RECIPES, preset
 
     if args.resume:
         given = [
@@ -87,7 +87,7 @@ def _train(args: argparse.Namespace) -> Any:
         )
     settings = args.settings + ([f"run.steps={args.steps}"] if args.steps is not None else [])
     if args.out is None:
-        args.out = Path("runs", f"{args.recipe}-{preset(discover().get(args.recipe), args.preset)[0]}")
+        args.out = Path("runs", f"{args.recipe}-{preset(RECIPES.get(args.recipe), args.preset)[0]}")
     return pipeline.train(
         args.recipe, out=args.out, preset_name=args.preset, data=args.data, cache=args.cache,
         init=args.init, settings=settings, device=args.device,
@@ -127,9 +127,9 @@ def _report(trained: Any, args: argparse.Namespace, *, first: bool) -> int:
 
 def _list(*, as_json: bool) -> int:
     from manyview.config import to_dict
-    from manyview.recipes.base import discover
+    from manyview.recipes.base import RECIPES
 
-    recipes = discover()
+    recipes = RECIPES
     presets = {name: recipes.get(name).presets() for name in recipes.names()}
     if as_json:
         print(json.dumps({name: {k: to_dict(v) for k, v in p.items()} for name, p in presets.items()}))

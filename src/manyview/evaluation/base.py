@@ -48,7 +48,7 @@ class Protocol(abc.ABC):
         """The summary as tables for people."""
 
 
-PROTOCOLS: Registry[type[Protocol]] = Registry("protocol")
+PROTOCOLS: Registry[type[Protocol]] = Registry("protocol", package="manyview.evaluation")
 
 
 def evaluate(

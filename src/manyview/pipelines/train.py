@@ -16,7 +16,7 @@ from manyview.engine.checkpoint import mismatch
 from manyview.engine.loop import FitResult, fit
 from manyview.engine.rundir import read_config
 from manyview.errors import UserError
-from manyview.recipes.base import Preset, Recipe, discover, preset
+from manyview.recipes.base import RECIPES, Preset, Recipe, preset
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def train(
     `settings` are assignments over the preset, such as `run.lr=1e-4` or `method.views=8`; `init` is a zoo
     name or a model directory whose weights the student starts from.
     """
-    kind = discover().get(recipe)
+    kind = RECIPES.get(recipe)
     preset_name, chosen = preset(kind, preset_name)
     chosen = override(chosen, list(settings))
     with torch.random.fork_rng():
@@ -76,7 +76,7 @@ def resume(
     name = config.get("recipe")
     if recipe is not None and recipe != name:
         raise UserError(f"{out} is a run of recipe {name!r}, not {recipe!r}; resume it as {name!r}")
-    kind = discover().get(str(name))
+    kind = RECIPES.get(str(name))
     run = from_dict(RunConfig, config["run"], "run.")
     chosen = Preset(method=from_dict(kind.Config, config["method"], "method."), run=run)
     if steps is not None:

@@ -5,8 +5,6 @@ A recipe knows nothing of optimisers, files, ranks or devices; the engine knows 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +59,7 @@ class Recipe(nn.Module):
         raise NotImplementedError
 
 
-RECIPES: Registry[type[Recipe]] = Registry("recipe")
-
-
-def discover() -> Registry[type[Recipe]]:
-    """The registry after every recipe of the package has been imported."""
-    package = importlib.import_module("manyview.recipes")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"manyview.recipes.{module.name}")
-    return RECIPES
+RECIPES: Registry[type[Recipe]] = Registry("recipe", package="manyview.recipes")
 
 
 def preset(recipe: type[Recipe], name: str | None) -> tuple[str, Preset]:

@@ -7,9 +7,7 @@ A teacher's raw confidences are what is stored; the loss weight follows from the
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,12 +81,4 @@ class Teacher(ABC):
         return signals
 
 
-TEACHERS: Registry[type[Teacher]] = Registry("teacher")
-
-
-def discover() -> Registry[type[Teacher]]:
-    """The registry after every teacher of the package has been imported."""
-    package = importlib.import_module("manyview.teachers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"manyview.teachers.{module.name}")
-    return TEACHERS
+TEACHERS: Registry[type[Teacher]] = Registry("teacher", package="manyview.teachers")

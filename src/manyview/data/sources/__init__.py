@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 from manyview.data.manifest import Manifest
-from manyview.data.sources import folder, manyview, video  # noqa: F401  each adds itself to SOURCES
 from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions
 from manyview.errors import UserError
 

@@ -69,7 +69,9 @@ class Scanned:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-SOURCES: Registry[Callable[[Path, ScanOptions], Scanned]] = Registry("source format")
+SOURCES: Registry[Callable[[Path, ScanOptions], Scanned]] = Registry(
+    "source format", package="manyview.data.sources"
+)
 
 
 def frame_names(images: Sequence[str]) -> dict[str, str]:
