@@ -47,6 +47,7 @@ def save_model(
     try:
         out.mkdir(parents=True, exist_ok=True)
         save_file(state, draft, metadata={"format": "pt"})
+        draft.chmod(0o644)  # the library makes files that only their owner can read
         os.replace(draft, out / WEIGHTS)
         draft.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, out / CONFIG)
