@@ -22,15 +22,9 @@ ASSETS = ROOT / "src/manyview/assets/manyview-tiny"
 SIZE = ("--size", "112x154")
 RENDER = ("--scenes", 900, "--views", 8, *SIZE, "--seed", 1)
 TRAIN = (
-    "--preset",
-    "tiny",
-    "--steps",
-    2800,
-    "--set",
-    "run.batch=3",
-    "method.views=3",
-    "method.alpha_global=1.0",
-)
+    "--preset", "tiny", "--steps", 2800, "--set", "run.batch=3", "method.views=3", "method.loss=robust",
+    "method.alpha_global=1.0", "method.gamma=0.05",
+)  # fmt: skip
 
 PROVENANCE = (
     " These weights were made with the code of commit 55dff2d (scene generator version 1), in 41 minutes on one core; "
