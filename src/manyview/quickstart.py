@@ -25,11 +25,13 @@ REPORT = "report.html"
 class QuickstartConfig:
     """Sizes of the default job: about six minutes on two cores."""
 
-    scenes: int = 48
+    scenes: int = 160
     """Procedural scenes to learn from."""
-    test_scenes: int = 6
+    test_scenes: int = 10
     """Procedural scenes with other seeds, reconstructed and judged."""
-    views: int = 8
+    kind: str = "room"
+    """What the scenes are: room, tabletop or auto."""
+    views: int = 4
     """Views per scene."""
     size: tuple[int, int] = (112, 154)
     """Height and width of the views."""
@@ -61,7 +63,7 @@ def quickstart(
     _claim(out, to_dict(config))
 
     say(f"1/5 rendering {config.scenes} + {config.test_scenes} procedural scenes")
-    make = partial(write_scenes, views=config.views, size=config.size, workers=2)
+    make = partial(write_scenes, views=config.views, size=config.size, kind=config.kind, workers=2)
     make(out / "data/train", scenes=config.scenes, seed=config.seed)
     make(out / "data/test", scenes=config.test_scenes, seed=config.seed + 1_000_000)
 
