@@ -80,7 +80,7 @@ def quickstart(
         if (run / "config.json").is_file():
             trained = resume(run, cache=out / "cache", data=[manifest])
         else:
-            trained = train("distill3r", out=run, preset_name="tiny", data=[manifest], cache=out / "cache",
+            trained = train("distill3r", out=run, preset="tiny", data=[manifest], cache=out / "cache",
                             init=before, settings=settings)  # fmt: skip
         if trained.fit.stopped:
             raise KeyboardInterrupt

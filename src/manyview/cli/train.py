@@ -89,7 +89,7 @@ def _train(args: argparse.Namespace) -> Any:
     if args.out is None:
         args.out = Path("runs", f"{args.recipe}-{preset(RECIPES.get(args.recipe), args.preset)[0]}")
     return pipeline.train(
-        args.recipe, out=args.out, preset_name=args.preset, data=args.data, cache=args.cache,
+        args.recipe, out=args.out, preset=args.preset, data=args.data, cache=args.cache,
         init=args.init, settings=settings, device=args.device,
     )  # fmt: skip
 

@@ -16,7 +16,8 @@ from manyview.engine.checkpoint import mismatch
 from manyview.engine.loop import FitResult, fit
 from manyview.engine.rundir import read_config
 from manyview.errors import UserError
-from manyview.recipes.base import RECIPES, Preset, Recipe, preset
+from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.base import preset as find_preset
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def train(
     recipe: str,
     *,
     out: str | Path,
-    preset_name: str | None = None,
+    preset: str | None = None,
     data: Sequence[str | Path] = (),
     cache: str | Path | None = None,
     init: str | Path | None = None,
@@ -48,14 +49,14 @@ def train(
     name or a model directory whose weights the student starts from.
     """
     kind = RECIPES.get(recipe)
-    preset_name, chosen = preset(kind, preset_name)
+    preset, chosen = find_preset(kind, preset)
     chosen = override(chosen, list(settings))
     with torch.random.fork_rng():
         torch.manual_seed(chosen.run.seed)
         model = kind.build(chosen.method)
     if init is not None:
         _initialise(model.student, init)
-    described = {"recipe": recipe, "preset": preset_name, "init": None if init is None else str(init)}
+    described = {"recipe": recipe, "preset": preset, "init": None if init is None else str(init)}
     return _fit(model, chosen, Path(out), described, _Inputs(data, cache, device), resume=False)
 
 
