@@ -117,6 +117,9 @@ def main() -> None:
         recipe, batches, run, args.out, device="cpu", resume=args.resume, describe=describe, on_log=tell
     )
     print(f"done {result.steps} stopped {result.stopped}", flush=True)
+    if args.ranks:  # a rank that leaves while another still talks to it can abort both
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
