@@ -27,7 +27,7 @@ TRAIN = (
 )  # fmt: skip
 
 PROVENANCE = (
-    " These weights were made with the code of commit 55dff2d (scene generator version 1), in 41 minutes on one core; "
+    " These weights were made with the code of commit 55dff2d (scene generator version 1), in 2,533 s on one core; "
     "the present generator (version 2) draws other rooms from the same seeds, so running the commands today gives "
     "another model of the same kind."
 )

@@ -85,7 +85,7 @@ def distill3r() -> ReconstructorConfig:
 
 
 def tiny() -> ReconstructorConfig:
-    """Ours for a CPU: eight 112x154 views forward and back in about 0.7 s on one core."""
+    """Ours for a CPU: 5.8 million parameters, made for 112x154 pixels."""
     return ReconstructorConfig(
         dim=192,
         depth=8,
