@@ -157,7 +157,7 @@ def images_of(array: np.ndarray, normalisation: str) -> torch.Tensor:
 def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Result]:
     """Every case of one golden*.json of a network."""
     import manyview as mv
-    from goldens_models import RUNNERS
+    from golden_runs import RUNNERS
 
     description = json.loads(path.read_text(encoding="utf-8"))
     run, name = description["run"], path.relative_to(root).with_suffix("").as_posix()
@@ -254,7 +254,7 @@ def kind_of(output: str) -> str:
 
 def loss_cases(path: Path, root: Path) -> Iterator[Result]:
     """The cases of one losses/*.json."""
-    from goldens_models import LOSSES
+    from golden_runs import LOSSES
 
     name = path.relative_to(root).with_suffix("").as_posix()
     if path.stem not in LOSSES:
@@ -278,7 +278,7 @@ def kind_of_loss(output: str) -> str:
 
 def other_cases(path: Path, root: Path) -> Iterator[Result]:
     """Small cases beside a network's: alignment, run lengths."""
-    from goldens_models import OTHERS
+    from golden_runs import OTHERS
 
     name = path.relative_to(root).with_suffix("").as_posix()
     if name not in OTHERS:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from manyview import zoo
+from manyview.zoo.family import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -49,7 +50,7 @@ def folder(tmp_path) -> Path:
     numbers = {"num_parameters": sum(p.numel() for p in model.parameters()), "keys": keys, "aliases": aliases}
     (tmp_path / "distill3r" / "keys.json").write_text(json.dumps(numbers))
     state = goldens.seeded_state(numbers, rules)
-    model.load_state_dict(zoo.models.ARCHITECTURES["reconstructor"].keymap.to_ours(state))
+    model.load_state_dict(FAMILIES.get("reconstructor").keymap.to_ours(state))
     images = (
         torch.stack([torch.from_numpy(rules.make_image(seed, (1, 3, 28, 42))) for seed in (1, 2)], 1) / 2
         + 0.5

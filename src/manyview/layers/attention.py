@@ -1,26 +1,35 @@
-"""Multi-head self-attention with one fused projection, as every transformer here uses it."""
+"""Multi-head attention with torch's fused kernels, as every transformer here uses it."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manyview.layers.rope import Rope, rotate
+
 
 class Attention(nn.Module):
-    """Self-attention over (N, T, D) tokens through torch's fused kernels."""
+    """Self-attention over (N, T, D) tokens, one fused projection; `qk_norm`: LayerNorm on queries and keys."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, *, qk_norm: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim {dim} is not a multiple of {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, scale: float | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, scale: float | None = None, rope: Rope | None = None, *, causal: bool = False
+    ) -> Tensor:
         """(N, T, D) -> (N, T, D). `scale` multiplies the logits; None is head_dim ** -0.5."""
         q, k, v = (
             self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each (N, heads, T, d)
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal)
         return self.proj(mixed.transpose(1, 2).flatten(2))

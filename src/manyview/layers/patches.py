@@ -21,10 +21,10 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
 class PatchEmbed(nn.Module):
     """One linear map per patch, written as a strided convolution."""
 
-    def __init__(self, patch: int, dim: int) -> None:
+    def __init__(self, patch: int, dim: int, *, bias: bool = True) -> None:
         super().__init__()
         self.patch = patch
-        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, h*w, D), row-major."""

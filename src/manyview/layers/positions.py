@@ -9,18 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def resample_table(table: Tensor, grid: tuple[int, int], offset: float = 0.1) -> Tensor:
+def resample_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A learned table (1, 1 + M*M, D), its first row the class token's, at a grid (h, w): (1, 1 + h*w, D).
 
-    Follows DINOv2 to the digit: bicubic by scale factor with a small offset and no antialiasing, and
-    untouched only when the grid is the table's own square.
+    Follows DINOv2 to the digit: bicubic by scale factor with an offset of 0.1 and no antialiasing, or, as its
+    models with registers do, by size and antialiased; untouched only when the grid is the table's own square.
     """
     side = math.isqrt(table.shape[1] - 1)
     if grid == (side, side):
         return table
     patches = table[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, M, M)
-    factor = ((grid[0] + offset) / side, (grid[1] + offset) / side)
-    patches = F.interpolate(patches, scale_factor=factor, mode="bicubic", align_corners=False)
+    if antialias:
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=True)
+    else:
+        factor = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+        patches = F.interpolate(patches, scale_factor=factor, mode="bicubic", align_corners=False)
     return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.layers.block import Block
 from manyview.layers.init import init_weights
-from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from manyview.models import vit
+from manyview.models.vit import Encoder, EncoderConfig
 from manyview.registry import did_you_mean
 from manyview.types import Features
 
@@ -22,46 +23,30 @@ TOKEN_TYPES = {"dinov2": ("cls", "patch"), "mast3r": ("patch",), "multihmr": ("p
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuneConfig:
-    """Everything that decides the shapes and the arithmetic of a DUNE model."""
+class DuneConfig(EncoderConfig):
+    """An encoder's configuration, and that of the projectors, which share its width, heads and epsilon."""
 
-    dim: int = 768
-    """Encoder width."""
-    depth: int = 12
-    """Encoder blocks."""
-    heads: int = 12
-    """Attention heads of the encoder and of the projectors."""
-    patch_size: int = 14
-    """Side of a patch in pixels."""
-    registers: int = 4
-    """Register tokens."""
-    positions: int = 32
-    """Side of the learned square position table, in patches."""
-    layer_scale: float | None = 1e-4
-    """Initial LayerScale gain; null for no LayerScale."""
-    eps: float = 1e-6
-    """LayerNorm epsilon."""
     teachers: tuple[str, ...] = ("dinov2", "mast3r", "multihmr")
     """Teachers that have a projector."""
     teacher_dim: int = 1024
     """Width of the teachers' features."""
-    image_size: int = 448
-    """Side in pixels that the model was made for."""
-    image_mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean per channel that [0, 1] images are normalised with."""
-    image_std: tuple[float, float, float] = IMAGENET_STD
-    """Standard deviation per channel, likewise."""
 
 
 def dune(size: str, resolution: int) -> DuneConfig:
     """The published layouts: size "s" or "b", resolution 336 or 448."""
-    config = DuneConfig(image_size=resolution, positions=resolution // 14)
-    return config if size == "b" else replace(config, dim=384, heads=6)
+    return DuneConfig(
+        dim={"s": 384, "b": 768}[size],
+        heads={"s": 6, "b": 12}[size],
+        registers=4,
+        positions=resolution // 14,
+        layer_scale=1e-4,
+        image_size=resolution,
+    )
 
 
 def debug(config: DuneConfig) -> DuneConfig:
     """The same layout with a few thousand parameters, for tests."""
-    return replace(config, dim=8, depth=2, heads=2, positions=4, teacher_dim=16, image_size=56)
+    return replace(vit.debug(config), teacher_dim=16)
 
 
 class Projector(nn.Module):
@@ -99,16 +84,7 @@ class Dune(nn.Module):
     def __init__(self, config: DuneConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(
-            config.dim,
-            config.depth,
-            config.heads,
-            patch_size=config.patch_size,
-            registers=config.registers,
-            positions=config.positions,
-            layer_scale=config.layer_scale,
-            eps=config.eps,
-        ).normalise_with(config.image_mean, config.image_std)
+        self.encoder = Encoder(config)
         self.projectors = nn.ModuleDict({name: Projector(config) for name in config.teachers})
         self.statistics = nn.ModuleDict(
             {

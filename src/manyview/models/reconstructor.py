@@ -14,36 +14,20 @@ from torch import Tensor, nn
 
 from manyview.layers.init import init_weights
 from manyview.layers.patches import patch_grid
+from manyview.models import vit
 from manyview.models.fusion import Fusion, view_rows
 from manyview.models.heads import PointmapHead
-from manyview.models.vit import Encoder
+from manyview.models.vit import HALF, Encoder, EncoderConfig
 
 AttentionScale = Literal["auto", "plain", "extended"]
-HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructorConfig:
-    """Everything that decides the shapes and the arithmetic of a Reconstructor. The defaults are the
-    published one.
+class ReconstructorConfig(EncoderConfig):
+    """An encoder's configuration, and that of the fusion transformer and the heads. These defaults are the
+    published student's.
     """
 
-    dim: int = 384
-    """Encoder width."""
-    depth: int = 12
-    """Encoder blocks."""
-    heads: int = 6
-    """Encoder attention heads."""
-    patch_size: int = 14
-    """Side of a patch in pixels; images must have sides that are multiples of it."""
-    registers: int = 4
-    """Register tokens of the encoder."""
-    positions: int = 32
-    """Side of the encoder's learned square position table, in patches."""
-    layer_scale: float | None = 1e-4
-    """Initial LayerScale gain of the encoder blocks; null for no LayerScale."""
-    eps: float = 1e-6
-    """LayerNorm epsilon of the encoder."""
     decoder_dim: int = 384
     """Width of the fusion transformer."""
     decoder_depth: int = 6
@@ -66,12 +50,6 @@ class ReconstructorConfig:
     """Channels of a head's full-resolution layers."""
     head_spare_unit: bool = True
     """Keep the unit of the published heads that their forward pass never calls."""
-    image_size: int = 518
-    """Long side in pixels that the model was made for."""
-    image_mean: tuple[float, float, float] = HALF
-    """Mean per channel that [0, 1] images are normalised with."""
-    image_std: tuple[float, float, float] = HALF
-    """Standard deviation per channel, likewise."""
     encoder_chunk: int = 64
     """Images that go through the encoder together when no gradient is needed; bounds memory, not the result.
     """
@@ -81,7 +59,7 @@ class ReconstructorConfig:
 
 def distill3r() -> ReconstructorConfig:
     """The published Distill3R student: 71,969,288 parameters."""
-    return ReconstructorConfig()
+    return ReconstructorConfig(registers=4, positions=32, layer_scale=1e-4, image_mean=HALF, image_std=HALF)
 
 
 def tiny() -> ReconstructorConfig:
@@ -103,17 +81,16 @@ def tiny() -> ReconstructorConfig:
         head_last_dim=16,
         head_spare_unit=False,
         image_size=154,
+        image_mean=HALF,
+        image_std=HALF,
     )
 
 
 def debug(config: ReconstructorConfig | None = None) -> ReconstructorConfig:
     """The same layout with a few thousand parameters, for tests."""
+    small: ReconstructorConfig = vit.debug(config or tiny())
     return replace(
-        config or tiny(),
-        dim=8,
-        depth=2,
-        heads=2,
-        positions=4,
+        small,
         decoder_dim=8,
         decoder_depth=2,
         decoder_heads=2,
@@ -121,7 +98,6 @@ def debug(config: ReconstructorConfig | None = None) -> ReconstructorConfig:
         head_layer_dims=(4, 4, 8, 8),
         head_dim=4,
         head_last_dim=4,
-        image_size=56,
     )
 
 
@@ -133,16 +109,7 @@ class Reconstructor(nn.Module):
     def __init__(self, config: ReconstructorConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(
-            config.dim,
-            config.depth,
-            config.heads,
-            patch_size=config.patch_size,
-            registers=config.registers,
-            positions=config.positions,
-            layer_scale=config.layer_scale,
-            eps=config.eps,
-        ).normalise_with(config.image_mean, config.image_std)
+        self.encoder = Encoder(config)
         self.fusion = Fusion(
             config.dim, config.decoder_dim, config.decoder_depth, config.decoder_heads, eps=config.decoder_eps
         )

@@ -1,92 +1,175 @@
-"""The ViT encoder in the DINOv2 / DUNE layout: class token, learned positions, registers, LayerScale.
+"""The one ViT encoder of every model here: DINOv2's and DUNE's layout, MuM's, CroCo's and CLIP's as settings.
 
-Legend: N images, h x w patch grid, D channels, R registers.
+Legend: N images, h x w patch grid, D channels, R registers, P prefix tokens (class token and registers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from manyview.layers.block import Block
+from manyview.errors import UserError
+from manyview.layers.block import Activation, Block
+from manyview.layers.init import init_weights
 from manyview.layers.patches import PatchEmbed, patch_grid
 from manyview.layers.positions import resample_table
+from manyview.layers.rope import Rope, RopeKind, RotaryPositions
 from manyview.types import Features
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+C = TypeVar("C", bound="EncoderConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Everything that decides an encoder's shapes and arithmetic. The defaults are DINOv2's ViT-S/14."""
+
+    dim: int = 384
+    """Encoder width."""
+    depth: int = 12
+    """Encoder blocks."""
+    heads: int = 6
+    """Attention heads of the encoder."""
+    patch_size: int = 14
+    """Side of a patch in pixels; images must have sides that are multiples of it."""
+    cls_token: bool = True
+    """Whether there is a class token."""
+    registers: int = 0
+    """Register tokens."""
+    positions: int = 37
+    """Side of the learned square position table, in patches; 0 for none."""
+    antialias: bool = False
+    """How the table is fitted to another grid: antialiased by size, or by scale factor with DINO's offset."""
+    rope: RopeKind = "none"
+    """Rotary positions: none, axial (MuM) or grid (CroCo, DUSt3R)."""
+    rope_base: float = 100.0
+    """Base of the rotary periods."""
+    rope_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the rotary tables are computed in; bfloat16 is what MuM's published encoder class does."""
+    layer_scale: float | None = 1e-5
+    """Initial LayerScale gain; null for no LayerScale."""
+    eps: float = 1e-6
+    """LayerNorm epsilon of the encoder."""
+    mask_token: bool = True
+    """Hidden patches become a learned mask token; false: they are left out, as in masked autoencoders."""
+    activation: Activation = "gelu"
+    """Non-linearity of the MLPs."""
+    patch_bias: bool = True
+    """Whether the patch embedding has a bias."""
+    pre_norm: bool = False
+    """A LayerNorm before the first block (CLIP)."""
+    image_size: int = 518
+    """Long side in pixels that the model was made for."""
+    image_mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean per channel that [0, 1] images are normalised with."""
+    image_std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation per channel, likewise."""
 
 
 class Encoder(nn.Module):
-    """Images to tokens. Takes [0, 1] images of any size that is a multiple of the patch, normalises them
-    itself.
+    """Images to tokens. Takes [0, 1] images with sides that are multiples of the patch, normalises them itself.
 
-    `positions`: side of the square grid of the learned position table. `layer_scale`: initial gain, None for
-    none.
+    `checkpointing = True` recomputes the blocks in the backward pass instead of keeping their activations.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        depth: int,
-        heads: int,
-        *,
-        patch_size: int = 14,
-        registers: int = 4,
-        positions: int = 32,
-        layer_scale: float | None = 1e-4,
-        eps: float = 1e-6,
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + positions**2, dim))
-        self.register_tokens = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
-        self.mask_token = nn.Parameter(torch.empty(1, dim))
-        self.patch_embed = PatchEmbed(patch_size, dim)
-        self.blocks = nn.ModuleList(Block(dim, heads, eps=eps, layer_scale=layer_scale) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.config, dim = config, config.dim
+        self.patch_size = config.patch_size
+        self.checkpointing = False
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if config.cls_token else None
+        rows = config.positions**2 + config.cls_token
+        self.pos_embed = nn.Parameter(torch.empty(1, rows, dim)) if config.positions else None
+        self.register_tokens = (
+            nn.Parameter(torch.empty(1, config.registers, dim)) if config.registers else None
+        )
+        self.mask_token = nn.Parameter(torch.empty(1, dim)) if config.mask_token else None
+        self.patch_embed = PatchEmbed(config.patch_size, dim, bias=config.patch_bias)
+        self.pre_norm: nn.Module = nn.LayerNorm(dim, eps=config.eps) if config.pre_norm else nn.Identity()
+        self.rope = None
+        if config.rope != "none":
+            kind = getattr(torch, config.rope_dtype)
+            self.rope = RotaryPositions(config.rope, dim // config.heads, base=config.rope_base, dtype=kind)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                config.heads,
+                eps=config.eps,
+                layer_scale=config.layer_scale,
+                activation=config.activation,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.register_buffer("mean", torch.empty(3), persistent=False)
         self.register_buffer("std", torch.empty(3), persistent=False)
-        self.normalise_with(IMAGENET_MEAN, IMAGENET_STD)
-
-    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> Encoder:
-        """Set the mean and std (per channel) that [0, 1] images are normalised with; returns itself."""
-        self.image_mean, self.image_std = tuple(mean), tuple(std)
-        self.init_buffers()
-        return self
 
     def init_buffers(self) -> None:
-        for buffer, values in ((self.mean, self.image_mean), (self.std, self.image_std)):
+        for buffer, values in ((self.mean, self.config.image_mean), (self.std, self.config.image_std)):
             buffer.copy_(torch.tensor(values))
 
     def init_parameters(self) -> None:
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for token in (self.cls_token, self.register_tokens):
             if token is not None:
-                nn.init.normal_(token, std=1e-6)
-        nn.init.zeros_(self.mask_token)
+                nn.init.normal_(token, std=1e-6 if self.config.positions else 0.02)
+        if self.mask_token is not None:
+            nn.init.zeros_(self.mask_token)
 
-    def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What enters the first block: (N, 1 + R + h*w, D). mask (N, h*w): True is replaced by the mask
-        token.
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: class token and registers."""
+        return int(self.config.cls_token) + self.config.registers
+
+    def tokens(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Rope | None]:
+        """What enters the first block, (N, P + h*w, D), and its rotations.
+
+        mask (N, h*w): True becomes the mask token; without one it is left out, and every image must hide as many.
         """
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
         patches = self.patch_embed((images - self.mean[:, None, None]) / self.std[:, None, None])
-        if mask is not None:
+        if mask is not None and self.mask_token is not None:
             patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
-        tokens = torch.cat([self.cls_token.to(patches.dtype).expand(len(patches), -1, -1), patches], dim=1)
-        tokens = tokens + resample_table(self.pos_embed, grid)
-        if self.register_tokens is None:
-            return tokens
-        registers = self.register_tokens.to(tokens.dtype).expand(len(tokens), -1, -1)
-        return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+        table = None
+        if self.pos_embed is not None:
+            table = resample_table(self._table(), grid, antialias=self.config.antialias)
+            patches = patches + table[:, 1:]
+        rope = None if self.rope is None else self.rope(grid)
+        if mask is not None and self.mask_token is None:
+            seen = visible_patches(mask)
+            patches = patches.gather(1, seen[..., None].expand(-1, -1, patches.shape[-1]))
+            rope = rope and rope.pick(seen)
+        prefix = self._prefix_tokens(patches, table)
+        tokens = self.pre_norm(torch.cat([*prefix, patches], dim=1))
+        return tokens, rope and rope.prefixed(self.prefix)
+
+    def _table(self) -> Tensor:
+        """The position table with a row for the class token, which an encoder without one lacks."""
+        if self.pos_embed is None:
+            raise RuntimeError("this encoder has no position table")
+        if self.config.cls_token:
+            return self.pos_embed
+        return torch.cat([torch.zeros_like(self.pos_embed[:, :1]), self.pos_embed], dim=1)
+
+    def _prefix_tokens(self, patches: Tensor, table: Tensor | None) -> list[Tensor]:
+        prefix = []
+        if self.cls_token is not None:
+            prefix.append(self.cls_token if table is None else self.cls_token + table[:, :1])
+        if self.register_tokens is not None:
+            prefix.append(self.register_tokens)
+        return [token.to(patches.dtype).expand(len(patches), -1, -1) for token in prefix]
 
     @overload
     def encode(
@@ -105,17 +188,20 @@ class Encoder(nn.Module):
         norm: bool = True,
         layers: Sequence[int] | None = None,
     ) -> Features | list[Features]:
-        """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block
-        indices.
+        """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block indices.
 
-        `norm=False` leaves the final LayerNorm away. Raises UserError when a side is no multiple of the
-        patch.
+        mask (N, h*w): True is hidden; an encoder without a mask token then gives the visible patches only, in
+        row-major order. `norm=False` leaves the final LayerNorm away. Raises UserError when a side is no multiple
+        of the patch, or when masks that are left out hide different numbers of patches.
         """
-        tokens = self.tokens(images, mask)
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
+        tokens, rope = self.tokens(images, mask)
         kept = {}
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, None, rope, use_reentrant=False)
+            else:
+                tokens = block(tokens, None, rope)
             if layers is not None and index in layers:
                 kept[index] = tokens
         if layers is None:
@@ -125,9 +211,47 @@ class Encoder(nn.Module):
     def _features(self, tokens: Tensor, grid: tuple[int, int], norm: bool) -> Features:
         if norm:
             tokens = self.norm(tokens)
-        prefix = tokens.shape[1] - grid[0] * grid[1]
-        registers = tokens[:, 1:prefix] if prefix > 1 else None
-        return Features(tokens[:, prefix:], tokens[:, 0], registers, grid)
+        first = int(self.config.cls_token)
+        return Features(
+            tokens[:, self.prefix :],
+            tokens[:, 0] if first else None,
+            tokens[:, first : self.prefix] if self.config.registers else None,
+            grid,
+        )
 
     def forward(self, images: Tensor) -> Features:
         return self.encode(images)
+
+
+def visible_patches(mask: Tensor) -> Tensor:
+    """Indices (N, K) of the patches a mask (N, h*w) leaves visible, in row-major order.
+
+    Raises UserError when images hide different numbers of patches.
+    """
+    hidden = mask.sum(1)
+    if bool((hidden != hidden[0]).any()):
+        raise UserError(
+            f"masks hide {int(hidden.min())} to {int(hidden.max())} patches; an encoder that leaves hidden patches "
+            "out needs the same number in every image"
+        )
+    visible = mask.shape[1] - int(hidden[0])
+    return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]
+
+
+def encoder(config: EncoderConfig) -> Encoder:
+    """A freshly initialised encoder on its own; inside a model, the model initialises it."""
+    model = Encoder(config)
+    init_weights(model)
+    return model
+
+
+def debug(config: C) -> C:
+    """The same layout with a few thousand parameters, for tests."""
+    return replace(
+        config,
+        dim=8,
+        depth=2,
+        heads=2,
+        positions=4 if config.positions else 0,
+        image_size=4 * config.patch_size,
+    )

@@ -18,8 +18,8 @@ from manyview.config import from_dict, to_dict
 from manyview.errors import UserError
 from manyview.layers.init import init_buffers
 from manyview.registry import did_you_mean
-from manyview.zoo.architectures import ARCHITECTURES, family_of
 from manyview.zoo.cards import Card
+from manyview.zoo.family import FAMILIES, family_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "manyview-model"
@@ -80,10 +80,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} was not written by manyview; convert the original file with `manyview convert`"
         )
-    if config.get("architecture") not in ARCHITECTURES:
+    if config.get("architecture") not in FAMILIES.names():
         raise UserError(
             f"{path}: unknown architecture {config.get('architecture')!r}; "
-            f"{did_you_mean(str(config.get('architecture')), ARCHITECTURES)}"
+            f"{did_you_mean(str(config.get('architecture')), FAMILIES.names())}"
         )
     return config
 
@@ -93,8 +93,8 @@ def load_model(directory: Path) -> nn.Module:
     fit.
     """
     description = read_config(directory)
-    architecture = ARCHITECTURES[description["architecture"]]
-    config: Any = from_dict(architecture.config, description.get("config", {}), f"{directory / CONFIG}: ")
+    family = FAMILIES.get(description["architecture"])
+    config: Any = from_dict(family.config, description.get("config", {}), f"{directory / CONFIG}: ")
     path = directory / WEIGHTS
     try:
         state = load_file(path)
@@ -105,7 +105,7 @@ def load_model(directory: Path) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
     with torch.device("meta"):
-        model = architecture.model(config)
+        model = family.model(config)
     fill(model, state, where=str(path))
     return model.eval()
 

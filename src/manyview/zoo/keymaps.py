@@ -1,7 +1,11 @@
-"""Names of weights in the published files and here, as two-way tables of prefixes."""
+"""Names of weights in the published files and here, as two-way tables of prefixes.
+
+In a prefix, `{}` stands for any number and keeps it: ("resblocks.{}.attn.in_proj_", "blocks.{}.attn.qkv.").
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,29 +14,38 @@ from torch import Tensor
 
 from manyview.errors import UserError
 
+# Before the official name of a tensor that is kept for its file's sake.
+CARRIED = "carried."
+
+Pairs = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class KeyMap:
     """Prefix pairs (official, ours), each way the longest that fits wins.
 
     aliases: (alias, original) official prefixes of tensors that a file stores twice. ignored: official
-    prefixes that some files carry and no network needs. missing: our prefixes that some files lack.
+    prefixes that some files carry and no network needs. carried: official prefixes of parts we do not build, kept
+    untouched for whoever exports the model again. missing: our prefixes that some files lack.
     """
 
-    pairs: tuple[tuple[str, str], ...]
-    aliases: tuple[tuple[str, str], ...] = ()
+    pairs: Pairs
+    aliases: Pairs = ()
     ignored: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Official names to ours. Raises UserError for names that nothing explains, naming the first."""
-        forward = dict(self.pairs)
+        """Official names to ours; carried ones become CARRIED + their name. Raises UserError for names that
+        nothing explains, naming the first.
+        """
+        rules = _rules(self.pairs)
         state = self._without_aliases(state)
         renamed, unknown = {}, []
         for key, tensor in state.items():
             if key.startswith(self.ignored):
                 continue
-            ours = _replace_prefix(key, forward)
+            ours = f"{CARRIED}{key}" if key.startswith(self.carried) else _rename(key, rules)
             if ours is None:
                 unknown.append(key)
             else:
@@ -44,11 +57,11 @@ class KeyMap:
         return renamed
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our names to the official ones, aliases included."""
-        backward = {ours: official for official, ours in self.pairs}
+        """Our names to the official ones, aliases and carried tensors included."""
+        rules = _rules(tuple((ours, official) for official, ours in self.pairs))
         official = {}
         for key, tensor in state.items():
-            name = _replace_prefix(key, backward)
+            name = key.removeprefix(CARRIED) if key.startswith(CARRIED) else _rename(key, rules)
             if name is None:
                 raise KeyError(f"no official name for {key}")
             official[name] = tensor
@@ -71,20 +84,26 @@ class KeyMap:
         return state
 
 
-def _replace_prefix(key: str, pairs: Mapping[str, str]) -> str | None:
-    fitting = [prefix for prefix in pairs if key.startswith(prefix)]
-    if not fitting:
-        return None
-    prefix = max(fitting, key=len)
-    return pairs[prefix] + key.removeprefix(prefix)
+def _rules(pairs: Pairs) -> list[tuple[re.Pattern[str], str]]:
+    """Longest first: a pattern for the prefix, and what to put in its place."""
+    ordered = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+    return [(re.compile(re.escape(old).replace(r"\{\}", r"(\d+)")), new) for old, new in ordered]
 
 
-def _nested_encoder(official: str) -> tuple[tuple[str, str], ...]:
+def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, new in rules:
+        if found := pattern.match(key):
+            return new.format(*found.groups()) + key[found.end() :]
+    return None
+
+
+def nested_encoder(official: str) -> Pairs:
     """The DINOv2 code with its blocks in one chunk: blocks.0.<i>."""
     return ((f"{official}.", "encoder."), (f"{official}.blocks.0.", "encoder.blocks."))
 
 
-def _dpt(official: str, ours: str) -> tuple[tuple[str, str], ...]:
+def dpt(official: str, ours: str) -> Pairs:
+    """A DPT head in the layout of the published pointmap heads."""
     pairs = []
     for level in range(4):
         merge, published = f"{ours}.merge.{level}", f"{official}.scratch.refinenet{level + 1}"
@@ -100,45 +119,8 @@ def _dpt(official: str, ours: str) -> tuple[tuple[str, str], ...]:
     return (*pairs, *((f"{official}.head.{number}.", f"{ours}.{name}.") for number, name in last))
 
 
-def _dpt_aliases(official: str) -> tuple[tuple[str, str], ...]:
+def dpt_aliases(official: str) -> Pairs:
+    """The second names those heads give to four of their weights."""
     return tuple(
         (f"{official}.scratch.layer_rn.{i}.", f"{official}.scratch.layer{i + 1}_rn.") for i in range(4)
     )
-
-
-DISTILL3R = KeyMap(
-    pairs=(
-        *_nested_encoder("encoder"),
-        ("decoder.decoder_embed.", "fusion.embed."),
-        ("decoder.dec_blocks.", "fusion.blocks."),
-        ("decoder.dec_norm.", "fusion.norm."),
-        *_dpt("downstream_head.dpt", "head.dpt"),
-        *_dpt("downstream_head_local.dpt", "head_local.dpt"),
-    ),
-    aliases=(*_dpt_aliases("downstream_head.dpt"), *_dpt_aliases("downstream_head_local.dpt")),
-    ignored=("teacher_filter",),
-)
-
-DUNE_TEACHERS = {
-    "dinov2": "dino2reg_vitlarge_14",
-    "mast3r": "mast3r_vitlarge_16",
-    "multihmr": "multihmr_vitlarge_14_672",
-}
-
-DUNE = KeyMap(
-    pairs=(
-        *_nested_encoder("encoder"),
-        *(
-            (f"projectors.{full}.blocks.0.", f"projectors.{name}.block.")
-            for name, full in DUNE_TEACHERS.items()
-        ),
-        *(
-            (f"projectors.{full}.linear.", f"projectors.{name}.linear.")
-            for name, full in DUNE_TEACHERS.items()
-        ),
-        *(
-            (f"teacher_norms.{full}.normalizers.", f"statistics.{name}.")
-            for name, full in DUNE_TEACHERS.items()
-        ),
-    ),
-)

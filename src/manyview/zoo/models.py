@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from manyview.errors import UserError
-from manyview.zoo.architectures import ARCHITECTURES, NAMES, family_of, lookup, with_overrides
 from manyview.zoo.cards import CARDS
 from manyview.zoo.directory import CONFIG, fill, load_model, save_model
+from manyview.zoo.family import FAMILIES, family_of, lookup, presets, with_overrides
 from manyview.zoo.reading import read_weights
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -20,7 +20,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 def names() -> list[str]:
     """Every name that build and load know."""
-    return sorted(NAMES)
+    return sorted(presets())
 
 
 def models_folder() -> Path:
@@ -43,14 +43,14 @@ def build(
     unknown one raises TypeError); encoder: a name or directory whose encoder's weights to start from. `seed`
     fixes the initial weights; None draws them from torch's generator. Raises UserError for an unknown name.
     """
-    architecture, config = lookup(name)
+    family, config = lookup(name)
     if size not in (None, "debug"):
         raise UserError(f"size is {size!r}; it must be 'debug' or left away")
-    config = with_overrides(architecture.debug(config) if size else config, overrides)
+    config = with_overrides(family.debug(config) if size else config, overrides)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = architecture.model(config)
+        model = family.model(config)
     if encoder is not None:
         _start_encoder(model, encoder)
     return model
@@ -89,7 +89,7 @@ def _directory(name_or_dir: str | Path) -> Path:
     if path.is_dir():
         return path
     name = str(name_or_dir)
-    if path.exists() or (name not in NAMES and (os.sep in name or name.startswith("."))):
+    if path.exists() or (name not in presets() and (os.sep in name or name.startswith("."))):
         raise UserError(
             f"{path} is no model directory; give one, or convert a weights file with `manyview convert`"
         )
@@ -122,25 +122,25 @@ def convert(file_or_dir: str | Path, arch: str, out: str | Path, **overrides: An
     """Bring a published weights file into a model directory; returns it.
 
     Sizes come from the file's shapes, then the overrides (an unknown one raises TypeError). Code in a pickle
-    is never run. Raises UserError when the file is not of this architecture.
+    is never run. Raises UserError when the file is not of this family.
     """
-    architecture, preset = lookup(arch)
+    family, preset = lookup(arch)
     with_overrides(preset, overrides)  # an unknown option fails before a large file is read
-    official = read_weights(file_or_dir, architecture.prefixes)
+    official = read_weights(file_or_dir, family.prefixes)
     try:
-        state = architecture.keymap.to_ours(official)
-        sizes = architecture.sizes(state, preset)
+        state = family.keymap.to_ours(official)
+        sizes = family.sizes(state, preset)
     except UserError as error:
         raise UserError(f"{file_or_dir} is not {arch}: {error}") from error
     except KeyError as error:
         raise UserError(f"{file_or_dir} is not {arch}: it has no weight {error}") from error
     config = with_overrides(preset, {**sizes, **overrides})
     with torch.device("meta"):
-        model = architecture.model(config)
+        model = family.model(config)
     fill(model, state, where=str(file_or_dir))
-    return save_model(model, out, CARDS[arch])
+    return save_model(model, out, CARDS.get(arch))
 
 
 def export_official(model: nn.Module) -> dict[str, Tensor]:
     """The state dict under the names of the published file, tensors it stores twice included."""
-    return ARCHITECTURES[family_of(model)].keymap.to_official(model.state_dict())
+    return FAMILIES.get(family_of(model)).keymap.to_official(model.state_dict())

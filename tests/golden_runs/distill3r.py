@@ -1,10 +1,8 @@
-"""How the golden cases of each network and loss are driven; the runner in goldens.py compares what comes
-back.
-"""
+"""Distill3R: the network, its loss and the alignment of its targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +11,7 @@ import torch
 
 from manyview.geometry.alignment import apply_similarity, similarity
 from manyview.losses.pointmap import distill3r_loss, trust
-from manyview.models.dune import mast3r_input
-from manyview.types import Features, Signal
-from manyview.zoo.keymaps import DUNE_TEACHERS
+from manyview.types import Signal
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 
@@ -51,43 +47,6 @@ def run_distill3r(context: SimpleNamespace) -> Outputs:
             outputs[f"view{view}/conf"] = pred["confidence"][:, view]
             outputs[f"view{view}/conf_local"] = pred["confidence_local"][:, view]
         yield case["tag"], {key: value.numpy() for key, value in outputs.items()}
-
-
-def run_dune(context: SimpleNamespace) -> Outputs:
-    """Normed tokens, every projector's answer to the tokens without the norm, masked tokens where stored."""
-    model, masked = context.load(), False
-    for case in context.description["config"]["cases"]:
-        images = context.images_of(
-            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
-        )
-        with torch.no_grad():
-            normed, raw = model.encode(images), model.encode(images, norm=False)
-            outputs = _tokens(normed)
-            for teacher in model.projectors:
-                there = model.project(raw, teacher)
-                tokens = torch.cat([there.cls[:, None], there.patches], dim=1)
-                outputs[f"proj/{DUNE_TEACHERS[teacher]}/out"] = tokens.numpy()
-            yield case["tag"], outputs
-            if "masked/mask" in context.stored.files and not masked:
-                mask = torch.from_numpy(context.stored["masked/mask"]).bool()
-                height, width = (side // model.config.patch_size for side in images.shape[-2:])
-                if mask.shape == (len(images), height * width):
-                    masked = True
-                    yield "masked", _tokens(model.encode(images, mask=mask))
-
-
-def _tokens(features: Features) -> dict[str, np.ndarray]:
-    named = {"norm_cls": features.cls, "norm_reg": features.registers, "norm_patch": features.patches}
-    return {name: tokens.numpy() for name, tokens in named.items() if tokens is not None}
-
-
-def run_teacher_input(context: SimpleNamespace) -> Outputs:
-    """What DUNE's MASt3R teacher sees of the student's images."""
-    for case in context.description["config"]["cases"]:
-        images = context.images_of(
-            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
-        )
-        yield case["tag"], {"mast3r_input": mast3r_input(images).numpy()}
 
 
 def run_distill3r_loss(stored: Any, config: dict) -> Outputs:
@@ -129,10 +88,6 @@ def run_alignment(stored: Any, config: dict) -> dict[str, np.ndarray]:
     return {key: value.numpy() for key, value in outputs.items()}
 
 
-RUNNERS: dict[str, Callable[[SimpleNamespace], Outputs]] = {
-    "distill3r": run_distill3r,
-    "dune": run_dune,
-    "teacher_input": run_teacher_input,
-}
-LOSSES: dict[str, Callable[[Any, dict], Outputs]] = {"distill3r_loss": run_distill3r_loss}
-OTHERS: dict[str, Callable[[Any, dict], dict[str, np.ndarray]]] = {"distill3r/align": run_alignment}
+RUNNERS = {"distill3r": run_distill3r}
+LOSSES = {"distill3r_loss": run_distill3r_loss}
+OTHERS = {"distill3r/align": run_alignment}
