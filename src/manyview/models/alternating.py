@@ -1,0 +1,64 @@
+"""Alternating attention: within each view, then among all views, in turn (VGGT's aggregator, MuM's decoder).
+
+Legend: B scenes, V views, T tokens of a view, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from manyview.layers.block import Block
+from manyview.layers.rope import Rope
+
+
+class Alternating(nn.Module):
+    """`pairs` frame-wise blocks, each followed by a global one. `checkpointing = True` recomputes them backwards."""
+
+    def __init__(
+        self,
+        dim: int,
+        pairs: int,
+        heads: int,
+        *,
+        eps: float = 1e-6,
+        layer_scale: float | None = None,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = False
+        self.frame, self.everywhere = (
+            nn.ModuleList(
+                Block(dim, heads, eps=eps, layer_scale=layer_scale, qk_norm=qk_norm) for _ in range(pairs)
+            )
+            for _ in range(2)
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        frame_rope: Rope | None = None,
+        global_rope: Rope | None = None,
+        *,
+        taps: Sequence[int] = (),
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """(B, V, T, D) -> the same, and for each tap i the outputs of frame block i and of global block i.
+
+        frame_rope rotates the T tokens of a view, global_rope the V*T tokens of a scene.
+        """
+        shape = tokens.shape
+        kept = {}
+        for index, (frame, everywhere) in enumerate(zip(self.frame, self.everywhere, strict=True)):
+            within = self._run(frame, tokens.flatten(0, 1), frame_rope).view(shape)
+            tokens = self._run(everywhere, within.flatten(1, 2), global_rope).view(shape)
+            if index in taps:
+                kept[index] = (within, tokens)
+        return tokens, [kept[tap] for tap in taps]
+
+    def _run(self, block: nn.Module, tokens: Tensor, rope: Rope | None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, tokens, None, rope, use_reentrant=False)
+        return block(tokens, None, rope)
