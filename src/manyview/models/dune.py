@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,25 +11,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manyview.errors import UserError
-from manyview.layers.block import Block
 from manyview.layers.init import init_weights
+from manyview.layers.standardise import Standardise
 from manyview.models import vit
+from manyview.models.projectors import LadderProjector, ProjectorKind, TransformerProjector
 from manyview.models.vit import Encoder, EncoderConfig
 from manyview.registry import did_you_mean
 from manyview.types import Features
 
-# Token types of each teacher that have statistics; only DINOv2's class token takes part in the distillation.
-TOKEN_TYPES = {"dinov2": ("cls", "patch"), "mast3r": ("patch",), "multihmr": ("patch",)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class DuneConfig(EncoderConfig):
-    """An encoder's configuration, and that of the projectors, which share its width, heads and epsilon."""
+    """An encoder's configuration, and that of the projectors, which share its heads, epsilon and LayerScale."""
 
     teachers: tuple[str, ...] = ("dinov2", "mast3r", "multihmr")
     """Teachers that have a projector."""
     teacher_dim: int = 1024
     """Width of the teachers' features."""
+    teacher_dims: tuple[int, ...] = ()
+    """Width of each teacher's features where they differ; empty: all `teacher_dim`."""
+    cls_teachers: tuple[str, ...] = ("dinov2",)
+    """Teachers whose class token is distilled beside their patches."""
+    projector: ProjectorKind = "transformer"
+    """One block and a linear map (TP), a ladder of MLPs on every block (LP), or its last rung only (SP)."""
 
 
 def dune(size: str, resolution: int) -> DuneConfig:
@@ -49,35 +53,6 @@ def debug(config: DuneConfig) -> DuneConfig:
     return replace(vit.debug(config), teacher_dim=16)
 
 
-class Projector(nn.Module):
-    """One transformer block over [class token; patches], then a linear map into the teacher's space."""
-
-    def __init__(self, config: DuneConfig) -> None:
-        super().__init__()
-        self.block = Block(config.dim, config.heads, eps=config.eps, layer_scale=config.layer_scale)
-        self.linear = nn.Linear(config.dim, config.teacher_dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(N, 1 + h*w, D) -> (N, 1 + h*w, teacher's D)."""
-        return self.linear(self.block(tokens))
-
-
-class Statistics(nn.Module):
-    """Mean and standard deviation per channel of one teacher's tokens, stored with the published weights."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-
-    def init_parameters(self) -> None:
-        nn.init.zeros_(self.mean)
-        nn.init.ones_(self.std)
-
-
 class Dune(nn.Module):
     """Encoder plus projectors."""
 
@@ -85,14 +60,37 @@ class Dune(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.projectors = nn.ModuleDict({name: Projector(config) for name in config.teachers})
+        widths = dict(zip(config.teachers, self._widths(), strict=True))
+        self.projectors = nn.ModuleDict({name: self._projector(width) for name, width in widths.items()})
         self.statistics = nn.ModuleDict(
             {
-                name: nn.ModuleDict({kind: Statistics(config.teacher_dim) for kind in TOKEN_TYPES[name]})
-                for name in config.teachers
+                name: nn.ModuleDict({kind: Standardise(width) for kind in self.token_kinds(name)})
+                for name, width in widths.items()
             }
         )
         init_weights(self)
+
+    def _widths(self) -> tuple[int, ...]:
+        config = self.config
+        return config.teacher_dims or (config.teacher_dim,) * len(config.teachers)
+
+    def _projector(self, width: int) -> nn.Module:
+        config = self.config
+        if config.projector == "transformer":
+            return TransformerProjector(
+                config.dim, width, config.heads, eps=config.eps, layer_scale=config.layer_scale
+            )
+        return LadderProjector(config.dim, width, len(self.projected_layers))
+
+    @property
+    def projected_layers(self) -> list[int]:
+        """Encoder blocks whose tokens the projectors read."""
+        depth = self.config.depth
+        return list(range(depth)) if self.config.projector == "ladder" else [depth - 1]
+
+    def token_kinds(self, teacher: str) -> tuple[str, ...]:
+        """Token types of a teacher that take part in the distillation and have statistics."""
+        return ("cls", "patch") if teacher in self.config.cls_teachers else ("patch",)
 
     @property
     def encode(self) -> Callable[..., Any]:
@@ -103,19 +101,44 @@ class Dune(nn.Module):
         """(N, 3, H, W) in [0, 1] -> the encoder's Features."""
         return self.encoder.encode(images)
 
-    def project(self, features: Features, teacher: str) -> Features:
+    def project(self, features: Features | Sequence[Features], teacher: str) -> Features:
         """Features of encode(norm=False) -> Features in a teacher's (standardised) space.
 
-        Raises UserError for a teacher without a projector, or features without a class token.
+        A ladder needs those of every block: encode(images, norm=False, layers=model.projected_layers).
+        Raises UserError for a teacher without a projector, or features it cannot use.
         """
         if teacher not in self.projectors:
             raise UserError(
                 f"this model has no projector {teacher!r}; {did_you_mean(teacher, self.projectors)}"
             )
-        if features.cls is None:
-            raise UserError("the features have no class token; take them from encode(images, norm=False)")
-        tokens = self.projectors[teacher](torch.cat([features.cls[:, None], features.patches], 1))
-        return Features(tokens[:, 1:], tokens[:, 0], None, features.grid)
+        blocks = [features] if isinstance(features, Features) else list(features)
+        if len(blocks) != len(self.projected_layers):
+            raise UserError(
+                f"this projector reads {len(self.projected_layers)} blocks, got {len(blocks)}; take them from "
+                "encode(images, norm=False, layers=model.projected_layers)"
+            )
+        tokens = []
+        for block in blocks:
+            if block.cls is None:
+                raise UserError("the features have no class token; take them from encode(images, norm=False)")
+            tokens.append(torch.cat([block.cls[:, None], block.patches], 1))
+        there = self.projectors[teacher](tokens)
+        return Features(there[:, 1:], there[:, 0], None, blocks[0].grid)
+
+    def standardise(self, features: Features, teacher: str, momentum: float = 0.0) -> Features:
+        """A teacher's raw Features as the projectors are to say them; `momentum` as in Standardise."""
+        norms: Any = self.statistics[teacher]
+        cls = features.cls
+        if "cls" in norms and cls is None:
+            raise UserError(
+                f"teacher {teacher!r} gives no class token, but cls_teachers names it; take it out"
+            )
+        return Features(
+            norms["patch"](features.patches, momentum),
+            norms["cls"](cls, momentum) if "cls" in norms else None,
+            None,
+            features.grid,
+        )
 
 
 def mast3r_input(images: Tensor) -> Tensor:

@@ -38,7 +38,10 @@ def sizes(state: State, preset: DuneConfig) -> dict[str, Any]:
     found = {**encoder_sizes(state, preset), "teachers": teachers}
     if teachers:
         found["teacher_dim"] = state[f"projectors.{teachers[0]}.linear.weight"].shape[0]
-    return found
+    return {
+        **found,
+        "cls_teachers": tuple(name for name in teachers if f"statistics.{name}.cls.mean" in state),
+    }
 
 
 FAMILIES.add("dune")(
