@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "engine",
     },
+    "studies": {"geometry", "models", "losses", "metrics", "data", "zoo", "recipes", "pipelines", "evaluation"},
     "evaluation": {"geometry", "models", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}

@@ -43,6 +43,8 @@ class RunConfig:
     """AdamW epsilon."""
     clip: float = 1.0
     """Largest global gradient norm; 0 switches clipping off."""
+    clip_each: bool = False
+    """Clip every tensor's own norm instead of the global one (DINO, DUNE)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast: auto is bf16 on a GPU and fp32 elsewhere."""
     seed: int = 0

@@ -23,10 +23,10 @@ from manyview.config import RunConfig
 from manyview.engine import checkpoint, ranks, rundir
 from manyview.engine.device import autocast, pick_device
 from manyview.engine.interrupt import Interruption
-from manyview.engine.optim import adamw, load_moments, set_learning_rate, trainable
+from manyview.engine.optim import adamw, clip_gradients, load_moments, set_learning_rate, trainable
 from manyview.engine.prefetch import Prefetcher
 from manyview.engine.schedule import check, learning_rate
-from manyview.engine.track import Console, Means, Metrics
+from manyview.engine.track import Console, Means, Metrics, write_pictures
 from manyview.errors import UserError
 from manyview.types import StepResult, Views
 
@@ -126,6 +126,7 @@ class _Loop:
         self.metrics: Metrics | None = None
         self._told_time, self._told_step = time.perf_counter(), self.done  # at the last line
         self._waited = 0.0  # seconds without data since then
+        self._pictures: Callable[[], dict[str, torch.Tensor]] | None = None  # of the last forward pass
 
     def train(
         self, batches: Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
@@ -170,8 +171,9 @@ class _Loop:
             (result.loss / run.accumulate).backward()
             loss = loss + result.loss.detach().float()
             logs.append({"loss": result.loss.detach(), **result.logs})
+            self._pictures = result.pictures
         ranks.average_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, run.clip or math.inf)
+        norm = clip_gradients(self.parameters, run)
         loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
         mean, stop = ranks.total(
             [loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device
@@ -244,6 +246,8 @@ class _Loop:
                 "loss": self.loss,
             }
             checkpoint.save(self.out, self.done, self.recipe, self.optimizer, meta=meta, keep=self.run.keep)
+            if self._pictures is not None:
+                write_pictures(self.out, self.done, self._pictures())
         self.saved = final
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -33,6 +35,16 @@ def adamw(module: nn.Module, run: RunConfig) -> torch.optim.AdamW:
         eps=run.eps,
         fused=True if on_gpu else None,
     )
+
+
+def clip_gradients(parameters: list[nn.Parameter], run: RunConfig) -> torch.Tensor:
+    """Shorten gradients to `run.clip`, together or (`run.clip_each`) tensor by tensor; returns their norm before."""
+    together = math.inf if run.clip_each else run.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(parameters, together)
+    if run.clip_each and run.clip:
+        for parameter in parameters:
+            torch.nn.utils.clip_grad_norm_([parameter], run.clip)
+    return norm
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -93,6 +93,21 @@ class Metrics:
             self._board.close()
 
 
+def write_pictures(run_dir: Path, step: int, pictures: dict[str, Tensor]) -> None:
+    """`pictures/STEP-NAME.png` for each (3, H, W) in [0, 1]."""
+    from PIL import Image
+
+    folder = run_dir / "pictures"
+    for name, picture in pictures.items():
+        path = folder / f"{step:08d}-{name}.png"
+        with writing(str(path)):
+            folder.mkdir(exist_ok=True)
+            pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+            draft = path.with_name(f".{path.name}")
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(draft, format="PNG")
+            draft.replace(path)
+
+
 def _lines_until(path: Path, step: int) -> list[str]:
     lines: list[str] = []
     if path.is_file():

@@ -141,12 +141,20 @@ class Dune(nn.Module):
         )
 
 
-def mast3r_input(images: Tensor) -> Tensor:
-    """What DUNE's MASt3R teacher (patch 16) sees of the student's [0, 1] images (patch 14), on the same token
-    grid.
+def on_patches_of(images: Tensor, student_patch: int, teacher_patch: int) -> Tensor:
+    """The student's images (N, 3, H, W) at the size where a teacher's patches fall on the student's.
 
-    (N, 3, H, W) -> (N, 3, 16/14 H, 16/14 W), bicubic with aligned corners, neither antialiased nor clamped,
-    with mean and std 0.5. The other teachers see the student's images.
+    Bicubic with aligned corners, neither antialiased nor clamped; the same images when the patches are alike.
     """
-    size = [side * 16 // 14 for side in images.shape[-2:]]
-    return (F.interpolate(images, size=size, mode="bicubic", align_corners=True) - 0.5) / 0.5
+    if student_patch == teacher_patch:
+        return images
+    size = [side // student_patch * teacher_patch for side in images.shape[-2:]]
+    return F.interpolate(images, size=size, mode="bicubic", align_corners=True)
+
+
+def mast3r_input(images: Tensor) -> Tensor:
+    """What the network of DUNE's MASt3R teacher (patch 16) sees of the student's [0, 1] images (patch 14).
+
+    (N, 3, H, W) -> (N, 3, 16/14 H, 16/14 W) with mean and std 0.5. The other teachers see the student's images.
+    """
+    return (on_patches_of(images, 14, 16) - 0.5) / 0.5

@@ -1,0 +1,220 @@
+"""DUNE: one encoder learns the features of several unlike teachers at once (Sariyildiz et al., CVPR 2025).
+
+Every image goes to the student and to the teachers. A teacher's features are standardised per channel (UNIC), a
+projector says them from the student's last tokens, and of each image the hardest teacher always counts while the
+others are dropped half the time. Equations 1 to 3 are in section A.2 of the supplementary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from manyview.config import RunConfig
+from manyview.data.augment import Augmentation
+from manyview.data.domains import DOMAIN, DomainImages
+from manyview.errors import UserError
+from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
+from manyview.models.dune import Dune
+from manyview.models.projectors import ProjectorKind
+from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.teachers.features import FeatureTeacher
+from manyview.types import Features, StepResult, Views
+
+PUBLISHED = ("dinov2=dinov2-vitl14-reg4", "mast3r=mast3r-vitl16", "multihmr=multihmr-vitl14-672")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuneRecipeConfig:
+    """What changes the numbers of a DUNE run, beside how it is optimised."""
+
+    model: str = "dune-vitb14-336"
+    """Zoo name whose encoder layout the student has; its projectors follow the teachers."""
+    size: Literal["debug"] | None = None
+    """Shrinks the student: `debug` or none."""
+    encoder: tuple[str, ...] = ()
+    """Encoder fields to override, as key=value: dim=192, depth=6, heads=3, registers=0."""
+    teachers: tuple[str, ...] = PUBLISHED
+    """name=source for each: a zoo name, a model directory, or timm:NAME."""
+    projector: ProjectorKind = "transformer"
+    """One block and a linear map (TP), a ladder of MLPs over all blocks (LP), or its last rung (SP)."""
+    image_size: int = 336
+    """Side of the square crops; the position table is resampled when a second stage changes it."""
+    domains: tuple[str, ...] = ()
+    """For each --data manifest, the teacher whose domain it is; empty: in the teachers' order, one each."""
+    sharing: Sharing = "full"
+    """Which images a teacher sees: all (full), its own domain's (none), its own and the first domain's (generic)."""
+    drop: float = 0.5
+    """With full sharing: probability that a teacher which is not an image's hardest is dropped for it."""
+    loss: LossForm = "released"
+    """The released reduction, or equations 1 to 3 as printed."""
+    least_momentum: float = 0.001
+    """Momentum of the running statistics at the end; it falls from 1 by a cosine."""
+    crops: int = 0
+    """Fixed crops per image, so that teachers' answers can be kept; 0 draws new ones for ever."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Crops and colours; student and teachers see the same picture."""
+
+
+def _preset(run: RunConfig, **method: object) -> Preset:
+    return Preset(method=DuneRecipeConfig(**method), run=run)  # type: ignore[arg-type]
+
+
+@RECIPES.add("dune")
+class DuneRecipe(Recipe):
+    """Holds the student, asks the teachers, and turns their answers into a loss."""
+
+    Config = DuneRecipeConfig
+
+    def __init__(self, config: DuneRecipeConfig) -> None:
+        super().__init__()
+        from manyview import zoo
+
+        self.config = config
+        sources = [_named(text) for text in config.teachers]
+        if not sources:
+            raise UserError(
+                "dune needs teachers: --set 'method.teachers=[a=NAME|DIR, b=timm:NAME]' (manyview study dune makes "
+                "three small ones)"
+            )
+        overrides = _overrides(config.encoder)
+        patch = overrides.get("patch_size", 14)
+        # A plain dictionary: teachers are neither trained nor saved with the run.
+        self.teachers = {
+            name: FeatureTeacher(source, name=name, student_patch=patch) for name, source in sources
+        }
+        self.student: Dune = zoo.build(  # type: ignore[assignment]
+            config.model,
+            size=config.size,
+            teachers=tuple(self.teachers),
+            teacher_dims=tuple(teacher.dim for teacher in self.teachers.values()),
+            cls_teachers=tuple(
+                name for name, teacher in self.teachers.items() if _distils_cls(name, teacher)
+            ),
+            projector=config.projector,
+            image_size=config.image_size,
+            **overrides,
+        )
+        self.student.encoder.norm.requires_grad_(False)  # the projectors read the tokens before it
+        self.student.train()
+
+    @classmethod
+    def build(cls, config: DuneRecipeConfig) -> DuneRecipe:
+        return cls(config)
+
+    @staticmethod
+    def presets() -> dict[str, Preset]:
+        """`tiny`: a CPU and teachers of your own; `paper`, `paper-448`: the two published stages; `small`: ViT-S."""
+        # 100 passes over 1,281,167 images; DINO's schedule: 20 % warm-up, cosine to 1e-6, every tensor clipped.
+        shared = dict(batch=128, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, decay_vectors=False, clip=1.0,
+                      clip_each=True, warmup=0.2, min_lr=1e-6, checkpoint_every=2500, seed=22)  # fmt: skip
+        first = RunConfig(steps=250_228, lr=6e-4, **shared)  # type: ignore[arg-type]
+        second = RunConfig(steps=125_114, lr=1e-4, **shared)  # type: ignore[arg-type]
+        tiny = RunConfig(steps=1500, batch=24, lr=1e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
+                         decay_vectors=False, clip_each=True, min_lr=1e-6, checkpoint_every=200)  # fmt: skip
+        debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
+        small = ("dim=192", "depth=6", "heads=3", "registers=0", "positions=8")
+        return {
+            "tiny": _preset(tiny, encoder=small, image_size=112, teachers=()),
+            "paper": _preset(first),
+            "paper-448": _preset(second, model="dune-vitb14-448", image_size=448),
+            "small": _preset(first, model="dune-vits14-336"),
+            "debug": _preset(debug, size="debug", image_size=56, teachers=()),
+        }
+
+    @staticmethod
+    def batches(
+        config: DuneRecipeConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
+    ) -> Callable[[int], Views]:
+        """Pictures of every teacher's domain in equal parts."""
+        from manyview.data.manifest import Manifest
+
+        names = [_named(text)[0] for text in config.teachers]
+        owners = config.domains or tuple(names[: len(data)])
+        if not data or len(owners) != len(data) or (not config.domains and len(data) not in (1, len(names))):
+            raise UserError(
+                f"dune learns on images: give --data one manifest, one per teacher ({', '.join(names)}), or say "
+                "with --set method.domains=[...] whose domain each of them is"
+            )
+        if unknown := sorted({*owners} - {*names}):
+            raise UserError(
+                f"method.domains names {unknown[0]!r}, which is no teacher; they are {', '.join(names)}"
+            )
+        manifests = [Manifest.load(path) for path in data]
+        present = [name for name in names if name in owners]
+        if config.sharing != "full" and present != names:
+            absent = next(name for name in names if name not in owners)
+            raise UserError(
+                f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none"
+            )
+        grouped = [
+            [m for m, owner in zip(manifests, owners, strict=True) if owner == name] for name in present
+        ]
+        side = config.image_size
+        return DomainImages(grouped, batch=run.batch, size=(side, side), augmentation=config.augmentation,
+                            crops=config.crops, seed=run.seed)  # fmt: skip
+
+    def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
+        """One forward pass of student and teachers, and the loss of equation 1."""
+        student, config = self.student, self.config
+        momentum = (
+            config.least_momentum + (1 - config.least_momentum) * (1 + math.cos(math.pi * progress)) / 2
+        )
+        blocks = student.encoder.encode(
+            views.images.flatten(0, 1), norm=False, layers=student.projected_layers
+        )
+        losses = []
+        for name in self.teachers:
+            target = student.standardise(self.answer(name, views), name, momentum)
+            losses.append(teacher_loss(student.project(blocks, name), target, config.loss))
+        stacked = torch.stack(losses)  # (K, N)
+        domain = views.signals[DOMAIN].value if DOMAIN in views.signals else None
+        kept = coefficients(
+            stacked, sharing=config.sharing, owner=domain, drop=config.drop, generator=generator
+        )
+        logs: dict[str, float | Tensor] = {
+            f"loss_{name}": loss.detach().mean() for name, loss in zip(self.teachers, losses, strict=True)
+        }
+        return StepResult(distillation_loss(stacked, kept), logs)
+
+    def answer(self, name: str, views: Views) -> Features:
+        """A teacher's raw features of these views, given with them or asked for now."""
+        signals = views.signals if f"{name}/patches" in views.signals else self.teachers[name](views)
+        prefix = f"{name}/" if f"{name}/patches" in signals else ""
+        patches, cls = signals[f"{prefix}patches"].value, signals.get(f"{prefix}cls")
+        patch = self.student.config.patch_size
+        grid = (views.size[0] // patch, views.size[1] // patch)
+        distilled = cls is not None and name in self.student.config.cls_teachers
+        return Features(
+            patches.flatten(0, 1), cls.value.flatten(0, 1) if distilled and cls else None, None, grid
+        )
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not equals or not name or not source or "." in name:
+        raise UserError(f"a teacher is written name=source (no dot in the name), got {text!r}")
+    return name, source
+
+
+def _distils_cls(name: str, teacher: FeatureTeacher) -> bool:
+    """The release distils DINOv2's class token and no other teacher's; Multi-HMR's was not trained."""
+    return teacher.has_cls and name not in ("mast3r", "multihmr")
+
+
+def _overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"method.encoder takes key=value, got {text!r}")
+        overrides[key] = yaml.safe_load(value)
+    return overrides

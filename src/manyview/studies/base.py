@@ -1,0 +1,185 @@
+"""A miniature study: variants of a recipe trained at an equal budget with several seeds, beside the paper's numbers.
+
+Each (variant, seed) is one job with a folder of its own and a result.json; what is there is not done again, so a
+study stops and goes on anywhere. A verdict compares the seeds' differences with their spread, and says no more.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from manyview.errors import UserError
+from manyview.registry import Registry
+
+Verdict = Literal["reproduced", "undecided", "contradicted"]
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to train."""
+
+    name: str
+    """Short name: a folder and a row."""
+    line: str
+    """What is different, in words."""
+    settings: tuple[str, ...] = ()
+    """Assignments over the study's preset, as `manyview train --set` takes them."""
+    paper: float | None = None
+    """The paper's number at its scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A claim of the paper: `better` beats `worse`."""
+
+    name: str
+    better: str
+    """Variant that the paper found better."""
+    worse: str
+    """Variant it was compared with."""
+    source: str
+    """Table and rows."""
+
+
+class Study(abc.ABC):
+    """Variants, questions, and how one job is done and judged. Lower scores are better."""
+
+    name: ClassVar[str]
+    line: ClassVar[str]
+    score: ClassVar[str]
+    """Key of the number that is compared, and how the table calls it."""
+    columns: ClassVar[dict[str, str]] = {}
+    """Further keys of a result, and how the table calls them."""
+    variants: Sequence[Variant]
+    questions: Sequence[Question]
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What every job shares, as JSON-able values: a study goes on only with the same."""
+
+    @abc.abstractmethod
+    def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
+        """Train and judge one job in its folder, going on with what an interruption left there."""
+
+    def variant(self, name: str) -> Variant:
+        found = next((variant for variant in self.variants if variant.name == name), None)
+        if found is None:
+            known = ", ".join(variant.name for variant in self.variants)
+            raise UserError(f"study {self.name} has no variant {name!r}; it has {known}")
+        return found
+
+
+STUDIES: Registry[type[Study]] = Registry("study", package="manyview.studies")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the seeds say to a question; `mean` and `spread` are of worse - better, paired by seed."""
+
+    question: Question
+    mean: float
+    spread: float
+    seeds: int
+    verdict: Verdict
+
+
+def judge(question: Question, differences: Sequence[float]) -> Answer:
+    """Reproduced or contradicted when at least three seeds agree in sign and their mean exceeds their spread."""
+    mean = statistics.fmean(differences) if differences else math.nan
+    spread = statistics.stdev(differences) if len(differences) > 1 else math.nan
+    verdict: Verdict = "undecided"
+    if len(differences) >= 3 and abs(mean) > spread:
+        if all(d > 0 for d in differences):
+            verdict = "reproduced"
+        elif all(d < 0 for d in differences):
+            verdict = "contradicted"
+    return Answer(question, mean, spread, len(differences), verdict)
+
+
+Results = dict[str, dict[int, dict[str, float]]]
+
+
+def run_study(
+    study: Study, out: Path, *, seeds: Sequence[int], only: Sequence[str] = (), minutes: float | None = None
+) -> Results:
+    """Do the jobs that are missing, seed by seed, until `minutes` are over; returns all results in `out`.
+
+    Raises UserError when `out` holds a study with other settings.
+    """
+    _claim(study, out)
+    chosen = [study.variant(name) for name in only] or list(study.variants)
+    start = time.monotonic()
+    for seed in seeds:
+        for variant in chosen:
+            folder = out / variant.name / f"seed-{seed}"
+            if (folder / RESULT).is_file():
+                continue
+            if minutes is not None and time.monotonic() - start > 60 * minutes:
+                return read_results(study, out)
+            folder.mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
+            numbers = study.run(variant, seed, folder)
+            _write_json(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
+    return read_results(study, out)
+
+
+def read_results(study: Study, out: Path) -> Results:
+    """Variant -> seed -> numbers, of every finished job."""
+    results: Results = {variant.name: {} for variant in study.variants}
+    for variant in study.variants:
+        for path in sorted((out / variant.name).glob(f"seed-*/{RESULT}")):
+            seed = int(path.parent.name.removeprefix("seed-"))
+            results[variant.name][seed] = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def answers(study: Study, results: Results) -> list[Answer]:
+    """Every question with the seeds that both of its variants have."""
+    found = []
+    for question in study.questions:
+        better, worse = results[question.better], results[question.worse]
+        pairs = [worse[s][study.score] - better[s][study.score] for s in sorted({*better} & {*worse})]
+        found.append(judge(question, pairs))
+    return found
+
+
+def as_json(study: Study, results: Results) -> dict[str, Any]:
+    """Everything a script wants to know."""
+    return {
+        "study": study.name,
+        "settings": study.settings(),
+        "results": {name: {str(s): numbers for s, numbers in runs.items()} for name, runs in results.items()},
+        "answers": [asdict(answer) for answer in answers(study, results)],
+    }
+
+
+def _claim(study: Study, out: Path) -> None:
+    path, settings = out / "study.json", json.loads(json.dumps(study.settings()))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        different = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{out} holds a study with {key} = {found.get(key)!r}, not {settings.get(key)!r}; "
+                "give the same options, or another folder with -o"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(path, settings)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)

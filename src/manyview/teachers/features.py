@@ -1,0 +1,142 @@
+"""Encoders as teachers: any model of the zoo, a model directory, or a timm model, on the student's patch grid."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyview.errors import UserError
+from manyview.models.dune import on_patches_of
+from manyview.teachers.base import Teacher, WeightRule
+from manyview.types import Features, Signal, Views
+
+TIMM = "timm:"
+
+
+class FeatureTeacher(Teacher):
+    """Signals "patches" (B, V, h*w, D) and, where the network has a class token, "cls" (B, V, D).
+
+    source: a zoo name, a model directory, or timm:NAME. The images are resized so that the teacher's patches fall on
+    the student's (bicubic, aligned corners: DUNE's release); a teacher that takes one size only gets that, and its
+    patches are resampled, which `resampled` says. Raises UserError when the weights are not here.
+    """
+
+    weight_rule = WeightRule(1.0, 1.0, 1.0)
+    weighted_by: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, source: str, *, name: str = "", student_patch: int = 14) -> None:
+        self.source, self.name, self.student_patch = source, name or source, student_patch  # type: ignore[misc]
+        try:
+            self.network, self.licence = _timm(source) if source.startswith(TIMM) else _zoo(source)  # type: ignore[misc]
+        except UserError as error:
+            raise UserError(f"teacher {self.name}: {error}") from error
+        self.network.requires_grad_(False)
+        self.resampled = False
+        self._digest = ""
+
+    @property
+    def dim(self) -> int:
+        """Channels of its tokens."""
+        return int(self.network.dim)
+
+    @property
+    def has_cls(self) -> bool:
+        return bool(self.network.has_cls)
+
+    def settings(self) -> dict[str, Any]:
+        return {"source": self.source, "student_patch": self.student_patch}
+
+    def weights_digest(self) -> str:
+        if not self._digest:
+            digest = hashlib.sha256()
+            for key, value in sorted(self.network.state_dict().items()):
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            self._digest = digest.hexdigest()
+        return self._digest
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] at the student's size -> the size the teacher sees, still in [0, 1]."""
+        fixed = self.network.fixed_size
+        if fixed is not None and fixed != tuple(images.shape[-2:]):
+            return F.interpolate(images, size=fixed, mode="bicubic", align_corners=True)
+        return on_patches_of(images, self.student_patch, self.network.patch_size)
+
+    @torch.inference_mode()
+    def __call__(self, views: Views) -> dict[str, Signal]:
+        images = views.images.flatten(0, 1)
+        features = self.network.to(images.device)(self.prepare(images))
+        grid = tuple(side // self.student_patch for side in images.shape[-2:])
+        patches = features.patches
+        if features.grid != grid:
+            self.resampled = True
+            maps = F.interpolate(features.as_map(), size=grid, mode="bilinear", align_corners=False)
+            patches = maps.flatten(2).transpose(1, 2)
+        shape = views.images.shape[:2]
+        signals = {"patches": Signal(patches.clone().unflatten(0, shape))}
+        if features.cls is not None:
+            signals["cls"] = Signal(features.cls.clone().unflatten(0, shape))
+        return signals
+
+
+class _Network(nn.Module):
+    """What the teacher asks of a network, whoever made it."""
+
+    def __init__(
+        self, network: nn.Module, encode: Callable[[Tensor], Features], *, dim: int, patch_size: int,
+        has_cls: bool, fixed_size: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.network, self.encode = network, encode
+        self.dim, self.patch_size, self.has_cls, self.fixed_size = dim, patch_size, has_cls, fixed_size
+
+    def forward(self, images: Tensor) -> Features:
+        return self.encode(images)
+
+
+def _zoo(source: str) -> tuple[_Network, str]:
+    """The encoder of a model of the zoo; whatever else the model holds is let go."""
+    from manyview import zoo
+    from manyview.models.vit import Encoder
+
+    model: Any = zoo.load(source)
+    encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
+    if not isinstance(encoder, Encoder):
+        raise UserError(f"{source} has no encoder of its own; choose another model (manyview models)")
+    config = encoder.config
+    network = _Network(
+        encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token
+    )
+    card = zoo.CARDS.get(source)
+    return network.eval(), card.licence if card else "as the model directory says"
+
+
+def _timm(source: str) -> tuple[_Network, str]:
+    """A pretrained timm model. Raises UserError when timm is not installed or the model is no plain ViT."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError("timm models need the package timm; pip install timm") from None
+    name = source.removeprefix(TIMM)
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
+    except Exception as error:
+        raise UserError(f"timm cannot make {name!r}: {str(error).splitlines()[0]}; check its name") from error
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is None:
+        raise UserError(f"timm's {name!r} has no patch grid; choose a vision transformer")
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    mean, std = (torch.tensor(model.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+
+    def encode(images: Tensor) -> Features:
+        tokens = model.forward_features((images - mean.to(images)) / std.to(images))
+        grid = (images.shape[-2] // patch[0], images.shape[-1] // patch[1])
+        return Features(tokens[:, prefix:], tokens[:, 0] if prefix else None, None, grid)
+
+    network = _Network(model, encode, dim=model.num_features, patch_size=patch[0], has_cls=prefix > 0)
+    return network.eval(), f"as timm says of {name}"
