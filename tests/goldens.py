@@ -120,31 +120,6 @@ def seeded_state(keys: dict, rules: ModuleType) -> dict[str, torch.Tensor]:
     return state
 
 
-def write_container(state: dict[str, torch.Tensor], container: str | None, folder: Path) -> Path:
-    """The file as its authors would have saved it. Raises NotImplementedError for an unknown container."""
-    kind = container or "plain"
-    if kind.startswith("lightning:"):
-        prefix = kind.removeprefix("lightning:")
-        content: Any = {
-            "state_dict": {prefix + key: tensor for key, tensor in state.items()},
-            "epoch": 1,
-            "hyper_parameters": {"lr": 1e-4},
-            "pytorch-lightning_version": "2.0.0",
-        }
-        path = folder / "model.ckpt"
-    elif kind.startswith("naver (args = argparse.Namespace"):
-        content, path = (
-            {"model": state, "args": argparse.Namespace(enc_args={}), "iter": 1},
-            folder / "model.pth",
-        )
-    elif kind == "plain":
-        content, path = state, folder / "model.pth"
-    else:
-        raise NotImplementedError(f"container {kind!r}")
-    torch.save(content, path)
-    return path
-
-
 def images_of(array: np.ndarray, normalisation: str) -> torch.Tensor:
     """Undo the normalisation of (N, 3, H, W): what a model that normalises itself takes."""
     images = torch.from_numpy(array)
@@ -157,6 +132,7 @@ def images_of(array: np.ndarray, normalisation: str) -> torch.Tensor:
 def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Result]:
     """Every case of one golden*.json of a network."""
     import manyview as mv
+    from golden_containers import write_container
     from golden_runs import RUNNERS
 
     description = json.loads(path.read_text(encoding="utf-8"))
@@ -175,20 +151,34 @@ def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Resu
     if run["keys"] is None:
         yield from _checked(name, RUNNERS["teacher_input"](context), description, stored, allowed)
         return
-    keys = json.loads((path.parent / run["keys"]).read_text(encoding="utf-8"))
-    if max_params is not None and keys["num_parameters"] > max_params:
-        yield Result("SKIP", name, reason=f"{keys['num_parameters']} parameters are more than --max-params")
+    # Usually one list; where cases differ, a sentence that names several, the first of them the usual one.
+    lists = {
+        found: json.loads((path.parent / found).read_text(encoding="utf-8"))
+        for found in re.findall(r"[\w.-]+\.json", run["keys"])
+    }
+    parameters = max(keys["num_parameters"] for keys in lists.values())
+    if max_params is not None and parameters > max_params:
+        yield Result("SKIP", name, reason=f"{parameters} parameters are more than --max-params")
         return
     family = run["arch"].split("-")[0]
     if family not in RUNNERS:
         yield Result("FAIL", name, reason=f"the runner cannot drive {run['arch']} yet")
         return
     with tempfile.TemporaryDirectory() as folder:
-        official = write_container(seeded_state(keys, rules), run["container"], Path(folder))
+        files: dict[tuple[str, ...], Path] = {}
 
-        def load(**overrides: Any) -> Any:
+        def load(*wanted: str, arch: str = run["arch"], **overrides: Any) -> Any:
+            """The network with the weights of the named key lists together (none named: the usual one)."""
+            wanted = wanted or (next(iter(lists)),)
+            if wanted not in files:
+                state: dict[str, torch.Tensor] = {}
+                for found in wanted:
+                    state |= seeded_state(lists[found], rules)
+                (place := Path(folder) / str(len(files))).mkdir()
+                words = {**description["config"], **lists[wanted[0]]}
+                files[wanted] = write_container(state, run["container"], place, words)
             out = Path(folder) / "converted"
-            mv.zoo.convert(official, arch=run["arch"], out=out, **{**run["overrides"], **overrides})
+            mv.zoo.convert(files[wanted], arch=arch, out=out, **{**run["overrides"], **overrides})
             return mv.load(out)
 
         context.load = load
@@ -206,7 +196,8 @@ def _checked(
     final: dict[str, list[str]] = {}
     for key in stored.files:
         tag, _, short = key.partition("/")
-        if short and any(fnmatch.fnmatch(short, pattern) for pattern in description["run"]["final"]):
+        patterns = description["run"]["final"]
+        if short and any(fnmatch.fnmatch(path, pattern) for path in (short, key) for pattern in patterns):
             final.setdefault(tag, []).append(key)
     for tag, ours in outputs:
         names = final.pop(tag, [])
@@ -247,8 +238,10 @@ def _verdict(
 
 
 def kind_of(output: str) -> str:
-    """Points, depths and confidences come after an exponential; everything else is linear."""
+    """Points, depths and confidences come after an exponential, losses are numbers; everything else is linear."""
     last = output.rsplit("/", 1)[-1]
+    if last == "loss":
+        return "loss"
     return "exponential" if re.match(r"(pts3d|conf|depth|world_points|desc_conf)", last) else "linear"
 
 
@@ -293,6 +286,20 @@ def other_cases(path: Path, root: Path) -> Iterator[Result]:
     yield _verdict(name, list(ours), ours, "", arrays, stored, allowed, kinds.__getitem__)
 
 
+def key_cases(path: Path, root: Path) -> Iterator[Result]:
+    """A list of official keys: to our names and sizes and back, names and shapes."""
+    from golden_keys import architecture_of, differences
+
+    name = path.relative_to(root).with_suffix("").as_posix()
+    arch = architecture_of(name)
+    if arch is None:
+        yield Result("SKIP", name, reason="a part of a file, or informative")
+        return
+    count, found = differences(path, arch)
+    reason = f"{count} keys as {arch}" + (f": {len(found)} differ, first {found[0]}" if found else "")
+    yield Result("FAIL" if found else "PASS", name, reason=reason)
+
+
 def run_models_folder(root: Path, max_params: int | None = None) -> Iterator[Result]:
     """Every case of a folder laid out like the published model cases; one failure when its README is no help."""
     try:
@@ -302,8 +309,8 @@ def run_models_folder(root: Path, max_params: int | None = None) -> Iterator[Res
         return
     for path in sorted(root.glob("*/*.json")):
         if path.stem.startswith("keys"):
-            continue
-        if path.parent.name == "losses":
+            cases = key_cases(path, root)
+        elif path.parent.name == "losses":
             cases = loss_cases(path, root)
         elif "run" in json.loads(path.read_text(encoding="utf-8")):
             cases = model_cases(path, root, max_params)

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": {"geometry", "layers", "models"},
     "teachers": {"geometry", "models", "data", "zoo"},
     "cache": {"geometry", "data"},
-    "recipes": {"geometry", "models", "losses", "zoo", "data", "cache"},
+    "recipes": {"geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),
     "pipelines": {
         "geometry",
@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "engine",
     },
-    "studies": {"geometry", "models", "losses", "metrics", "data", "zoo", "recipes", "pipelines", "evaluation"},
-    "evaluation": {"geometry", "models", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
+    "studies": {"geometry", "models", "losses", "metrics", "data", "zoo", "recipes", "engine", "pipelines", "evaluation"},
+    "evaluation": {"geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}
 

@@ -5,6 +5,7 @@ Legend: B scenes, V views of a scene, H x W pixels, N images, h x w patch grid, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -84,7 +85,9 @@ class Views:
 
 @dataclass
 class StepResult:
-    """What a recipe's step returns: the loss to descend and numbers to log."""
+    """What a recipe's step returns: the loss to descend, numbers to log, pictures to look at."""
 
     loss: Tensor
     logs: dict[str, float | Tensor] = field(default_factory=dict)
+    pictures: Callable[[], dict[str, Tensor]] | None = None
+    """Made only when they are written, with a checkpoint: name -> (3, H, W) in [0, 1]."""

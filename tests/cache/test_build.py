@@ -18,7 +18,7 @@ from manyview.cache import journal
 from manyview.cache.build import build
 from manyview.cache.store import Cache, read_index, read_lines
 from manyview.data import files
-from manyview.data.images import read_depth
+from manyview.data.depths import read_depth
 from manyview.data.loading import load_views
 from manyview.errors import UserError
 from manyview.teachers.sensor import Sensor

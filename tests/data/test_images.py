@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manyview.data.depths import read_depth
 from manyview.data.images import (
     ImageProblem,
     cover,
     list_images,
     probe_image,
-    read_depth,
     read_fitted,
     read_image,
     read_labels,

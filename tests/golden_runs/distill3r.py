@@ -40,7 +40,8 @@ def run_distill3r(context: SimpleNamespace) -> Outputs:
         with torch.no_grad():
             pred = model(images, torch.tensor(case["view_ids"]))
         hook.remove()
-        outputs = {"head_raw_global": torch.cat(raw)}
+        by_view = torch.cat(raw).unflatten(0, images.shape[:2]).transpose(0, 1)  # stored view after view
+        outputs = {"head_raw_global": by_view.flatten(0, 1)}
         for view in range(images.shape[1]):
             outputs[f"view{view}/pts3d_in_other_view"] = pred["pointmap"][:, view]
             outputs[f"view{view}/pts3d_local"] = pred["pointmap_local"][:, view]

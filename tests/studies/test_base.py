@@ -21,12 +21,12 @@ class Toy(Study):
 
     name, line, score = "toy", "A toy study", "EPE"
     columns: ClassVar[dict[str, str]] = {"loss": "loss"}
-    variants = (
+    variants: ClassVar = (
         Variant(name="one", line="one view", paper=12.5),
         Variant(name="many", line="many views", paper=10.6),
         Variant(name="never", line="is never run"),
     )
-    questions = (QUESTION, Question(name="nothing", better="never", worse="one", source="nowhere"))
+    questions: ClassVar = (QUESTION, Question(name="nothing", better="never", worse="one", source="nowhere"))
 
     def __init__(self, gap: float = 1.0, fail: bool = False, steps: int = 5) -> None:
         self.gap, self.fail, self.steps, self.jobs = gap, fail, steps, []

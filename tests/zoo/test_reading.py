@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import zipfile
 from argparse import Namespace
-from pathlib import Path
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from manyview import UserError
-from manyview.zoo.reading import read_weights
+from manyview.zoo.reading import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
 
-def equal(state: dict[str, torch.Tensor]) -> bool:
+def equal(checkpoint) -> bool:
+    state = checkpoint.weights
     return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
 
 
@@ -32,25 +36,35 @@ def equal(state: dict[str, torch.Tensor]) -> bool:
         {"state_dict": {f"student.{k}": v for k, v in STATE.items()}, "hyper_parameters": {"lr": 1.0}},
         {"module._orig_mod." + k: v for k, v in STATE.items()},
         {"_orig_mod.module." + k: v for k, v in STATE.items()},
+        {"module": STATE, "ds_config": {"zero": 2}, "global_steps": 4},
+        {"model": {"state_dict": STATE}, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
     ],
 )
 def test_containers_are_unwrapped(container, tmp_path):
     torch.save(container, tmp_path / "w.pth")
-    assert equal(read_weights(tmp_path / "w.pth", ("student.",)))
+    assert equal(read_checkpoint(tmp_path / "w.pth", ("student.",)))
+
+
+def test_a_container_that_holds_itself_ends(tmp_path):
+    container: dict = {"epoch": 1}
+    container["model"] = container
+    torch.save(container, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="holds no weights"):
+        read_checkpoint(tmp_path / "w.pth")
 
 
 def test_other_weights_beside_the_prefix_keep_their_names(tmp_path):
     torch.save({"student.a": torch.ones(1), "teacher.b": torch.ones(1)}, tmp_path / "w.ckpt")
-    assert sorted(read_weights(tmp_path / "w.ckpt", ("student.",))) == ["a", "teacher.b"]
+    assert sorted(read_checkpoint(tmp_path / "w.ckpt", ("student.",)).weights) == ["a", "teacher.b"]
 
 
 def test_safetensors_and_a_folder_with_one_file(tmp_path):
     save_file(STATE, tmp_path / "w.safetensors")
-    assert equal(read_weights(tmp_path / "w.safetensors"))
-    assert equal(read_weights(tmp_path))
+    assert equal(read_checkpoint(tmp_path / "w.safetensors"))
+    assert equal(read_checkpoint(tmp_path))
     torch.save(STATE, tmp_path / "w.pth")
     with pytest.raises(UserError, match="holds 2 weight files"):
-        read_weights(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 class Malicious:
@@ -70,7 +84,7 @@ def test_code_in_a_pickle_never_runs(tmp_path, legacy):
         {**STATE, "x": Malicious(victim)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy
     )
     with pytest.raises(UserError, match="refused"):
-        read_weights(tmp_path / "w.pth")
+        read_checkpoint(tmp_path / "w.pth")
     assert not victim.exists()
 
 
@@ -78,8 +92,112 @@ def test_a_namespace_cannot_smuggle_code(tmp_path):
     victim = tmp_path / "owned"
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"args": Namespace(x=Malicious(victim)), "model": 1}))
     with pytest.raises(UserError):
-        read_weights(tmp_path / "w.pth")
+        read_checkpoint(tmp_path / "w.pth")
     assert not victim.exists()
+
+
+class HiddenInState:
+    """Unpickles through a harmless class whose state holds the call."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self):
+        return Namespace, (), {"model": "x", "run": Malicious(self.victim)}
+
+
+class Evaluates:
+    """Reaches for eval through an allowed name's attributes."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self):
+        return eval, (f"__import__('os').mkdir({str(self.victim)!r})",)
+
+
+@pytest.mark.parametrize("make", [Malicious, HiddenInState, Evaluates])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: {"model": STATE, "args": m},
+        lambda m: {"model": {**STATE, "deep": {"er": [(m,)]}}},
+        lambda m: {"model": STATE, "args": Namespace(inner=Namespace(innermost=m))},
+        lambda m: {"state_dict": STATE, "hyper_parameters": {m.__class__.__name__: {1: m}}},
+    ],
+)
+def test_code_is_found_wherever_it_hides(tmp_path, make, wrap):
+    victim = tmp_path / "owned"
+    torch.save(wrap(make(victim)), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth is refused") as caught:
+        read_checkpoint(tmp_path / "w.pth")
+    assert not victim.exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_only_holds_values_comes_along_harmlessly(tmp_path):
+    told = Namespace(
+        output=Path("/some/where"),
+        lr=np.float64(0.5),
+        big=np.array([7], dtype=">i4")[0],
+        on=np.bool_(True),
+        size=torch.Size([2, 3]),
+        order=OrderedDict(a=1),
+        nothing=None,
+        members={1, 2},
+    )
+    torch.save({"model": STATE, "args": told, "epoch": 3, "dune_backbone_name": "x"}, tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    assert equal(checkpoint)
+    assert checkpoint.about["epoch"] == 3
+    assert checkpoint.about["dune_backbone_name"] == "x"
+    found = checkpoint.about["args"]
+    assert found.output == PurePosixPath("/some/where")
+    assert (found.lr, found.big, found.on, found.size) == (0.5, 7, True, (2, 3))
+    assert (type(found.lr), type(found.on)) == (float, bool)
+    assert (found.order, found.nothing, found.members) == ({"a": 1}, None, {1, 2})
+
+
+def test_numpy_objects_stay_out(tmp_path):
+    torch.save({"model": STATE, "x": np.array([object()], dtype=object)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="refused"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_hub_directory_says_its_config_and_names_a_missing_part(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+    assert read_checkpoint(tmp_path).about == {}
+    (tmp_path / "config.json").write_text('{"encoder_args": {"depth": 24}}')
+    torch.save(STATE, tmp_path / "pytorch_model.bin")  # the safetensors file is preferred
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert read_checkpoint(path).about["config"]["encoder_args"] == {"depth": 24}
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="not an object"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"weight_map": {"a.weight": "one.safetensors", "z": "two.safetensors"}}, "'two.safetensors'"),
+        ({"weight_map": {"a.weight": "../one.safetensors"}}, "not beside it"),
+        (
+            {"weight_map": {"a.weight": "one.safetensors", "z": "one.safetensors"}},
+            r"in no file, first \['z'\]",
+        ),
+        ({"weight_map": 3}, "says not which"),
+        ({}, "says not which"),
+    ],
+)
+def test_a_torn_index_is_one_clear_line(tmp_path, index, message):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    save_file(STATE, folder / "one.safetensors")
+    save_file(STATE, tmp_path / "one.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=message) as caught:
+        read_checkpoint(folder)
+    assert "\n" not in str(caught.value)
 
 
 def _truncated() -> bytes:
@@ -101,16 +219,16 @@ def test_damaged_files_are_one_clear_line(tmp_path, content, suffix):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match="w\\.") as caught:
-        read_weights(path)
+        read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_tensors_or_no_file_at_all(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"holds no weights; its entries are \['epoch'\]"):
-        read_weights(tmp_path / "w.pth")
+        read_checkpoint(tmp_path / "w.pth")
     with pytest.raises(UserError, match="does not exist"):
-        read_weights(tmp_path / "missing.pth")
+        read_checkpoint(tmp_path / "missing.pth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds 0 weight files"):
-        read_weights(tmp_path / "empty")
+        read_checkpoint(tmp_path / "empty")

@@ -1,7 +1,7 @@
 """Turn an official checkpoint into a model directory: config.json and model.safetensors.
 
-Code inside a checkpoint is never run. Sizes are read from the weights; --set overrides what shapes cannot
-tell.
+Code inside a checkpoint is never run. The configuration is what the file says of itself, then what its shapes
+say; --set overrides what neither can tell. --set encoder=NAME|DIR|FILE puts an encoder into a file without one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="configuration field to override, for example attention_scale=plain; may be repeated",
+        help="configuration field to override, for example attention_scale=plain, or encoder=NAME|DIR|FILE; "
+        "may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
 
@@ -46,28 +48,32 @@ def run(args: argparse.Namespace) -> int:
         if "unknown option" not in str(error):
             raise
         raise UserError(f"--set: {error}") from error
-    card = zoo.CARDS[args.arch]
+    licences = zoo.licences_of(out)
+    task = zoo.CARDS[args.arch].task if args.arch in zoo.CARDS else ""
     if args.json:
-        print(json.dumps({"model": str(out), "arch": args.arch, "licence": card.licence}))
+        print(json.dumps({"model": str(out), "arch": args.arch, "licences": licences}))
         return 0
     print(f"wrote {out} ({args.arch})")
-    print(f"licence of these weights: {card.licence}")
-    print(f"next: {next_command(card.task, out)}")
+    for entry in licences:
+        print(f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}")
+    print(f"next: {next_command(task, out)}")
     return 0
 
 
-def next_command(task: str, out: Path) -> str:
-    """A sensible line after converting a model of this task."""
-    if "pointmaps" in task:
-        return f"manyview reconstruct photos/ --model {out} -o scene"
-    return f"python -c \"import manyview as mv; model = mv.load('{out}')\""
+def next_command(task: str, model: Path | str) -> str:
+    """A sensible line after getting a model of this task."""
+    if "to pointmaps" in task or "to metric pointmaps" in task:
+        return f"manyview reconstruct photos/ --model {model} -o scene"
+    if task.startswith("image features"):
+        return f"manyview features photos/ --model {model} -o features"
+    return f"python -c \"import manyview as mv; model = mv.load('{model}')\""
 
 
-def parse_overrides(assignments: list[str]) -> dict[str, object]:
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     """key=value pairs with YAML values. Raises UserError for one without an equals sign or an unreadable
     value.
     """
-    overrides: dict[str, object] = {}
+    overrides: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():

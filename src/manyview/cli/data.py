@@ -37,7 +37,13 @@ def run(args: argparse.Namespace) -> int:
 def _add_scan(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")
-    add("--format", required=True, metavar="F", help="folder, video or manyview (the cameras.json layout)")
+    add(
+        "--format",
+        required=True,
+        metavar="F",
+        help="layout of SRC: folder, video, manyview (cameras.json), colmap, nerfstudio, or a data set's own "
+        "(co3d, scannetpp, ...: docs/datasets.md; a wrong name lists them all)",
+    )
     add("-o", "--out", type=Path, required=True, metavar="MANIFEST.parquet")
     add("--frames", metavar="A:B", help="positions in natural order within each scene, from 0, B excluded")
     add("--stride", type=int, default=1, metavar="K", help="of those, every K-th")

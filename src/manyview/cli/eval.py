@@ -1,8 +1,10 @@
 """Judge a model on a manifest with a protocol of the field: predictions are exported once, then scored from
 files.
 
-manyview eval --list manyview eval recon-per-view --model manyview-tiny --data test.parquet manyview eval
-recon-per-view --model runs/mine/model --data test.parquet --baselines --train train.parquet
+manyview eval --list
+manyview eval recon-per-view --model manyview-tiny --data test.parquet
+manyview eval recon-per-view --model runs/mine/model --data test.parquet --baselines --train train.parquet
+manyview eval matching-probe --model runs/mum/model --data rooms.parquet --set size=96
 
 The same line goes on where it was stopped; scoring again does not ask the model again.
 """
@@ -29,9 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEST.parquet",
         help="manifest with images, depth, intrinsics (and poses)",
     )
-    add("--baselines", action="store_true", help="also judge answers that need no learning")
-    add("--train", type=Path, metavar="TRAIN.parquet", help="the training frames, for baselines made of them")
-    add("--views", type=int, metavar="N", help="frames seen together in the run against one (default: 4)")
+    add("--baselines", action="store_true", default=None, help="also judge answers that need no learning")
+    add(
+        "--train",
+        type=Path,
+        metavar="TRAIN.parquet",
+        help="training frames, for probes and for baselines made of them",
+    )
+    add("--views", type=int, metavar="N", help="frames seen together (recon-per-view: in its second run)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another option of the protocol")
     add(
         "-o",
@@ -69,11 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from manyview.engine.device import pick_device
     from manyview.evaluation.base import all_settings, evaluate
 
-    options: dict[str, Any] = {"baselines": args.baselines}
-    if args.views is not None:
-        options["views"] = args.views
-    if args.train is not None:
-        options["train"] = Manifest.load(args.train)
+    options = _options(args, protocol_class)
+    if "train" in options:
+        options["train"] = Manifest.load(options["train"])
     protocol = override(protocol_class(**options), args.set)
     data = Manifest.load(args.data)
     model = zoo.load(args.model, device=pick_device(args.device)).eval()
@@ -81,6 +86,22 @@ def run(args: argparse.Namespace) -> int:
     names = {"model": str(args.model), "data": str(args.data)}
     summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names)
     return _show(args, protocol.markdown(summary), out)
+
+
+def _options(args: argparse.Namespace, protocol_class: Any) -> dict[str, Any]:
+    """The options given as flags. Raises UserError for one that this protocol does not have."""
+    import dataclasses
+
+    known = {field.name for field in dataclasses.fields(protocol_class)}
+    given = {
+        name: getattr(args, name)
+        for name in ("baselines", "train", "views")
+        if getattr(args, name) is not None
+    }
+    for name in given:
+        if name not in known:
+            raise UserError(f"{args.protocol} has no --{name}; leave it away")
+    return given
 
 
 def _list(args: argparse.Namespace, protocols: Any) -> int:
@@ -116,6 +137,7 @@ def _show(args: argparse.Namespace, tables: str, out: Path) -> int:
 
         write_atomically(Path(args.json), text.encode())
         print(f"wrote {args.json}")
-    print(f"wrote {out}: predictions/, results.jsonl (a line per view), summary.json, summary.md")
+    found = ", ".join(sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith(".")))
+    print(f"wrote {out}: {found}")
     print(f"next: manyview reconstruct IMAGES --model {args.model} -o scene")
     return 0

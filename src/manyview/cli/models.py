@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
+
+from manyview.errors import UserError
 
 if TYPE_CHECKING:
     from manyview.zoo import Card
@@ -13,29 +17,41 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="one model's card; without it, the list")
+    parser.add_argument(
+        "--download", action="store_true", help="get the published file and convert it, licence first"
+    )
+    parser.add_argument("--yes", action="store_true", help="accept the licence without being asked")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from manyview.errors import UserError
     from manyview.registry import did_you_mean
     from manyview.zoo import CARDS, present
 
     if args.name is not None and args.name not in CARDS:
         raise UserError(f"no model {args.name!r}; {did_you_mean(args.name, CARDS)}")
-    chosen = [CARDS[args.name]] if args.name else list(CARDS.values())
+    if args.download:
+        return _download(args)
+    chosen = [CARDS[args.name]] if args.name else [CARDS[name] for name in sorted(CARDS)]
     if args.json:
         cards = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in chosen}
         print(json.dumps(cards, indent=1))
     elif args.name:
         _print_card(chosen[0], present(args.name))
     else:
-        width = max(len(card.name) for card in chosen)
-        for card in chosen:
-            where = "here" if present(card.name) else "-"
-            print(f"{card.name:{width}}  {_millions(card):>8}  {where:4}  {card.task}")
-        print("next: manyview models NAME  (where to get one, its licence and numbers)")
+        _print_list(chosen)
     return 0
+
+
+def _print_list(cards: list[Card]) -> None:
+    from manyview.zoo import present
+
+    width = max(len(card.name) for card in cards)
+    for card in cards:
+        here = "here" if present(card.name) else "-"
+        licence = "permissive" if card.permissive else "restricted"
+        print(f"{card.name:{width}}  {_millions(card):>8}  {licence}  {here:4}  {card.task}")
+    print("next: manyview models NAME  (where to get one, its licence and numbers)")
 
 
 def _millions(card: Card) -> str:
@@ -44,21 +60,73 @@ def _millions(card: Card) -> str:
 
 def _print_card(card: Card, here: bool) -> None:
     print(card.name)
-    print(f"  what it does:  {card.task}")
-    print(f"  parameters:    {card.parameters:,}" if card.parameters else "  parameters:    as in the file")
-    print(f"  licence:       {card.licence}")
-    if card.preprocessing:
-        print(f"  preprocessing: {card.preprocessing}")
-    for title, numbers in card.paper.items():
-        print(f"  as published:  {title}: {numbers}")
-    if here:
-        print("  on this machine: yes")
-        print(f"next: mv.load({card.name!r}) in Python")
-    elif card.bundled:
-        print("  on this machine: no; this installation is incomplete, install it again")
-    else:
-        from manyview.zoo import models_folder
+    parameters = f"{card.parameters:,}" if card.parameters else "as in the file"
+    size = f" ({card.bytes / 1e6:.0f} MB)" if card.bytes else ""
+    rows = (
+        ("what it does", card.task),
+        ("parameters", parameters),
+        ("licence", card.licence),
+        ("which allows", card.allows),
+        ("images", card.preprocessing),
+        ("paper", card.paper),
+        ("published", card.published),
+        ("file", f"{card.file}{size}" if card.file else ""),
+        ("sha256", card.sha256 or ("not published" if card.file else "")),
+        ("container", card.container),
+        *(("as published", f"{title}: {numbers}") for title, numbers in card.scores.items()),
+        ("note", card.note),
+    )
+    for title, text in rows:
+        if text:
+            print(f"  {title + ':':15} {text}")
+    print(f"  {'here:':15} {'yes' if here else 'no'}")
+    print(f"next: {_next(card, here)}")
 
-        print(f"  published:     {card.published}")
-        print("  on this machine: no")
-        print(f"next: manyview convert FILE --arch {card.name} -o {models_folder() / card.name}")
+
+def _next(card: Card, here: bool) -> str:
+    from manyview.cli.convert import next_command
+    from manyview.zoo import models_folder
+
+    if here:
+        return next_command(card.task, card.name)
+    if card.bundled:
+        return "this installation is incomplete; install the package again"
+    if card.hub or card.url:
+        return f"manyview models {card.name} --download"
+    if card.published:
+        return f"manyview convert FILE --arch {card.name} -o {models_folder() / card.name}"
+    return card.note or f"manyview.zoo.build({card.name!r}) in Python"
+
+
+def _download(args: argparse.Namespace) -> int:
+    from manyview.zoo import CARDS, download, models_folder, present
+
+    if args.name is None:
+        raise UserError("--download needs a name; `manyview models` lists them")
+    card = CARDS[args.name]
+    if present(card.name):
+        out, fresh = models_folder() / card.name, False
+    else:
+        out, fresh = (
+            download(card.name, models_folder() / card.name, accept=partial(_ask, yes=args.yes)),
+            True,
+        )
+    if args.json:
+        print(json.dumps({"model": card.name, "path": str(out), "licence": card.licence, "new": fresh}))
+    else:
+        print(f"wrote {out}" if fresh else f"{card.name} is here already")
+        print(f"next: {_next(card, True)}")
+    return 0
+
+
+def _ask(card: Card, yes: bool) -> bool:
+    """Show the licence on stderr and ask for it; `yes` only shows it."""
+    print(f"{card.name}: {card.licence}: {card.allows}", file=sys.stderr)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"the licence of {card.name} wants an answer and nobody can be asked; add --yes to accept it"
+        )
+    print("download it under this licence? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

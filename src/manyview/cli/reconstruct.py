@@ -4,6 +4,7 @@ manyview reconstruct photos/ -o scene                             a folder, with
 manyview reconstruct a.jpg b.jpg c.jpg -o scene                   files (one works too)
 manyview reconstruct walk.mp4 --fps 2 --max-frames 60 -o scene    a video
 manyview reconstruct photos/ --model runs/mine/model -o scene     a model of yours
+manyview reconstruct a.jpg b.jpg --model mast3r-vitl16 -o scene   a pair model takes two pictures
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, metavar="N", help="long side for the model; default: its own"
     )
     parser.add_argument(
-        "--poses", choices=("pnp", "similarity"), default="pnp",
-        help="poses from PnP, or from the similarity between local and global maps (default: pnp)",
+        "--poses", choices=("auto", "model", "pnp", "similarity"), default="auto",
+        help="poses as the model says them, from PnP, or from the similarity between local and global maps; "
+        "auto (default): the model's where it says them, else PnP",
     )  # fmt: skip
     parser.add_argument(
         "--points", choices=("local", "global"), default="local",

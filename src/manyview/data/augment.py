@@ -38,7 +38,11 @@ def augment(
     image: np.ndarray, size: tuple[int, int], config: Augmentation, rng: np.random.Generator
 ) -> np.ndarray:
     """(H, W, 3) uint8 -> (h, w, 3) uint8: another crop, mirror and colours for every state of `rng`."""
-    picture = random_crop(image, size, config, rng)
+    return recolour(random_crop(image, size, config, rng), config, rng)
+
+
+def recolour(picture: Image.Image, config: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """(h, w, 3) uint8: jitter, grey, blur and inverted highlights, each with its probability."""
     if rng.random() < config.jitter:
         picture = _jitter(picture, config.strength, rng)
     if rng.random() < config.grey:
@@ -57,7 +61,16 @@ def random_crop(
     image: np.ndarray, size: tuple[int, int], config: Augmentation, rng: np.random.Generator
 ) -> Image.Image:
     """A crop of random area and shape, bicubic and antialiased at `size` (h, w), maybe mirrored."""
-    height, width = image.shape[:2]
+    box, mirrored = crop_box((image.shape[0], image.shape[1]), config, rng)
+    picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
+    return ImageOps.mirror(picture) if mirrored else picture
+
+
+def crop_box(
+    shape: tuple[int, int], config: Augmentation, rng: np.random.Generator
+) -> tuple[tuple[float, float, float, float], bool]:
+    """(left, top, right, bottom) of a crop of random area and shape of an (H, W) picture, and whether to mirror it."""
+    height, width = shape
     box = (0.0, 0.0, float(width), float(height))
     for _ in range(10):
         area = rng.uniform(*config.scale) * height * width
@@ -67,8 +80,23 @@ def random_crop(
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             box = (left, top, left + w, top + h)
             break
-    picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
-    return ImageOps.mirror(picture) if rng.random() < config.flip else picture
+    return box, bool(rng.random() < config.flip)
+
+
+def crop_map(
+    values: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int], *, mirrored: bool
+) -> np.ndarray:
+    """The same crop of a map (H, W) of labels or depth: its nearest values at the pixel centres of `size` (h, w)."""
+    left, top, right, bottom = box
+    rows, columns = (
+        np.clip((low + (np.arange(count) + 0.5) / count * (high - low)).astype(int), 0, most - 1)
+        for low, high, count, most in (
+            (top, bottom, size[0], values.shape[0]),
+            (left, right, size[1], values.shape[1]),
+        )
+    )
+    cropped = values[rows[:, None], columns[None]]
+    return cropped[:, ::-1] if mirrored else cropped
 
 
 def _jitter(

@@ -22,10 +22,10 @@ __all__ = [
     "list_images",
     "longest",
     "probe_image",
-    "read_depth",
     "read_fitted",
     "read_image",
     "read_labels",
+    "read_plain_depth",
     "resample_nearest",
     "resize_image",
 ]
@@ -143,7 +143,7 @@ def resample_nearest(values: Any, fit: Fit) -> Any:
     return values[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)[None]]
 
 
-def read_depth(path: str | Path, scale: float) -> np.ndarray:
+def read_plain_depth(path: str | Path, scale: float) -> np.ndarray:
     """(H, W) float32 metres along the optical axis, 0 = none: a PNG's, TIFF's or .npy's values * `scale`."""
     path = Path(path)
     values = _read_map(path, "depth").astype(np.float32) * np.float32(scale)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview.data.depths import read_depth
 from manyview.data.fit import same_picture
-from manyview.data.images import cover, read_depth, read_fitted, read_labels, resample_nearest
+from manyview.data.images import cover, read_fitted, read_labels, resample_nearest
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine

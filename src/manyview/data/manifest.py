@@ -83,10 +83,10 @@ class Manifest:
         groups: dict[tuple[str, str], list[int]] = {}
         for index, frame in enumerate(self.frames):
             groups.setdefault((frame.dataset, frame.scene), []).append(index)
-        names = [scene for _, scene in groups]
+        names = Counter(scene for _, scene in groups)
         ordered = sorted(groups, key=lambda key: (natural_key(key[1]), natural_key(key[0])))
         return {
-            scene if names.count(scene) == 1 else f"{dataset}/{scene}": sorted(
+            scene if names[scene] == 1 else f"{dataset}/{scene}": sorted(
                 groups[dataset, scene], key=lambda i: natural_key(self.frames[i].frame)
             )
             for dataset, scene in ordered

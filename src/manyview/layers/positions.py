@@ -1,4 +1,4 @@
-"""Position tables: the learned one of a ViT at any grid, and the fixed sine table that tells views apart."""
+"""Position tables: the learned one of a ViT at any grid, and fixed sine tables of views and of the image plane."""
 
 from __future__ import annotations
 
@@ -32,3 +32,23 @@ def sine_table(rows: int, dim: int) -> Tensor:
     frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
     angles = torch.arange(rows, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def plane_table(
+    size: tuple[int, int], dim: int, *, aspect: float, device: torch.device | str | None = None
+) -> Tensor:
+    """Sine positions (dim, h, w) of a map's pixel centres in an image of width / height `aspect`.
+
+    The image's half diagonal is one unit, its centre the origin. Half the channels speak of x, half of y, each
+    half sines then cosines at frequencies 100 ** (-2k / half).
+    """
+    height, width = size
+    half = dim // 2
+    frequencies = 100.0 ** (-torch.arange(half // 2, device=device, dtype=torch.float32) / (half // 2))
+    reach = (aspect / math.hypot(aspect, 1), 1 / math.hypot(aspect, 1))
+    angles = [
+        ((torch.arange(n, device=device) + 0.5) * (2 / n) - 1)[:, None] * extent * frequencies
+        for n, extent in ((width, reach[0]), (height, reach[1]))
+    ]
+    x, y = (torch.cat([a.sin(), a.cos()], dim=1).T for a in angles)  # (half, w), (half, h)
+    return torch.cat([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)])

@@ -49,6 +49,10 @@ def rotate(vectors: Tensor, rope: Rope) -> Tensor:
     return (there * rope.cos + turned * rope.sin).to(vectors.dtype)
 
 
+def _compute_again(module: RotaryPositions, _: object) -> None:
+    module.init_buffers()
+
+
 class RotaryPositions(nn.Module):
     """Tables for any patch grid. `dtype` is what angles, cosines and sines are computed in."""
 
@@ -66,13 +70,19 @@ class RotaryPositions(nn.Module):
         if head_dim % 4:
             raise ValueError(f"head_dim {head_dim} is not a multiple of 4, which rotary positions need")
         self.kind, self.base, self.dtype = kind, base, dtype
-        # Published axial files carry their periods; they are computed again after loading all the same.
+        # Published axial files carry their periods, some rounded to bfloat16: they are computed again after loading.
         self.register_buffer("periods", torch.empty(head_dim // 4, dtype=dtype), persistent=kind == "axial")
+        self.register_load_state_dict_post_hook(_compute_again)
         self.init_buffers()
 
     def init_buffers(self) -> None:
-        steps = torch.arange(len(self.periods), device=self.periods.device, dtype=self.periods.dtype)
-        self.periods.copy_(self.base ** (steps / len(self.periods)))
+        self.periods.copy_(self._periods())
+
+    def _periods(self) -> Tensor:
+        """Computed anew each time, for `model.to(torch.bfloat16)` rounds the buffer."""
+        count = len(self.periods)
+        steps = torch.arange(count, device=self.periods.device, dtype=self.dtype)
+        return self.base ** (steps / count)
 
     def forward(self, grid: tuple[int, int], *, offset: int = 0) -> Rope:
         """(h, w) -> the table (h*w, head_dim). `offset` is added to the integer positions of `grid`."""
@@ -84,7 +94,7 @@ class RotaryPositions(nn.Module):
             rows, cols = ((torch.arange(0.5, n, device=device, dtype=kind)) / n * 2 - 1 for n in grid)
             angle = 2 * torch.pi
         where = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), -1).flatten(0, 1)  # (h*w, 2)
-        angles = angle * where[..., None] / self.periods.to(kind)  # (h*w, 2, d/4)
+        angles = angle * where[..., None] / self._periods()  # (h*w, 2, d/4)
         if self.kind == "grid":
             angles = torch.cat([angles, angles], -1).flatten(1)
             return Rope(angles.cos(), angles.sin(), 2)

@@ -49,14 +49,35 @@ class Alternating(nn.Module):
 
         frame_rope rotates the T tokens of a view, global_rope the V*T tokens of a scene.
         """
-        shape = tokens.shape
-        kept = {}
+        groups, kept = self.mixed([tokens], [frame_rope], global_rope, taps=taps)
+        return groups[0], [pairs[0] for pairs in kept]
+
+    def mixed(
+        self,
+        groups: Sequence[Tensor],
+        frame_ropes: Sequence[Rope | None],
+        global_rope: Rope | None = None,
+        *,
+        taps: Sequence[int] = (),
+    ) -> tuple[list[Tensor], list[list[tuple[Tensor, Tensor]]]]:
+        """Views of different sizes: groups (B, v, t, D), whose v add up to V -> the same; for each tap, per group, the
+        outputs of frame block i and of global block i.
+
+        Each of frame_ropes rotates the t tokens of a group's view, global_rope those of all groups in a row.
+        """
+        groups, kept = list(groups), {}
         for index, (frame, everywhere) in enumerate(zip(self.frame, self.everywhere, strict=True)):
-            within = self._run(frame, tokens.flatten(0, 1), frame_rope).view(shape)
-            tokens = self._run(everywhere, within.flatten(1, 2), global_rope).view(shape)
+            within = [
+                self._run(frame, group.flatten(0, 1), rope).view(group.shape)
+                for group, rope in zip(groups, frame_ropes, strict=True)
+            ]
+            flat = [group.flatten(1, 2) for group in within]  # each (B, v*t, D)
+            scene = self._run(everywhere, flat[0] if len(flat) == 1 else torch.cat(flat, 1), global_rope)
+            parts = scene.split([part.shape[1] for part in flat], dim=1)
+            groups = [part.reshape(group.shape) for part, group in zip(parts, within, strict=True)]
             if index in taps:
-                kept[index] = (within, tokens)
-        return tokens, [kept[tap] for tap in taps]
+                kept[index] = list(zip(within, groups, strict=True))
+        return groups, [kept[tap] for tap in taps]
 
     def _run(self, block: nn.Module, tokens: Tensor, rope: Rope | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""The multi-view reconstructor of Distill3R: encoder, fusion transformer, a global and a local pointmap head.
+"""The multi-view reconstructor of Fast3R and Distill3R: encoder, fusion transformer, a global and a local head.
 
 Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, D channels.
 """
@@ -55,6 +55,33 @@ class ReconstructorConfig(EncoderConfig):
     """
     head_chunk: int = 16
     """Views that go through a head together when no gradient is needed; likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast3rConfig(ReconstructorConfig):
+    """Fast3R in its published layout: CroCo's encoder with rotary positions, no class token."""
+
+
+def fast3r() -> Fast3rConfig:
+    """The published Fast3R ViT-L, with the large decoder: 647,551,368 parameters."""
+    return Fast3rConfig(
+        dim=1024,
+        depth=24,
+        heads=16,
+        patch_size=16,
+        cls_token=False,
+        positions=0,
+        rope="grid",
+        layer_scale=None,
+        mask_token=False,
+        decoder_dim=1024,
+        decoder_depth=24,
+        decoder_heads=16,
+        taps=(0, 12, 18, 24),
+        image_size=512,
+        image_mean=HALF,
+        image_std=HALF,
+    )
 
 
 def distill3r() -> ReconstructorConfig:
@@ -199,4 +226,9 @@ def _chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
     yield from ([*part] for part in zip(*(level.split(size) for level in levels), strict=True))
 
 
-PRESETS: dict[str, Callable[[], ReconstructorConfig]] = {"distill3r": distill3r, "tiny": tiny, "debug": debug}
+PRESETS: dict[str, Callable[[], ReconstructorConfig]] = {
+    "distill3r": distill3r,
+    "fast3r": fast3r,
+    "tiny": tiny,
+    "debug": debug,
+}

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from manyview.geometry import alignment, cameras, poses
 
-PoseMethod = Literal["first", "pnp", "similarity", "identity", "given"]
+PoseMethod = Literal["first", "model", "pnp", "similarity", "identity", "given"]
+PosePreference = Literal["auto", "model", "pnp", "similarity"]
+# Which roads to a pose are tried in which order.
+ORDERS: dict[PosePreference, tuple[PoseMethod, ...]] = {
+    "auto": ("model", "pnp", "similarity"),
+    "model": ("model", "pnp", "similarity"),
+    "pnp": ("pnp", "similarity", "model"),
+    "similarity": ("similarity", "pnp", "model"),
+}
 
 # A pose stands when half of the pixels used reproject within this share of the long side (15 px at 518).
 STANDS_SHARE = 0.03
@@ -40,6 +48,8 @@ class Maps:
     used: (
         Tensor  # (H, W) valid and among the more confident half of the global head: what poses are fitted to
     )
+    cam2world: Tensor | None = None  # (4, 4) the model's own word, where it says one
+    intrinsics: Tensor | None = None  # (3, 3) likewise, in pixels of its maps
 
 
 @dataclass
@@ -71,7 +81,12 @@ def view_maps(prediction: dict[str, Tensor], mask: Tensor | None, quantile: floa
     if bool(valid.any()):
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
         used = valid & (maps["confidence"] >= threshold)
-    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used)
+    said = {
+        name: prediction[name].detach().double().cpu()
+        for name in ("cam2world", "intrinsics")
+        if name in prediction
+    }
+    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **said)
 
 
 def source_focals(
@@ -79,14 +94,17 @@ def source_focals(
 ) -> tuple[list[float], list[int]]:
     """Focal length of each view in pixels of its original picture, and the views that gave none.
 
-    Each is fitted to the local map around the picture's centre; with `shared`, pictures of one size (either
-    way up) take the median of theirs. A view without a measurement takes the median of all, or the picture's
-    long side.
+    Each is the model's own, or fitted to the local map around the picture's centre; with `shared`, pictures of
+    one size (either way up) take the median of theirs. A view without a measurement takes the median of all, or
+    the picture's long side.
     """
     focals = []
     for view, affine, (height, width) in zip(maps, affines, sizes, strict=True):
         centre = affine @ [width / 2, height / 2, 1.0]
-        focal = alignment.focal_from_pointmap(view.local, view.valid, principal=(centre[0], centre[1]))
+        if view.intrinsics is not None:
+            focal = float(view.intrinsics[0, 0] + view.intrinsics[1, 1]) / 2
+        else:
+            focal = alignment.focal_from_pointmap(view.local, view.valid, principal=(centre[0], centre[1]))
         focals.append(focal / affine[0, 0])
     longs = np.array([max(size) for size in sizes], np.float64)
     measured = np.array(focals)
@@ -142,22 +160,23 @@ def judge(view: Maps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod)
     )
 
 
-def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: Literal["pnp", "similarity"]) -> PoseChoice:
-    """The preferred pose if it stands, else the other, else the identity."""
+def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: PosePreference) -> PoseChoice:
+    """The preferred pose if it stands, else the next one, else the identity."""
     height, width = view.valid.shape
     found: dict[PoseMethod, Tensor] = {}
+    if view.cam2world is not None:
+        found["model"] = view.cam2world
     pnp = alignment.pose_from_pointmap(view.world, intrinsics, view.used, threshold_px(height, width))
     if pnp.ok:
         found["pnp"] = pnp.cam2world.double()
     fit = similarity_to_global(view)
     if fit is not None:
         found["similarity"] = poses.pose(fit.rotation, fit.translation)
-    other: PoseMethod = "similarity" if prefer == "pnp" else "pnp"
-    judged = [judge(view, found[m], intrinsics, m) for m in (prefer, other) if m in found]
+    judged = [judge(view, found[m], intrinsics, m) for m in ORDERS[prefer] if m in found]
     chosen = next((choice for choice in judged if choice.stands), None)
     if chosen is None:
         chosen = judge(view, torch.eye(4, dtype=torch.float64), intrinsics, "identity")
-    if len(found) == 2:
+    if "pnp" in found and "similarity" in found:
         between = found["pnp"][:3, :3].T @ found["similarity"][:3, :3]
         chosen.disagreement = float(torch.rad2deg(poses.rotation_angle(between)))
     return chosen

@@ -19,10 +19,12 @@ from manyview.engine.device import pick_device
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.pipelines.agreement import complaints
+from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
     Maps,
     PoseChoice,
+    PosePreference,
     choose_pose,
     judge,
     reprojection_errors,
@@ -42,8 +44,9 @@ from manyview.scene.visibility import overlaps
 class ReconstructOptions:
     """How a scene is put together from what the model says."""
 
-    poses: Literal["pnp", "similarity"] = "pnp"
-    """Poses from PnP on the global points, or from the similarity between local and global maps."""
+    poses: PosePreference = "auto"
+    """Poses as the model says them, from PnP on the global points, or from the similarity between local and global
+    maps; auto takes the model's where it says them, else PnP."""
     points: Literal["local", "global"] = "local"
     """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
     image_size: int | None = None
@@ -121,10 +124,8 @@ def _ask(
     network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device,
     options: ReconstructOptions,
 ) -> list[Maps]:  # fmt: skip
-    """One forward pass over all views; views of one size go as one tensor, mixed sizes as a list."""
+    """What the model says of every view, without a gradient and in eval mode."""
     pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
-    alike = len({picture.shape for picture in pictures}) == 1
-    views: Any = torch.stack(pictures)[None] if alike else [picture[None] for picture in pictures]
     chunks = {
         key: value for key in ("encoder_chunk", "head_chunk") if (value := getattr(options, key)) is not None
     }
@@ -133,16 +134,14 @@ def _ask(
         network.eval()
     try:
         with torch.inference_mode():
-            prediction = network(views, view_ids=None, **chunks)
+            answers = ask(network, pictures, **chunks)
     finally:
         if training:
             network.train()
-    maps = []
-    for index, mask in enumerate(masks):
-        view = {key: value[0, index] if isinstance(value, Tensor) else value[index][0]
-                for key, value in prediction.items()}  # fmt: skip
-        maps.append(view_maps(view, None if mask is None else torch.from_numpy(mask)))
-    return maps
+    return [
+        view_maps(answer, None if mask is None else torch.from_numpy(mask))
+        for answer, mask in zip(answers, masks, strict=True)
+    ]
 
 
 def _assemble(
@@ -229,7 +228,7 @@ def _estimated(
 
 def _place(
     maps: Sequence[Maps], intrinsics: Sequence[Tensor], known: np.ndarray | None,
-    prefer: Literal["pnp", "similarity"],
+    prefer: PosePreference,
 ) -> tuple[float | None, list[PoseChoice], list[float]]:  # fmt: skip
     """Scene units per model unit (None: unknown), each view's pose in the scene's frame, its map's scale."""
     if known is None:
@@ -283,7 +282,7 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
             "pixel_error": float(np.median(errors)) if errors else None,
             "inliers": float(np.median([view.info["inliers"] for view in scene.views])),
             "overlap": float(np.median([view.info["overlap"] for view in scene.views])),
-            "views_per_pose": {m: n for m in ("first", "pnp", "similarity", "identity", "given")
+            "views_per_pose": {m: n for m in ("first", "model", "pnp", "similarity", "identity", "given")
                                if (n := sum(view.info["pose"] == m for view in scene.views))},
         },
         "skipped": skipped,

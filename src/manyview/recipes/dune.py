@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from manyview.losses.distillation import LossForm, Sharing, coefficients, distil
 from manyview.models.dune import Dune
 from manyview.models.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.encoders import encoder_fields
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Features, StepResult, Views
 
@@ -58,6 +59,8 @@ class DuneRecipeConfig:
     """Momentum of the running statistics at the end; it falls from 1 by a cosine."""
     crops: int = 0
     """Fixed crops per image, so that teachers' answers can be kept; 0 draws new ones for ever."""
+    shuffle: bool = False
+    """Control: every image is told the answers to another image of the batch."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Crops and colours; student and teachers see the same picture."""
 
@@ -83,7 +86,7 @@ class DuneRecipe(Recipe):
                 "dune needs teachers: --set 'method.teachers=[a=NAME|DIR, b=timm:NAME]' (manyview study dune makes "
                 "three small ones)"
             )
-        overrides = _overrides(config.encoder)
+        overrides = encoder_fields(config.encoder)
         patch = overrides.get("patch_size", 14)
         # A plain dictionary: teachers are neither trained nor saved with the run.
         self.teachers = {
@@ -116,12 +119,13 @@ class DuneRecipe(Recipe):
                       clip_each=True, warmup=0.2, min_lr=1e-6, checkpoint_every=2500, seed=22)  # fmt: skip
         first = RunConfig(steps=250_228, lr=6e-4, **shared)  # type: ignore[arg-type]
         second = RunConfig(steps=125_114, lr=1e-4, **shared)  # type: ignore[arg-type]
-        tiny = RunConfig(steps=1500, batch=24, lr=1e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
+        tiny = RunConfig(steps=600, batch=15, lr=1e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
                          decay_vectors=False, clip_each=True, min_lr=1e-6, checkpoint_every=200)  # fmt: skip
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
-        small = ("dim=192", "depth=6", "heads=3", "registers=0", "positions=8")
+        small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12",
+                 "layer_scale=null")  # fmt: skip
         return {
-            "tiny": _preset(tiny, encoder=small, image_size=112, teachers=()),
+            "tiny": _preset(tiny, encoder=small, image_size=96, teachers=()),
             "paper": _preset(first),
             "paper-448": _preset(second, model="dune-vitb14-448", image_size=448),
             "small": _preset(first, model="dune-vits14-336"),
@@ -172,6 +176,7 @@ class DuneRecipe(Recipe):
         losses = []
         for name in self.teachers:
             target = student.standardise(self.answer(name, views), name, momentum)
+            target = _of_another(target) if config.shuffle else target
             losses.append(teacher_loss(student.project(blocks, name), target, config.loss))
         stacked = torch.stack(losses)  # (K, N)
         domain = views.signals[DOMAIN].value if DOMAIN in views.signals else None
@@ -196,6 +201,14 @@ class DuneRecipe(Recipe):
         )
 
 
+def _of_another(features: Features) -> Features:
+    """Every image's features given to the next image of the batch."""
+    cls = features.cls
+    return replace(
+        features, patches=features.patches.roll(1, 0), cls=None if cls is None else cls.roll(1, 0)
+    )
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, source = text.partition("=")
     if not equals or not name or not source or "." in name:
@@ -206,15 +219,3 @@ def _named(text: str) -> tuple[str, str]:
 def _distils_cls(name: str, teacher: FeatureTeacher) -> bool:
     """The release distils DINOv2's class token and no other teacher's; Multi-HMR's was not trained."""
     return teacher.has_cls and name not in ("mast3r", "multihmr")
-
-
-def _overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    overrides: dict[str, Any] = {}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"method.encoder takes key=value, got {text!r}")
-        overrides[key] = yaml.safe_load(value)
-    return overrides

@@ -12,11 +12,12 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from manyview.config import to_dict
 from manyview.errors import UserError
 from manyview.registry import Registry
 
@@ -60,12 +61,20 @@ class Study(abc.ABC):
     """Key of the number that is compared, and how the table calls it."""
     columns: ClassVar[dict[str, str]] = {}
     """Further keys of a result, and how the table calls them."""
-    variants: Sequence[Variant]
-    questions: Sequence[Question]
+    variants: ClassVar[Sequence[Variant]]
+    questions: ClassVar[Sequence[Question]]
+    Options: ClassVar[type]
+    """Frozen dataclass of what every job shares; a study is made with one."""
 
-    @abc.abstractmethod
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
     def settings(self) -> dict[str, Any]:
-        """What every job shares, as JSON-able values: a study goes on only with the same."""
+        """The options as JSON-able values: a study goes on only with the same."""
+        return to_dict(self.options)
+
+    def prepare(self, out: Path) -> None:  # noqa: B027
+        """Make what all jobs need and is not there yet, in the study's folder."""
 
     @abc.abstractmethod
     def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
@@ -110,26 +119,36 @@ Results = dict[str, dict[int, dict[str, float]]]
 
 
 def run_study(
-    study: Study, out: Path, *, seeds: Sequence[int], only: Sequence[str] = (), minutes: float | None = None
+    study: Study,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    minutes: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Do the jobs that are missing, seed by seed, until `minutes` are over; returns all results in `out`.
 
-    Raises UserError when `out` holds a study with other settings.
+    `tell` hears a line before each job, with the time left at the pace so far. Raises UserError when `out` holds a
+    study with other settings.
     """
     _claim(study, out)
     chosen = [study.variant(name) for name in only] or list(study.variants)
+    jobs = [(variant, seed, out / variant.name / f"seed-{seed}") for seed in seeds for variant in chosen]
+    jobs = [job for job in jobs if not (job[2] / RESULT).is_file()]
+    if jobs:
+        study.prepare(out)
     start = time.monotonic()
-    for seed in seeds:
-        for variant in chosen:
-            folder = out / variant.name / f"seed-{seed}"
-            if (folder / RESULT).is_file():
-                continue
-            if minutes is not None and time.monotonic() - start > 60 * minutes:
-                return read_results(study, out)
-            folder.mkdir(parents=True, exist_ok=True)
-            began = time.monotonic()
-            numbers = study.run(variant, seed, folder)
-            _write_json(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
+    for done, (variant, seed, folder) in enumerate(jobs):
+        passed = time.monotonic() - start
+        if minutes is not None and passed > 60 * minutes:
+            break
+        left = f", about {passed / done * (len(jobs) - done) / 60:.0f} minutes left" if done else ""
+        tell(f"job {done + 1} of {len(jobs)}: {variant.name}, seed {seed}{left}")
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        numbers = study.run(variant, seed, folder)
+        _write_json(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
     return read_results(study, out)
 
 

@@ -1,8 +1,22 @@
-"""Cards: what is known of every named model, as data. Nothing here reads a file or builds a network."""
+"""Cards: what is known of every named model and where that is known from, as data (`cards/*.toml`).
+
+Nothing here builds a network or touches a weights file.
+"""
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "cards"
+# The fields that say where they are known from, each in `sources`.
+SOURCED = (
+    *("paper", "published", "hub", "url", "file", "bytes", "sha256", "container", "licence", "allows"),
+    *("parameters", "preprocessing", "scores"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,66 +27,84 @@ class Card:
     """Zoo name."""
     task: str
     """What it does, in a few words."""
+    paper: str
+    """The paper to cite."""
+    published: str
+    """Page that publishes the weights; empty for ours."""
+    hub: str = ""
+    """Hugging Face repository of the file; empty when it lies elsewhere."""
+    url: str = ""
+    """Direct link to the file; empty when there is none."""
+    file: str = ""
+    """Name of the published file (its path in the repository, for one on the hub)."""
+    bytes: int | None = None
+    """Size of that file; None when unknown."""
+    sha256: str | None = None
+    """Its hash; None when unknown."""
+    container: str = ""
+    """How the file wraps its weights."""
     licence: str
     """Licence of the weights."""
-    published: str
-    """Where the weights are published, in words a person can follow; empty for ours."""
-    file: str = ""
-    """Name of the published file."""
-    parameters: int = 0
-    """Number of parameters; 0 when it depends on the file."""
+    allows: str
+    """What that licence allows, in plain words."""
+    permissive: bool = False
+    """Whether anything may be done with the weights, trade included."""
+    parameters: int | None = None
+    """Number of parameters of our network; None when it depends on the file or nobody has counted."""
     preprocessing: str = ""
     """What the original does to an image before the network."""
-    paper: dict[str, str] = field(default_factory=dict)
-    """Numbers that the source reports of it."""
+    scores: dict[str, str] = field(default_factory=dict)
+    """Numbers that its source reports."""
+    note: str = ""
+    """What else to know before getting it."""
     bundled: bool = False
     """Whether the weights come with this package."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Field -> which page or file says so."""
 
 
-def _dune(size: str, resolution: str, parameters: int, scores: str) -> Card:
-    variant, _, paper = resolution.partition("-")
-    file = f"dune_vit{size}14_{variant}{'_paper' if paper else ''}.pth"
-    where = f"the naver/dune repository (README, pretrained models): {file}"
-    name = f"dune-vit{size[0]}14-{resolution}"
-    return Card(
-        name=name,
-        task="image features (encoder) and three teachers' feature spaces (projectors)",
-        licence="NAVER DUNE licence: non-commercial, no redistribution under other terms",
-        published=where,
-        file=file,
-        parameters=parameters,
-        preprocessing="ImageNet mean and std; sides that are multiples of 14",
-        paper={"ADE20K mIoU / NYU depth RMSE / BEDLAM PA-PVE": scores},
-    )
+class _Cards(Mapping[str, Card]):
+    """Zoo name -> Card, read on first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._cards = folder, {}  # type: Path, dict[str, Card]
+
+    def _read(self) -> dict[str, Card]:
+        if not self._cards:
+            self._cards = {
+                card.name: card for path in sorted(self._folder.glob("*.toml")) for card in read_cards(path)
+            }
+        return self._cards
+
+    def __getitem__(self, name: str) -> Card:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
-CARDS: dict[str, Card] = {
-    card.name: card
-    for card in (
-        Card(
-            name="manyview-tiny",
-            task="views to pointmaps, for a CPU",
-            licence="Apache-2.0 (trained by us on procedural scenes only)",
-            published="",
-            parameters=5_828_744,
-            preprocessing="long side 154 pixels, sides that are multiples of 14, mean and std 0.5",
-            bundled=True,
-        ),
-        Card(
-            name="distill3r",
-            task="views to pointmaps",
-            licence="code Apache-2.0; weights without a licence of their own, derived from non-commercial "
-            "Fast3R and DUNE weights",
-            published="the Distill3R repository (README, link to the Lightning checkpoint)",
-            file="a Lightning .ckpt file",
-            parameters=71_969_288,
-            preprocessing="long side 518, cropped to 512, squashed to 224x518; mean and std 0.5",
-            paper={"parameters": "72M", "speed-up over the teacher": "5x"},
-        ),
-        _dune("small", "336", 28_262_016, "39.6 / 0.424 / 74.7"),
-        _dune("small", "448", 28_434_048, "41.4 / 0.404 / 69.0"),
-        _dune("base", "336", 109_605_120, "45.0 / 0.384 / 64.3"),
-        _dune("base", "448", 109_949_184, "46.2 / 0.365 / 60.1"),
-        _dune("base", "448-paper", 0, "45.6 / 0.358 / 56.0"),
-    )
-}
+def read_cards(path: Path) -> list[Card]:
+    """The cards of one file: `[shared]` holds for all, `[model.NAME]` for one.
+
+    A key of `sources` may name several fields, apart by spaces.
+    """
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    shared, cards = content.get("shared", {}), []
+    for name, own in content["model"].items():
+        merged: dict[str, Any] = {**shared, **own}
+        for table in ("sources", "scores"):
+            merged[table] = {**_apart(shared.get(table, {}), table), **_apart(own.get(table, {}), table)}
+        cards.append(Card(name=name, **merged))
+    return cards
+
+
+def _apart(table: Mapping[str, str], kind: str) -> dict[str, str]:
+    if kind != "sources":
+        return dict(table)
+    return {name: text for names, text in table.items() for name in names.split()}
+
+
+CARDS: Mapping[str, Card] = _Cards(FOLDER)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,62 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from manyview.config import from_dict, to_dict
 from manyview.errors import UserError
 from manyview.layers.init import init_buffers
 from manyview.registry import did_you_mean
 from manyview.zoo.cards import Card
-from manyview.zoo.family import FAMILIES, family_of
+from manyview.zoo.family import FAMILIES, Family, family_of
+from manyview.zoo.keymaps import CARRIED
+from manyview.zoo.licences import merged
+from manyview.zoo.readme import readme
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 FORMAT = "manyview-model"
 
 
 def save_model(
-    model: nn.Module, out: Path | str, card: Card | dict[str, Any] | None = None, *, half: bool = False
+    model: nn.Module,
+    out: Path | str,
+    card: Card | Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
+    derived_from: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as
     float32).
 
-    card: what to tell its users (a Card, or any JSON-able dictionary). Raises UserError when it cannot be
-    written.
+    card: what to tell its users (a Card, or any JSON-able dictionary); left away, the card the model was
+    loaded with. derived_from: what it was made from, as `licences_of` says it, kept in the card and in the
+    README that is written beside the weights. Raises UserError when it cannot be written.
     """
     out = Path(out)
+    before = getattr(model, "card", {}).get("derived_from", ())
+    described = (
+        dataclasses.asdict(card) if isinstance(card, Card) else dict(card or getattr(model, "card", {}))
+    )
+    if made_from := merged(described.get("derived_from", ()), before, derived_from):
+        described["derived_from"] = made_from
     config = {
         "format": FORMAT,
         "version": 1,
         "architecture": family_of(model),
         "config": to_dict(model.config),
-        "card": dataclasses.asdict(card) if isinstance(card, Card) else card or {},
+        "card": described,
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
+    state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in carried(model).items()}
     draft = out / f".{WEIGHTS}.{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         save_file(state, draft, metadata={"format": "pt"})
         draft.chmod(0o644)  # the library makes files that only their owner can read
         os.replace(draft, out / WEIGHTS)
-        draft.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, out / CONFIG)
+        for name, text in ((README, readme(config)), (CONFIG, json.dumps(config, indent=1) + "\n")):
+            draft.write_text(text, encoding="utf-8")
+            os.replace(draft, out / name)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             draft.unlink()
@@ -58,6 +77,11 @@ def save_model(
             f"cannot write the model to {out}: {error}; free some space or choose another folder"
         ) from error
     return out
+
+
+def carried(model: nn.Module) -> dict[str, Tensor]:
+    """Official name -> tensor of the parts of the published file that the network has no use for."""
+    return getattr(model, "carried", {})
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -88,9 +112,10 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def load_model(directory: Path) -> nn.Module:
-    """The network of a model directory, float32 on the CPU, in eval mode. Raises UserError when files do not
-    fit.
+def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network of a model directory, on the CPU, in eval mode. Raises UserError when files do not fit.
+
+    Weights that are stored as `dtype` stay in the mapped file until they are used: nothing is copied.
     """
     description = read_config(directory)
     family = FAMILIES.get(description["architecture"])
@@ -104,33 +129,104 @@ def load_model(directory: Path) -> nn.Module:
         ) from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
-    with torch.device("meta"):
-        model = family.model(config)
-    fill(model, state, where=str(path))
+    model = unfilled(family, config)
+    fill(model, state, where=str(path), dtype=dtype)
+    model.card = description.get("card") or {}  # type: ignore[assignment]
     return model.eval()
 
 
-def fill(model: nn.Module, state: dict[str, Tensor], *, where: str, may_miss: tuple[str, ...] = ()) -> None:
-    """Give a network built on the meta device its weights as float32. Raises UserError for any key or shape
-    that differs.
+class _Skipping(TorchFunctionMode):
+    """Leaves out what would fill a tensor in place."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if func is torch.arange:  # the tables made of it are as slow on the meta device, and not kept
+            return func(*args, **{**kwargs, "device": "cpu"})
+        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def unfilled(family: Family, config: Any) -> nn.Module:
+    """A network on the meta device, its initialisation left out: there is nothing to fill, and torch takes
+    seconds to find that out.
     """
-    expected = model.state_dict()
+    with torch.device("meta"), _Skipping():
+        return family.model(config)
+
+
+def fill(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    where: str,
+    may_miss: tuple[str, ...] = (),
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
+    """Give a network built on the meta device its weights: the tensors of the file themselves where they have
+    `dtype` (None: whatever they have), converted ones otherwise.
+
+    Computed buffers (of modules with `init_buffers`) are computed again whatever the file says or lacks; what
+    `may_miss` names (prefixes) is zero when absent; carried tensors stay as they are in `model.carried`, a
+    dictionary by official name. Raises UserError for any other key or shape that differs.
+    """
+    expected, computed = model.state_dict(), _computed(model)
+    carried = {key.removeprefix(CARRIED): t for key, t in state.items() if key.startswith(CARRIED)}
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(CARRIED)}
+    _check(expected, state, where, lambda key: key in computed or key.startswith(may_miss))
+    model.load_state_dict(
+        {key: _as(tensor, expected[key], dtype) for key, tensor in state.items() if key not in computed},
+        strict=False,
+        assign=True,
+    )
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.is_meta:
+                setattr(module, name, nn.Parameter(torch.zeros(weight.shape, dtype=dtype or weight.dtype)))
+    init_buffers(model)
+    if carried:
+        model.carried = carried  # type: ignore[assignment]
+
+
+def _computed(model: nn.Module) -> set[str]:
+    """Names of the stored buffers that a module computes for itself."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if hasattr(module, "init_buffers")
+        for name, _ in module.named_buffers(recurse=False)
+    }
+
+
+def _check(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    where: str,
+    tolerated: Callable[[str], bool],
+) -> None:
     surplus = [key for key in state if key not in expected]
-    absent = [key for key in expected if key not in state and not key.startswith(may_miss)]
-    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    absent = [key for key in expected if key not in state and not tolerated(key)]
     for problem, keys in (("are not part of this architecture", surplus), ("are missing", absent)):
         if keys:
             raise UserError(
                 f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?"
             )
+    wrong = [key for key, tensor in state.items() if tensor.shape != expected[key].shape]
     if wrong:
         key = wrong[0]
         raise UserError(
             f"{where}: {key} is {tuple(state[key].shape)}, the configuration says "
             f"{tuple(expected[key].shape)} ({len(wrong)} such weights); check the overrides"
         )
-    model.to_empty(device="cpu")
-    init_buffers(model)
-    model.load_state_dict(
-        {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, strict=False
-    )
+
+
+def _as(tensor: Tensor, expected: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Floating-point weights as `dtype`, counters as the network has them; the tensor itself when it fits."""
+    if not expected.is_floating_point():
+        return tensor.to(expected.dtype)
+    return tensor if dtype is None and tensor.is_floating_point() else tensor.to(dtype or expected.dtype)

@@ -26,6 +26,11 @@ def says_nothing(about: Mapping[str, Any], preset: Any) -> dict[str, Any]:
     return {}
 
 
+def as_it_is(state: State) -> State:
+    """For files whose weights have our shapes and the key map's names."""
+    return state
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What a family's file registers. `config` is its own type: it tells which family a network belongs to."""
@@ -46,6 +51,10 @@ class Family:
     """What a container holds beside weights, and a preset -> the fields it states."""
     prefixes: tuple[str, ...] = ()
     """Prefixes that a container puts before the official names."""
+    adapt: Callable[[State], State] = as_it_is
+    """A file's weights to the names that the key map knows, in our shapes."""
+    restore: Callable[[State], State] = as_it_is
+    """Official names in our shapes to the shapes of the official file."""
 
 
 FAMILIES: Registry[Family] = Registry("model family", package="manyview.zoo.families")

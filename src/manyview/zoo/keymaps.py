@@ -26,7 +26,8 @@ class KeyMap:
 
     aliases: (alias, original) official prefixes of tensors that a file stores twice. ignored: official
     prefixes that some files carry and no network needs. carried: official prefixes of parts we do not build, kept
-    untouched for whoever exports the model again. missing: our prefixes that some files lack.
+    untouched for whoever exports the model again. missing: our prefixes that some files lack. copies: (absent,
+    source) official prefixes: a file without the first means the weights of the second.
     """
 
     pairs: Pairs
@@ -34,13 +35,14 @@ class KeyMap:
     ignored: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    copies: Pairs = ()
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Official names to ours; carried ones become CARRIED + their name. Raises UserError for names that
         nothing explains, naming the first.
         """
         rules = _rules(self.pairs)
-        state = self._without_aliases(state)
+        state = self._with_copies(self._without_aliases(state))
         renamed, unknown = {}, []
         for key, tensor in state.items():
             if key.startswith(self.ignored):
@@ -70,18 +72,30 @@ class KeyMap:
             official.update({alias + key.removeprefix(original): tensor for key, tensor in twins.items()})
         return official
 
+    def _with_copies(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        for absent, source in self.copies:
+            if not any(key.startswith(absent) for key in state):
+                twins = {k.removeprefix(source): t for k, t in state.items() if k.startswith(source)}
+                state |= {absent + rest: tensor.clone() for rest, tensor in twins.items()}
+        return state
+
     def _without_aliases(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = dict(state)
         for alias, original in self.aliases:
             for key in [k for k in state if k.startswith(alias)]:
                 tensor = state.pop(key)
                 name = original + key.removeprefix(alias)
-                if name in state and not torch.equal(state[name], tensor):
+                if name in state and _differ(state[name], tensor):
                     raise UserError(
                         f"{key} and {name} should be the same weights but differ; the file is damaged"
                     )
                 state[name] = tensor
         return state
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are not the same; on the meta device only shapes can tell."""
+    return one.shape != other.shape or not (one.is_meta or torch.equal(one, other))
 
 
 def _rules(pairs: Pairs) -> list[tuple[re.Pattern[str], str]]:
@@ -100,6 +114,29 @@ def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
 def nested_encoder(official: str) -> Pairs:
     """The DINOv2 code with its blocks in one chunk: blocks.0.<i>."""
     return ((f"{official}.", "encoder."), (f"{official}.blocks.0.", "encoder.blocks."))
+
+
+def croco_encoder(official: str = "") -> Pairs:
+    """CroCo's encoder, as DUSt3R, MASt3R and Fast3R carry it on."""
+    names = (("patch_embed.", "patch_embed."), ("enc_blocks.", "blocks."), ("enc_norm.", "norm."))
+    return tuple((f"{official}{theirs}", f"encoder.{ours}") for theirs, ours in names)
+
+
+def cross_decoder(official: str = "") -> Pairs:
+    """CroCo's decoder; DUSt3R's has a second branch of the same blocks."""
+    pairs = [(f"{official}mask_token", "decoder.mask_token")]
+    pairs += [(f"{official}decoder_embed.", "decoder.embed."), (f"{official}dec_norm.", "decoder.norm.")]
+    for branch, blocks in enumerate(("dec_blocks", "dec_blocks2")):
+        here, there = f"{official}{blocks}.", f"decoder.branches.{branch}."
+        inner = (
+            ("cross_attn.projq.", "cross.query."),
+            ("cross_attn.projk.", "cross.key."),
+            ("cross_attn.projv.", "cross.value."),
+            ("cross_attn.proj.", "cross.proj."),
+            ("norm_y.", "norm_memory."),
+        )
+        pairs += [(here, there), *((f"{here}{{}}.{old}", f"{there}{{}}.{new}") for old, new in inner)]
+    return tuple(pairs)
 
 
 def dpt(official: str, ours: str) -> Pairs:

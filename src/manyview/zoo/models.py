@@ -1,19 +1,22 @@
-"""The zoo's verbs: names, build, load, convert, export_official."""
+"""The zoo's verbs on names: names, build, load, present."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from manyview.errors import UserError
-from manyview.zoo.cards import CARDS
-from manyview.zoo.directory import CONFIG, fill, load_model, save_model
-from manyview.zoo.family import FAMILIES, family_of, lookup, presets, with_overrides
-from manyview.zoo.reading import read_weights
+from manyview.zoo.cards import CARDS, Card
+from manyview.zoo.converting import encoder_weights
+from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
+from manyview.zoo.family import lookup, presets, with_overrides
+from manyview.zoo.hub import download
+from manyview.zoo.licences import licences_of
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -57,9 +60,9 @@ def build(
 
 
 def _start_encoder(model: nn.Module, source: str | Path) -> None:
-    """Copy the encoder of a model of the zoo. Raises UserError when the two differ in shape."""
+    """Copy the encoder of another model. Raises UserError when the two differ in shape."""
     target = model.get_submodule("encoder")
-    weights, ours = load(source).get_submodule("encoder").state_dict(), target.state_dict()
+    weights, ours = encoder_weights(source), target.state_dict()
     different = [
         k for k in {*weights, *ours} if k not in weights or k not in ours or weights[k].shape != ours[k].shape
     ]
@@ -68,26 +71,36 @@ def _start_encoder(model: nn.Module, source: str | Path) -> None:
             f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …"
         )
     target.load_state_dict(weights)
+    model.card = {"derived_from": licences_of(source)}  # type: ignore[assignment]
 
 
 def load(
-    name_or_dir: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    name_or_dir: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    accept: Callable[[Card], bool] | None = None,
 ) -> nn.Module:
-    """A zoo name or a model directory -> the network in eval mode, float32 on the CPU unless told otherwise.
+    """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU unless
+    told otherwise.
 
-    Raises UserError for an unknown name, a directory that is none, or a name whose weights are not on this
-    machine; the message then says how to put them there.
+    A name whose weights are not on this machine is downloaded and converted first. `accept` is shown the card
+    with the licence before that and says whether to go on; without it only permissive licences are accepted.
+    Raises UserError for an unknown name, a directory that is none, a licence not accepted or a download that
+    fails; the message then says how to put the file in place by hand.
     """
-    model = load_model(_directory(name_or_dir))
+    model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model
 
 
-def _directory(name_or_dir: str | Path) -> Path:
+def _directory(name_or_dir: str | Path, accept: Callable[[Card], bool] | None) -> Path:
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
         return path
+    if path.is_file() and path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        return path.parent
     name = str(name_or_dir)
     if path.exists() or (name not in presets() and (os.sep in name or name.startswith("."))):
         raise UserError(
@@ -97,15 +110,11 @@ def _directory(name_or_dir: str | Path) -> Path:
     for folder in _places(name):
         if (folder / CONFIG).is_file():
             return folder
-    card, (bundled, placed) = CARDS[name], _places(name)
-    if card.bundled:
+    if CARDS[name].bundled:
         raise UserError(
-            f"the weights of {name} are missing from this installation ({bundled}); install it again"
+            f"the weights of {name} are missing from this installation ({_places(name)[0]}); install it again"
         )
-    raise UserError(
-        f"the weights of {name} are not on this machine; get {card.file} from {card.published} "
-        f"(licence: {card.licence}), then run `manyview convert FILE --arch {name} -o {placed}`"
-    )
+    return download(name, models_folder() / name, accept=accept)
 
 
 def _places(name: str) -> tuple[Path, Path]:
@@ -116,31 +125,3 @@ def _places(name: str) -> tuple[Path, Path]:
 def present(name: str) -> bool:
     """Whether the weights of a zoo name are on this machine."""
     return any((folder / CONFIG).is_file() for folder in _places(name))
-
-
-def convert(file_or_dir: str | Path, arch: str, out: str | Path, **overrides: Any) -> Path:
-    """Bring a published weights file into a model directory; returns it.
-
-    Sizes come from the file's shapes, then the overrides (an unknown one raises TypeError). Code in a pickle
-    is never run. Raises UserError when the file is not of this family.
-    """
-    family, preset = lookup(arch)
-    with_overrides(preset, overrides)  # an unknown option fails before a large file is read
-    official = read_weights(file_or_dir, family.prefixes)
-    try:
-        state = family.keymap.to_ours(official)
-        sizes = family.sizes(state, preset)
-    except UserError as error:
-        raise UserError(f"{file_or_dir} is not {arch}: {error}") from error
-    except KeyError as error:
-        raise UserError(f"{file_or_dir} is not {arch}: it has no weight {error}") from error
-    config = with_overrides(preset, {**sizes, **overrides})
-    with torch.device("meta"):
-        model = family.model(config)
-    fill(model, state, where=str(file_or_dir))
-    return save_model(model, out, CARDS.get(arch))
-
-
-def export_official(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict under the names of the published file, tensors it stores twice included."""
-    return FAMILIES.get(family_of(model)).keymap.to_official(model.state_dict())

@@ -21,6 +21,7 @@ from manyview.progress import track
 from manyview.registry import Registry
 
 T = TypeVar("T")
+_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,6 @@ def probe(root: Path, images: Sequence[str], label: str) -> Iterator[tuple[str, 
             return Problem(relative, str(error))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        sizes = pool.map(look, images)
+        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        sizes = (size for batch in batches for size in pool.map(look, batch))  # not millions of tasks at once
         yield from zip(images, track(sizes, total=len(images), label=label, unit="image"), strict=True)

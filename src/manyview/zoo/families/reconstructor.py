@@ -9,18 +9,15 @@ from manyview.models.reconstructor import Reconstructor, ReconstructorConfig
 from manyview.zoo.family import FAMILIES, Family, State, count, decoder_heads, encoder_sizes
 from manyview.zoo.keymaps import KeyMap, dpt, dpt_aliases, nested_encoder
 
-KEYMAP = KeyMap(
-    pairs=(
-        *nested_encoder("encoder"),
-        ("decoder.decoder_embed.", "fusion.embed."),
-        ("decoder.dec_blocks.", "fusion.blocks."),
-        ("decoder.dec_norm.", "fusion.norm."),
-        *dpt("downstream_head.dpt", "head.dpt"),
-        *dpt("downstream_head_local.dpt", "head_local.dpt"),
-    ),
-    aliases=(*dpt_aliases("downstream_head.dpt"), *dpt_aliases("downstream_head_local.dpt")),
-    ignored=("teacher_filter",),
+# Everything after the encoder: Distill3R kept Fast3R's names.
+DECODER = (
+    ("decoder.decoder_embed.", "fusion.embed."),
+    ("decoder.dec_blocks.", "fusion.blocks."),
+    ("decoder.dec_norm.", "fusion.norm."),
+    *dpt("downstream_head.dpt", "head.dpt"),
+    *dpt("downstream_head_local.dpt", "head_local.dpt"),
 )
+ALIASES = (*dpt_aliases("downstream_head.dpt"), *dpt_aliases("downstream_head_local.dpt"))
 
 
 def sizes(state: State, preset: ReconstructorConfig) -> dict[str, Any]:
@@ -44,7 +41,9 @@ FAMILIES.add("reconstructor")(
         model=Reconstructor,
         config=ReconstructorConfig,
         presets={"manyview-tiny": reconstructor.tiny, "distill3r": reconstructor.distill3r},
-        keymap=KEYMAP,
+        keymap=KeyMap(
+            pairs=(*nested_encoder("encoder"), *DECODER), aliases=ALIASES, ignored=("teacher_filter",)
+        ),
         debug=reconstructor.debug,
         sizes=sizes,
         prefixes=("student.",),

@@ -1,0 +1,159 @@
+"""Encoder features of photos or a video: patch tokens, class tokens, chosen blocks, pictures of components.
+
+manyview features photos/ --model dinov2-vits14 -o feats             a folder, at the model's own size
+manyview features walk.mp4 --fps 1 --model mum-vitl16 -o feats        a video, one frame per second
+manyview features photos/ --model M -o feats --pca                    also pictures: one colour space for all
+manyview features photos/ --model M -o feats --layers 2,5,8,11 --raw  four blocks, before the final norm
+manyview features photos/ --model dune-vitb14-448 -o feats --project dinov2    in a teacher's feature space
+
+Pictures keep their shape: the long side gets --size pixels, then both sides are cropped, centred, to whole
+patches. Per picture one NAME.safetensors: patches (h, w, D), cls (D), registers (R, D), layers.I.patches, ...;
+features.json says settings, licence, grids, and the affine map from source to network pixels.
+The same line again goes on where an interrupted run stopped; pictures that changed are done anew.
+
+Which feature? Normed last-block patches (the default) for matching, retrieval and k-NN; --layers for probes and
+dense heads; --raw for what the blocks left (what DUNE's projectors read); --project to compare with a teacher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from manyview.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
+    add("--model", required=True, metavar="NAME|DIR", help="any model with an encoder (`manyview models`)")
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write")
+    add("--layers", metavar="I,J,…|all", help="also the tokens after these blocks, counted from 0")
+    add("--size", type=int, metavar="N", help="long side in pixels; default: what the model was made for")
+    add("--raw", action="store_true", help="without the encoder's final norm")
+    add(
+        "--project",
+        metavar="TEACHER",
+        help="DUNE: in this teacher's feature space (dinov2, mast3r, multihmr)",
+    )
+    add("--pca", action="store_true", help="also pictures of the first three components, and a sheet")
+    add("--half", action="store_true", help="store float16: half the space")
+    add("--batch", type=int, default=8, metavar="N", help="pictures of one size at a time (default: 8)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+        help="arithmetic of the network; auto: bf16 on a GPU that has it (default: fp32)")  # fmt: skip
+    add("--fps", type=float, help="video: frames per second to keep")
+    add("--stride", type=int, default=1, metavar="K", help="keep every K-th frame or picture")
+    add("--max-frames", type=int, metavar="N", help="at most this many frames or pictures")
+    add("--json", action="store_true", help="print one JSON object to stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    layers = parse_layers(args.layers)
+    from manyview.data.images import list_images
+    from manyview.pipelines.features import FeatureOptions, features
+    from manyview.pipelines.photos import Take
+
+    options = FeatureOptions(
+        project=args.project,
+        batch=args.batch,
+        half=args.half,
+        precision=args.precision,
+        pca=args.pca,
+        take=Take(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the index keeps them; they are printed below
+        found = features(
+            args.images[0] if len(args.images) == 1 else list_images(args.images),
+            model=args.model,
+            out=args.out,
+            layers=layers,
+            norm=not args.raw,
+            size=args.size,
+            device=args.device,
+            options=options,
+        )
+    report = _report(found, args)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+    return 0
+
+
+def parse_layers(text: str | None) -> list[int] | Literal["all"] | None:
+    """Block numbers of "2,5,8"; "all" and nothing as they are. Raises UserError for anything else."""
+    if text is None:
+        return None
+    if text == "all":
+        return "all"
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--layers takes block numbers such as 2,5,8,11, or all; got {text!r}") from None
+
+
+def _report(found: Any, args: argparse.Namespace) -> dict[str, Any]:
+    info, first = found.info, found[0]
+    quoted = shlex.quote(str(args.out))
+    file = args.out / info["images"][0]["file"]
+    load = f"from safetensors.numpy import load_file; print(load_file({str(file)!r})['patches'].shape)"
+    return {
+        "features": str(args.out),
+        "model": info["model"],
+        "licence": info["licence"],
+        "images": len(found),
+        "first": {
+            "name": first.name,
+            "size": list(first.size),
+            "grid": list(first.grid),
+            "arrays": {name: list(values.shape) for name, values in first.arrays().items()},
+            "dtype": str(first.patches.dtype),
+        },
+        "bytes": sum((args.out / image["file"]).stat().st_size for image in info["images"]),
+        "pca": info.get("pca"),
+        "skipped": found.skipped,
+        "next": [
+            f'python -c "{load}"',
+            f"open {quoted}/pca.png" if args.pca else again(args),
+        ],
+    }
+
+
+def again(args: argparse.Namespace) -> str:
+    """The same line with --pca."""
+    words = ["manyview", "features", *args.images, "--model", args.model, "-o", str(args.out)]
+    for name in ("layers", "size", "project", "device", "precision", "fps", "stride", "max_frames"):
+        value = getattr(args, name)
+        if value not in (None, "auto", "fp32") and (name, value) != ("stride", 1):
+            words.append(f"--{name.replace('_', '-')}={value}")
+    words += [f"--{name}" for name in ("raw", "half") if getattr(args, name)]
+    return shlex.join([*words, "--pca"])
+
+
+def _show(report: dict[str, Any]) -> None:
+    first = report["first"]
+    arrays = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in first["arrays"].items())
+    rows = [
+        ("pictures", f"{report['images']}, the first at {first['size'][1]}x{first['size'][0]} pixels"),
+        ("arrays", f"{arrays if len(arrays) < 160 else arrays[:157] + '...'} ({first['dtype']})"),
+        ("on disk", f"{report['bytes'] / 1e6:,.1f} MB"),
+        ("licence", f"{report['licence'] or 'not known'} (the model's; it holds for what is made with it)"),
+    ]
+    if report["pca"]:
+        shares = " + ".join(f"{share:.0%}" for share in report["pca"]["explained"])
+        rows.append(("components", f"{shares} of the variance as red, green, blue: pca.png, pca/"))
+    print(f"wrote {report['features']}/ (features.json, one .safetensors per picture)")
+    for name, value in rows:
+        print(f"  {name:<11}{value}")
+    for line in report["skipped"]:
+        print(f"left out: {line}", file=sys.stderr)
+    print("next:")
+    for line in report["next"]:
+        print(f"  {line}")

@@ -1,0 +1,226 @@
+"""Where a model looks for a place of one view in another (MuM, Figure 6): pictures, and how far off the best guess is.
+
+Two answers are drawn for a patch of A over the patches of B: attention of a decoder's global block, for models that
+have one, with nothing hidden; and the cosine of the encoder's tokens, for every model.
+
+Legend: V views, L patches of a view, Q queries, h x w the patch grid.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manyview.config import to_dict
+from manyview.data.files import write_atomically
+from manyview.data.loading import load_views
+from manyview.data.manifest import Manifest
+from manyview.errors import UserError
+from manyview.evaluation import store
+from manyview.evaluation.base import PROTOCOLS, Model, Protocol, Summary
+from manyview.evaluation.matching import image_size
+from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs
+from manyview.evaluation.pictures import colour_map, grid
+from manyview.evaluation.report import markdown_table
+from manyview.evaluation.tokens import device_of, encoder_of
+from manyview.geometry.matching import cell_centres, warp
+from manyview.models.attention_maps import recorded
+from manyview.progress import track
+
+ZOOM = 3
+MARK = (255, 40, 40)
+TRUTH = (40, 255, 80)
+
+
+@PROTOCOLS.add("correspondence")
+@dataclass(frozen=True, kw_only=True)
+class Correspondence(Protocol):
+    """The protocol's options."""
+
+    name: ClassVar[str] = "correspondence"
+    line: ClassVar[str] = (
+        "pictures of where attention or features look for a patch in another view (MuM, Figure 6)"
+    )
+
+    pairs: int = 12
+    """Pairs of views."""
+    queries: int = 4
+    """Patches of A that are asked for, per pair."""
+    panels: int = 12
+    """Pairs that are drawn."""
+    block: int = -1
+    """The decoder's global block whose attention is drawn; all are measured."""
+    norm: bool = True
+    """Tokens after the encoder's final LayerNorm."""
+    overlap: tuple[float, float] = (0.4, 0.9)
+    """Share of A's measured places that B sees."""
+    motion: float = 0.1
+    """Smallest median motion, in units of the image's longer side."""
+    size: int | tuple[int, int] | None = None
+    """Resolution, (H, W) or a square; by default what the model was made for."""
+    seed: int = 0
+    """Seed of pairs and queries."""
+
+    def settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = to_dict({field.name: getattr(self, field.name) for field in fields(self)})
+        return settings
+
+    def export(self, model: Model, data: Manifest, out: Path) -> None:
+        if (out / "items.json").is_file():
+            return
+        size = image_size(encoder_of(model), self.size)
+        choice = Choice(overlap=self.overlap, motion=self.motion, seed=self.seed)
+        reader = DepthReader(data, size)
+        pairs, rows = choose_pairs(reader, self.pairs, choice), []
+        for number, pair in enumerate(track(pairs, label="correspondence", unit="pair")):
+            rows += self._pair(model, reader, pair, out if number < self.panels else None)
+        store.write_json(
+            out / "items.json", {"size": size, "pairs": [asdict(pair) for pair in pairs], "rows": rows}
+        )
+
+    def _pair(self, model: Any, reader: DepthReader, pair: Pair, out: Path | None) -> list[dict[str, Any]]:
+        """A row per query and method; a panel too when `out` is given."""
+        data, size = reader.data, reader.size
+        patch = int(encoder_of(model).config.patch_size)
+        shape = size[0] // patch, size[1] // patch
+        centres = cell_centres(shape, size)
+        true, valid = warp(reader[pair.a], reader[pair.b], uv=centres)
+        seen = valid.flatten().nonzero()[:, 0].numpy()
+        if len(seen) == 0:
+            return []
+        rng = np.random.default_rng([self.seed, pair.a, pair.b])
+        queries = torch.from_numpy(np.sort(rng.permutation(seen)[: self.queries]))
+        images = torch.cat([load_views(data, [i], size).images[0] for i in (pair.a, pair.b)])
+        maps = answers(model, images.to(device_of(model)), queries, norm=self.norm)
+        places, starts = true.flatten(0, 1)[queries], centres.flatten(0, 1)[queries]
+        found = {name: centres.flatten(0, 1)[values.argmax(-1)] for name, values in maps.items()}
+        if out is not None:
+            drawn = {name: maps[name] for name in self._drawn(maps)}
+            panel = draw_panel(images, drawn, shape, starts, places)
+            write_atomically(out / "panels" / f"{pair.a:06d}_{pair.b:06d}.png", _png(panel))
+        guesses = {"zero_flow": starts, **found}
+        return [
+            {"method": name, "scene": pair.scene, "frame_a": data[pair.a].image, "frame_b": data[pair.b].image,
+             "query": int(query), "error": float((uv[row] - places[row]).norm())}
+            for name, uv in guesses.items()
+            for row, query in enumerate(queries)
+        ]  # fmt: skip
+
+    def _drawn(self, maps: dict[str, Tensor]) -> list[str]:
+        attention = [name for name in maps if name != "features"]
+        if attention and not -len(attention) <= self.block < len(attention):
+            raise UserError(f"block {self.block}: this decoder has global blocks 0 to {len(attention) - 1}")
+        return [*([attention[self.block]] if attention else []), "features"]
+
+    def score(self, out: Path) -> Summary:
+        described, items = store.read_settings(out), store.read_json(out / "items.json")
+        store.write_lines(out / "results.jsonl", items["rows"])
+        errors: dict[str, list[float]] = defaultdict(list)
+        for row in items["rows"]:
+            errors[row["method"]].append(row["error"])
+        summary = {
+            "protocol": self.name,
+            **described["names"],
+            "settings": described["settings"],
+            "size": items["size"],
+            "pairs": len(items["pairs"]),
+            "rows": [
+                {"method": name, "mean": float(np.mean(values)), "median": float(np.median(values)),
+                 "queries": len(values)}
+                for name, values in errors.items()
+            ],
+        }  # fmt: skip
+        store.write_json(out / "summary.json", summary)
+        store.write_text(out / "summary.md", self.markdown(summary))
+        return summary
+
+    def markdown(self, summary: Summary) -> str:
+        rows = [
+            [_label(row["method"]), f"{row['mean']:.1f}", f"{row['median']:.1f}", f"{row['queries']}"]
+            for row in summary["rows"]
+        ]
+        height, width = summary["size"]
+        return "\n\n".join([
+            f"# {summary.get('model', 'the model')} on {summary.get('data', 'the data')}: correspondence",
+            f"Distance in pixels, at {height}x{width}, from the best patch of the other view to the true place.",
+            markdown_table(["", "mean", "median", "queries"], rows),
+            "Pictures in panels/: the asked patch in red, its true place in green, what the model looks at in colour.",
+        ]) + "\n"  # fmt: skip
+
+
+def _label(method: str) -> str:
+    if method.startswith("attention"):
+        return f"attention, global block {int(method.rsplit('_', 1)[1])}"
+    return {"zero_flow": "zero flow", "features": "most similar token"}[method]
+
+
+@torch.inference_mode()
+def answers(model: Any, images: Tensor, queries: Tensor, *, norm: bool = True) -> dict[str, Tensor]:
+    """Of patches (Q,) of the first of two images (2, 3, H, W), over the second's patches: {name: (Q, L)}.
+
+    `attention_N`: mean over heads of the decoder's global block N, as shares of what goes to the second image.
+    `features`: cosine of the encoder's tokens.
+    """
+    tokens = F.normalize(encoder_of(model).encode(images, norm=norm).patches, dim=-1)
+    found = {}
+    blocks = getattr(getattr(model, "decoder", None), "everywhere", None)
+    if blocks is not None and hasattr(model, "normalised"):
+        patches, prefix = tokens.shape[1], model.encoder.prefix
+        mask = torch.zeros(1, 2, patches, dtype=torch.bool, device=images.device)
+        with recorded([block.attn for block in blocks], prefix + queries.to(images.device)) as weights:
+            model(images[None], mask=mask)
+        for number, weight in enumerate(weights):
+            second = weight.mean(1)[0, :, 2 * prefix + patches :]
+            if second.shape[-1] == patches:  # not where views are kept apart
+                found[f"attention_{number}"] = (second / second.sum(-1, keepdim=True)).cpu()
+    found["features"] = (tokens[0, queries.to(images.device)] @ tokens[1].T).cpu()
+    return found
+
+
+def draw_panel(
+    images: Tensor, maps: dict[str, Tensor], shape: tuple[int, int], starts: Tensor, places: Tensor
+) -> np.ndarray:
+    """A row per query: A with the asked patch, B with its true place, and each map over B. (H, W, 3) uint8."""
+    pictures = [(image.permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy() for image in images]
+    large = [np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8)) for picture in pictures]
+    side = large[0].shape[0] // shape[0]
+    rows = []
+    for row, (start, place) in enumerate(zip(starts, places, strict=True)):
+        cells = [_marked(large[0], start, side, MARK), _marked(large[1], place, side, TRUTH)]
+        for values in maps.values():
+            heat = values[row].unflatten(0, shape).numpy()
+            colours = colour_map(heat, float(heat.min()), float(heat.max()), palette="INFERNO")
+            colours = np.kron(colours, np.ones((side, side, 1), np.uint8))
+            mixed = (0.35 * large[1] + 0.65 * colours).astype(np.uint8)
+            cells.append(_marked(mixed, place, side, TRUTH))
+        rows.append(cells)
+    return grid(rows)
+
+
+def _marked(picture: np.ndarray, uv: Tensor, side: int, colour: tuple[int, int, int]) -> np.ndarray:
+    """A copy with a square frame of a patch's size around a place given in unzoomed pixels."""
+    copy, half = picture.copy(), side // 2
+    u, v = (int(ZOOM * float(x)) for x in uv)
+    top, bottom = np.clip([v - half, v + half], 0, copy.shape[0] - 1)
+    left, right = np.clip([u - half, u + half], 0, copy.shape[1] - 1)
+    for line in (0, 1):
+        copy[[top + line if top + line < bottom else top, bottom - line], left : right + 1] = colour
+        copy[top : bottom + 1, [left + line if left + line < right else left, right - line]] = colour
+    return copy
+
+
+def _png(picture: np.ndarray) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,167 @@
+"""Patch tokens of a frozen encoder: every frame is encoded once, and read back as often as a probe wants.
+
+Legend: N images, P patches, D channels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manyview.data.files import write_atomically
+from manyview.data.fit import cover
+from manyview.data.images import ImageProblem, read_fitted
+from manyview.data.manifest import Manifest
+from manyview.errors import UserError
+from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from manyview.progress import track
+from manyview.zoo.family import FAMILIES, family_of
+
+Tokenise = Callable[[Tensor], Mapping[str, Tensor]]
+"""Images (N, 3, H, W) in [0, 1] -> patch tokens (N, P, D) by the name of what they are."""
+CHUNK = 64
+
+
+def encoder_of(model: Any) -> Any:
+    """The encoder of a model: its `encoder`, else itself when it can `encode`. Raises UserError for neither."""
+    for candidate in (getattr(model, "encoder", None), model):
+        if callable(getattr(candidate, "encode", None)):
+            return candidate
+    raise UserError(f"a {type(model).__name__} has no encoder; give an encoder, or a model that contains one")
+
+
+def untrained(model: Any, seed: int) -> Any:
+    """The same architecture with fresh random weights, in eval mode; leaves torch's generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if hasattr(model, "untrained"):
+            return model.untrained()
+        fresh = FAMILIES.get(family_of(model)).model(model.config)
+    return fresh.to(device_of(model)).eval()
+
+
+def device_of(model: Any) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def layers_of(encoder: Any, wanted: str | int | Sequence[int]) -> list[int] | None:
+    """Block indices that `last`, `all`, one index or several mean; None is the last. Raises UserError."""
+    if wanted == "last":
+        return None
+    depth = len(encoder.blocks)
+    asked = [wanted] if isinstance(wanted, (int, str)) else list(wanted)
+    layers: list[Any] = list(range(depth)) if wanted == "all" else list(asked)
+    wrong = [layer for layer in layers if not isinstance(layer, int) or not 0 <= layer < depth]
+    if wrong:
+        raise UserError(f"layers {wrong[0]!r}: this encoder has blocks 0 to {depth - 1}; or say last or all")
+    return layers
+
+
+def from_encoder(
+    encoder: Any, name: str, *, norms: Sequence[bool] = (True,), layers: Sequence[int] | None = None
+) -> Tokenise:
+    """Tokens of the last block under `name`, or of blocks under `name_layer_07`; unnormed ones end in `_raw`."""
+
+    def tokenise(images: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for norm in norms:
+            ending = "" if norm else "_raw"
+            if layers is None:
+                found[name + ending] = encoder.encode(images, norm=norm).patches
+                continue
+            answers = encoder.encode(images, norm=norm, layers=layers)
+            for layer, features in zip(layers, answers, strict=True):
+                found[f"{name}_layer_{layer:02d}{ending}"] = features.patches
+        return found
+
+    return tokenise
+
+
+def from_pixels(patch: int) -> Tokenise:
+    """The patches' own pixels, channels normalised: D = 3 * patch**2."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def tokenise(images: Tensor) -> dict[str, Tensor]:
+        normalised = (images - mean.to(images)) / std.to(images)
+        return {"pixels": F.pixel_unshuffle(normalised, patch).flatten(2).transpose(1, 2)}
+
+    return tokenise
+
+
+class Tokens:
+    """Rows of encoded frames in float16 files; `tokens[frames]` reads some as float32 (n, P, D)."""
+
+    def __init__(self, files: Sequence[Path], frames: Sequence[int]) -> None:
+        self._chunks = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self._row = {frame: row for row, frame in enumerate(frames)}
+
+    @property
+    def dim(self) -> int:
+        return int(self._chunks[0].shape[-1])
+
+    def __getitem__(self, frames: Sequence[int]) -> Tensor:
+        rows = [divmod(self._row[frame], CHUNK) for frame in frames]
+        return torch.from_numpy(np.stack([self._chunks[chunk][row] for chunk, row in rows])).float()
+
+
+def encode_frames(
+    tokenise: Tokenise,
+    data: Manifest,
+    frames: Sequence[int],
+    size: tuple[int, int],
+    *,
+    folder: Path,
+    device: torch.device,
+) -> tuple[dict[str, Tokens], dict[int, str]]:
+    """Encode frames into `folder`, one file per name and chunk of frames; chunks that are there stay.
+
+    Also says which frames could not be read, and why; their tokens are those of a black image.
+    """
+    names: list[str] = []
+    unreadable: dict[int, str] = {}
+    chunks = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
+    for number, chunk in enumerate(track(chunks, label=f"frames, {folder.name}", unit="chunk")):
+        done = folder / f"{number:05d}.json"
+        if not done.is_file():
+            images, problems = _read(data, chunk, size)
+            with torch.inference_mode():
+                answers = [tokenise(part.to(device)) for part in images.split(16)]
+            for name in answers[0]:
+                values = torch.cat([answer[name] for answer in answers]).half().cpu().numpy()
+                buffer = io.BytesIO()
+                np.save(buffer, values)
+                write_atomically(folder / f"{name}-{number:05d}.npy", buffer.getbuffer())
+            written = json.dumps({"names": list(answers[0]), "unreadable": problems})
+            write_atomically(done, written.encode())
+        known = json.loads(done.read_text(encoding="utf-8"))
+        names = known["names"]
+        unreadable.update({int(frame): why for frame, why in known["unreadable"].items()})
+    files = {name: [folder / f"{name}-{n:05d}.npy" for n in range(len(chunks))] for name in names}
+    return {name: Tokens(files[name], frames) for name in names}, unreadable
+
+
+def _read(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, dict[int, str]]:
+    """Images (N, 3, H, W), black where unreadable, and why those are."""
+    images, problems = torch.zeros(len(frames), 3, *size), {}
+    for row, frame in enumerate(frames):
+        try:
+            image, _ = read_fitted(data.path(data[frame].image), lambda source: cover(source, size))
+        except ImageProblem as problem:
+            problems[frame] = problem.reason
+            continue
+        images[row] = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    return images, problems
+
+
+def together(methods: Sequence[Tokenise]) -> Tokenise:
+    """Several ways of making tokens as one, so that every image is read once."""
+    return lambda images: {name: value for method in methods for name, value in method(images).items()}

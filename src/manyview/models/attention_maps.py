@@ -1,0 +1,43 @@
+"""Where attention looks: weights of chosen queries, computed beside the fused kernels, which never form them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manyview.layers.attention import Attention
+from manyview.layers.rope import Rope, rotate
+
+
+def attention_weights(
+    attention: Attention, tokens: Tensor, rope: Rope | None, queries: Tensor, scale: float | None = None
+) -> Tensor:
+    """What some tokens attend to: (N, T, D) and their indices (Q,) -> (N, heads, Q, T), rows sum to one."""
+    q, k, _ = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    if rope is not None:
+        q, k = rotate(q, rope), rotate(k, rope)
+    q = q[:, :, queries] * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return (q @ k.transpose(-1, -2)).softmax(-1)
+
+
+@contextmanager
+def recorded(modules: Sequence[Attention], queries: Tensor) -> Iterator[list[Tensor]]:
+    """While open, every forward pass of the modules appends its weights for `queries` to the list it gives."""
+    found: list[Tensor] = []
+
+    def hook(module: Any, inputs: tuple[Any, ...]) -> None:
+        tokens, scale, rope = (*inputs, None, None)[:3]
+        with torch.no_grad():
+            found.append(attention_weights(module, tokens, rope, queries, scale))
+
+    handles = [module.register_forward_pre_hook(hook) for module in modules]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

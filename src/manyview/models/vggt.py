@@ -1,0 +1,252 @@
+"""VGGT: views of a scene to cameras, depth and points in one pass, by alternating attention.
+
+DINOv2's patches, a camera token and registers per view (those of the first view are its own, which makes it the
+frame of everything), attention within each view and among all in turn, then a head for the cameras and one each for
+depth and for points. The track head of the published network is not built.
+Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, P camera token and registers, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from manyview.errors import UserError
+from manyview.geometry.pointmaps import unproject
+from manyview.layers.init import init_weights
+from manyview.layers.patches import patch_grid
+from manyview.layers.rope import Rope, RotaryPositions
+from manyview.models.alternating import Alternating
+from manyview.models.vggt_heads import CameraHead, DenseHead, decode_pose
+from manyview.models.vit import Encoder, EncoderConfig
+from manyview.registry import did_you_mean
+
+# Encoders that patches may come from: width, blocks, heads, registers.
+PATCH_EMBEDS: dict[str, tuple[int, int, int, int]] = {
+    **{
+        f"dinov2-vit{size}14{suffix}": (*shape, registers)
+        for size, shape in {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}.items()
+        for suffix, registers in (("", 0), ("-reg4", 4))
+    },
+    "debug": (8, 2, 2, 2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VggtConfig(EncoderConfig):
+    """Sizes of the alternating attention under the encoder's names, and those of the heads. The defaults are VGGT-1B's.
+
+    The fields of the encoder that are not named again here (patches, positions, normalisation) are its own.
+    """
+
+    dim: int = 1024
+    """Width of the alternating attention, and of the encoder, whose tokens it takes as they are."""
+    depth: int = 24
+    """Pairs of blocks: one within views, one among them."""
+    heads: int = 16
+    """Attention heads of those blocks, and of the camera head's, which are twice as wide."""
+    patch_embed: str = "dinov2-vitl14-reg4"
+    """The encoder that patches come from, which decides its blocks, heads and registers."""
+    registers: int = 4
+    """Register tokens per view of the alternating attention."""
+    antialias: bool = True
+    """How the encoder's position table is fitted to another grid: antialiased by size, whatever its registers."""
+    decoder_eps: float = 1e-5
+    """LayerNorm epsilon everywhere but in the encoder."""
+    decoder_layer_scale: float = 0.01
+    """Initial LayerScale gain everywhere but in the encoder."""
+    taps: tuple[int, int, int, int] = (4, 11, 17, 23)
+    """The pairs of blocks whose outputs the dense heads read, counted from 0."""
+    camera_depth: int = 4
+    """Blocks of the camera head."""
+    camera_rounds: int = 4
+    """How often the camera head refines its answer."""
+    head_layer_dims: tuple[int, int, int, int] = (256, 512, 1024, 1024)
+    """Channels of the four pyramid levels of a dense head."""
+    head_dim: int = 256
+    """Channels of a dense head's merging layers."""
+    head_last_dim: int = 32
+    """Channels of a dense head's last convolutions."""
+    encoder_chunk: int = 64
+    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
+    head_chunk: int = 8
+    """Views that go through a dense head together when no gradient is needed; likewise."""
+
+
+def vggt() -> VggtConfig:
+    """The published VGGT-1B: 1,190,596,120 parameters without its track head."""
+    return VggtConfig()
+
+
+def debug(config: VggtConfig) -> VggtConfig:
+    """The same layout with a few thousand parameters, for tests."""
+    return replace(
+        config,
+        dim=8,
+        depth=2,
+        heads=2,
+        patch_embed="debug",
+        registers=min(config.registers, 2),
+        positions=4,
+        image_size=4 * config.patch_size,
+        taps=(0, 0, 1, 1),
+        camera_depth=1,
+        camera_rounds=2,
+        head_layer_dims=(4, 4, 8, 8),
+        head_dim=8,
+        head_last_dim=4,
+    )
+
+
+def encoder_config(config: VggtConfig) -> EncoderConfig:
+    """The encoder that `patch_embed` names. Raises UserError for an unknown one, or one of another width."""
+    name = config.patch_embed
+    if name not in PATCH_EMBEDS:
+        raise UserError(f"patch_embed is {name!r}; {did_you_mean(name, PATCH_EMBEDS)}")
+    dim, depth, heads, registers = PATCH_EMBEDS[name]
+    if dim != config.dim:
+        raise UserError(f"patch_embed {name} is {dim} wide and dim is {config.dim}; they must be the same")
+    shared = {field: getattr(config, field) for field in EncoderConfig.__dataclass_fields__}
+    return EncoderConfig(**{**shared, "depth": depth, "heads": heads, "registers": registers})
+
+
+class Vggt(nn.Module):
+    """Views of a scene to pointmaps and cameras in the first view's frame, depths, and confidences."""
+
+    def __init__(self, config: VggtConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, eps, gain = config.dim, config.decoder_eps, config.decoder_layer_scale
+        self.encoder = Encoder(encoder_config(config))
+        # One set for the first view, one for all the others.
+        self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
+        self.register_token = nn.Parameter(torch.empty(1, 2, config.registers, dim))
+        self.rope = RotaryPositions("grid", dim // config.heads)
+        self.aggregator = Alternating(
+            dim, config.depth, config.heads, eps=eps, layer_scale=gain, qk_norm=True
+        )
+        self.camera = CameraHead(
+            2 * dim,
+            depth=config.camera_depth,
+            heads=config.heads,
+            rounds=config.camera_rounds,
+            eps=eps,
+            layer_scale=gain,
+        )
+        self.depth, self.points = (
+            DenseHead(
+                kind,
+                2 * dim,
+                patch=config.patch_size,
+                layer_dims=config.head_layer_dims,
+                dim=config.head_dim,
+                last_dim=config.head_last_dim,
+                eps=eps,
+            )
+            for kind in ("depth", "points")
+        )
+        init_weights(self)
+
+    def init_parameters(self) -> None:
+        for token in (self.camera_token, self.register_token):
+            nn.init.normal_(token, std=1e-6)
+
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        view_ids: None = None,
+        *,
+        encoder_chunk: int | None = None,
+        head_chunk: int | None = None,
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """Images (B, V, 3, H, W) in [0, 1] -> the maps pointmap and confidence, depth and depth_confidence,
+        pointmap_local with confidence_local (the depth along the rays of its own camera), and the cameras:
+        pose_encoding (B, V, 9), cam2world (B, V, 4, 4), intrinsics (B, V, 3, 3).
+
+        A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V. The world is the first view's camera frame,
+        as well as the network has learned that: the first cam2world is near the identity, not made it. Chunks bound the
+        images that go through encoder and dense heads at a time; None: the config's without gradients, all with.
+        View ids mean nothing here. Raises UserError for sides that are no multiple of the patch.
+        """
+        if view_ids is not None:
+            raise UserError(
+                "this model knows the first view from the others and no more; leave view_ids away"
+            )
+        views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
+        grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
+        chunks = (self._chunk(encoder_chunk, "encoder_chunk"), self._chunk(head_chunk, "head_chunk"))
+        levels, last = self.aggregate(views, grids, chunk=chunks[0])
+        encoding = self.camera(torch.cat([group[:, :, 0] for group in last], dim=1))[-1]
+
+        maps: dict[str, list[Tensor]] = {}
+        cameras = []
+        encodings = encoding.split([group.shape[1] for group in views], dim=1)
+        for group, grid, own, level in zip(views, grids, encodings, levels, strict=True):
+            cam2world, intrinsics = decode_pose(own, (group.shape[-2], group.shape[-1]))
+            cameras.append((cam2world, intrinsics))
+            depth, depth_confidence = self._decode(self.depth, level, grid, chunks[1])
+            pointmap, confidence = self._decode(self.points, level, grid, chunks[1])
+            for name, value in {
+                "pointmap": pointmap,
+                "confidence": confidence,
+                "depth": depth,
+                "depth_confidence": depth_confidence,
+                "pointmap_local": unproject(depth, intrinsics),
+                "confidence_local": depth_confidence,
+            }.items():
+                maps.setdefault(name, []).append(value)
+        cam2world, intrinsics = (torch.cat(kind, dim=1) for kind in zip(*cameras, strict=True))
+        whole = {"pose_encoding": encoding.float(), "cam2world": cam2world, "intrinsics": intrinsics}
+        if isinstance(images, Tensor):
+            return {**{name: values[0] for name, values in maps.items()}, **whole}
+        return {**{name: [value[:, 0] for value in values] for name, values in maps.items()}, **whole}
+
+    def aggregate(
+        self, views: Sequence[Tensor], grids: Sequence[tuple[int, int]], *, chunk: int | None = None
+    ) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Groups of views (B, v, 3, H, W) and their grids -> for each group the patches (B, v, n, 2D) at the taps,
+        and the last pair's tokens (B, v, P + n, 2D). Channels: what a view says alone, then among the others.
+        """
+        tokens = [self._tokens(group, chunk, first=index == 0) for index, group in enumerate(views)]
+        # Camera token and registers stand where no rotation is, hence the patches' positions start at 1.
+        prefix = 1 + self.config.registers
+        ropes = [self.rope(grid, offset=1).prefixed(prefix) for grid in grids]
+        rows = [rope.repeat(group.shape[1]) for rope, group in zip(ropes, views, strict=True)]
+        everywhere = Rope(torch.cat([r.cos for r in rows]), torch.cat([r.sin for r in rows]), rows[0].groups)
+        taps = (*self.config.taps, self.config.depth - 1)
+        _, kept = self.aggregator.mixed(tokens, ropes, everywhere, taps=taps)
+        joined = [[torch.cat(pair, dim=-1) for pair in pairs] for pairs in kept]  # by tap, by group
+        levels = [[level[:, :, prefix:] for level in group] for group in zip(*joined[:-1], strict=True)]
+        return levels, joined[-1]
+
+    def _tokens(self, images: Tensor, chunk: int | None, *, first: bool) -> Tensor:
+        """(B, v, 3, H, W) -> (B, v, P + n, D); `first`: the first of them is the first view of the scene."""
+        batch, count = images.shape[:2]
+        flat = images.flatten(0, 1)
+        patches = torch.cat([self.encoder.encode(part).patches for part in flat.split(chunk or len(flat))])
+        kinds = [int(not (first and index == 0)) for index in range(count)]
+        prefix = torch.cat([self.camera_token, self.register_token], dim=2)[:, kinds].to(patches.dtype)
+        return torch.cat([prefix.expand(batch, -1, -1, -1), patches.unflatten(0, (batch, count))], dim=2)
+
+    def _decode(
+        self, head: DenseHead, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Four (B, v, n, 2D) -> a map (B, v, H, W, ...) and its confidence. Without autocast, as published."""
+        batch = levels[0].shape[:2]
+        with torch.autocast(levels[0].device.type, enabled=False):
+            flat = [level.flatten(0, 1).to(head.norm.weight.dtype) for level in levels]
+            parts = [head(part, grid) for part in _chunks(flat, chunk or len(flat[0]))]
+        values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return values.unflatten(0, batch), confidence.unflatten(0, batch)
+
+    def _chunk(self, asked: int | None, name: str) -> int | None:
+        if asked is not None and asked < 1:
+            raise ValueError(f"{name} must be at least 1, got {asked}")
+        return asked or (None if torch.is_grad_enabled() else getattr(self.config, name))
+
+
+def _chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    yield from ([*part] for part in zip(*(level.split(size) for level in levels), strict=True))

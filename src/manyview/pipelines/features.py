@@ -1,0 +1,255 @@
+"""Encoder features of many pictures: patch tokens, class tokens, chosen blocks, pictures of components.
+
+found = mv.features("photos/", model="dune-vitb14-448")         # in memory
+found = mv.features("photos/", model="mum-vitl16", out="feats")  # one file per picture, resumable
+found[0].patches                                                 # (h, w, D)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from manyview import __version__
+from manyview.data.fit import Fit
+from manyview.errors import UserError
+from manyview.pipelines import pca
+from manyview.pipelines.encoding import LAST, Encoding, FeatureOptions
+from manyview.pipelines.feature_set import (
+    FORMAT,
+    FeatureSet,
+    ImageFeatures,
+    Tokens,
+    finished,
+    is_features,
+    read_index,
+    write_index,
+    write_one,
+)
+from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
+from manyview.progress import track
+from manyview.scene.folder import refuse_other_content
+
+__all__ = ["FeatureOptions", "FeatureSet", "ImageFeatures", "Tokens", "features"]
+
+MOST_ON_SHEET = 24
+
+
+def features(
+    images: Any,
+    *,
+    model: Any,
+    out: str | Path | None = None,
+    layers: Sequence[int] | Literal["all"] | None = None,
+    norm: bool = True,
+    size: int | None = None,
+    device: str = "auto",
+    options: FeatureOptions | None = None,
+) -> FeatureSet:
+    """Features of every picture, in order: a sequence of ImageFeatures, in memory or, with `out`, in a folder.
+
+    images: a folder, files, a video, or arrays ((H, W, 3) or (3, H, W), uint8 or float in [0, 1]), of any sizes.
+    model: a zoo name, a model directory, or a network with an encoder. layers: also the tokens after these
+    0-based blocks (negative ones count from the end). norm: through the encoder's final LayerNorm; False gives
+    what the blocks left. size: long side in pixels; None is what the model was made for.
+
+    Broken pictures are left out with a warning. The same call again goes on where an interrupted one stopped;
+    a folder made with other settings raises UserError.
+    """
+    options = options or FeatureOptions()
+    if options.batch < 1:
+        raise UserError(f"batch is {options.batch}; it must be at least 1")
+    if options.pca and out is None:
+        raise UserError("pictures of components are files; say where with out=DIR")
+    source = Encoding(model, layers=layers, norm=norm, size=size, device=device, options=options)
+    settings = source.settings()
+    if out is None:
+        held, skipped = _hold(stream(images, options.take), source)
+        return FeatureSet(_index(source, settings, [one.about() for one in held], skipped), held=held)
+    folder = Path(out)
+    _refuse_other_settings(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = stream(images, options.take)
+    found = FeatureSet(_fill(folder, pictures, source, settings), folder=folder)
+    if options.pca:  # a video has run out, a list has not
+        _colour(found, pictures if isinstance(pictures.items, list) else stream(images, options.take), source)
+    return found
+
+
+def _batches(
+    listed: Iterator[Listed], source: Encoding, skipped: list[str]
+) -> Iterator[list[tuple[Listed, ImageFeatures]]]:
+    """Features in batches of one size; sizes that are rare wait, but never more than four batches in all."""
+    batch = source.options.batch
+    waiting: dict[tuple[int, int], list[tuple[Listed, np.ndarray, Fit]]] = {}
+    for item, read in read_ahead(listed, source.fit, ahead=2 * batch):
+        if isinstance(read, UserError):
+            skipped.append(str(read))
+            warnings.warn(f"left out {read}", stacklevel=4)
+            continue
+        image, fit = read
+        waiting.setdefault(fit.size, []).append((item, image, fit))
+        if len(waiting[fit.size]) == batch:
+            yield _encoded(waiting.pop(fit.size), source)
+        elif sum(map(len, waiting.values())) >= 4 * batch:
+            yield _encoded(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), source)
+    for group in waiting.values():
+        yield _encoded(group, source)
+
+
+def _encoded(
+    group: Sequence[tuple[Listed, np.ndarray, Fit]], source: Encoding
+) -> list[tuple[Listed, ImageFeatures]]:
+    found = []
+    for (item, _, fit), levels in zip(group, source([image for _, image, _ in group]), strict=True):
+        last = levels.pop(LAST)
+        one = ImageFeatures(
+            last.patches, last.cls, last.registers, layers=levels, name=item.name, path=item.path,
+            frame=item.frame, source=fit.source, size=fit.size, affine=fit.affine.numpy(),
+        )  # fmt: skip
+        found.append((item, one))
+    return found
+
+
+def _hold(pictures: Stream, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
+    """All features in memory, in the order of the pictures."""
+    place: dict[str, int] = {}
+    found: dict[str, ImageFeatures] = {}
+
+    def listed() -> Iterator[Listed]:
+        for item in track(pictures.items, total=pictures.count, label="features", unit="image"):
+            place[item.name] = len(place)
+            yield item
+
+    for group in _batches(listed(), source, pictures.skipped):
+        if not found:
+            _refuse_too_much(group[0][1], pictures.count)
+        found.update({item.name: one for item, one in group})
+    _refuse_nothing(found, pictures.skipped)
+    return [found[name] for name in sorted(found, key=place.__getitem__)], pictures.skipped
+
+
+def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
+    need = sum(value.nbytes for value in one.arrays().values()) * (count or 1)
+    try:
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return
+    if need > 0.7 * have:
+        raise UserError(
+            f"the features of {count} pictures need {need / 2**30:.0f} GiB of memory, this machine has "
+            f"{have / 2**30:.0f}; write them to files with out=DIR"
+        )
+
+
+def _refuse_nothing(found: Any, skipped: list[str]) -> None:
+    if not found:
+        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
+
+
+def _index(
+    source: Encoding,
+    settings: dict[str, Any],
+    images: list[Any],
+    skipped: list[str],
+    *,
+    complete: bool = True,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "made_by": f"manyview {__version__}",
+        "complete": complete,
+        "model": source.name,
+        "settings": settings,
+        "digest": _digest(settings),
+        "licence": source.card.get("licence"),
+        "card": source.card,
+        "skipped": skipped,
+        "images": images,
+    }
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError for a folder with other content, or with features that other settings made."""
+    refuse_other_content(folder, is_features, "features")
+    if not is_features(folder):
+        return
+    index = read_index(folder)
+    before = index.get("settings", {})
+    for key, value in settings.items():
+        if before.get(key) != value:
+            what = (
+                f"other weights ({index.get('model')})"
+                if key == "weights"
+                else f"{key} {before.get(key)!r}, not {value!r}"
+            )
+            raise UserError(
+                f"{folder} holds features made with {what}; use the same settings to go on, "
+                "or choose another folder with -o"
+            )
+
+
+def _fill(folder: Path, pictures: Stream, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write what is missing and the index, also when interrupted; returns the index."""
+    made = {"digest": _digest(settings)}
+    abouts: dict[str, dict[str, Any]] = {}
+    order: list[str] = []
+
+    def missing() -> Iterator[Listed]:
+        for item in track(pictures.items, total=pictures.count, label="features", unit="image"):
+            order.append(item.name)
+            done = finished(folder, item.name, {**made, "stamp": item.stamp})
+            if done is None:
+                yield item
+            else:
+                abouts[item.name] = {**done, "path": item.path}
+
+    complete = False
+    if not is_features(folder):
+        write_index(folder, _index(source, settings, [], [], complete=False))
+    try:
+        for group in _batches(missing(), source, pictures.skipped):
+            for item, one in group:
+                write_one(folder, one, {**made, "stamp": item.stamp})
+                abouts[item.name] = one.about()
+        complete = True
+    finally:
+        images = [abouts[name] for name in order if name in abouts]
+        index = _index(source, settings, images, pictures.skipped, complete=complete)
+        write_index(folder, index)
+    _refuse_nothing(images, pictures.skipped)
+    return index
+
+
+def _colour(found: FeatureSet, pictures: Stream, source: Encoding) -> None:
+    """Pictures of the set's components, and a sheet of some of them beside their photos."""
+    folder = found.folder
+    if folder is None:
+        raise RuntimeError("pictures of components need a folder")
+    maps = track(found, total=len(found), label="components", unit="image")
+    basis = pca.fit_basis((one.patches for one in maps), len(found))
+    pca.write_pictures(
+        folder / "pca", ((one.name, one.size, one.patches) for one in found), basis, len(found)
+    )
+    chosen = {round(i) for i in np.linspace(0, len(found) - 1, min(MOST_ON_SHEET, len(found)))}
+    place = {name: i for i, name in enumerate(found.names) if i in chosen}
+    pairs = []
+    for item in pictures.items:
+        if item.name in place:
+            photo, _ = item.read(source.fit)
+            pairs.append((item.name, photo, basis.colours(found[place[item.name]].patches)))
+    pca.contact_sheet(folder / "pca.png", pairs)
+    found.info["pca"] = {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
+    write_index(folder, found.info)

@@ -1,0 +1,113 @@
+"""Features as colours: the first three principal components of a whole set, so that colours mean the same in all.
+
+Writes OUT/pca/NAME.png at the network's size, OUT/pca.png (photos beside their colours) and the basis itself.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from safetensors.numpy import save
+
+from manyview.data.files import write_atomically
+from manyview.errors import UserError
+from manyview.progress import track
+
+MOST_SAMPLES = 40_000
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Where the colours come from: rgb = (directions (x - mean) - low) / (high - low), clipped."""
+
+    mean: np.ndarray  # (D,)
+    directions: np.ndarray  # (3, D)
+    low: np.ndarray  # (3,) 1st percentile of the projections
+    high: np.ndarray  # (3,) 99th percentile
+    explained: np.ndarray  # (3,) share of the variance
+
+    def colours(self, patches: np.ndarray) -> np.ndarray:
+        """(..., D) -> uint8 (..., 3)."""
+        values = (np.asarray(patches, np.float32) - self.mean) @ self.directions.T
+        shares = (values - self.low) / np.maximum(self.high - self.low, 1e-12)
+        return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, save({k: np.ascontiguousarray(v) for k, v in vars(self).items()}))
+
+
+def fit_basis(maps: Iterable[np.ndarray], count: int, *, seed: int = 0) -> Basis:
+    """The basis of `count` maps (h, w, D), from at most about 40,000 patches drawn evenly from all of them."""
+    generator = np.random.default_rng(seed)
+    share = max(1, MOST_SAMPLES // max(1, count))
+    samples = []
+    for patches in maps:
+        flat = patches.reshape(-1, patches.shape[-1])
+        chosen = generator.permutation(len(flat))[:share]
+        samples.append(np.asarray(flat[np.sort(chosen)], np.float32))
+    drawn = np.concatenate(samples)
+    if len(drawn) < 4 or drawn.shape[1] < 3 or not np.isfinite(drawn).all():
+        raise UserError(
+            f"{len(drawn)} patches of {drawn.shape[1]} finite channels are too few for three components; "
+            "leave the pictures of components away"
+        )
+    mean = drawn.mean(0, dtype=np.float64)
+    centred = (drawn - mean).astype(np.float64)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(drawn))
+    directions = vectors[:, ::-1][:, :3].T
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], 1)
+    directions = directions * np.sign(largest)  # a sign that does not depend on the solver
+    low, high = np.percentile(centred @ directions.T, [1, 99], axis=0)
+    explained = values[::-1][:3] / max(values.sum(), 1e-30)
+    return Basis(*(np.asarray(v, np.float32) for v in (mean, directions, low, high, explained)))
+
+
+def write_picture(path: Path, colours: np.ndarray, size: tuple[int, int]) -> None:
+    """Colours (h, w, 3) as a PNG of `size` = (H, W): a patch is a square, nothing is smoothed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(path, Image.fromarray(colours).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def write_pictures(folder: Path, maps: Iterable[tuple[str, tuple[int, int], np.ndarray]], basis: Basis,
+                   count: int) -> None:  # fmt: skip
+    """A PNG for every (name, (H, W), patches (h, w, D)), and the basis."""
+    for name, size, patches in track(maps, total=count, label="colours", unit="image"):
+        write_picture(folder / f"{name}.png", basis.colours(patches), size)
+    basis.write(folder / "basis.safetensors")
+
+
+def contact_sheet(
+    path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], *, height: int = 150, columns: int = 3
+) -> None:
+    """(name, photo (H, W, 3), colours (H', W', 3)) side by side, `columns` pairs in a row, as one PNG."""
+    gap, caption = 8, 16
+    cells = []
+    for name, photo, colours in pairs:
+        sizes = [max(1, round(height * p.shape[1] / p.shape[0])) for p in (photo, colours)]
+        cell = Image.new("RGB", (sum(sizes), height + caption), "white")
+        cell.paste(Image.fromarray(photo).resize((sizes[0], height), Image.Resampling.BICUBIC), (0, 0))
+        cell.paste(
+            Image.fromarray(colours).resize((sizes[1], height), Image.Resampling.NEAREST), (sizes[0], 0)
+        )
+        ImageDraw.Draw(cell).text((2, height + 2), name, fill=(60, 60, 60))
+        cells.append(cell)
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    width = max(sum(cell.width for cell in row) + gap * (len(row) + 1) for row in rows)
+    sheet = Image.new("RGB", (width, (height + caption + gap) * len(rows) + gap), "white")
+    for index, row in enumerate(rows):
+        left = gap
+        for cell in row:
+            sheet.paste(cell, (left, gap + index * (height + caption + gap)))
+            left += cell.width + gap
+    _save(path, sheet)
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_atomically(path, content.getvalue())

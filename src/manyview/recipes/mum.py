@@ -1,0 +1,232 @@
+"""MuM: an encoder learns geometry by completing many masked views of a scene (Nordström et al., 2025).
+
+Section 3.2: every view hides 75 % of its patches, and the loss is equation 1 on the hidden ones, each normalised by
+its own mean and spread. With one view this is MAE; with two, one of them unmasked, it is CroCo's task. Every ablation
+of Tables 10 and 11 is an option here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from manyview.config import RunConfig
+from manyview.errors import UserError
+from manyview.losses.masked import hidden_pixels, masked_mse, patch_statistics, patchify, unpatchify
+from manyview.models.mum import Completion, Mum, random_mask
+from manyview.models.mum import MumConfig as StudentConfig
+from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.types import StepResult, Views
+
+TABLE_1 = {
+    "3dstreetview": 0.10,
+    "wildrgbd": 0.10,
+    "dl3dv": 0.10,
+    "re10k": 0.10,
+    "imagenet": 0.10,
+    "megascenes": 0.10,
+    "scannetpp": 0.10,
+    "co3d": 0.05,
+    "megadepth": 0.10,
+    "blendedmvs": 0.05,
+    "arkitscenes": 0.05,
+    "hypersim": 0.05,
+}
+"""The paper's mixture, by the names that `manyview data scan` gives. Its ImageNet share is what `single` draws."""
+
+PANEL_VIEWS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class MumConfig:
+    """What changes the numbers of a MuM run, beside how it is optimised. The defaults are the paper's."""
+
+    model: str = "mum-vitl16-full"
+    """Zoo name of the student that is built; `--init` replaces its random weights."""
+    size: Literal["debug"] | None = None
+    """Shrinks the student: `debug` or none."""
+    image_size: int = 256
+    """Side of the square training images in pixels, a multiple of the patch."""
+    frames: int = 96
+    """Most images of a forward pass; as many scenes as fit are drawn."""
+    min_views: int = 2
+    """Fewest views of a scene."""
+    max_views: int = 24
+    """Most views of a scene; every batch draws a number between the two. 1 and 1 is MAE."""
+    single: float = 0.1
+    """Share of the batches that are single images (of ImageNet, where the data have it)."""
+    mask_ratio: float = 0.75
+    """Share of the patches that a view hides."""
+    reference: bool = False
+    """The first view of a scene hides nothing (Table 11; CroCo's task)."""
+    normalise: bool = True
+    """Whether the target of a patch is normalised by its own mean and spread (Table 11)."""
+    across: Literal["decoder", "encoder", "nowhere"] = "decoder"
+    """Where tokens attend to other views: decoder, encoder (Table 11), or nowhere, which is MAE on the same images."""
+    positions: Literal["rotary", "absolute"] = "rotary"
+    """Rotary positions, or learned tables in encoder and decoder (Table 11)."""
+    rotate_cls: bool = False
+    """Leave class tokens unrotated in global blocks instead of zeroing their queries and keys, as was published."""
+    crop: Literal["random", "resize", "cover"] = "resize"
+    """Random resized crops (released), images squashed to the square (paper), or their centre."""
+    flip: bool = True
+    """Mirror every second frame, frame by frame."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn, in proportion; empty for all alike. See TABLE_1."""
+    chunk: int | None = None
+    """Frames of a sequence: longer scenes are cut in order; null for what each data set's scan wrote."""
+    split: str | None = None
+    """Only frames of this split of the manifests; none for all."""
+    memory_mb: float = 2000.0
+    """Decoded images that are kept in memory, in megabytes."""
+    checkpointing: bool = False
+    """Recompute blocks in the backward pass: less memory, a third more time."""
+
+
+def peak_lr(frames: int) -> float:
+    """The learning rate for batches of so many frames on all ranks together (section 3.4)."""
+    return 1.5e-4 * frames / 256
+
+
+def _run(frames: int, **changes: Any) -> RunConfig:
+    published = {"steps": 500_000, "warmup": 25_000, "weight_decay": 0.05, "decay_vectors": False,
+                 "betas": (0.9, 0.95), "clip": 0.0, "lr": peak_lr(frames), "checkpoint_every": 5000,
+                 "log_every": 50}  # fmt: skip
+    return RunConfig(**{**published, **changes})
+
+
+def _patches(config: MumConfig) -> int:
+    """Patches on a side of the training images. Raises UserError for a student or a size that does not fit."""
+    from manyview.zoo.family import lookup
+
+    family, student = lookup(config.model)
+    if not isinstance(student, StudentConfig):
+        raise UserError(f"method.model is {config.model}, no masked autoencoder; choose a mum-…-full")
+    patch = (family.debug(student) if config.size else student).patch_size
+    if config.image_size % patch or config.image_size < patch:
+        near = max(1, round(config.image_size / patch)) * patch
+        raise UserError(
+            f"method.image_size is {config.image_size}, no multiple of the patch ({patch}); take {near}"
+        )
+    return config.image_size // patch
+
+
+@RECIPES.add("mum")
+class MumRecipe(Recipe):
+    """Holds the masked autoencoder and turns views into a loss on what they hide."""
+
+    Config = MumConfig
+
+    def __init__(self, config: MumConfig) -> None:
+        super().__init__()
+        from manyview import zoo
+
+        self.config = config
+        side = _patches(config)
+        settings: dict[str, Any] = {"across": config.across, "rotate_cls": config.rotate_cls}
+        if config.positions == "absolute":
+            settings |= {"rope": "none", "positions": side}
+        student = zoo.build(config.model, size=config.size, **settings)
+        assert isinstance(student, Mum)
+        self.student: Mum = student
+        self.patch = config.image_size // side
+        self.student.checkpointing = config.checkpointing
+        self.student.train()
+
+    @classmethod
+    def build(cls, config: MumConfig) -> MumRecipe:
+        return cls(config)
+
+    @staticmethod
+    def presets() -> dict[str, Preset]:
+        """`tiny`: one CPU core; `paper` and `released`: 64 GPUs of 96 frames, 32 of 128; `vits`, `debug`."""
+        tiny = _run(48, steps=1300, warmup=0.1, lr=1.5e-3, checkpoint_every=200, log_every=10)
+        debug = _run(8, steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)
+        released = MumConfig(image_size=224, frames=128, max_views=12, crop="random")
+        tiny_method = MumConfig(model="mum-tiny12-full", image_size=96, frames=48, max_views=8, crop="random")
+        debug_method = MumConfig(size="debug", image_size=32, frames=8, max_views=4, crop="random")
+        ablation = {"steps": 100_000, "warmup": 6250}
+        return {
+            "tiny": Preset(method=tiny_method, run=tiny),
+            "paper": Preset(method=MumConfig(weights=TABLE_1), run=_run(96 * 64)),
+            "released": Preset(method=released, run=_run(128 * 32)),
+            "vitb": Preset(method=replace(released, model="mum-vitb16-full"), run=_run(128 * 8, **ablation)),
+            "vits": Preset(method=replace(released, model="mum-vits16-full"), run=_run(128, **ablation)),
+            "debug": Preset(method=debug_method, run=debug),
+        }
+
+    @staticmethod
+    def batches(
+        config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
+    ) -> Callable[[int], Views]:
+        """The training data as a function of the micro-step: sequences of the manifests' scenes."""
+        from manyview.data.sequences import Sampling, SequenceViews
+
+        if not data:
+            raise UserError("mum learns from image sequences: give --data M.parquet [...] "
+                            "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
+        if cache is not None:
+            raise UserError("mum learns from images alone: leave --cache away")
+        if run.batch != 1:
+            raise UserError(
+                f"run.batch is {run.batch}; mum fills a batch up to method.frames images, set that instead"
+            )
+        sampling = Sampling(
+            size=(config.image_size, config.image_size),
+            frames=config.frames,
+            views=(config.min_views, config.max_views),
+            single=config.single,
+            weights=config.weights,
+            chunk=config.chunk,
+            crop=config.crop,
+            flip=config.flip,
+            split=config.split,
+        )
+        return SequenceViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
+
+    def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
+        """One forward pass and its loss (equation 1)."""
+        config = self.config
+        mask = self._hide(views, generator)
+        seen = self.student(views.images, mask)
+        signal = hidden_pixels(
+            self.student.normalised(views.images), mask, self.patch, normalise=config.normalise
+        )
+        sums, counts = masked_mse(seen.reconstruction, signal)
+        loss = sums.sum() / counts.sum()
+        kind = "loss_single" if views.views == 1 else "loss_many"
+        completion = Completion(seen.reconstruction.detach(), mask)
+        return StepResult(
+            loss,
+            {kind: loss.detach(), "views": float(views.views), "frames": float(views.batch * views.views)},
+            pictures=lambda: {"completion": self.panel(views.images, completion)},
+        )
+
+    def _hide(self, views: Views, generator: torch.Generator) -> Tensor:
+        """(B, V, L) bool: what each view hides. A single view is never its own reference."""
+        height, width = views.size
+        shape = (views.batch, views.views, (height // self.patch) * (width // self.patch))
+        reference = self.config.reference and views.views > 1
+        mask = random_mask(shape, self.config.mask_ratio, generator, reference=reference)
+        return mask.to(views.images.device)
+
+    def panel(self, images: Tensor, completion: Completion, *, scene: int = 0) -> Tensor:
+        """Rows of a scene's first views: what is seen, what is said (beside what is seen), what is there: (3, H, W).
+
+        Predicted patches get the true mean and spread where the target was normalised by them.
+        """
+        images, mask = images[scene, :PANEL_VIEWS].float(), completion.mask[scene, :PANEL_VIEWS, :, None]
+        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        truth = patchify(self.student.normalised(images), self.patch)
+        said = completion.reconstruction[scene, :PANEL_VIEWS].float()
+        if self.config.normalise:
+            mean, spread = patch_statistics(truth)
+            said = said * spread + mean
+        rows = (truth.where(~mask, 0), said.where(mask, truth), truth)
+        pictures = [self.student.as_images(unpatchify(row, grid)) for row in rows]
+        return torch.cat([torch.cat(list(row), dim=-1) for row in pictures], dim=-2).clamp(0, 1)

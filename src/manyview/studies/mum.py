@@ -1,0 +1,133 @@
+"""MuM's ablations (Tables 10 and 11) in miniature: the same tiny encoder, the same images, as many steps.
+
+Every job trains, then asks the linear matching probe on rooms that no job has seen, on real frames if there are any,
+and how much the other views of a scene help to complete a view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manyview.data.manifest import Manifest
+from manyview.evaluation.base import PROTOCOLS, evaluate
+from manyview.evaluation.matching_probe import MatchingProbe
+from manyview.studies.base import STUDIES, Question, Study, Variant
+
+TABLE_10 = "Table 10 (EPE, 2 to 12 views)"
+TABLE_11 = "Table 11 (EPE; 10.6 with 2 to 24 views)"
+CROCO = (
+    "method.min_views=2",
+    "method.max_views=2",
+    "method.reference=true",
+    "method.mask_ratio=0.9",
+    "method.single=0",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MumOptions:
+    """What all jobs of the study share."""
+
+    train: tuple[str, ...] = ()
+    """Manifests to pretrain on, the first one also to train probes on; empty: 500 procedural scenes, rendered first."""
+    test: str = ""
+    """Manifest of unseen scenes with depth and poses; empty: 120 procedural scenes, rendered first."""
+    real: str = ""
+    """Manifest of real frames with depth and poses, for a second probe; empty: none."""
+    weights: str = ""
+    """How often each data set is drawn, as method.weights takes it; empty: all alike."""
+    steps: int = 600
+    """Optimiser steps of every job."""
+    preset: str = "tiny"
+    """Preset of the recipe that the variants change."""
+    pairs: int = 500
+    """Test pairs of each probe."""
+    probe_steps: int = 500
+    """Optimiser steps of the probes."""
+
+
+@STUDIES.add("mum")
+class MumStudy(Study):
+    """Multi-view masked autoencoding against what the paper took away from it."""
+
+    name, line = "mum", "MuM in miniature: what makes features match across views?"
+    score = "epe"
+    columns = {  # noqa: RUF012
+        "gain": "share below random weights",
+        "real_epe": "EPE on real frames",
+        "views_gain": "% gained from own views",
+    }
+    Options = MumOptions
+    variants = (
+        Variant(name="multi-view", line="75 % hidden, the decoder attends across views", paper=12.5),
+        Variant(name="mae", line="the same images and steps, no attention across views",
+                settings=("method.across=nowhere",), paper=18.7),
+        Variant(name="croco", line="pairs, one view whole, 90 % of the other hidden", settings=CROCO, paper=41.4),
+        Variant(name="mask-65", line="65 % hidden", settings=("method.mask_ratio=0.65",), paper=13.3),
+        Variant(name="mask-85", line="85 % hidden", settings=("method.mask_ratio=0.85",), paper=12.7),
+        Variant(name="reference", line="the first view hides nothing", settings=("method.reference=true",), paper=11.9),
+        Variant(name="raw-target", line="pixels as they are", settings=("method.normalise=false",), paper=13.4),
+        Variant(name="encoder", line="attention across views in the encoder",
+                settings=("method.across=encoder",), paper=16.7),
+        Variant(name="absolute", line="learned absolute positions",
+                settings=("method.positions=absolute",), paper=12.1),
+    )  # fmt: skip
+    questions = (
+        Question(name="many views", better="multi-view", worse="mae", source=TABLE_10),
+        Question(name="more than pairs", better="multi-view", worse="croco", source=TABLE_10),
+        Question(name="not less hidden", better="multi-view", worse="mask-65", source=TABLE_11),
+        Question(name="not more hidden", better="multi-view", worse="mask-85", source=TABLE_11),
+        Question(name="no reference", better="multi-view", worse="reference", source=TABLE_11),
+        Question(name="normalised target", better="multi-view", worse="raw-target", source=TABLE_11),
+        Question(name="decoder", better="multi-view", worse="encoder", source=TABLE_11),
+        Question(name="rotary", better="multi-view", worse="absolute", source=TABLE_11),
+    )
+
+    def prepare(self, out: Path) -> None:
+        from manyview.data.synthetic import write_scenes
+
+        options = self.options
+        self.train = list(options.train) or [
+            str(write_scenes(out / "rooms", scenes=500, views=12, size=(112, 144), seed=1000))
+        ]
+        self.test = options.test or str(
+            write_scenes(out / "unseen", scenes=120, views=8, size=(112, 144), seed=900_000)
+        )
+
+    def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
+        from manyview import zoo
+        from manyview.engine.checkpoint import steps
+        from manyview.pipelines import train as pipeline
+
+        folder, options = out / "run", self.options
+        settings = [*variant.settings, f"run.seed={seed}", f"run.steps={options.steps}"]
+        if options.weights:
+            settings.append(f"method.weights={options.weights}")
+        if not (folder / "model" / "config.json").is_file():
+            if folder.is_dir() and steps(folder):
+                pipeline.resume(folder, device="auto")
+            else:
+                pipeline.train("mum", out=folder, preset=options.preset, data=self.train, settings=settings)
+        model = zoo.load(folder / "model")
+        found = self._probe(model, options.test or self.test, out / "probe", "")
+        if options.real:
+            found |= self._probe(model, options.real, out / "real", "real_")
+        return found | self._views(model, out / "views")
+
+    def _probe(self, model: Any, data: str, out: Path, prefix: str) -> dict[str, float]:
+        """End-point errors of the probe, and what random weights, raw pixels and no motion give."""
+        protocol = MatchingProbe(train=Manifest.load(self.train[0]), pairs=self.options.pairs)
+        summary = evaluate(protocol, model, Manifest.load(data), out)
+        errors = {row["method"]: row["epe"] for row in summary["rows"]}
+        found = {
+            f"{prefix}{'epe' if name == 'model' else f'epe_{name}'}": value for name, value in errors.items()
+        }
+        return {**found, f"{prefix}gain": 1 - errors["model"] / errors["untrained"]}
+
+    def _views(self, model: Any, out: Path) -> dict[str, float]:
+        """What the scene's own other views are worth to a completion."""
+        protocol = PROTOCOLS.get("masked-views")()
+        summary = evaluate(protocol, model, Manifest.load(self.test), out)
+        return {"views_gain": summary["gain"]}

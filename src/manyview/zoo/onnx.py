@@ -1,0 +1,290 @@
+"""ONNX files of encoders and of many-view reconstructors, each compared with PyTorch before it is handed over.
+
+The graph takes [0, 1] images and normalises them itself. Height and width are fixed, so position tables and
+rotations become constants; the numbers of images, scenes and views stay free unless they are given.
+
+    encoder        images (N, 3, H, W)    -> patches (N, h*w, D), cls (N, D)
+    reconstructor  images (B, V, 3, H, W) -> pointmap, pointmap_local (B, V, H, W, 3), confidence, confidence_local
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import itertools
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manyview import __version__
+from manyview.errors import UserError
+from manyview.layers.patches import patch_grid
+from manyview.models.reconstructor import Reconstructor
+from manyview.types import Features
+from manyview.zoo.cards import CARDS
+from manyview.zoo.directory import read_config
+from manyview.zoo.encoders import image_encoder
+from manyview.zoo.models import load
+
+TOLERANCE = 1e-3
+ONE_FILE = 2**31  # bytes; a larger ONNX file needs a second one beside it
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file and how far it is from PyTorch."""
+
+    path: Path
+    kind: str
+    """encoder or reconstructor."""
+    size: tuple[int, int]
+    """Rows and columns in pixels that the file takes."""
+    outputs: tuple[str, ...]
+    bytes: int
+    largest_difference: dict[str, float]
+    """Per output, over all checked shapes: largest |onnx - torch|."""
+    relative_difference: dict[str, float]
+    """The same divided by the largest |torch|; at most 1e-3, or there is no file."""
+    seconds: dict[str, float]
+    """One forward pass of the first checked shape: torch, onnxruntime."""
+    metadata: dict[str, str]
+    """What is written into the file."""
+
+
+class EncoderGraph(nn.Module):
+    """images (N, 3, H, W) -> patches (N, h*w, D) and, where there is one, the class token (N, D)."""
+
+    kind = "encoder"
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self.encode, _ = image_encoder(network, name)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features: Features = self.encode(images)
+        return (features.patches,) if features.cls is None else (features.patches, features.cls)
+
+    def outputs(self, images: Tensor) -> tuple[str, ...]:
+        return ("patches", "cls")[: len(self(images))]
+
+
+class ReconstructorGraph(nn.Module):
+    """images (B, V, 3, H, W) -> the maps of a many-view reconstructor, without its chunks: shapes stay symbols."""
+
+    kind = "reconstructor"
+
+    def __init__(self, network: Reconstructor, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self.extended = network._extended(None)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        model, (batch, views) = self.network, images.shape[:2]
+        grid = patch_grid(images.shape[-2], images.shape[-1], model.config.patch_size)
+        patches = grid[0] * grid[1]
+        tokens = model.encoder.encode(images.flatten(0, 1)).patches
+        # Written-out sizes: a -1 would make the exporter solve for it in every later operation.
+        tokens = tokens.reshape(batch, views * patches, model.config.dim)
+        rows = torch.arange(views)[:, None].expand(views, patches).reshape(1, views * patches)
+        levels = model.fusion(
+            tokens, rows.expand(batch, views * patches), model.config.taps, extended=self.extended
+        )
+        per_view = [level.reshape(batch * views, patches, level.shape[-1]) for level in levels]
+        maps = [map_ for head in (model.head, model.head_local) for map_ in head(per_view, grid)]
+        return tuple(map_.reshape(batch, views, *map_.shape[1:]) for map_ in maps)
+
+    def outputs(self, images: Tensor) -> tuple[str, ...]:
+        return ("pointmap", "confidence", "pointmap_local", "confidence_local")
+
+
+def export_onnx(
+    model: str | Path | nn.Module,
+    path: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    views: int | None = None,
+    tolerance: float = TOLERANCE,
+) -> Exported:
+    """Write `model` as ONNX for images of `size` = (H, W), and compare ONNX Runtime with PyTorch.
+
+    model: a zoo name, a model directory or a network. size: None is the model's own, square. batch, views: fixed
+    numbers; None leaves them free. Raises UserError, and leaves no new file, when a package is missing, the model
+    is of another kind, sides are no multiples of the patch, or an output differs by more than `tolerance` of its
+    largest value.
+    """
+    require_packages()
+    path = Path(path)
+    graph, name, card = _graph(model)
+    size, images = _example(graph, size, batch, views)
+    outputs = graph.outputs(images)
+    metadata = _metadata(graph, name, card, size)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(graph, images, draft, outputs, metadata, batch, views)
+        different, relative, seconds = compare(graph, draft, size, batch=batch, views=views)
+        worst = max(relative, key=lambda key: relative[key])
+        if not relative[worst] <= tolerance:
+            raise UserError(
+                f"the ONNX file of {name} is wrong: {worst} differs from PyTorch by {relative[worst]:.2g} of its "
+                f"largest value, more than {tolerance:g}; it was removed. Please report it with your versions"
+            )
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return Exported(
+        path, graph.kind, size, outputs, path.stat().st_size, different, relative, seconds, metadata
+    )  # fmt: skip
+
+
+def require_packages() -> None:
+    """Raise UserError when what the export needs is not installed."""
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]
+    if absent:
+        raise UserError(f"the export needs {', '.join(absent)}; run `pip install 'manyview[onnx]'`")
+
+
+def _graph(model: str | Path | nn.Module) -> tuple[EncoderGraph | ReconstructorGraph, str, dict[str, Any]]:
+    """What is exported, its name and its card."""
+    if isinstance(model, nn.Module):
+        network, name = copy.deepcopy(model).float().cpu().eval(), type(model).__name__
+        card: dict[str, Any] = {}
+    else:
+        network, name = load(model), str(model)
+        known = CARDS.get(name)
+        folder = Path(name).expanduser()
+        card = vars(known) if known else (read_config(folder).get("card") or {} if folder.is_dir() else {})
+    network.requires_grad_(False)
+    kind = ReconstructorGraph if isinstance(network, Reconstructor) else EncoderGraph
+    graph = kind(network, name)  # type: ignore[arg-type]
+    need = 4 * sum(parameter.numel() for parameter in graph.parameters())
+    if need > ONE_FILE:
+        raise UserError(f"{name} has {need / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB at most")
+    return graph.eval(), name, dict(card)
+
+
+def _example(
+    graph: EncoderGraph | ReconstructorGraph,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    views: int | None,
+) -> tuple[tuple[int, int], Tensor]:
+    """The size and images to trace with; free numbers are above one, which PyTorch would take for a constant."""
+    config: Any = graph.network.config
+    if size is None:
+        long_side = config.image_size if isinstance(config.image_size, int) else max(config.image_size)
+        size = (long_side // config.patch_size * config.patch_size,) * 2
+    patch_grid(size[0], size[1], config.patch_size)
+    if graph.kind == "encoder" and views is not None:
+        raise UserError("an encoder takes images one by one: give batch, not views")
+    for what, number in (("batch", batch), ("views", views)):
+        if number is not None and number < 1:
+            raise UserError(f"{what} is {number}; it must be at least 1, or left away to stay free")
+    leading = (batch or 2,) if graph.kind == "encoder" else (batch or 2, views or 3)
+    return size, torch.rand(*leading, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def _write(
+    graph: nn.Module, images: Tensor, draft: Path, outputs: Sequence[str], metadata: dict[str, str],
+    batch: int | None, views: int | None,
+) -> None:  # fmt: skip
+    free = {0: None if batch else torch.export.Dim("batch")}
+    if images.ndim == 5:
+        free[1] = None if views else torch.export.Dim("views", max=1000)
+    free = {dim: name for dim, name in free.items() if name is not None}
+    with quiet(), torch.no_grad():
+        program = torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=True)
+        file: Any = torch.onnx.export(
+            program, (images,), dynamo=True, input_names=["images"], output_names=list(outputs), verbose=False
+        )
+        file.model.metadata_props.update(metadata)
+        file.save(draft, external_data=False)
+
+
+def _metadata(graph: Any, name: str, card: dict[str, Any], size: tuple[int, int]) -> dict[str, str]:
+    config = graph.network.config
+    return {
+        "made_by": f"manyview {__version__}, torch {torch.__version__}",
+        "model": Path(name).name,
+        "kind": graph.kind,
+        "licence": str(card.get("licence") or "not known"),
+        "size": f"{size[0]}x{size[1]} (rows x columns, fixed)",
+        "patch": str(config.patch_size),
+        "grid": f"{size[0] // config.patch_size}x{size[1] // config.patch_size}",
+        "input": "RGB in [0, 1]; mean and std are applied inside: do not normalise",
+        "mean": " ".join(map(str, config.image_mean)),
+        "std": " ".join(map(str, config.image_std)),
+    }
+
+
+def compare(
+    graph: EncoderGraph | ReconstructorGraph,
+    file: Path,
+    size: tuple[int, int],
+    *,
+    batch: int | None = None,
+    views: int | None = None,
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Largest difference per output, the same over the largest value, and the seconds of both, on random images."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    numbers = [[batch] if batch else [2, 1]]
+    if graph.kind == "reconstructor":
+        numbers.append([views] if views else [2, 3, 1])
+    different, relative = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    seconds: dict[str, float] = {}
+    generator = torch.Generator().manual_seed(1)
+    for leading in itertools.product(*numbers):
+        images = torch.rand(*leading, 3, *size, generator=generator)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            wanted = graph(images)
+        middle = time.perf_counter()
+        given = session.run(None, {"images": images.numpy()})
+        seconds = seconds or {"torch": middle - start, "onnxruntime": time.perf_counter() - middle}
+        for name, ours, theirs in zip(names, wanted, given, strict=True):
+            theirs = torch.from_numpy(theirs)
+            if theirs.shape != ours.shape:
+                raise UserError(
+                    f"the ONNX file gives {name} as {tuple(theirs.shape)}, not {tuple(ours.shape)}"
+                )
+            gap = float((ours - theirs).abs().max())
+            different[name] = _worse(different[name], gap)
+            relative[name] = _worse(relative[name], gap / max(float(ours.abs().max()), 1e-30))
+    return different, relative, seconds
+
+
+def _worse(before: float, now: float) -> float:
+    return now if not now <= before else before  # NaN is worse than any number
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's remarks about itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
