@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MANYVIEW_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

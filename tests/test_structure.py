@@ -129,7 +129,7 @@ def test_no_evaluated_strings_or_unsafe_loads():
 def test_public_names():
     assert sorted(manyview.__all__) == [
         "Cache", "Features", "Manifest", "Scene", "Signal", "UserError", "Views", "__version__",
-        "load", "metrics", "reconstruct", "train", "zoo",
+        "features", "load", "metrics", "reconstruct", "train", "zoo",
     ]  # fmt: skip
     for name in manyview.__all__:
         assert getattr(manyview, name) is not None

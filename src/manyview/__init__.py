@@ -21,6 +21,7 @@ _PUBLIC = {
     "Signal": "manyview.types",
     "UserError": "manyview.errors",
     "Views": "manyview.types",
+    "features": "manyview.pipelines.features",
     "load": "manyview.zoo",
     "reconstruct": "manyview.pipelines.reconstruct",
     "train": "manyview.pipelines.train",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from manyview.cache.store import Cache as Cache
     from manyview.data.manifest import Manifest as Manifest
     from manyview.errors import UserError as UserError
+    from manyview.pipelines.features import features as features
     from manyview.pipelines.reconstruct import reconstruct as reconstruct
     from manyview.pipelines.train import train as train
     from manyview.scene.scene import Scene as Scene

@@ -18,36 +18,36 @@ HEIGHT, WIDTH, PATCH, FOCAL = 48, 64, 8, 50.0
 INTRINSICS = cameras.intrinsics_matrix(FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2).double()
 
 
-def camera(scene: int, number: int) -> torch.Tensor:
-    """(4, 4) cam2world: scenes look from other sides, frames of a scene from neighbouring places."""
-    angle = torch.tensor(0.9 * scene + 0.16 * number, dtype=torch.float64)
+def camera(scene: int, number: int, turn: float = 0.16) -> torch.Tensor:
+    """(4, 4) cam2world: scenes look from other sides, frames of a scene from places `turn` (radians) apart."""
+    angle = torch.tensor(0.9 * scene + turn * number, dtype=torch.float64)
     eye = torch.stack([1.9 * angle.cos(), 1.9 * angle.sin(), torch.tensor(1.3 + 0.1 * number)])
     target = torch.tensor([0.0, 0.0, 0.7 + 0.05 * number], dtype=torch.float64)
     return poses.look_at(eye.double(), target)
 
 
-def shoot(scene: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+def shoot(cam2world: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Picture (H, W, 3) uint8, colour = place in the room, and depth (H, W) uint16 millimetres."""
-    cam2world = camera(scene, number)
     depth, _ = render(cam2world, INTRINSICS, HEIGHT, WIDTH)
     places = pointmaps.transform(cam2world, pointmaps.unproject(depth, INTRINSICS))
     share = ((places - ROOM[0]) / (ROOM[1] - ROOM[0])).clamp(0, 1)
     return (share * 255).round().to(torch.uint8).numpy(), (1000 * depth).round().numpy().astype(np.uint16)
 
 
-def write_scenes(root: Path, *, scenes: range, frames: int = 4, split: str = "train") -> Manifest:
+def write_scenes(root: Path, *, scenes: range, frames: int = 4, turn: float = 0.16) -> Manifest:
     rows = []
     for scene in scenes:
         (root / f"s{scene}").mkdir(parents=True, exist_ok=True)
         for number in range(frames):
-            picture, depth = shoot(scene, number)
+            cam2world = camera(scene, number, turn)
+            picture, depth = shoot(cam2world)
             name = f"s{scene}/{number}"
             Image.fromarray(picture).save(root / f"{name}.png")
             Image.fromarray(depth).save(root / f"{name}_depth.png")
-            pose = tuple(camera(scene, number).flatten().tolist())
+            pose = tuple(cam2world.flatten().tolist())
             lens = (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
             rows.append(
-                Frame("room", f"s{scene}", str(number), split, f"{name}.png", WIDTH, HEIGHT, *lens, pose,
+                Frame("room", f"s{scene}", str(number), "train", f"{name}.png", WIDTH, HEIGHT, *lens, pose,
                       f"{name}_depth.png", 0.001)
             )  # fmt: skip
     return Manifest(rows, root)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -282,3 +284,17 @@ def test_a_converted_file_loads_by_itself(model, tmp_path):
     assert same(model, mv.load(out / WEIGHTS))
     with pytest.raises(UserError, match="no model directory"):
         mv.load(out / CONFIG)
+
+
+def test_building_without_weights_imports_no_compiler():
+    code = (
+        "import sys\n"
+        "from manyview.zoo.directory import unfilled\n"
+        "from manyview.zoo.family import lookup, presets\n"
+        "for name in presets():\n"
+        "    family, config = lookup(name)\n"
+        "    model = unfilled(family, family.debug(config))\n"
+        "    assert all(p.is_meta for p in model.parameters()), name\n"
+        "assert 'sympy' not in sys.modules and 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

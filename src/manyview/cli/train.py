@@ -1,6 +1,7 @@
 """Train a student with a recipe. The run can be interrupted at any time and resumed bit for bit.
 
 manyview train --list                                            recipes and their presets
+manyview train mum --preset tiny --data M.parquet -o RUN         image sequences alone, no teacher
 manyview train distill3r --preset tiny --cache CACHE -o RUN      a new run
 manyview train distill3r --cache CACHE --set run.lr=2e-4 -o RUN  options over the preset
 manyview train --resume -o RUN                                   go on from the newest checkpoint
@@ -18,6 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from manyview.errors import UserError
+
+# What to type after training, by recipe: students that reconstruct, and encoders.
+NEXT_FEATURES = ("manyview features IMAGES --model {model} -o features --pca",)
+NEXT = {
+    "distill3r": (
+        "manyview reconstruct IMAGES --model {model} -o scene",
+        "manyview eval recon-per-view --model {model} --data {data}",
+    ),
+    "mum": ("manyview eval matching-probe --model {model} --data {data}", *NEXT_FEATURES),
+    "dune": NEXT_FEATURES,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +117,7 @@ def _report(trained: Any, args: argparse.Namespace, *, first: bool) -> int:
             shlex.quote(str(args.data[0])) if args.data else "M.parquet",
         )
         following = [
-            f"manyview reconstruct IMAGES --model {model} -o scene",
-            f"manyview eval recon-per-view --model {model} --data {data}",
+            line.format(model=model, data=data) for line in NEXT.get(_recipe_of(trained), NEXT["distill3r"])
         ]
     if first and args.json:
         report = {
@@ -123,6 +134,13 @@ def _report(trained: Any, args: argparse.Namespace, *, first: bool) -> int:
         print(f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}")
         print("next: " + "\n      ".join(following))
     return 130 if done.stopped else 0
+
+
+def _recipe_of(trained: Any) -> str:
+    """The name a run was started with; `--resume` need not repeat it."""
+    from manyview.engine.rundir import read_config
+
+    return str(read_config(trained.out).get("recipe"))
 
 
 def _list(*, as_json: bool) -> int:

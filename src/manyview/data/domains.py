@@ -39,7 +39,11 @@ class DomainImages:
         seed: int = 0,
         memory_mb: float = 2000,
     ) -> None:
-        self.domains = [[(m, i) for m in manifests for i in range(len(m))] for manifests in domains]
+        self.manifests = [list(manifests) for manifests in domains]
+        self.domains = [
+            [(number, i) for number, m in enumerate(manifests) for i in range(len(m))]
+            for manifests in self.manifests
+        ]
         empty = [index for index, rows in enumerate(self.domains) if not rows]
         if empty or not self.domains:
             raise UserError(
@@ -55,7 +59,7 @@ class DomainImages:
 
     def describe(self) -> dict[str, Any]:
         """What a run should write down about its data."""
-        manifests = [sorted({m.digest() for m, _ in rows}) for rows in self.domains]
+        manifests = [[m.digest() for m in manifests] for manifests in self.manifests]
         return {
             "domains": [len(rows) for rows in self.domains],
             "manifests": manifests,
@@ -86,7 +90,8 @@ class DomainImages:
             epoch, position = divmod(draw + attempt, len(rows))
             order = np.random.default_rng([self.seed, domain, epoch]).permutation(len(rows))
             index = int(order[position])
-            manifest, row = rows[index]
+            number, row = rows[index]
+            manifest = self.manifests[domain][number]
             name = manifest[row].image
             try:
                 image = self._read(f"{domain}/{index}", manifest.path(name))
@@ -101,7 +106,8 @@ class DomainImages:
                 else [self.seed, 2, domain, draw]
             )
             rng = np.random.default_rng(key)
-            label = f"{domain}/{name}#{epoch % self.crops}" if self.crops else f"{domain}/{name}"
+            label = f"{domain}/{number}/{name}"  # names are unique in a manifest, not in a domain
+            label = f"{label}#{epoch % self.crops}" if self.crops else label
             return augment(image, self.size, self.augmentation, rng), label
         raise UserError(
             f"no picture of domain {domain} can be read, first {next(iter(self.unreadable.items()))}"

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 from manyview.data.augment import Augmentation, crop_box, crop_map, recolour
-from manyview.data.images import read_depth, read_image, read_labels
+from manyview.data.depths import read_depth
+from manyview.data.images import read_image, read_labels
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.types import Signal, Views

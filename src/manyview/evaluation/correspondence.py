@@ -25,7 +25,7 @@ from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation import store
 from manyview.evaluation.base import PROTOCOLS, Model, Protocol, Summary
-from manyview.evaluation.matching import image_size
+from manyview.evaluation.matching_frames import image_size
 from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs
 from manyview.evaluation.pictures import colour_map, grid
 from manyview.evaluation.report import markdown_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,8 @@ from manyview.errors import UserError
 from manyview.progress import track
 
 Kind = Literal["labels", "depth"]
+Clean = Callable[[np.ndarray], np.ndarray]
+"""Marks what is not to be looked at: -1 in labels, 0 in depth."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,18 @@ class Part:
     data: Manifest
     frames: tuple[int, ...]
 
-    def write(self, kind: Kind, size: tuple[int, int], path: Path) -> np.ndarray:
-        """The maps (N, H, W) at `size`, int32 or float32, mapped from `path`; made when it is not there."""
+    def write(self, kind: Kind, size: tuple[int, int], path: Path, clean: Clean) -> np.ndarray:
+        """The cleaned maps (N, H, W) at `size`, int32 or float32, kept in `path`; made when it is not there."""
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(".partial")
             dtype = np.int32 if kind == "labels" else np.float32
-            maps = np.lib.format.open_memmap(
-                draft, mode="w+", dtype=dtype, shape=(len(self.frames), *size)
-            )
+            maps = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(len(self.frames), *size))
             load = load_labels if kind == "labels" else load_depth
             for row, index in enumerate(track(self.frames, label=f"{kind}, {path.stem}", unit="frame")):
                 found = load(self.data, self.data[index], size)
                 if found is not None:
-                    maps[row] = found.numpy()
+                    maps[row] = clean(found.numpy())
             maps.flush()
             del maps
             os.replace(draft, path)

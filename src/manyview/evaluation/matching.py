@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation import matching_report, store
 from manyview.evaluation.base import Model, Protocol, Summary
-from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs, split_scenes, stack
-from manyview.evaluation.probe import Examples, PairSet, Shape
+from manyview.evaluation.matching_frames import Frames, image_size, write_items
+from manyview.evaluation.matching_pictures import read_measured
+from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs, split_scenes
+from manyview.evaluation.probe import Shape
 from manyview.evaluation.tokens import (
     Tokenise,
     Tokens,
     device_of,
-    encode_frames,
     encoder_of,
     from_encoder,
     from_pixels,
@@ -36,14 +37,7 @@ from manyview.evaluation.tokens import (
     together,
     untrained,
 )
-from manyview.geometry.matching import (
-    Decoding,
-    PosedDepth,
-    cell_centres,
-    nearest_cells,
-    upsample_warp,
-    warp,
-)
+from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
 from manyview.progress import track
 
@@ -87,6 +81,11 @@ class Matching(Protocol):
         """How many pairs of the splits train and val are wanted; none for protocols without training."""
         return {}
 
+    @property
+    def per_scene(self) -> dict[str, int]:
+        """Pairs per scene of a split, where they may be crowded."""
+        return {}
+
     @abc.abstractmethod
     def predict(self, tokens: dict[str, dict[str, Tokens]], frames: Frames, out: Path) -> None:
         """Write predictions/NAME.npz, `uv` (N, P, 2) of all test pairs, for each of the named tokens."""
@@ -104,6 +103,7 @@ class Matching(Protocol):
         folder = out / "training" / "tokens"
         tokens = frames.encode(together(self.methods(model, encoder)), folder)
         write_items(out, frames)
+        frames.export_pictures(out)
         self.predict(tokens, frames, out)
         store.write_text(done, "")
         shutil.rmtree(folder, ignore_errors=True)  # large, and quickly made again
@@ -127,7 +127,12 @@ class Matching(Protocol):
     def _pairs(self, readers: dict[str, DepthReader]) -> dict[str, list[Pair]]:
         scenes, chosen = self._split(readers["test"].data), {}
         for number, (split, count) in enumerate({**self.training_pairs, "test": self.pairs}.items()):
-            choice = Choice(overlap=self.overlap, motion=self.motion, seed=self.seed + 1000 * number)
+            choice = Choice(
+                overlap=self.overlap,
+                motion=self.motion,
+                seed=self.seed + 1000 * number,
+                per_scene=self.per_scene.get(split, 1),
+            )
             chosen[split] = choose_pairs(readers[split], count, choice, scenes=scenes[split])
         return chosen
 
@@ -164,85 +169,6 @@ def train_and_val(train: Manifest, shares: Sequence[float], seed: int) -> dict[s
     return {"train": names[val:], "val": names[:val]}
 
 
-def image_size(encoder: Any, wanted: int | tuple[int, int] | None) -> tuple[int, int]:
-    """(H, W) for this encoder. Raises UserError for sides that are no multiples of its patch."""
-    patch = int(encoder.config.patch_size)
-    if wanted is None:
-        own = encoder.config.image_size
-        sides = (own, own) if isinstance(own, int) else tuple(own)
-        return int(sides[0]) // patch * patch, int(sides[1]) // patch * patch
-    size = (wanted, wanted) if isinstance(wanted, int) else (wanted[0], wanted[1])
-    if any(side < 2 * patch or side % patch for side in size):
-        raise UserError(f"size {size[0]}x{size[1]}: both sides must be multiples of the patch, {patch}")
-    return size
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The pairs of every split with the manifests they index, and their truth."""
-
-    readers: dict[str, DepthReader]
-    pairs: dict[str, list[Pair]]
-    shape: Shape
-    published: bool
-    device: torch.device
-    width: int
-    """Channels of the encoder; a probe on wider tokens (pixels) projects to as many."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Images that could not be read, and why."""
-    known: dict[str, PairSet] = field(default_factory=dict)
-
-    def indices(self, split: str) -> list[int]:
-        return sorted({index for pair in self.pairs[split] for index in (pair.a, pair.b)})
-
-    def encode(self, tokenise: Tokenise, folder: Path) -> dict[str, dict[str, Tokens]]:
-        """Tokens by name and split; pairs with an unreadable frame are dropped."""
-        found: dict[str, dict[str, Tokens]] = {}
-        for split, reader in self.readers.items():
-            source = reader.data
-            answers, unreadable = encode_frames(
-                tokenise,
-                source,
-                self.indices(split),
-                self.shape.size,
-                folder=folder / split,
-                device=self.device,
-            )
-            for name, tokens in answers.items():
-                found.setdefault(name, {})[split] = tokens
-            self.pairs[split] = [p for p in self.pairs[split] if not {p.a, p.b} & set(unreadable)]
-            self.skipped.update({source[frame].image: why for frame, why in unreadable.items()})
-            if not self.pairs[split]:
-                raise UserError(f"no {split} pair is readable; first {next(iter(self.skipped.items()))}")
-        return found
-
-    def examples(self, tokens: dict[str, Tokens], split: str) -> Examples:
-        return Examples(tokens[split], self.truth(split))
-
-    def truth(self, split: str) -> PairSet:
-        """Where the cells of A lie in B, for all pairs of a split."""
-        if split in self.known:
-            return self.known[split]
-        reader, (grid, size, _), pairs = self.readers[split], self.shape, self.pairs[split]
-        centres, parts = cell_centres(grid, size), []
-        for start in range(0, len(pairs), 64):
-            part = pairs[start : start + 64]
-            a, b = (stack([reader[getattr(pair, side)] for pair in part]) for side in "ab")
-            parts.append(warp(a, b, uv=centres, published=self.published))
-        uv, valid = (torch.cat(column).flatten(1, 2) for column in zip(*parts, strict=True))
-        target = torch.where(valid, nearest_cells(uv, grid, size), -1)
-        self.known[split] = PairSet([p.a for p in pairs], [p.b for p in pairs], target, uv, valid)
-        return self.known[split]
-
-    def export_measured(self, folder: Path) -> None:
-        """Depth and camera of every test frame, so that scoring needs no data."""
-        for index in track(self.indices("test"), label="measurements", unit="frame"):
-            file = folder / f"{index:06d}.npz"
-            if not file.is_file():
-                arrays = self.readers["test"][index]._asdict()
-                store.save_arrays(file, **{name: value.numpy() for name, value in arrays.items()})
-
-
 def encoder_methods(protocol: Matching, model: Any, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
     """The model, and with baselines the same with random weights and raw pixels."""
     layers = layers_of(encoder, protocol.layers)
@@ -252,19 +178,6 @@ def encoder_methods(protocol: Matching, model: Any, encoder: Any, norms: Sequenc
         found.append(from_encoder(fresh, "untrained", norms=norms[:1]))
         found.append(from_pixels(int(encoder.config.patch_size)))
     return found
-
-
-def write_items(out: Path, frames: Frames) -> None:
-    """items.json: size, grid, the pairs of every split, the test images' names, what could not be read."""
-    test = frames.readers["test"].data
-    items = {
-        "size": frames.shape.size,
-        "grid": frames.shape.grid,
-        "pairs": {split: [asdict(pair) for pair in found] for split, found in frames.pairs.items()},
-        "images": [[test[pair.a].image, test[pair.b].image] for pair in frames.pairs["test"]],
-        "skipped": frames.skipped,
-    }
-    store.write_json(out / "items.json", items)
 
 
 def save_prediction(out: Path, name: str, uv: Tensor) -> None:
@@ -285,7 +198,7 @@ def _score(out: Path, items: dict[str, Any], published: bool) -> Iterator[Row]:
     start = cell_centres(grid, size).flatten(0, 1).numpy()
     predictions = {"zero_flow": np.broadcast_to(start, (len(items["images"]), *start.shape)), **predictions}
     for number, pair in enumerate(track(items["pairs"]["test"], label="scores", unit="pair")):
-        a, b = (_measured(out, pair[side]) for side in "ab")
+        a, b = (read_measured(out, pair[side]) for side in "ab")
         (true, valid), (cells, known) = (
             warp(a, b, uv=uv, published=published) for uv in (None, cell_centres(grid, size))
         )
@@ -298,8 +211,3 @@ def _score(out: Path, items: dict[str, Any], published: bool) -> Iterator[Row]:
             cell_errors = end_point_errors(coarse[0].unflatten(0, grid), cells, known)
             numbers = {**matching_scores(errors), "epe_cells": matching_scores(cell_errors)["epe"]}
             yield {"method": method, **common, **numbers, "pixels": errors.size}
-
-
-def _measured(out: Path, index: int) -> PosedDepth:
-    arrays = store.load_arrays(out / "measured" / f"{index:06d}.npz")
-    return PosedDepth(**{name: torch.from_numpy(value) for name, value in arrays.items()})

@@ -14,7 +14,8 @@ import torch
 
 from manyview.evaluation import store
 from manyview.evaluation.base import PROTOCOLS
-from manyview.evaluation.matching import Frames, Matching, encoder_methods, save_prediction
+from manyview.evaluation.matching import Matching, encoder_methods, save_prediction
+from manyview.evaluation.matching_frames import Frames
 from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
 from manyview.evaluation.tokens import Tokenise, Tokens
 
@@ -38,6 +39,8 @@ class MatchingProbe(Matching):
     """Pairs the probes learn from."""
     val_pairs: int = 200
     """Pairs that pick the probe."""
+    pairs_per_scene: int = 6
+    """Training pairs of a scene, before another scene's are taken: fewer frames to encode."""
     pick: Literal["val", "test"] = "val"
     """What picks the probe; test is what was published, and flatters."""
     sweep: Sweep = field(default_factory=Sweep)
@@ -46,6 +49,10 @@ class MatchingProbe(Matching):
     @property
     def training_pairs(self) -> dict[str, int]:
         return {"train": self.train_pairs, "val": self.val_pairs}
+
+    @property
+    def per_scene(self) -> dict[str, int]:
+        return {"train": self.pairs_per_scene}
 
     def methods(self, model: Any, encoder: Any) -> list[Tokenise]:
         return encoder_methods(self, model, encoder, (self.norm,))

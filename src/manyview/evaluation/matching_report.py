@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from manyview.evaluation import store
+from manyview.evaluation.matching_pictures import rows_of_pictures
 from manyview.evaluation.page import Page
 from manyview.evaluation.pictures import line_chart
 from manyview.evaluation.report import markdown_table
@@ -186,4 +187,13 @@ def write_page(out: Path, summary: dict[str, Any]) -> None:
         store.write_text(out / "layers.svg", chart)
         page.heading("By layer")
         page.svg(chart)
+    trained = [
+        row["method"] for row in summary["rows"] if row["method"] not in (summary["best"], "zero_flow")
+    ]
+    shown = [summary["best"], *(method for method in trained if not method.startswith("model"))]
+    pictures = rows_of_pictures(out, [(method, label(method)) for method in shown])
+    if pictures:
+        page.heading("Some pairs")
+    for row in pictures:
+        page.pictures(row, zoom=2)
     page.write(out / "report.html")

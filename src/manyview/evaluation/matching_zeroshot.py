@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from manyview.evaluation.base import PROTOCOLS
-from manyview.evaluation.matching import Frames, Matching, encoder_methods, save_prediction
+from manyview.evaluation.matching import Matching, encoder_methods, save_prediction
+from manyview.evaluation.matching_frames import Frames
 from manyview.evaluation.tokens import Tokenise, Tokens
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 

@@ -48,6 +48,8 @@ class Choice:
     """Smallest median motion, in units of the image's longer side."""
     seed: int = 0
     """Which of the pairs that count are taken."""
+    per_scene: int = 1
+    """Pairs taken of a scene, if there are so many, before another scene's: more mean fewer frames to encode."""
 
     def accepts(self, pair: Pair) -> bool:
         return self.overlap[0] <= pair.overlap <= self.overlap[1] and pair.motion >= self.motion
@@ -56,7 +58,7 @@ class Choice:
 def choose_pairs(
     reader: DepthReader, count: int, choice: Choice, *, scenes: Sequence[str] | None = None
 ) -> list[Pair]:
-    """At most `count` pairs, spread evenly over the scenes, the same for the same seed.
+    """At most `count` pairs, spread evenly over as many scenes as that takes, the same for the same seed.
 
     The reader's size decides what frames show. Frames that cannot be read, or lack depth, pose or intrinsics, take no
     part. Raises UserError when no pair is left.
@@ -64,7 +66,7 @@ def choose_pairs(
     groups = reader.data.scenes()
     names = list(groups if scenes is None else scenes)
     np.random.default_rng([choice.seed, 1]).shuffle(names)
-    most = math.ceil(count / max(1, len(names)))
+    most = max(choice.per_scene, math.ceil(count / max(1, len(names))))
     found, spare = [], []
     for number, scene in enumerate(track(names, label="pairs", unit="scene")):
         rng = np.random.default_rng([choice.seed, 2, number])

@@ -30,10 +30,10 @@ PUBLISHED_DECAYS = (1e-3, 1e-2, 5e-2)
 class Sweep:
     """How the probes are trained."""
 
-    lrs: tuple[float, ...] = (5e-4, 2e-3, 5e-3)
+    lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     """Learning rates at a batch of 8 (scaled with the batch)."""
-    decays: tuple[float, ...] = (1e-3, 5e-2)
-    """Weight decays of the projection; biases have none."""
+    decays: tuple[float, ...] = (1e-2,)
+    """Weight decays of the projection; biases have none. In short runs they hardly matter."""
     steps: int = 500
     """Optimiser steps; the learning rate falls to a tenth after 90 % of them."""
     batch: int = 8

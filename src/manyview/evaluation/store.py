@@ -45,9 +45,17 @@ def claim(out: Path, settings: dict[str, Any], names: dict[str, str], *, overwri
 
 def _clear(out: Path) -> None:
     """Remove what an evaluation writes, and nothing else."""
-    for folder in ("measured", "predictions", "training"):
+    for folder in ("measured", "predictions", "training", "panels"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for name in (SETTINGS, "items.json", "results.jsonl", "summary.json", "summary.md"):
+    for name in (
+        SETTINGS,
+        "items.json",
+        "results.jsonl",
+        "summary.json",
+        "summary.md",
+        "report.html",
+        "layers.svg",
+    ):
         (out / name).unlink(missing_ok=True)
 
 

@@ -132,7 +132,7 @@ def encode_frames(
     for number, chunk in enumerate(track(chunks, label=f"frames, {folder.name}", unit="chunk")):
         done = folder / f"{number:05d}.json"
         if not done.is_file():
-            images, problems = _read(data, chunk, size)
+            images, problems = read_images(data, chunk, size)
             with torch.inference_mode():
                 answers = [tokenise(part.to(device)) for part in images.split(16)]
             for name in answers[0]:
@@ -149,7 +149,9 @@ def encode_frames(
     return {name: Tokens(files[name], frames) for name in names}, unreadable
 
 
-def _read(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, dict[int, str]]:
+def read_images(
+    data: Manifest, frames: Sequence[int], size: tuple[int, int]
+) -> tuple[Tensor, dict[int, str]]:
     """Images (N, 3, H, W), black where unreadable, and why those are."""
     images, problems = torch.zeros(len(frames), 3, *size), {}
     for row, frame in enumerate(frames):

@@ -1,8 +1,8 @@
 """VGGT: views of a scene to cameras, depth and points in one pass, by alternating attention.
 
-DINOv2's patches, a camera token and registers per view (those of the first view are its own, which makes it the
-frame of everything), attention within each view and among all in turn, then a head for the cameras and one each for
-depth and for points. The track head of the published network is not built.
+DINOv2's patches, a camera token and registers per view (those of the first view are its own, which makes it
+the frame of everything), attention within each view and among all in turn, then a head for the cameras and one
+each for depth and for points. The track head of the published network is not built.
 Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, P camera token and registers, D channels.
 """
 
@@ -37,7 +37,7 @@ PATCH_EMBEDS: dict[str, tuple[int, int, int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class VggtConfig(EncoderConfig):
-    """Sizes of the alternating attention under the encoder's names, and those of the heads. The defaults are VGGT-1B's.
+    """Sizes of the alternating attention under the encoder's names, and those of the heads. Defaults: VGGT-1B.
 
     The fields of the encoder that are not named again here (patches, positions, normalisation) are its own.
     """
@@ -53,7 +53,7 @@ class VggtConfig(EncoderConfig):
     registers: int = 4
     """Register tokens per view of the alternating attention."""
     antialias: bool = True
-    """How the encoder's position table is fitted to another grid: antialiased by size, whatever its registers."""
+    """How the encoder's position table is fitted to another grid: antialiased, whatever its registers."""
     decoder_eps: float = 1e-5
     """LayerNorm epsilon everywhere but in the encoder."""
     decoder_layer_scale: float = 0.01
@@ -71,7 +71,7 @@ class VggtConfig(EncoderConfig):
     head_last_dim: int = 32
     """Channels of a dense head's last convolutions."""
     encoder_chunk: int = 64
-    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
+    """Images that go through the encoder together when no gradient is needed; bounds memory only."""
     head_chunk: int = 8
     """Views that go through a dense head together when no gradient is needed; likewise."""
 
@@ -166,9 +166,10 @@ class Vggt(nn.Module):
         pointmap_local with confidence_local (the depth along the rays of its own camera), and the cameras:
         pose_encoding (B, V, 9), cam2world (B, V, 4, 4), intrinsics (B, V, 3, 3).
 
-        A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V. The world is the first view's camera frame,
-        as well as the network has learned that: the first cam2world is near the identity, not made it. Chunks bound the
-        images that go through encoder and dense heads at a time; None: the config's without gradients, all with.
+        A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V. The world is the first view's camera
+        frame, as well as the network has learned that: the first cam2world is near the identity, not made it.
+        Chunks bound the images that go through encoder and dense heads at a time; None: the config's without
+        gradients, all with.
         View ids mean nothing here. Raises UserError for sides that are no multiple of the patch.
         """
         if view_ids is not None:
@@ -207,8 +208,8 @@ class Vggt(nn.Module):
     def aggregate(
         self, views: Sequence[Tensor], grids: Sequence[tuple[int, int]], *, chunk: int | None = None
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Groups of views (B, v, 3, H, W) and their grids -> for each group the patches (B, v, n, 2D) at the taps,
-        and the last pair's tokens (B, v, P + n, 2D). Channels: what a view says alone, then among the others.
+        """Groups of views (B, v, 3, H, W) and their grids -> for each group the patches (B, v, n, 2D) at the
+        taps, and the last pair's tokens (B, v, P + n, 2D). Channels: what a view says alone, then among others.
         """
         tokens = [self._tokens(group, chunk, first=index == 0) for index, group in enumerate(views)]
         # Camera token and registers stand where no rotation is, hence the patches' positions start at 1.
@@ -234,7 +235,7 @@ class Vggt(nn.Module):
     def _decode(
         self, head: DenseHead, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
     ) -> tuple[Tensor, Tensor]:
-        """Four (B, v, n, 2D) -> a map (B, v, H, W, ...) and its confidence. Without autocast, as published."""
+        """Four (B, v, n, 2D) -> a map (B, v, H, W, ...), its confidence. Without autocast, as published."""
         batch = levels[0].shape[:2]
         with torch.autocast(levels[0].device.type, enabled=False):
             flat = [level.flatten(0, 1).to(head.norm.weight.dtype) for level in levels]

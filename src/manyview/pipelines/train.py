@@ -112,14 +112,17 @@ def _fit(
     result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described)
     if result.stopped:
         return Trained(out, None, result)
-    ranks.from_first(lambda: _save(model.student, out / "model"))
+    sources = [described.get("init"), *(t.source for t in getattr(model, "teachers", {}).values())]
+    ranks.from_first(lambda: _save(model.student, out / "model", [s for s in sources if s is not None]))
     return Trained(out, out / "model", result)
 
 
-def _save(student: nn.Module, path: Path) -> None:
+def _save(student: nn.Module, path: Path, sources: Sequence[str]) -> None:
+    """The student's model directory, which names the licences of the weights and teachers it comes from."""
     from manyview import zoo
 
-    zoo.save_model(student.cpu().eval(), path)
+    inherited = [licence for source in sources for licence in zoo.licences_of(source)]
+    zoo.save_model(student.cpu().eval(), path, derived_from=inherited)
 
 
 def _initialise(student: nn.Module, init: str | Path) -> None:

@@ -58,9 +58,7 @@ class DenseRecipe(Recipe):
         if config.target == "labels" and config.classes < 2:
             raise UserError("method.classes says how many labels there are; set it to 2 or more")
         self.config = config
-        self.student = zoo.build(
-            config.model, image_size=config.image_size, **encoder_fields(config.encoder)
-        )
+        self.student = zoo.build(config.model, image_size=config.image_size, **encoder_fields(config.encoder))
         self.student.train()
         width = config.classes if config.target == "labels" else 1
         self.head = nn.Linear(self.student.config.dim, width)

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from manyview.config import RunConfig
+from manyview.config import RunConfig, to_dict
 from manyview.data.augment import Augmentation
 from manyview.data.domains import DOMAIN, DomainImages
 from manyview.errors import UserError
@@ -25,7 +25,8 @@ from manyview.models.dune import Dune
 from manyview.models.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
-from manyview.teachers.features import FeatureTeacher
+from manyview.teachers.cached import CachedTeacher, Keep, WithAnswers
+from manyview.teachers.features import FeatureTeacher, loaded
 from manyview.types import Features, StepResult, Views
 
 PUBLISHED = ("dinov2=dinov2-vitl14-reg4", "mast3r=mast3r-vitl16", "multihmr=multihmr-vitl14-672")
@@ -59,6 +60,8 @@ class DuneRecipeConfig:
     """Momentum of the running statistics at the end; it falls from 1 by a cosine."""
     crops: int = 0
     """Fixed crops per image, so that teachers' answers can be kept; 0 draws new ones for ever."""
+    keep: Keep = "int8"
+    """How --cache keeps teachers' answers: float16, int8 per channel, or pca (a quarter of the channels, int8)."""
     shuffle: bool = False
     """Control: every image is told the answers to another image of the batch."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -89,9 +92,7 @@ class DuneRecipe(Recipe):
         overrides = encoder_fields(config.encoder)
         patch = overrides.get("patch_size", 14)
         # A plain dictionary: teachers are neither trained nor saved with the run.
-        self.teachers = {
-            name: FeatureTeacher(source, name=name, student_patch=patch) for name, source in sources
-        }
+        self.teachers = {name: loaded(source, name=name, student_patch=patch) for name, source in sources}
         self.student: Dune = zoo.build(  # type: ignore[assignment]
             config.model,
             size=config.size,
@@ -136,7 +137,7 @@ class DuneRecipe(Recipe):
     def batches(
         config: DuneRecipeConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
     ) -> Callable[[int], Views]:
-        """Pictures of every teacher's domain in equal parts."""
+        """Pictures of every teacher's domain in equal parts; with `cache`, the folder of the teachers' answers."""
         from manyview.data.manifest import Manifest
 
         names = [_named(text)[0] for text in config.teachers]
@@ -161,8 +162,9 @@ class DuneRecipe(Recipe):
             [m for m, owner in zip(manifests, owners, strict=True) if owner == name] for name in present
         ]
         side = config.image_size
-        return DomainImages(grouped, batch=run.batch, size=(side, side), augmentation=config.augmentation,
-                            crops=config.crops, seed=run.seed)  # fmt: skip
+        pictures = DomainImages(grouped, batch=run.batch, size=(side, side), augmentation=config.augmentation,
+                                crops=config.crops, seed=run.seed)  # fmt: skip
+        return pictures if cache is None else _kept(config, pictures, cache)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass of student and teachers, and the loss of equation 1."""
@@ -201,12 +203,24 @@ class DuneRecipe(Recipe):
         )
 
 
+def _kept(config: DuneRecipeConfig, pictures: DomainImages, cache: Path) -> WithAnswers:
+    """Pictures with the teachers' answers from a folder of each, where missing ones are kept."""
+    if config.crops < 1:
+        raise UserError("answers can only be kept for fixed crops; set method.crops=K with --cache")
+    patch = encoder_fields(config.encoder).get("patch_size", 14)
+    shown = {**pictures.describe(), "augmentation": to_dict(config.augmentation)}
+    shown = {key: value for key, value in shown.items() if key != "batch"}
+    teachers = {}
+    for name, source in map(_named, config.teachers):
+        teacher = loaded(source, name=name, student_patch=patch)
+        teachers[name] = CachedTeacher(teacher, cache / name, pictures=shown, keep=config.keep)
+    return WithAnswers(pictures, teachers)
+
+
 def _of_another(features: Features) -> Features:
     """Every image's features given to the next image of the batch."""
     cls = features.cls
-    return replace(
-        features, patches=features.patches.roll(1, 0), cls=None if cls is None else cls.roll(1, 0)
-    )
+    return replace(features, patches=features.patches.roll(1, 0), cls=None if cls is None else cls.roll(1, 0))
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from manyview.data.manifest import Manifest
-from manyview.evaluation.base import PROTOCOLS, evaluate
+from manyview.evaluation.base import evaluate
+from manyview.evaluation.masked_views import MaskedViews
 from manyview.evaluation.matching_probe import MatchingProbe
 from manyview.studies.base import STUDIES, Question, Study, Variant
 
@@ -57,7 +58,8 @@ class MumStudy(Study):
     columns = {  # noqa: RUF012
         "gain": "share below random weights",
         "real_epe": "EPE on real frames",
-        "views_gain": "% gained from own views",
+        "views_other_scene": "% worse beside another scene",
+        "views_apart": "% worse beside another place",
     }
     Options = MumOptions
     variants = (
@@ -114,7 +116,7 @@ class MumStudy(Study):
         found = self._probe(model, options.test or self.test, out / "probe", "")
         if options.real:
             found |= self._probe(model, options.real, out / "real", "real_")
-        return found | self._views(model, out / "views")
+        return found | self._views(model, variant, out / "views")
 
     def _probe(self, model: Any, data: str, out: Path, prefix: str) -> dict[str, float]:
         """End-point errors of the probe, and what random weights, raw pixels and no motion give."""
@@ -126,8 +128,12 @@ class MumStudy(Study):
         }
         return {**found, f"{prefix}gain": 1 - errors["model"] / errors["untrained"]}
 
-    def _views(self, model: Any, out: Path) -> dict[str, float]:
-        """What the scene's own other views are worth to a completion."""
-        protocol = PROTOCOLS.get("masked-views")()
+    def _views(self, model: Any, variant: Variant, out: Path) -> dict[str, float]:
+        """By how many percent a completion is worse beside views of another scene, or that show another place."""
+        protocol = MaskedViews(
+            reference="method.reference=true" in variant.settings,
+            normalise="method.normalise=false" not in variant.settings,
+        )
         summary = evaluate(protocol, model, Manifest.load(self.test), out)
-        return {"views_gain": summary["gain"]}
+        found = summary["differences"]
+        return {f"views_{name}": found[name]["percent"] for name in found if found[name]["items"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -82,6 +83,17 @@ class FeatureTeacher(Teacher):
         if features.cls is not None:
             signals["cls"] = Signal(features.cls.clone().unflatten(0, shape))
         return signals
+
+
+_LOADED: weakref.WeakValueDictionary[tuple[str, str, int], FeatureTeacher] = weakref.WeakValueDictionary()
+
+
+def loaded(source: str, *, name: str, student_patch: int) -> FeatureTeacher:
+    """A FeatureTeacher, the one that is in memory already if there is one: networks are large, and frozen."""
+    key = (source, name, student_patch)
+    teacher = _LOADED.get(key) or FeatureTeacher(source, name=name, student_patch=student_patch)
+    _LOADED[key] = teacher
+    return teacher
 
 
 class _Network(nn.Module):

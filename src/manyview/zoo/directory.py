@@ -142,7 +142,7 @@ class _Skipping(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if func is torch.arange:  # the tables made of it are as slow on the meta device, and not kept
+        if func in (torch.arange, torch.tensor):  # tables made of them are as slow on the meta device
             return func(*args, **{**kwargs, "device": "cpu"})
         if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
             return args[0] if args else kwargs["tensor"]

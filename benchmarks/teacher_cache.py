@@ -1,0 +1,126 @@
+"""What keeping teachers' answers costs on disk, and what it saves: DUNE's three teachers by size, small ones timed.
+
+    manyview bench teacher_cache [--json FILE]        or: python benchmarks/teacher_cache.py
+
+Storage is computed for one crop of a million images (patches, and DINOv2's class token). Steps per second are of
+one recipe and one student on random pictures, live, while the answers are first kept, and read, in the same run;
+error and bytes are measured on the same answers.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from manyview import zoo
+from manyview.config import RunConfig
+from manyview.data.manifest import Frame, Manifest
+from manyview.recipes.base import preset
+from manyview.recipes.dune import DuneRecipe
+from manyview.teachers.cached import CachedTeacher
+from manyview.teachers.features import FeatureTeacher
+
+PAPER = {"dinov2": (1024, True), "mast3r": (1024, False), "multihmr": (1024, False)}
+"""Width, and whether the class token is kept."""
+SIDE, PICTURES, BATCH = 96, 24, 8
+
+
+def storage() -> dict[str, dict[str, float]]:
+    """Terabytes per million images and crop, by training resolution and way of keeping."""
+    found: dict[str, dict[str, float]] = {}
+    for side in (336, 448):
+        patches = (side // 14) ** 2
+        for keep in ("float16", "int8", "pca"):
+            total = 0.0
+            for width, cls in PAPER.values():
+                channels = width // 4 if keep == "pca" else width
+                size = 2 * patches * channels if keep == "float16" else patches * channels + 8 * channels
+                total += size + 2 * width * cls
+            found.setdefault(f"{side} px", {})[keep] = round(total * 1e6 / 1e12, 3)
+    return found
+
+
+def pictures(folder: Path) -> Path:
+    """A manifest of smooth random pictures."""
+    rng, frames = np.random.default_rng(0), []
+    folder.mkdir()
+    for index in range(PICTURES):
+        small = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        small.resize((128, 128), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        frames.append(
+            Frame(
+                dataset="bench",
+                scene=f"{index}",
+                frame="0",
+                split="",
+                image=f"{index}.png",
+                width=128,
+                height=128,
+            )
+        )
+    return Manifest(frames, folder).save(folder / "manifest.parquet")
+
+
+def speed(folder: Path) -> dict[str, Any]:
+    """Steps per second of a small student of three wider teachers, live, kept for the first time and read."""
+    fields = {"dim": 384, "depth": 6, "heads": 6, "patch_size": 8, "positions": 12}
+    sources = []
+    for seed, name in enumerate("abc"):
+        zoo.save_model(zoo.build("dinov2-vits14", seed=seed, **fields), folder / name)
+        sources.append(f"{name}={folder / name}")
+    config = replace(preset(DuneRecipe, "tiny")[1].method, teachers=tuple(sources), domains=("a",), crops=1)
+    run, data = RunConfig(batch=BATCH), [pictures(folder / "pictures")]
+    recipe = DuneRecipe.build(config)
+    found: dict[str, Any] = {}
+    for name, cache in (("live", None), ("first pass", folder / "kept"), ("kept", folder / "kept")):
+        batches = DuneRecipe.batches(config, run, cache=cache, data=data)
+        start = time.perf_counter()
+        for step in range(PICTURES // BATCH):
+            result = recipe.step(batches(step), progress=0.5, generator=torch.Generator())
+            result.loss.backward()
+        found[name] = round(PICTURES // BATCH / (time.perf_counter() - start), 3)
+    return {"steps_per_second": found, "kept_over_live": round(found["kept"] / found["live"], 2)}
+
+
+def kept(folder: Path) -> dict[str, dict[str, float]]:
+    """Bytes per answer and error in standard deviations of the features, by way of keeping."""
+    config = replace(
+        preset(DuneRecipe, "tiny")[1].method, teachers=(f"a={folder / 'a'}",), domains=("a",), crops=1
+    )
+    views = DuneRecipe.batches(
+        config, RunConfig(batch=BATCH), cache=None, data=[folder / "pictures" / "manifest.parquet"]
+    )(0)
+    teacher, found = FeatureTeacher(str(folder / "a"), name="a", student_patch=8), {}
+    for keep in ("float16", "int8", "pca"):
+        cached = CachedTeacher(teacher, folder / keep, pictures={}, keep=keep)  # type: ignore[arg-type]
+        cached(views)
+        index = json.loads((folder / keep / "teacher.json").read_text(encoding="utf-8"))
+        found[keep] = {"bytes": round(index["bytes_per_answer"]), "error": round(index["error"], 5)}
+    return found
+
+
+def run(json_path: Path | None = None) -> dict[str, Any]:
+    """Everything, with the sizes it was measured at."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results = {
+            "terabytes_per_million_images": storage(),
+            "at": {"side": SIDE, "batch": BATCH, "threads": torch.get_num_threads()},
+            **speed(folder),
+            "answers": kept(folder),
+        }
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=1))

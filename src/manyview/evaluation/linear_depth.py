@@ -1,0 +1,70 @@
+"""Linear depth of frozen features: errors in the data's own unit, nothing aligned (NYUd; DINOv2's protocol)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyview.errors import UserError
+from manyview.evaluation.base import PROTOCOLS
+from manyview.evaluation.dense_maps import Kind, Part
+from manyview.evaluation.dense_probe import DenseProbe
+from manyview.evaluation.dense_scores import depth_scores
+from manyview.models.dense_heads import DepthHead
+
+COLUMNS = ("rmse", "abs_rel", "delta_1")
+
+
+@PROTOCOLS.add("linear-depth")
+@dataclass(frozen=True, kw_only=True)
+class LinearDepth(DenseProbe):
+    """A linear map into 256 uniform bins, answered four times finer than the patches; errors are means over images."""
+
+    name: ClassVar[str] = "linear-depth"
+    line: ClassVar[str] = "depth errors of a linear probe on frozen features (DUNE's NYUd column)"
+    kind: ClassVar[Kind] = "depth"
+    heads: ClassVar[dict[str, str]] = {"rmse": "RMSE", "abs_rel": "AbsRel", "delta_1": "δ < 1.25"}
+
+    cls: bool = True
+    """Class token beside every patch token, when the encoder has one."""
+    least: float = 1e-3
+    """Depth of the first bin."""
+    most: float = 10.0
+    """Depth of the last bin: 10 for NYUd, 80 for KITTI. Deeper pixels are neither learned nor judged."""
+    bins: int = 256
+    """Depth bins."""
+
+    def tokens(self, encoder: Any, images: Tensor) -> Tensor:
+        features = encoder.encode(images, norm=self.norm)
+        if features.cls is None or not self.cls:
+            return features.patches
+        return torch.cat([features.patches, features.cls[:, None].expand_as(features.patches)], -1)
+
+    def know(self, part: Part, maps: np.ndarray) -> dict[str, Any]:
+        total, count = 0.0, 0
+        for chunk in maps:
+            valid = chunk[chunk > 0]
+            total, count = total + float(valid.sum(dtype=np.float64)), count + valid.size
+        if not count:
+            raise UserError(
+                f"no training depth lies between 0 and {self.most}; set most=METRES to what there is"
+            )
+        return {"constant": total / count}
+
+    def clean(self, values: np.ndarray) -> np.ndarray:
+        return np.where(values <= self.most, values, 0)
+
+    def head(self, dim: int, known: dict[str, Any]) -> DepthHead:
+        return DepthHead(dim, least=self.least, most=self.most, bins=self.bins)
+
+    def judge(self, predicted: np.ndarray, true: np.ndarray, known: dict[str, Any]) -> dict[str, Any]:
+        each = [depth_scores(p, t) for p, t in zip(predicted, true, strict=True)]
+        scored = [item for item in each if item is not None]
+        if not scored:
+            raise UserError(f"no test depth lies between 0 and {self.most}; set most=METRES to what there is")
+        means = {column: float(np.mean([item[column] for item in scored])) for column in COLUMNS}
+        return {**means, "items": [item or {} for item in each]}

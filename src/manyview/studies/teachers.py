@@ -1,0 +1,119 @@
+"""Three small teachers of unlike kinds for the DUNE study, each trained from scratch on a domain of its own.
+
+Rooms teach what things are, laid tables how far they are, drawn people which part of a body a pixel shows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from manyview.data.manifest import Manifest
+from manyview.evaluation.base import Protocol
+from manyview.evaluation.linear_depth import LinearDepth
+from manyview.evaluation.linear_segmentation import LinearSegmentation
+
+VIEWS = 4  # per procedural scene
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one teacher learns, on which pictures, and how tokens are judged by it."""
+
+    name: str
+    line: str
+    target: Literal["labels", "depth"]
+    column: str
+    """Number of the probe's rows that counts."""
+    higher: bool
+    """Whether more of it is better."""
+    draw: Callable[..., Path]
+    """(folder, count=, size=, seed=) -> manifest of that many pictures."""
+
+    def gain(self, value: float, other: float) -> float:
+        """How much better `value` is than `other`, in the column's unit."""
+        return value - other if self.higher else other - value
+
+    def probe(self, size: int, fit: Any, **options: Any) -> Protocol:
+        """The linear probe of this task at `size` pixels."""
+        if self.target == "depth":
+            return LinearDepth(size=size, fit=fit, cls=False, **options)
+        return LinearSegmentation(size=size, fit=fit, **options)
+
+
+def _scenes(kind: str) -> Callable[..., Path]:
+    def draw(out: Path, *, count: int, size: tuple[int, int], seed: int) -> Path:
+        from manyview.data.synthetic import write_scenes
+
+        scenes = max(2, count // VIEWS)
+        return write_scenes(out, scenes=scenes, views=VIEWS, size=size, seed=seed, kind=kind)
+
+    return draw
+
+
+def _figures(out: Path, *, count: int, size: tuple[int, int], seed: int) -> Path:
+    from manyview.data.synthetic.figures import write_figures
+
+    return write_figures(out, count=count, size=size, seed=seed)
+
+
+TASKS = (
+    Task("segment", "classes of furniture in rooms", "labels", "miou", True, _scenes("room")),
+    Task("depth", "distances on laid tables", "depth", "rmse", False, _scenes("tabletop")),
+    Task("figures", "body parts of drawn people", "labels", "miou", True, _figures),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What decides the teachers and everything they are judged on."""
+
+    images: int
+    """Training pictures of each domain."""
+    unseen: int
+    """Further pictures of each domain, to train and test probes on."""
+    side: int
+    """Side of the square pictures."""
+    steps: int
+    """Optimiser steps of each teacher."""
+    settings: tuple[str, ...] = ()
+    """Further assignments over the recipe's preset."""
+
+
+def draw_domains(out: Path, size: Size) -> dict[str, tuple[Path, Path]]:
+    """Training and unseen pictures of every task, drawn unless they are there: task -> two manifests."""
+    found = {}
+    for number, task in enumerate(TASKS):
+        folder, square = out / "data" / task.name, (size.side, size.side)
+        found[task.name] = (
+            task.draw(folder / "train", count=size.images, size=square, seed=100 + number),
+            task.draw(folder / "unseen", count=size.unseen, size=square, seed=900 + number),
+        )
+    return found
+
+
+def train_teacher(task: Task, data: Path, out: Path, size: Size) -> Path:
+    """The model directory of a task's teacher, trained or gone on with unless it is there."""
+    settings = [f"method.target={task.target}", f"method.image_size={size.side}", f"run.steps={size.steps}"]
+    if task.target == "labels":
+        settings.append(f"method.classes={len(Manifest.load(data).info['classes'])}")
+    else:  # a closer crop must not say another depth
+        settings += ["method.augmentation.scale=[0.9, 1.0]", "method.augmentation.ratio=[1.0, 1.0]"]
+    return trained("dense", out / "teachers" / task.name, data=[data], settings=[*settings, *size.settings])
+
+
+def trained(recipe: str, folder: Path, **inputs: Any) -> Path:
+    """The model directory of a run in `folder`: done, gone on with, or begun with these inputs of `train`."""
+    from manyview.engine.checkpoint import steps
+    from manyview.pipelines import train as pipeline
+
+    if not (folder / "model" / "config.json").is_file():
+        if folder.is_dir() and not steps(folder):
+            shutil.rmtree(folder)  # stopped before its first checkpoint
+        done = pipeline.resume(folder) if folder.is_dir() else pipeline.train(recipe, out=folder, **inputs)
+        if done.model is None:
+            raise KeyboardInterrupt
+    return folder / "model"

@@ -1,0 +1,70 @@
+"""The DUNE study from drawing its domains to its report, absurdly small."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from manyview.studies.base import STUDIES, answers, run_study
+from manyview.studies.dune import DuneOptions, DuneStudy, describe
+from manyview.studies.report import markdown
+from manyview.studies.teachers import TASKS
+
+TINY = DuneOptions(
+    steps=2, teacher_steps=2, images=8, unseen=8, size=32, batch=3, crops=1, probe_steps=3,
+    encoder=("dim=8", "depth=1", "heads=1"), projected=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dune")
+    study = DuneStudy(TINY)
+    return study, run_study(study, out, seeds=[0], only=["full", "alone-depth", "shuffled"]), out
+
+
+def test_it_is_registered():
+    assert STUDIES.get("dune") is DuneStudy
+
+
+def test_every_teacher_is_judged_on_every_task_beside_what_needs_no_learning(done):
+    _, _, out = done
+    references = json.loads((out / "references.json").read_text())
+    assert {"segment", "depth", "figures", "random", "pixels", "constant"} == {*references}
+    assert all({*numbers} == {task.name for task in TASKS} for numbers in references.values())
+    text = (out / "references.md").read_text()
+    assert text == describe(references)
+    assert "on random weights" in text
+
+
+def test_gaps_are_closed_from_random_weights_to_the_teacher(done):
+    study, _, _ = done
+    for task in TASKS:
+        study.references["random"][task.name], study.references[task.name][task.name] = 0.5, 0.3
+        assert study.closed(task, 0.5) == 0
+        assert study.closed(task, 0.4) == pytest.approx(0.5)
+
+
+def test_a_job_says_what_the_student_closes_and_what_its_losses_are_worth(done):
+    _, results, _ = done
+    full, alone = results["full"][0], results["alone-depth"][0]
+    assert full["unclosed"] == pytest.approx(1 - sum(full[f"closed_{t.name}"] for t in TASKS) / 3)
+    for task in TASKS:
+        assert full[f"constant_{task.name}"] <= full[f"zero_{task.name}"] * 1.001
+        assert full[f"{task.column}_{task.name}_projected"] >= 0
+    assert "loss_depth" in alone
+    assert "loss_segment" not in alone
+    assert "miou_segment" in alone
+
+
+def test_done_jobs_and_teachers_are_left_alone(done):
+    _, results, out = done
+    teacher = out / "teachers" / "depth" / "model" / "model.safetensors"
+    stamp = teacher.stat().st_mtime_ns
+    again = DuneStudy(TINY)
+    assert run_study(again, out, seeds=[0], only=["full", "shuffled"])["full"] == results["full"]
+    assert teacher.stat().st_mtime_ns == stamp
+    assert "not run" in markdown(again, results)
+    assert len(list((out / "answers" / "seed-0-all" / "depth").glob("*/*.npz"))) == 6  # every teacher answers to every picture
+    assert all(answer.verdict == "undecided" for answer in answers(again, results))

@@ -1,0 +1,138 @@
+"""Answers kept on disk: read back, measured, never mixed up, and worth as much to a training as live ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from manyview import zoo
+from manyview.config import RunConfig
+from manyview.data.manifest import Frame, Manifest
+from manyview.data.synthetic.figures import write_figures
+from manyview.engine.loop import fit
+from manyview.errors import UserError
+from manyview.recipes.base import preset
+from manyview.recipes.dune import DuneRecipe
+from manyview.teachers.cached import CachedTeacher
+from manyview.teachers.features import FeatureTeacher
+from manyview.types import Views
+
+PICTURES = {"seed": 0, "size": [32, 32]}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    model = zoo.build("dinov2-vits14", size="debug", seed=1, dim=16, heads=2, patch_size=8)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("teacher")
+    zoo.save_model(model, folder / "model")
+    return str(folder / "model")
+
+
+@pytest.fixture
+def teacher(source) -> FeatureTeacher:
+    return FeatureTeacher(source, name="one", student_patch=8)
+
+
+@pytest.fixture
+def views() -> Views:
+    images = torch.rand(6, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return Views(images, names=[[f"0/{index}.png#0"] for index in range(6)])
+
+
+@pytest.mark.parametrize(("keep", "most"), [("float16", 1e-3), ("int8", 0.01), ("pca", 1.0)])
+def test_answers_come_back_with_the_error_the_index_says(teacher, views, tmp_path, keep, most):
+    cached = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep=keep)
+    live, first = teacher(views)["patches"].value, cached(views)
+    patches = first["patches"].value
+    assert first["cls"].value.shape == (6, 1, 16)
+    spread = (live - live.mean(2, keepdim=True)).square().mean()
+    error = float(((patches - live).square().mean() / spread).sqrt())
+    index = json.loads((tmp_path / "teacher.json").read_text())
+    assert index["error"] == pytest.approx(error, rel=1e-3)
+    assert error < most
+    again = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep=keep)
+    assert torch.equal(again(views)["patches"].value, patches)
+    assert (cached.asked, again.asked) == (6, 0)
+
+
+def test_only_what_is_missing_or_damaged_is_asked_again(teacher, views, tmp_path):
+    cached = CachedTeacher(teacher, tmp_path, pictures=PICTURES)
+    half = Views(views.images[:3], names=views.names[:3])
+    cached(half)
+    everything = cached(views)["patches"].value
+    assert cached.asked == 6
+    file = next(tmp_path.glob("*/*.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(cached(views)["patches"].value, everything)
+    assert cached.asked == 7
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_answers_of_others_are_refused(teacher, views, tmp_path):
+    CachedTeacher(teacher, tmp_path / "a", pictures=PICTURES)(views)
+    with pytest.raises(UserError, match="pictures"):
+        CachedTeacher(teacher, tmp_path / "a", pictures={**PICTURES, "seed": 1})
+    with pytest.raises(UserError, match="keep"):
+        CachedTeacher(teacher, tmp_path / "a", pictures=PICTURES, keep="float16")
+    with torch.no_grad():
+        next(teacher.network.parameters()).add_(1)
+    teacher._digest = ""
+    with pytest.raises(UserError, match="digest"):
+        CachedTeacher(teacher, tmp_path / "a", pictures=PICTURES)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        CachedTeacher(teacher, tmp_path / "b", pictures=PICTURES)
+    with pytest.raises(UserError, match=r"method\.crops"):
+        CachedTeacher(teacher, tmp_path / "c", pictures=PICTURES)(replace(views, names=None))
+
+
+def test_training_on_kept_answers_matches_live_ones_and_asks_nobody_after_a_pass(
+    source, tmp_path, monkeypatch
+):
+    write_figures(tmp_path / "figures", count=6, size=(40, 40))
+    data = [tmp_path / "figures" / "manifest.parquet"]
+    config = replace(
+        preset(DuneRecipe, "debug")[1].method, teachers=(f"one={source}",), image_size=32, crops=2,
+        encoder=("patch_size=8", "layer_scale=null"),
+    )  # fmt: skip
+    run = RunConfig(steps=12, batch=3, lr=2e-3, log_every=1, checkpoint_every=12)
+
+    def losses(name: str, cache) -> list[float]:
+        torch.manual_seed(0)
+        recipe, lines = DuneRecipe.build(config), []
+        batches = DuneRecipe.batches(config, run, cache=cache, data=data)
+        fit(recipe, batches, run, tmp_path / name, device="cpu", on_log=lines.append)
+        return [line["loss"] for line in lines]
+
+    live, kept = losses("live", None), losses("kept", tmp_path / "answers")
+    assert kept == pytest.approx(live, rel=0.02)
+    assert len(list((tmp_path / "answers" / "one").glob("*/*.npz"))) == 12
+    monkeypatch.setattr(FeatureTeacher, "__call__", lambda *_: pytest.fail("the teacher was asked"))
+    assert losses("again", tmp_path / "answers") == kept
+    with pytest.raises(UserError, match=r"method\.crops"):
+        DuneRecipe.batches(replace(config, crops=0), run, cache=tmp_path / "x", data=data)
+
+
+def test_a_manifest_is_what_names_the_pictures(source, tmp_path):
+    """Other pictures under the same names are other pictures."""
+    rows = write_figures(tmp_path / "a", count=3, size=(40, 40))
+    frames = [replace_scene(frame) for frame in Manifest.load(rows).frames]
+    Manifest(frames, tmp_path / "a").save(tmp_path / "a" / "other.parquet")
+    config = replace(
+        preset(DuneRecipe, "debug")[1].method, teachers=(f"one={source}",), image_size=32, crops=1,
+        encoder=("patch_size=8",),
+    )  # fmt: skip
+    run = RunConfig(batch=1)
+    DuneRecipe.batches(config, run, cache=tmp_path / "answers", data=[rows])
+    with pytest.raises(UserError, match="pictures"):
+        DuneRecipe.batches(config, run, cache=tmp_path / "answers", data=[tmp_path / "a" / "other.parquet"])
+
+
+def replace_scene(frame: Frame) -> Frame:
+    return replace(frame, scene=frame.scene + "-other")
