@@ -20,7 +20,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from goldens import Result, run_models_folder
-
 from manyview.evaluation.report import markdown_table
 
 

@@ -46,7 +46,17 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "engine",
     },
-    "studies": {"geometry", "models", "losses", "metrics", "data", "zoo", "recipes", "engine", "pipelines", "evaluation"},
+    "studies": {
+        "losses",
+        "models",
+        "data",
+        "zoo",
+        "teachers",
+        "recipes",
+        "engine",
+        "pipelines",
+        "evaluation",
+    },
     "evaluation": {"geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}

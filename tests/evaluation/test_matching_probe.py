@@ -27,6 +27,7 @@ from manyview.evaluation.probe import (
     one_of,
     train_sweep,
 )
+from manyview.evaluation.tokens import Tokens
 
 QUANTISED = 0.3826 * PATCH  # mean distance of a place from the centre of its cell
 SWEEP = Sweep(lrs=(1e-3, 5e-3), decays=(1e-3,), steps=60, evaluations=2)
@@ -176,6 +177,19 @@ def test_a_model_without_encoder_and_a_single_training_scene_are_refused(rooms, 
     single = Manifest([f for f in rooms.frames if f.scene == "s0"], rooms.root)
     with pytest.raises(UserError, match="--train has 1 scene"):
         evaluate(MatchingProbe(**SMALL, train=single), PlaceEncoder(), rooms, tmp_path / "b")
+
+
+def test_standardised_tokens_have_mean_zero_and_spread_one(tmp_path):
+    values = (3 + 5 * torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))).half()
+    np.save(tmp_path / "a.npy", values.numpy())
+    tokens = Tokens([tmp_path / "a.npy"], [10, 11, 12, 13, 14, 15])
+    assert torch.equal(tokens[[12, 10]], values[[2, 0]].float())
+    plain = tokens.standardised(*tokens.statistics())
+    everything = plain[list(range(10, 16))].flatten(0, 1)
+    assert torch.allclose(everything.mean(0), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(everything.std(0), torch.ones(2), atol=1e-5)
+    assert torch.equal(tokens[[12]], values[[2]].float())
+    assert torch.allclose(tokens.statistics(most=2)[0], values[[0, 3]].float().flatten(0, 1).mean(0))
 
 
 class FakeTokens:

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from manyview.errors import UserError
+from manyview.layers.masking import hide_at_random
 from manyview.models import croco
-from manyview.models.croco import Croco, random_mask
+from manyview.models.croco import Croco
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_visible_tokens_stand_at_their_places_and_the_mask_token_elsewhere(model
 
 
 def test_masks_are_drawn_from_the_generator_given(model):
-    first, again, other = (random_mask(3, 40, 0.9, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (hide_at_random((3, 40), 36, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.sum(1).tolist() == [36, 36, 36]

@@ -54,7 +54,9 @@ def errors(scene, taken, unit):
     for view, shot in zip(scene.views, taken, strict=True):
         difference = poses.invert(first_from_world @ shot.cam2world) @ torch.from_numpy(view.cam2world)
         difference[:3, 3] += (
-            (unit - 1) * (first_from_world @ shot.cam2world)[:3, :3].T @ torch.from_numpy(view.cam2world[:3, 3])
+            (unit - 1)
+            * (first_from_world @ shot.cam2world)[:3, :3].T
+            @ torch.from_numpy(view.cam2world[:3, 3])
         )
         yield float(difference.sub(torch.eye(4)).abs().max())
 

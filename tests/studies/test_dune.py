@@ -66,5 +66,7 @@ def test_done_jobs_and_teachers_are_left_alone(done):
     assert run_study(again, out, seeds=[0], only=["full", "shuffled"])["full"] == results["full"]
     assert teacher.stat().st_mtime_ns == stamp
     assert "not run" in markdown(again, results)
-    assert len(list((out / "answers" / "seed-0-all" / "depth").glob("*/*.npz"))) == 6  # every teacher answers to every picture
+    assert (
+        len(list((out / "answers" / "seed-0-all" / "depth").glob("*/*.npz"))) == 6
+    )  # every teacher answers to every picture
     assert all(answer.verdict == "undecided" for answer in answers(again, results))

@@ -5,6 +5,7 @@ Legend: N images, P patches, D channels.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,8 @@ class Tokens:
     def __init__(self, files: Sequence[Path], frames: Sequence[int]) -> None:
         self._chunks = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
         self._row = {frame: row for row, frame in enumerate(frames)}
+        self._mean: Tensor | None = None
+        self._spread: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -110,7 +113,22 @@ class Tokens:
 
     def __getitem__(self, frames: Sequence[int]) -> Tensor:
         rows = [divmod(self._row[frame], CHUNK) for frame in frames]
-        return torch.from_numpy(np.stack([self._chunks[chunk][row] for chunk, row in rows])).float()
+        found = torch.from_numpy(np.stack([self._chunks[chunk][row] for chunk, row in rows])).float()
+        if self._mean is None or self._spread is None:
+            return found
+        return (found - self._mean) / self._spread
+
+    def statistics(self, most: int = 512) -> tuple[Tensor, Tensor]:
+        """Mean and spread (D,) of the channels over at most `most` frames, evenly taken."""
+        frames = list(self._row)
+        values = self[frames[:: -(-len(frames) // most)]].flatten(0, 1)
+        return values.mean(0), values.std(0).clamp(min=1e-6)
+
+    def standardised(self, mean: Tensor, spread: Tensor) -> Tokens:
+        """The same rows with every channel shifted and scaled."""
+        other = copy.copy(self)
+        other._mean, other._spread = mean, spread
+        return other
 
 
 def encode_frames(

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.layers.cross import CrossBlock
 from manyview.layers.init import init_weights
+from manyview.layers.masking import hide_at_random, visible_patches
 from manyview.layers.patches import patch_grid
 from manyview.layers.rope import RotaryPositions
 from manyview.models import vit
-from manyview.models.vit import Encoder, EncoderConfig, visible_patches
+from manyview.models.vit import Encoder, EncoderConfig
 from manyview.types import Features
 
 
@@ -125,7 +126,9 @@ class Croco(nn.Module):
             )
         grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         if mask is None:
-            mask = random_mask(len(images), grid[0] * grid[1], mask_ratio, generator).to(images.device)
+            patches = grid[0] * grid[1]
+            mask = hide_at_random((len(images), patches), int(mask_ratio * patches), generator)
+            mask = mask.to(images.device)
         seen, memory = (
             self.decoder.embed(self.encoder.encode(view, hidden).patches)
             for view, hidden in ((images[:, 0], mask), (images[:, 1], None))
@@ -137,9 +140,3 @@ class Croco(nn.Module):
         for block in self.decoder.branches[0].children():
             tokens = block(tokens, memory, rope, rope)
         return Completion(self.predict(self.decoder.norm(tokens)), mask)
-
-
-def random_mask(rows: int, patches: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:
-    """(rows, patches) bool with int(ratio * patches) of each row True, drawn independently per row."""
-    order = torch.rand(rows, patches, generator=generator).argsort(1)
-    return order.argsort(1) < int(ratio * patches)

@@ -18,12 +18,13 @@ from torch.utils.checkpoint import checkpoint
 
 from manyview.errors import UserError
 from manyview.layers.init import init_weights
+from manyview.layers.masking import hide_at_random, visible_patches
 from manyview.layers.patches import patch_grid
 from manyview.layers.positions import resample_table, sine_table
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models import vit
 from manyview.models.alternating import Alternating
-from manyview.models.vit import Encoder, EncoderConfig, visible_patches
+from manyview.models.vit import Encoder, EncoderConfig
 
 # Encoder width, blocks, heads; decoder width, blocks (half frame-wise, half global), heads.
 SIZES = {
@@ -263,8 +264,7 @@ def random_mask(
     """
     if not 0 <= ratio < 1:
         raise UserError(f"mask_ratio is {ratio}; give a share from 0 to below 1")
-    noise = torch.rand(shape, generator=generator)
-    mask = noise.argsort(-1).argsort(-1) >= int(shape[2] * (1 - ratio))
+    mask = hide_at_random(shape, shape[2] - int(shape[2] * (1 - ratio)), generator)
     if reference:
         mask[:, 0] = False
     return mask

@@ -5,7 +5,7 @@ Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from manyview.layers.init import init_weights
 from manyview.layers.patches import patch_grid
 from manyview.models import vit
+from manyview.models.chunks import chunk_size, chunks
 from manyview.models.fusion import Fusion, view_rows
 from manyview.models.heads import PointmapHead
 from manyview.models.vit import HALF, Encoder, EncoderConfig
@@ -175,9 +176,10 @@ class Reconstructor(nn.Module):
         batch, count = views[0].shape[0], sum(group.shape[1] for group in views)
         rows = view_rows(view_ids, batch, count).to(views[0].device)
         grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
-        chunks = (self._chunk(encoder_chunk, "encoder_chunk"), self._chunk(head_chunk, "head_chunk"))
+        encoder_chunk = chunk_size(self.config, "encoder_chunk", encoder_chunk)
+        head_chunk = chunk_size(self.config, "head_chunk", head_chunk)
 
-        tokens = [self._encode(group, chunks[0]) for group in views]  # each (B, v*n, D)
+        tokens = [self._encode(group, encoder_chunk) for group in views]  # each (B, v*n, D)
         per_view = [n for group, (h, w) in zip(views, grids, strict=True) for n in [h * w] * group.shape[1]]
         view_of_token = rows.repeat_interleave(torch.tensor(per_view, device=rows.device), dim=1)
         extended = self._extended(attention_scale)
@@ -187,17 +189,12 @@ class Reconstructor(nn.Module):
         groups = list(zip(*(level.split(ends, dim=1) for level in fused), strict=True))
         maps: dict[str, list[Tensor]] = {}
         for head, suffix in ((self.head, ""), (self.head_local, "_local")):
-            decoded = [self._decode(head, g, grid, chunks[1]) for g, grid in zip(groups, grids, strict=True)]
+            decoded = [self._decode(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
             maps[f"pointmap{suffix}"] = [points for points, _ in decoded]
             maps[f"confidence{suffix}"] = [confidence for _, confidence in decoded]
         if isinstance(images, Tensor):
             return {name: values[0] for name, values in maps.items()}
         return {name: [value[:, 0] for value in values] for name, values in maps.items()}
-
-    def _chunk(self, asked: int | None, name: str) -> int | None:
-        if asked is not None and asked < 1:
-            raise ValueError(f"{name} must be at least 1, got {asked}")
-        return asked or (None if torch.is_grad_enabled() else getattr(self.config, name))
 
     def _extended(self, asked: AttentionScale | None) -> bool:
         scale = self.config.attention_scale if asked in (None, "auto") else asked
@@ -217,13 +214,9 @@ class Reconstructor(nn.Module):
         """Four (B, v*n, D) -> (B, v, H, W, 3), (B, v, H, W)."""
         shape = (levels[0].shape[0], -1)
         flat = [level.reshape(-1, grid[0] * grid[1], level.shape[-1]) for level in levels]
-        parts = [head(part, grid) for part in _chunks(flat, chunk or len(flat[0]))]
+        parts = [head(part, grid) for part in chunks(flat, chunk or len(flat[0]))]
         points, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
         return points.unflatten(0, shape), confidence.unflatten(0, shape)
-
-
-def _chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
-    yield from ([*part] for part in zip(*(level.split(size) for level in levels), strict=True))
 
 
 PRESETS: dict[str, Callable[[], ReconstructorConfig]] = {

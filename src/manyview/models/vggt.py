@@ -8,7 +8,7 @@ Legend: B scenes, V views, H x W pixels, n = h*w patches of a view, P camera tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from manyview.layers.init import init_weights
 from manyview.layers.patches import patch_grid
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models.alternating import Alternating
+from manyview.models.chunks import chunk_size, chunks
 from manyview.models.vggt_heads import CameraHead, DenseHead, decode_pose
 from manyview.models.vit import Encoder, EncoderConfig
 from manyview.registry import did_you_mean
@@ -178,8 +179,9 @@ class Vggt(nn.Module):
             )
         views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
         grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
-        chunks = (self._chunk(encoder_chunk, "encoder_chunk"), self._chunk(head_chunk, "head_chunk"))
-        levels, last = self.aggregate(views, grids, chunk=chunks[0])
+        encoder_chunk = chunk_size(self.config, "encoder_chunk", encoder_chunk)
+        head_chunk = chunk_size(self.config, "head_chunk", head_chunk)
+        levels, last = self.aggregate(views, grids, chunk=encoder_chunk)
         encoding = self.camera(torch.cat([group[:, :, 0] for group in last], dim=1))[-1]
 
         maps: dict[str, list[Tensor]] = {}
@@ -188,8 +190,8 @@ class Vggt(nn.Module):
         for group, grid, own, level in zip(views, grids, encodings, levels, strict=True):
             cam2world, intrinsics = decode_pose(own, (group.shape[-2], group.shape[-1]))
             cameras.append((cam2world, intrinsics))
-            depth, depth_confidence = self._decode(self.depth, level, grid, chunks[1])
-            pointmap, confidence = self._decode(self.points, level, grid, chunks[1])
+            depth, depth_confidence = self._decode(self.depth, level, grid, head_chunk)
+            pointmap, confidence = self._decode(self.points, level, grid, head_chunk)
             for name, value in {
                 "pointmap": pointmap,
                 "confidence": confidence,
@@ -239,15 +241,6 @@ class Vggt(nn.Module):
         batch = levels[0].shape[:2]
         with torch.autocast(levels[0].device.type, enabled=False):
             flat = [level.flatten(0, 1).to(head.norm.weight.dtype) for level in levels]
-            parts = [head(part, grid) for part in _chunks(flat, chunk or len(flat[0]))]
+            parts = [head(part, grid) for part in chunks(flat, chunk or len(flat[0]))]
         values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
         return values.unflatten(0, batch), confidence.unflatten(0, batch)
-
-    def _chunk(self, asked: int | None, name: str) -> int | None:
-        if asked is not None and asked < 1:
-            raise ValueError(f"{name} must be at least 1, got {asked}")
-        return asked or (None if torch.is_grad_enabled() else getattr(self.config, name))
-
-
-def _chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
-    yield from ([*part] for part in zip(*(level.split(size) for level in levels), strict=True))

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from manyview.errors import UserError
 from manyview.layers.block import Activation, Block
 from manyview.layers.init import init_weights
+from manyview.layers.masking import visible_patches
 from manyview.layers.patches import PatchEmbed, patch_grid
 from manyview.layers.positions import resample_table
 from manyview.layers.rope import Rope, RopeKind, RotaryPositions
@@ -221,21 +221,6 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         return self.encode(images)
-
-
-def visible_patches(mask: Tensor) -> Tensor:
-    """Indices (N, K) of the patches a mask (N, h*w) leaves visible, in row-major order.
-
-    Raises UserError when images hide different numbers of patches.
-    """
-    hidden = mask.sum(1)
-    if bool((hidden != hidden[0]).any()):
-        raise UserError(
-            f"masks hide {int(hidden.min())} to {int(hidden.max())} patches; an encoder that leaves hidden patches "
-            "out needs the same number in every image"
-        )
-    visible = mask.shape[1] - int(hidden[0])
-    return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]
 
 
 def encoder(config: EncoderConfig) -> Encoder:

@@ -18,6 +18,7 @@ from manyview.data.labelled import LabelledImages, Target
 from manyview.errors import UserError
 from manyview.losses.dense import class_loss, random_pixels
 from manyview.models.dense_heads import sample_maps
+from manyview.models.vit import Encoder
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
 from manyview.types import StepResult, Views
@@ -58,7 +59,9 @@ class DenseRecipe(Recipe):
         if config.target == "labels" and config.classes < 2:
             raise UserError("method.classes says how many labels there are; set it to 2 or more")
         self.config = config
-        self.student = zoo.build(config.model, image_size=config.image_size, **encoder_fields(config.encoder))
+        self.student: Encoder = zoo.build(  # type: ignore[assignment]
+            config.model, image_size=config.image_size, **encoder_fields(config.encoder)
+        )
         self.student.train()
         width = config.classes if config.target == "labels" else 1
         self.head = nn.Linear(self.student.config.dim, width)

@@ -6,6 +6,7 @@ with random weights to the teacher itself, the gap closed, on pictures that neit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ class DuneStudy(Study):
 
         alone = [task for task in TASKS if variant.name == ALONE + task.name]
         tasks = alone or list(TASKS)
-        student = zoo.load(self._train(variant, tasks, seed, out / "run"))
+        student: Any = zoo.load(self._train(variant, tasks, seed, out / "run"))
         found: dict[str, float] = {}
         for task in TASKS:
             project = task.name if self.options.projected and task in tasks else ""
@@ -143,7 +144,7 @@ class DuneStudy(Study):
     def closed(self, task: Task, value: float) -> float:
         """Share of the way from random weights to the task's own teacher."""
         teacher, random = (self.references[name][task.name] for name in (task.name, "random"))
-        return task.gain(value, random) / task.gain(teacher, random)
+        return task.gain(value, random) / (task.gain(teacher, random) or math.nan)
 
     def _train(self, variant: Variant, tasks: Sequence[Task], seed: int, folder: Path) -> Path:
         options = self.options

@@ -76,6 +76,7 @@ class CachedTeacher(Teacher):
         missing = [row for row, answer in enumerate(found) if answer is None]
         if missing:
             flat = views.images.flatten(0, 1)[missing][:, None]
+            flat = flat.cuda() if torch.cuda.is_available() else flat  # batches are made on the CPU
             live = self.teacher(replace(views, images=flat, names=None, signals={}))
             answers = {key: signal.value[:, 0].float().cpu().numpy() for key, signal in live.items()}
             if self.keep == "pca":

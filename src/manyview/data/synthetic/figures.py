@@ -96,9 +96,7 @@ def _chain(
         start = end
 
 
-def _limb(
-    canvas: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, width: float, fill: object
-) -> None:
+def _limb(canvas: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, width: float, fill: Any) -> None:
     canvas.line([tuple(start), tuple(end)], fill=fill, width=max(1, int(width)))
     for point in (start, end):
         _disc(canvas, point, width / 2, fill)
