@@ -39,7 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training frames, for probes and for baselines made of them",
     )
     add("--views", type=int, metavar="N", help="frames seen together (recon-per-view: in its second run)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="another option of the protocol")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other options of the protocol",
+    )
     add(
         "-o",
         "--out",

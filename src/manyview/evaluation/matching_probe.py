@@ -26,8 +26,8 @@ class MatchingProbe(Matching):
     """The protocol's options.
 
     `published=true` sets what the released evaluation does: 30 probes, gradients clipped over all of them
-    together, tokens as they are, neighbours by flat index, absolute positions interpolated, the probe and the moment picked on the
-    test pairs themselves, RoMa's mask of valid pixels.
+    together, tokens as they are, neighbours by flat index, absolute positions interpolated, the probe and the
+    moment picked on the test pairs themselves, RoMa's mask of valid pixels.
     """
 
     name: ClassVar[str] = "matching-probe"

@@ -30,11 +30,11 @@ PUBLISHED_DECAYS = (1e-3, 1e-2, 5e-2)
 class Sweep:
     """How the probes are trained."""
 
-    lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    lrs: tuple[float, ...] = (5e-4, 1e-3, 3e-3)
     """Learning rates at a batch of 8 (scaled with the batch)."""
     decays: tuple[float, ...] = (1e-2,)
     """Weight decays of the projection; biases have none. In short runs they hardly matter."""
-    steps: int = 500
+    steps: int = 800
     """Optimiser steps; the learning rate falls to a tenth after 90 % of them."""
     batch: int = 8
     """Pairs per step."""
