@@ -123,3 +123,12 @@ def test_networks_of_the_zoo_go_through(name, count):
         scene = reconstruct(pictures, model=model, device="cpu")
     assert len(scene) == count
     assert scene.views[0].depth.shape == (48, 64)
+
+
+def test_metric_models_give_metric_scenes():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(2)]
+    for name, scale in (("mast3r-vitl16", "metric"), ("dust3r-vitl16-512-dpt", "relative")):
+        with pytest.warns(UserWarning, match="views"):
+            scene = reconstruct(pictures, model=zoo.build(name, size="debug", seed=0), device="cpu")
+        assert scene.scale == scale

@@ -50,6 +50,8 @@ class PairConfig(CrossDecoderConfig):
     """Width of the descriptors' MLP, in widths of what it reads."""
     descriptor_floor: float = 0.0
     """Least descriptor confidence: 0 in MASt3R's release, 1 in SAB3R's and wherever a file says nothing."""
+    metric: bool = False
+    """Whether the points are in metres, as MASt3R's release was trained to say them."""
     feature_heads: tuple[tuple[str, int], ...] = ()
     """Name and channels of each head that predicts another network's features at every pixel."""
 
@@ -78,7 +80,7 @@ def dust3r(head: Literal["dpt", "linear"] = "dpt", *, size: int = 512) -> PairCo
 
 def mast3r() -> PairConfig:
     """The published metric MASt3R: descriptors whose confidence may go to zero."""
-    return PairConfig(**VIT_L, descriptor_dim=24)
+    return PairConfig(**VIT_L, descriptor_dim=24, metric=True)
 
 
 def sab3r(*features: tuple[str, int]) -> PairConfig:
@@ -87,7 +89,7 @@ def sab3r(*features: tuple[str, int]) -> PairConfig:
     There is no reference output for it; the choices are read off its released code: whole DPTs with the points'
     exponential and no unit length; no mode given for the descriptors' confidence, which then is 1 + exp.
     """
-    return replace(mast3r(), descriptor_floor=1.0, feature_heads=features)
+    return replace(mast3r(), descriptor_floor=1.0, metric=False, feature_heads=features)
 
 
 def debug(config: PairConfig) -> PairConfig:
