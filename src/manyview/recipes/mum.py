@@ -152,7 +152,7 @@ class MumRecipe(Recipe):
         ablation = {"steps": 100_000, "warmup": 6250}
         return {
             # In minutes on a CPU, colours and overlapping views teach more than the paper's normalised target, crops
-            # and mirrors do: docs/mum.md has the measurements.
+            # and mirrors do; `manyview study mum` has those as variants.
             "tiny": Preset(
                 method=MumConfig(
                     model="mum-tiny12-full",

@@ -72,6 +72,8 @@ class MumStudy(Study):
         Variant(name="reference", line="the first view hides nothing", settings=("method.reference=true",), paper=11.9),
         Variant(name="normalised", line="patches normalised by their own mean and spread, as in the paper",
                 settings=("method.normalise=true",)),
+        Variant(name="crops", line="random crops and mirrors, frame by frame, as released",
+                settings=("method.crop=random", "method.flip=true")),
         Variant(name="encoder", line="attention across views in the encoder",
                 settings=("method.across=encoder",), paper=16.7),
         Variant(name="absolute", line="learned absolute positions",
