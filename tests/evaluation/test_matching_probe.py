@@ -158,6 +158,7 @@ def test_training_scenes_of_their_own_and_unreadable_images(rooms, tmp_path):
     assert list(items["skipped"]) == [test[1].image]
     assert {pair["scene"] for pair in items["pairs"]["test"]} == {"s20"}
     assert 0 < summary["pairs"]["test"] <= 6
+    assert "one scene" in (tmp_path / "out" / "summary.md").read_text()
     assert not any(1 in (pair["a"], pair["b"]) for pair in items["pairs"]["test"])
 
 

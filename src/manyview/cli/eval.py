@@ -146,5 +146,10 @@ def _show(args: argparse.Namespace, tables: str, out: Path) -> int:
         print(f"wrote {args.json}")
     found = ", ".join(sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith(".")))
     print(f"wrote {out}: {found}")
-    print(f"next: manyview reconstruct IMAGES --model {args.model} -o scene")
+    use = (
+        "reconstruct IMAGES -o scene"
+        if args.protocol == "recon-per-view"
+        else "features IMAGES -o features --pca"
+    )
+    print(f"next: manyview {use} --model {args.model}")
     return 0

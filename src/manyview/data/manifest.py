@@ -132,7 +132,8 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 of the rows: the same wherever the files lie."""
-        rows = [dataclasses.astuple(frame) for frame in self.frames]
+        names = [field.name for field in dataclasses.fields(Frame)]
+        rows = [[getattr(frame, name) for name in names] for frame in self.frames]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def _mean_row(method: str, rows: Sequence[dict[str, Any]], sweep: dict[str, Any]
 def ratio(
     ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], seed: int, draws: int = 2000
 ) -> dict[str, float]:
-    """Mean EPE of `ours` divided by `others`', with the 95 % interval from redrawing scenes."""
+    """Mean EPE of `ours` divided by `others`', with the 95 % interval from redrawing scenes (NaN for one scene)."""
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for mine, theirs in zip(ours, others, strict=True):
         if mine["pixels"]:
@@ -104,6 +105,8 @@ def ratio(
     drawn = np.random.default_rng(seed).integers(0, len(scenes), (draws, len(scenes)))
     totals = scenes[drawn].sum(1)
     low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
+    if len(scenes) < 2:
+        low = high = math.nan
     total = scenes.sum(0)
     return {"ratio": float(total[0] / total[1]), "low": float(low), "high": float(high)}
 
@@ -131,9 +134,13 @@ def describe(summary: dict[str, Any]) -> str:
 
 def ratio_lines(summary: dict[str, Any]) -> list[list[str]]:
     return [
-        [label(method), f"{found['ratio']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}"]
+        [label(method), f"{found['ratio']:.3f}", _interval(found["low"], found["high"])]
         for method, found in summary["ratios"].items()
     ]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "one scene"
 
 
 def sweep_lines(summary: dict[str, Any]) -> list[str]:
