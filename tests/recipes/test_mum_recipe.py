@@ -102,7 +102,7 @@ def loss(batch: Views | None = None, **changes: object) -> float:
     torch.manual_seed(0)
     recipe = MumRecipe.build(replace(DEBUG, **changes))
     for parameter in recipe.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+        torch.nn.init.normal_(parameter, std=0.5)  # attention must matter for what it attends to to show
     batch = views() if batch is None else batch
     result = recipe.step(batch, progress=0.0, generator=torch.Generator().manual_seed(1))
     return float(result.loss.detach())
