@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": set(),
     "pipelines": {
         "geometry",
+        "layers",
         "models",
         "scene",
         "metrics",

@@ -15,7 +15,7 @@ from manyview.layers.block import Block, LayerScale
 from manyview.layers.dpt import DPT
 from manyview.layers.init import init_weights
 from manyview.layers.patches import PatchEmbed, patch_grid
-from manyview.layers.positions import resample_table, sine_table
+from manyview.layers.positions import refit_table, resample_table, sine_table
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,21 @@ def test_the_position_table_is_resampled_with_the_offset(grid):
     factor = ((grid[0] + 0.1) / 5, (grid[1] + 0.1) / 5)
     expected = F.interpolate(maps, scale_factor=factor, mode="bicubic")
     torch.testing.assert_close(out[:, 1:].transpose(1, 2).reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_table_is_refitted_to_another_square(first):
+    ramp = torch.linspace(0, 1, 6)[:, None].expand(6, 6).flatten()[None, :, None]
+    table = torch.cat([torch.full((1, first, 1), 7.0), ramp], 1)
+    bigger = refit_table(table, first + 64)
+    assert bigger.shape == (1, first + 64, 1)
+    assert torch.all(bigger[:, :first] == 7)
+    rows = bigger[0, first:, 0].unflatten(0, (8, 8))
+    torch.testing.assert_close(rows, rows[:, :1].expand(-1, 8), atol=1e-6, rtol=0)
+    assert torch.all(rows[:, 0].diff() > 0)
+    assert torch.equal(refit_table(table, first + 36), table)
+    with pytest.raises(ValueError, match="square"):
+        refit_table(table, first + 65)
 
 
 def test_sine_table_by_hand():

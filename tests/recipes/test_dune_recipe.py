@@ -100,6 +100,42 @@ def test_training_lowers_every_teachers_loss_and_repeats_bit_for_bit(config, tmp
     assert not torch.equal(whole.student.statistics["one"]["patch"].mean, torch.zeros(12))
 
 
+def test_a_second_stage_starts_from_the_first_at_its_own_resolution(config, tmp_path, caplog):
+    """336 -> 448: every weight carries over; only the position table is resampled."""
+    from manyview.layers.positions import refit_table
+    from manyview.pipelines.train import train
+
+    data = [manifest(tmp_path / name, 4, seed) for seed, name in enumerate(("a", "b"))]
+    common = [f"method.teachers=[{', '.join(config.teachers)}]", "run.lr=1e-30"]  # moves nothing
+    first = train("dune", out=tmp_path / "first", preset="debug", data=data, device="cpu", settings=common)
+    bigger = [*common, "run.steps=1", "method.image_size=84", "method.encoder=[positions=6]"]
+    with caplog.at_level("INFO"):
+        second = train(
+            "dune",
+            out=tmp_path / "second",
+            preset="debug",
+            data=data,
+            device="cpu",
+            init=first.model,
+            settings=bigger,
+        )
+    before, after = (dict(zoo.load(run.model).named_parameters()) for run in (first, second))
+    table = before.pop("encoder.pos_embed")
+    assert torch.equal(after.pop("encoder.pos_embed"), refit_table(table, 37))
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert "17 positions resampled to 37" in caplog.text
+    with pytest.raises(UserError, match="does not fit"):
+        train(
+            "dune",
+            out=tmp_path / "third",
+            preset="debug",
+            data=data,
+            device="cpu",
+            init=first.model,
+            settings=[*bigger, "method.encoder=[positions=6, dim=16]"],
+        )
+
+
 def test_a_batch_is_balanced_over_domains_of_any_size(config, tmp_path):
     data = [manifest(tmp_path / "small", 3, 0), manifest(tmp_path / "large", 9, 1)]
     batches = DuneRecipe.batches(config, RunConfig(batch=5), cache=None, data=data)

@@ -27,6 +27,23 @@ def resample_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = Fa
     return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
 
 
+def refit_table(table: Tensor, rows: int) -> Tensor:
+    """A learned table (1, C + M*M, D) for another square grid: (1, rows, D), rows = C + N*N, C class tokens (0 or 1).
+
+    Bicubic by size, no antialiasing: how DUNE's second stage starts from its first. Raises ValueError when the
+    numbers of rows are no such grids.
+    """
+    first, sides = (
+        table.shape[1] - math.isqrt(table.shape[1]) ** 2,
+        (math.isqrt(table.shape[1]), math.isqrt(rows)),
+    )
+    if first not in (0, 1) or rows - sides[1] ** 2 != first:
+        raise ValueError(f"{table.shape[1]} and {rows} rows are not square grids with the same class tokens")
+    patches = table[:, first:].float().unflatten(1, (sides[0], sides[0])).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size=(sides[1], sides[1]), mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :first], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
+
+
 def sine_table(rows: int, dim: int) -> Tensor:
     """Fixed 1-D position table (rows, dim): sines then cosines at frequencies 10000 ** (-2k / dim)."""
     frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))

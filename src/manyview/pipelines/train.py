@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from manyview.config import RunConfig, from_dict, override
 from manyview.engine import ranks
@@ -16,8 +17,11 @@ from manyview.engine.checkpoint import mismatch
 from manyview.engine.loop import FitResult, fit
 from manyview.engine.rundir import read_config
 from manyview.errors import UserError
+from manyview.layers.positions import refit_table
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.base import preset as find_preset
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,13 @@ def _save(student: nn.Module, path: Path, sources: Sequence[str]) -> None:
 
 
 def _initialise(student: nn.Module, init: str | Path) -> None:
-    """Load the weights of a zoo name or model directory. UserError when they do not fit the student."""
+    """Load the weights of a zoo name or model directory, learned positions resampled to the student's grid.
+
+    Raises UserError when they do not fit the student.
+    """
     from manyview import zoo
 
-    weights = zoo.load(init).state_dict()
+    weights = _with_refitted_tables(zoo.load(init).state_dict(), student)
     ours = {name: tuple(t.shape) for name, t in student.state_dict().items()}
     problem = mismatch(ours, {name: tuple(t.shape) for name, t in weights.items()})
     if problem:
@@ -138,3 +145,19 @@ def _initialise(student: nn.Module, init: str | Path) -> None:
             "choose a model of the same shape, or another --preset or --set method.…"
         )
     student.load_state_dict(weights)
+
+
+def _with_refitted_tables(weights: dict[str, Tensor], student: nn.Module) -> dict[str, Tensor]:
+    """The weights with every learned position table at the student's grid, where only that differs."""
+    found = dict(weights)
+    for name, wanted in student.state_dict().items():
+        table = weights.get(name)
+        if table is None or not name.endswith(("pos_embed", "positions")) or table.shape == wanted.shape:
+            continue
+        if table.shape[2] == wanted.shape[2]:
+            try:
+                found[name] = refit_table(table, wanted.shape[1])
+            except ValueError:
+                continue  # told as a mismatch
+            LOG.info("%s: %d positions resampled to %d", name, table.shape[1], wanted.shape[1])
+    return found
