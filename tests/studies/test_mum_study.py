@@ -50,11 +50,19 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
         assert numbers["epe_untrained"] > 0
         assert (tmp_path / "study" / name / "seed-0" / "run" / "model" / "config.json").is_file()
     assert first["results"]["croco"] == {}
+    one, other = (first["results"][name]["0"] for name in ("multi-view", "mae"))
+    assert one["epe_untrained"] == other["epe_untrained"]  # the same start, judged once
+    assert len(list((tmp_path / "study" / "references").iterdir())) == 1
     assert {answer["verdict"] for answer in first["answers"]} == {"undecided"}  # one seed decides nothing
     assert main(line) == 0
     assert json.loads(capsys.readouterr().out) == first  # nothing was done again
-    assert main([*line[:4], "--report", "--set", *line[line.index("--set") + 1 :]]) == 0
+    page = tmp_path / "page.md"
+    settings = line[line.index("--set") :]
+    assert main([*line[:4], "--report", "--page", str(page), *settings]) == 0
     assert "not run" in capsys.readouterr().out
+    assert "random weights" in page.read_text()
+    assert main([*line[:4], "--report", "--page", str(tmp_path / "page.html"), *settings]) == 2
+    assert "page.md" in capsys.readouterr().err
     assert main([*line, "steps=4"]) == 2
     assert "steps = 3, not 4" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import pytest
 
 from manyview.errors import UserError
 from manyview.studies.base import Question, Study, Variant, answers, as_json, judge, run_study
-from manyview.studies.report import markdown, plot, write_report
+from manyview.studies.report import markdown, plot, write_page, write_report
 
 QUESTION = Question(name="views", better="many", worse="one", source="Table 1")
 
@@ -33,6 +33,9 @@ class Toy(Study):
 
     def settings(self) -> dict[str, Any]:
         return {"steps": self.steps}
+
+    def defaults(self) -> dict[str, Any]:
+        return {"steps": 5}
 
     def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
         self.jobs.append((variant.name, seed))
@@ -103,3 +106,18 @@ def test_an_empty_study_still_makes_a_report(tmp_path):
     results = run_study(toy, tmp_path, seeds=[])
     assert "not run" in markdown(toy, results)
     ET.fromstring(plot(toy, results))
+
+
+def test_a_page_says_how_it_was_made_and_shows_every_run(tmp_path):
+    toy = Toy(steps=7)
+    results = run_study(toy, tmp_path / "runs", seeds=[0, 1], only=["one", "many"])
+    write_page(toy, results, tmp_path / "docs" / "toy.md", notes=["One more thing."])
+    text = (tmp_path / "docs" / "toy.md").read_text()
+    assert text.startswith("# A toy study\n\nWritten by `manyview study toy --set steps=7 --page toy.md`")
+    assert "| variant | seed | EPE | loss | minutes |" in text
+    assert "| one | 1 | 10.100 | 0.500 | 0.0 |" in text
+    assert "One more thing." in text
+    assert "](toy.svg)" in text
+    ET.parse(tmp_path / "docs" / "toy.svg")
+    write_page(Toy(), results, tmp_path / "plain.md")
+    assert "`manyview study toy --page plain.md`" in (tmp_path / "plain.md").read_text()

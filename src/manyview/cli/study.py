@@ -5,6 +5,7 @@ manyview study mum -o out/mum                           everything, with data it
 manyview study mum -o out/mum --only multi-view mae     some variants
 manyview study mum -o out/mum --seeds 0 --minutes 60    stop starting jobs after an hour; the same line goes on
 manyview study mum -o out/mum --report                  only write the report of what is there
+manyview study mum -o out/mum --page docs/study.md      also write it as a page with every run, and its picture
 """
 
 from __future__ import annotations
@@ -36,19 +37,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", action="store_true", help="run nothing, write the report of what is there"
     )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.md",
+        help="also write a page: report, picture, every run, how it was made",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     from manyview.config import override
     from manyview.studies.base import STUDIES, as_json, read_results, run_study
-    from manyview.studies.report import markdown, write_report
+    from manyview.studies.report import markdown, write_page, write_report
 
     if args.list or args.study is None:
         return _list(as_json=args.json)
     kind = STUDIES.get(args.study)
     study = kind(override(kind.Options(), args.settings))
     out = args.out or Path("out") / f"study-{args.study}"
+    if args.page and args.page.suffix != ".md":
+        raise UserError(
+            f"--page {args.page}: a page is a markdown file, call it {args.page.with_suffix('.md')}"
+        )
     if args.report:
         if not (out / "study.json").is_file():
             raise UserError(f"{out} holds no study; run it first, or name its folder with -o")
@@ -56,11 +67,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         results = run_study(study, out, seeds=args.seeds, only=args.only, minutes=args.minutes, tell=_tell)
     report = write_report(study, results, out)
+    if args.page:
+        write_page(study, results, args.page)
     if args.json:
         print(json.dumps(as_json(study, results)))
         return 0
     print(markdown(study, results))
-    print(f"wrote {report} and {report.with_suffix('.svg')}")
+    print(f"wrote {', '.join(str(path) for path in (report, report.with_suffix('.svg'), args.page) if path)}")
     left = sum(len({*args.seeds} - {*runs}) for runs in results.values())
     if left:
         print(f"next: manyview study {args.study} -o {out}  ({left} jobs are not done yet)")

@@ -61,6 +61,8 @@ class Study(abc.ABC):
     """Key of the number that is compared, and how the table calls it."""
     columns: ClassVar[dict[str, str]] = {}
     """Further keys of a result, and how the table calls them."""
+    details: ClassVar[dict[str, str]] = {}
+    """Keys that only the table of every run shows, likewise."""
     variants: ClassVar[Sequence[Variant]]
     questions: ClassVar[Sequence[Question]]
     Options: ClassVar[type]
@@ -72,6 +74,10 @@ class Study(abc.ABC):
     def settings(self) -> dict[str, Any]:
         """The options as JSON-able values: a study goes on only with the same."""
         return to_dict(self.options)
+
+    def defaults(self) -> dict[str, Any]:
+        """What `settings` is when nobody changes anything."""
+        return to_dict(self.Options())
 
     def prepare(self, out: Path) -> None:  # noqa: B027
         """Make what all jobs need and is not there yet, in the study's folder."""

@@ -1,24 +1,78 @@
-"""What a study found: a markdown table, and a picture of every seed."""
+"""What a study found: a markdown table, a picture of every seed, and a page that says how it was made."""
 
 from __future__ import annotations
 
 import html
+import json
 import math
 import os
+import platform
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.evaluation.report import markdown_table
 from manyview.studies.base import Answer, Results, Study, answers
 
 
 def write_report(study: Study, results: Results, out: Path) -> Path:
-    """Write report.md and report.svg into `out`; returns the first."""
-    for name, text in (("report.md", markdown(study, results)), ("report.svg", plot(study, results))):
-        draft = out / f".{name}"
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, out / name)
+    """Write report.md and report.svg into the folder `out`; returns the first."""
+    _write(out / "report.md", markdown(study, results))
+    _write(out / "report.svg", plot(study, results))
     return out / "report.md"
+
+
+def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[str] = ()) -> None:
+    """The report as a page to keep, at `path`: the picture beside it and shown in it, how it was made, every run."""
+    picture = path.with_suffix(".svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(picture, plot(study, results))
+    title, _, tables = markdown(study, results).partition("\n")
+    changed = {key: value for key, value in study.settings().items() if value != study.defaults().get(key)}
+    options = "".join(
+        f" {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in sorted(changed.items())
+    )
+    command = f"manyview study {study.name}" + (f" --set{options}" if options else "")
+    parts = [
+        title,
+        f"Written by `{command} --page {path.name}`, which does what of it is not done yet; nothing here was typed by "
+        f"hand. Machine: {_machine()}.",
+        *notes,
+        f"![{study.score} of every run]({picture.name})",
+        tables.strip(),
+        "## Every run",
+        every_run(study, results),
+    ]
+    _write(path, "\n\n".join(parts) + "\n")
+
+
+def every_run(study: Study, results: Results) -> str:
+    """A table with a row per variant and seed: the score, every column and detail, and the minutes it took."""
+    columns = {study.score: study.score, **study.columns, **study.details}
+    rows = []
+    for name, runs in results.items():
+        for seed, run in sorted(runs.items()):
+            cells = [f"{run[key]:.3f}" if key in run else "" for key in columns]
+            rows.append([name, str(seed), *cells, f"{run['seconds'] / 60:.1f}"])
+    return markdown_table(["variant", "seed", *columns.values(), "minutes"], rows)
+
+
+def _machine() -> str:
+    import torch
+
+    where = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{os.cpu_count()} {platform.machine()} cores"
+    )
+    return f"{where}, torch {torch.__version__.partition('+')[0]}"
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
