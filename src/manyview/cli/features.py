@@ -5,6 +5,9 @@ manyview features walk.mp4 --fps 1 --model mum-vitl16 -o feats        a video, o
 manyview features photos/ --model M -o feats --pca                    also pictures: one colour space for all
 manyview features photos/ --model M -o feats --layers 2,5,8,11 --raw  four blocks, before the final norm
 manyview features photos/ --model dune-vitb14-448 -o feats --project dinov2    in a teacher's feature space
+manyview features photos/ --model dune-vitb14-448 -o feats --compare dinov2=dinov2-vitl14-reg4 mast3r=mast3r-vitl16
+                                                                      beside its teachers, in the same colours
+manyview features photos/ --model dune-vitb14-448 -o feats --attention         what each block looks at
 
 Pictures keep their shape: the long side gets --size pixels, then both sides are cropped, centred, to whole
 patches. Per picture one NAME.safetensors: patches (h, w, D), cls (D), registers (R, D), layers.I.patches, ...;
@@ -13,6 +16,12 @@ The same line again goes on where an interrupted run stopped; pictures that chan
 
 Which feature? Normed last-block patches (the default) for matching, retrieval and k-NN; --layers for probes and
 dense heads; --raw for what the blocks left (what DUNE's projectors read); --project to compare with a teacher.
+
+--compare writes compare.png: the photo, the model's own tokens, and per teacher its features and the model's
+projection, coloured by the same three components, so that equal colours are equal features. Teachers keep their own
+patch size and normalisation; their patches are put on the model's grid. Without names: the projections alone.
+--attention writes attention.png and attention/: per photo the 9 most typical attention maps (k-medoids) of the last
+block and of every projector, each with the patch it belongs to.
 """
 
 from __future__ import annotations
@@ -26,6 +35,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manyview.errors import UserError
+
+KINDS = ("pca", "compare", "attention")
+"""Sorts of pictures, as the index of a folder of features calls them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DUNE: in this teacher's feature space (dinov2, mast3r, multihmr)",
     )
     add("--pca", action="store_true", help="also pictures of the first three components, and a sheet")
+    add("--compare", nargs="*", metavar="TEACHER=SOURCE",
+        help="also a sheet beside these teachers, each a zoo name, a model directory or timm:NAME")  # fmt: skip
+    add("--attention", nargs="?", type=int, const=9, metavar="K",
+        help="also pictures of the K typical attention maps per block (default: 9)")  # fmt: skip
     add("--half", action="store_true", help="store float16: half the space")
     add("--batch", type=int, default=8, metavar="N", help="pictures of one size at a time (default: 8)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -55,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     layers = parse_layers(args.layers)
+    compare = None if args.compare is None else parse_teachers(args.compare)
     from manyview.data.images import list_images
     from manyview.pipelines.features import FeatureOptions, features
     from manyview.pipelines.photos import Take
@@ -65,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         half=args.half,
         precision=args.precision,
         pca=args.pca,
+        compare=compare,
+        attention=args.attention,
         take=Take(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
     )
     with warnings.catch_warnings():
@@ -99,6 +118,19 @@ def parse_layers(text: str | None) -> list[int] | Literal["all"] | None:
         raise UserError(f"--layers takes block numbers such as 2,5,8,11, or all; got {text!r}") from None
 
 
+def parse_teachers(words: list[str]) -> dict[str, str]:
+    """Teachers of "dinov2=SOURCE", …. Raises UserError for anything else, and for a name that comes twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not (name and equals and source):
+            raise UserError(f"--compare takes TEACHER=SOURCE such as dinov2=dinov2-vitl14-reg4; got {word!r}")
+        if name in found:
+            raise UserError(f"--compare names {name} twice ({found[name]} and {source}); keep one")
+        found[name] = source
+    return found
+
+
 def _report(found: Any, args: argparse.Namespace) -> dict[str, Any]:
     info, first = found.info, found[0]
     quoted = shlex.quote(str(args.out))
@@ -118,12 +150,25 @@ def _report(found: Any, args: argparse.Namespace) -> dict[str, Any]:
         },
         "bytes": sum((args.out / image["file"]).stat().st_size for image in info["images"]),
         "pca": info.get("pca"),
+        "compare": info.get("compare"),
+        "attention": info.get("attention"),
+        "pictures": _pictures(found, args.out),
         "skipped": found.skipped,
         "next": [
             f'python -c "{load}"',
-            f"open {quoted}/pca.png" if args.pca else again(args),
+            *([f"open {quoted}/{info[kind]['sheet']}" for kind in KINDS if info.get(kind)] or [again(args)]),
         ],
     }
+
+
+def _pictures(found: Any, out: Path) -> list[str]:
+    """Files of all pictures that were asked for."""
+    files = []
+    for kind in KINDS:
+        if about := found.info.get(kind):
+            files.append(out / about["sheet"])
+            files += [out / about["pictures"] / f"{name}.png" for name in found.names if "pictures" in about]
+    return [str(file) for file in files]
 
 
 def again(args: argparse.Namespace) -> str:
@@ -149,11 +194,35 @@ def _show(report: dict[str, Any]) -> None:
     if report["pca"]:
         shares = " + ".join(f"{share:.0%}" for share in report["pca"]["explained"])
         rows.append(("components", f"{shares} of the variance as red, green, blue: pca.png, pca/"))
+    rows += [("side by side", line) for line in _compared(report["compare"])]
+    if looks := report["attention"]:
+        reach = ", ".join(f"{name} {far:.1f}" for name, far in looks["reach"].items())
+        rows.append(
+            ("attention", f"{looks['k']} maps per block: attention.png; mean reach in patches: {reach}")
+        )
     print(f"wrote {report['features']}/ (features.json, one .safetensors per picture)")
     for name, value in rows:
-        print(f"  {name:<11}{value}")
+        print(f"  {name:<13}{value}")
     for line in report["skipped"]:
         print(f"left out: {line}", file=sys.stderr)
     print("next:")
     for line in report["next"]:
         print(f"  {line}")
+
+
+def _compared(about: dict[str, Any] | None) -> list[str]:
+    """Lines on the sheet that --compare wrote."""
+    if not about:
+        return []
+    shown = f"{len(about['shown'])} photos, axes from {about['fitted']}: compare.png"
+    lines = [
+        shown if about["projections"] else f"{shown}; this model has no projectors, so only its own tokens"
+    ]
+    for name, teacher in about["teachers"].items():
+        line = f"{name}: cosine {teacher['cosine']:.2f} with {teacher['source']} ({teacher['licence']})"
+        if teacher["resized"]:
+            line += f"; photos resized to put its patches of {teacher['patch']} on the model's"
+        if teacher["resampled"]:
+            line += "; its patch grid was resampled"
+        lines.append(line)
+    return lines

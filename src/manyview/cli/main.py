@@ -20,7 +20,7 @@ COMMANDS = {
     "data": "make, scan and check data: procedural scenes and manifests",
     "cache": "ask a teacher once and keep its answers: build, info, verify",
     "train": "train a student with a recipe (distill3r, mum, dune)",
-    "features": "encoder features of photos or a video: patches, class tokens, layers, PCA pictures",
+    "features": "encoder features of photos or a video, with pictures: components, attention, student beside teachers",
     "reconstruct": "photos or a video in; cameras, points and confidences out",
     "export": "write a reconstructed scene as PLY, GLB, COLMAP or nerfstudio",
     "eval": "judge a model on a manifest with a protocol of the field",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,11 @@ class FeatureOptions:
     """Arithmetic of the network; auto is bf16 on a GPU that has it."""
     pca: bool = False
     """Also write pictures of the first three principal components of the whole set (needs `out`)."""
+    compare: Mapping[str, str] | None = None
+    """Also a sheet of own tokens and projections beside these teachers, projector -> zoo name, model directory or
+    timm:NAME; {}: projections alone (needs `out`)."""
+    attention: int | None = None
+    """Also pictures of this many typical attention maps per block and photo; 9 in DUNE (needs `out`)."""
     take: Take = field(default_factory=Take)
     """Which pictures of a folder or frames of a video are taken."""
 

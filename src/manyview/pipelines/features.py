@@ -21,6 +21,7 @@ from manyview import __version__
 from manyview.data.fit import Fit
 from manyview.errors import UserError
 from manyview.pipelines import pca
+from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding, FeatureOptions
 from manyview.pipelines.feature_set import (
     FORMAT,
@@ -33,6 +34,7 @@ from manyview.pipelines.feature_set import (
     write_index,
     write_one,
 )
+from manyview.pipelines.side_by_side import Comparison, compare
 from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
 from manyview.scene.folder import refuse_other_content
@@ -66,9 +68,13 @@ def features(
     options = options or FeatureOptions()
     if options.batch < 1:
         raise UserError(f"batch is {options.batch}; it must be at least 1")
-    if options.pca and out is None:
-        raise UserError("pictures of components are files; say where with out=DIR")
+    pictured = options.pca or options.compare is not None or options.attention is not None
+    if pictured and out is None:
+        raise UserError("pictures of components or attention are files; say where with out=DIR")
     source = Encoding(model, layers=layers, norm=norm, size=size, device=device, options=options)
+    # Now, not after the photos: a teacher may be missing.
+    comparison = None if options.compare is None else Comparison(source, options.compare)
+    look = None if options.attention is None else Look(source, options.attention)
     settings = source.settings()
     if out is None:
         held, skipped = _hold(stream(images, options.take), source)
@@ -78,8 +84,20 @@ def features(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = stream(images, options.take)
     found = FeatureSet(_fill(folder, pictures, source, settings), folder=folder)
-    if options.pca:  # a video has run out, a list has not
-        _colour(found, pictures if isinstance(pictures.items, list) else stream(images, options.take), source)
+
+    def readable() -> Stream:
+        """The pictures that gave features, once more: a video has run out, a list has not."""
+        whole = pictures if isinstance(pictures.items, list) else stream(images, options.take)
+        names = set(found.names)
+        return Stream((item for item in whole.items if item.name in names), len(names), [])
+
+    if options.pca:
+        _colour(found, readable(), source)
+    if comparison is not None:
+        _compare(found, readable(), comparison)
+    if look is not None:
+        found.info["attention"] = write_attention(folder, readable(), look)
+        write_index(folder, found.info)
     return found
 
 
@@ -252,4 +270,15 @@ def _colour(found: FeatureSet, pictures: Stream, source: Encoding) -> None:
             pairs.append((item.name, photo, basis.colours(found[place[item.name]].patches)))
     pca.contact_sheet(folder / "pca.png", pairs)
     found.info["pca"] = {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
+    write_index(folder, found.info)
+
+
+def _compare(found: FeatureSet, pictures: Stream, comparison: Comparison) -> None:
+    """The model beside its teachers, on one sheet."""
+    folder = found.folder
+    if folder is None:
+        raise RuntimeError("a picture of a comparison needs a folder")
+    beside = compare(pictures, comparison)
+    pca.write_picture(folder / "compare.png", beside.picture, beside.picture.shape[:2])
+    found.info["compare"] = {**beside.info, "sheet": "compare.png"}
     write_index(folder, found.info)

@@ -1,0 +1,242 @@
+"""A student beside its teachers: the components of everybody's patches as colours, per teacher on the same axes.
+
+Columns: the photo, the model's own tokens, and per teacher its features and the model's projection into its space
+(both standardised as in the distillation). Own tokens have axes of their own; a teacher's axes and colour range are
+fitted on its features of all the photos, and the projection is shown on those, so that equal colours are equal
+features. Without a teacher its projection has axes of its own. DUNE shows components per network in figure 2 of the
+paper; common axes are our choice.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from manyview.engine.device import autocast
+from manyview.errors import UserError
+from manyview.pipelines import pca
+from manyview.pipelines.encoding import Encoding, FeatureOptions, evaluating
+from manyview.pipelines.picture_table import Cell, Row, table
+from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
+from manyview.progress import track
+from manyview.teachers.features import FeatureTeacher, loaded
+from manyview.types import Views
+
+MOST_FITTED, MOST_ROWS, MOST_SAMPLES = 48, 12, 20_000
+
+Column = tuple[str, str]
+"""(teacher, "teacher" or "projected"); the model's own tokens are OWN."""
+OWN: Column = ("", "own")
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """What the picture shows, also as arrays."""
+
+    names: list[str]
+    """Photos, one per row."""
+    columns: list[Column]
+    maps: list[dict[Column, np.ndarray]]
+    """Per photo and column: colours (h, w, 3) uint8, a pixel per patch."""
+    picture: np.ndarray
+    """All of it as one picture (H, W, 3) uint8."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: per teacher source, licence, patch grid, cosine; explained variances; skipped photos."""
+
+
+def side_by_side(
+    images: Any,
+    *,
+    model: Any,
+    teachers: Mapping[str, str] | None = None,
+    norm: bool = True,
+    size: int | None = None,
+    device: str = "auto",
+    options: FeatureOptions | None = None,
+) -> SideBySide:
+    """A picture of a model's tokens and projections beside its teachers' features.
+
+    images, model, norm, size: as in `mv.features`; any model with an encoder, whose own tokens are all there is to
+    see where it has no projectors. teachers: name of a projector -> zoo name, model directory or timm:NAME; empty:
+    every projection, without a teacher. At most 48 photos, spread evenly, decide the axes, 12 of them are shown.
+
+    Broken photos are left out with a warning. Raises UserError for a teacher that is not here, has no projector in
+    this model or has other channels than it, and when no photo can be read.
+    """
+    options = options or FeatureOptions()
+    source = Encoding(model, layers=None, norm=norm, size=size, device=device, options=options)
+    comparison = Comparison(source, teachers or {})
+    found = compare(stream(images, options.take), comparison)
+    for problem in found.info["skipped"]:
+        warnings.warn(f"left out {problem}", stacklevel=2)
+    return found
+
+
+class Comparison:
+    """A model and the teachers it is shown with; all of them are here, and fit it, before the first photo."""
+
+    def __init__(self, source: Encoding, teachers: Mapping[str, str]) -> None:
+        self.source = source
+        network = source.network
+        known = tuple(getattr(network.config, "teachers", ())) if hasattr(network, "project") else ()
+        for name in teachers:
+            if not known:
+                raise UserError(
+                    f"model {source.name!r} has no projectors, so no teacher has features to compare with its own; "
+                    "choose a dune model, or name no teacher"
+                )
+            if name not in known:
+                raise UserError(f"{source.name} has no projector {name!r}; it has {', '.join(known)}")
+        self.teachers: dict[str, FeatureTeacher] = {
+            name: loaded(place, name=name, student_patch=source.patch) for name, place in teachers.items()
+        }
+        for name, teacher in self.teachers.items():
+            width = len(network.statistics[name]["patch"].mean)
+            if teacher.dim != width:
+                raise UserError(
+                    f"teacher {name} ({teacher.source}) has {teacher.dim} channels, the projector of {source.name} "
+                    f"{width}; give the network that it was distilled from"
+                )
+        self.spaces = tuple(teachers) or known
+
+    @property
+    def columns(self) -> list[Column]:
+        """The model's own tokens, then per space the teacher, where there is one, and the projection."""
+        found = [OWN]
+        for name in self.spaces:
+            found += [
+                (name, who) for who in ("teacher", "projected") if who != "teacher" or name in self.teachers
+            ]
+        return found
+
+    def axes_of(self, column: Column) -> Column:
+        """The column on whose components another is shown."""
+        return (column[0], "teacher") if column[0] in self.teachers else column
+
+    @torch.inference_mode()
+    def __call__(self, photo: np.ndarray) -> dict[Column, np.ndarray]:
+        """A photo (H, W, 3) uint8 -> per column its patches (h, w, D)."""
+        source, network = self.source, self.source.network
+        pixels = torch.from_numpy(photo).to(source.device).permute(2, 0, 1)[None].float() / 255
+        try:
+            with evaluating(network), autocast(source.device, source.options.precision):
+                own = source.encode(pixels.to(source.dtype), norm=source.norm)
+                found = {OWN: own.patches}
+                if self.spaces:
+                    blocks = network.projected_layers
+                    raw = source.encode(pixels.to(source.dtype), norm=False, layers=blocks)
+                for name in self.spaces:
+                    if name in self.teachers:
+                        signal = self.teachers[name](Views(images=pixels[None]))["patches"]
+                        found[name, "teacher"] = network.statistics[name]["patch"](signal.value[0])
+                    found[name, "projected"] = network.project(raw, name).patches
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"no memory on {source.device} for the model and {len(self.teachers)} teachers; choose a smaller "
+                "size, fewer teachers, or another device"
+            ) from None
+        return {key: value[0].float().cpu().unflatten(0, own.grid).numpy() for key, value in found.items()}
+
+
+def compare(pictures: Stream, comparison: Comparison) -> SideBySide:
+    """The picture of a stream of photos; those that cannot be read are named in info["skipped"]."""
+    items, count = spread(pictures, MOST_FITTED)
+    rows = places(count, MOST_ROWS)
+    each = max(1, MOST_SAMPLES // count)
+    draw = np.random.default_rng(0)
+    samples: dict[Column, list[np.ndarray]] = {
+        comparison.axes_of(column): [] for column in comparison.columns
+    }
+    kept: list[tuple[str, np.ndarray, dict[Column, np.ndarray]]] = []
+    cosines: dict[str, list[float]] = {name: [] for name in comparison.teachers}
+    skipped: list[str] = []
+    fitted = 0
+    listed = track(items, total=count, label="side by side", unit="image")
+    for place, (item, read) in enumerate(read_ahead(listed, comparison.source.fit, ahead=2)):
+        if isinstance(read, UserError):
+            skipped.append(str(read))
+            continue
+        maps = comparison(read[0])
+        some = np.sort(draw.permutation(maps[OWN][..., 0].size)[:each])
+        for axes, drawn in samples.items():
+            drawn.append(maps[axes].reshape(-1, maps[axes].shape[-1])[some])
+        for name, cosine in cosines.items():
+            cosine.append(_cosine(maps[name, "teacher"], maps[name, "projected"]))
+        fitted += 1
+        if place in rows:
+            kept.append((item.name, read[0], maps))
+    skipped += pictures.skipped
+    if not kept:
+        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
+    fits = {axes: pca.fit_basis(drawn, fitted) for axes, drawn in samples.items()}
+    info = _info(comparison, fits, cosines)
+    return _drawn(kept, comparison, fits, {**info, "fitted": fitted, "skipped": skipped})
+
+
+def _drawn(
+    kept: Sequence[tuple[str, np.ndarray, dict[Column, np.ndarray]]],
+    comparison: Comparison,
+    fits: Mapping[Column, pca.Basis],
+    info: dict[str, Any],
+) -> SideBySide:
+    columns = comparison.columns
+    colours = [{c: fits[comparison.axes_of(c)].colours(maps[c]) for c in columns} for _, _, maps in kept]
+    rows = []
+    for (name, photo, maps), shown in zip(kept, colours, strict=True):
+        cells = [Cell(photo, smooth=True)]
+        for column in columns:
+            caption = ""
+            if column[1] == "projected" and column[0] in comparison.teachers:
+                caption = f"cosine {_cosine(maps[column[0], 'teacher'], maps[column]):.2f}"
+            cells.append(Cell(shown[column], caption))
+        rows.append(Row(name, cells))
+    headings = ["photo", *(_heading(column) for column in columns)]
+    names = [name for name, _, _ in kept]
+    return SideBySide(names, columns, colours, table(headings, rows), {**info, "shown": names})
+
+
+def _heading(column: Column) -> str:
+    return {"own": "own tokens", "teacher": f"{column[0]}: teacher", "projected": f"{column[0]}: projection"}[
+        column[1]
+    ]
+
+
+def _cosine(teacher: np.ndarray, projected: np.ndarray) -> float:
+    """Mean over the patches of the cosine between two maps (h, w, D)."""
+    norms = np.linalg.norm(teacher, axis=-1) * np.linalg.norm(projected, axis=-1)
+    return float(((teacher * projected).sum(-1) / np.maximum(norms, 1e-8)).mean())
+
+
+def _info(
+    comparison: Comparison, fits: Mapping[Column, pca.Basis], cosines: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    teachers = {
+        name: {
+            "source": teacher.source,
+            "licence": teacher.licence,
+            "channels": teacher.dim,
+            "patch": teacher.network.patch_size,
+            "resized": teacher.network.patch_size != comparison.source.patch,
+            "resampled": teacher.resampled,
+            "cosine": float(np.mean(cosines[name])),
+        }
+        for name, teacher in comparison.teachers.items()
+    }
+    explained = {" ".join(axes).strip(): basis.explained.tolist() for axes, basis in fits.items()}
+    return {"teachers": teachers, "projections": list(comparison.spaces), "explained": explained}
+
+
+def places(count: int, most: int) -> set[int]:
+    """At most `most` of `count` indices, spread evenly, the first and the last among them."""
+    return {round(place) for place in np.linspace(0, count - 1, min(most, count))}
+
+
+def spread(pictures: Stream, most: int) -> tuple[Iterator[Listed], int]:
+    """At most `most` pictures, spread evenly over the set, and how many that will be (a video may be shorter)."""
+    chosen = places(pictures.count or most, most)
+    return (item for index, item in enumerate(pictures.items) if index in chosen), len(chosen)
