@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,14 @@ def test_answers_come_back_with_the_error_the_index_says(teacher, views, tmp_pat
     again = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep=keep)
     assert torch.equal(again(views)["patches"].value, patches)
     assert (cached.asked, again.asked) == (6, 0)
+
+
+def test_answers_are_those_of_the_network_wherever_its_folder_lies(teacher, source, views, tmp_path):
+    CachedTeacher(teacher, tmp_path / "answers", pictures=PICTURES)(views)
+    moved = FeatureTeacher(str(shutil.copytree(source, tmp_path / "moved")), name="one", student_patch=8)
+    again = CachedTeacher(moved, tmp_path / "answers", pictures=PICTURES)
+    again(views)
+    assert again.asked == 0
 
 
 def test_only_what_is_missing_or_damaged_is_asked_again(teacher, views, tmp_path):

@@ -120,7 +120,7 @@ class DuneRecipe(Recipe):
                       clip_each=True, warmup=0.2, min_lr=1e-6, checkpoint_every=2500, seed=22)  # fmt: skip
         first = RunConfig(steps=250_228, lr=6e-4, **shared)  # type: ignore[arg-type]
         second = RunConfig(steps=125_114, lr=1e-4, **shared)  # type: ignore[arg-type]
-        tiny = RunConfig(steps=600, batch=15, lr=1e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
+        tiny = RunConfig(steps=600, batch=15, lr=3e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
                          decay_vectors=False, clip_each=True, min_lr=1e-6, checkpoint_every=200)  # fmt: skip
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
         small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12",

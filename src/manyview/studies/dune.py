@@ -30,7 +30,7 @@ REFERENCES = "references.json"
 class DuneOptions:
     """What all jobs of the study share."""
 
-    steps: int = 300
+    steps: int = 400
     """Optimiser steps of every student."""
     teacher_steps: int = 400
     """Optimiser steps of every teacher."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -50,7 +51,7 @@ class FeatureTeacher(Teacher):
         return bool(self.network.has_cls)
 
     def settings(self) -> dict[str, Any]:
-        return {"source": self.source, "student_patch": self.student_patch}
+        return {"network": self.network.made_of, "student_patch": self.student_patch}
 
     def weights_digest(self) -> str:
         if not self._digest:
@@ -101,9 +102,10 @@ class _Network(nn.Module):
 
     def __init__(
         self, network: nn.Module, encode: Callable[[Tensor], Features], *, dim: int, patch_size: int,
-        has_cls: bool, fixed_size: tuple[int, int] | None = None,
+        has_cls: bool, made_of: dict[str, Any], fixed_size: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.made_of = made_of
         self.network, self.encode = network, encode
         self.dim, self.patch_size, self.has_cls, self.fixed_size = dim, patch_size, has_cls, fixed_size
 
@@ -114,7 +116,7 @@ class _Network(nn.Module):
 def _zoo(source: str) -> tuple[_Network, str]:
     """The encoder of a model of the zoo; whatever else the model holds is let go."""
     from manyview import zoo
-    from manyview.models.vit import Encoder
+    from manyview.models.vit import Encoder, EncoderConfig
 
     model: Any = zoo.load(source)
     encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
@@ -122,8 +124,9 @@ def _zoo(source: str) -> tuple[_Network, str]:
         raise UserError(f"{source} has no encoder of its own; choose another model (manyview models)")
     config = encoder.config
     network = _Network(
-        encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token
-    )
+        encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token,
+        made_of={field.name: getattr(config, field.name) for field in fields(EncoderConfig)},
+    )  # fmt: skip
     card = zoo.CARDS.get(source)
     return network.eval(), card.licence if card else "as the model directory says"
 
@@ -150,5 +153,6 @@ def _timm(source: str) -> tuple[_Network, str]:
         grid = (images.shape[-2] // patch[0], images.shape[-1] // patch[1])
         return Features(tokens[:, prefix:], tokens[:, 0] if prefix else None, None, grid)
 
-    network = _Network(model, encode, dim=model.num_features, patch_size=patch[0], has_cls=prefix > 0)
+    network = _Network(model, encode, dim=model.num_features, patch_size=patch[0], has_cls=prefix > 0,
+                       made_of={"timm": name})  # fmt: skip
     return network.eval(), f"as timm says of {name}"
