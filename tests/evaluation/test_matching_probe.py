@@ -180,17 +180,37 @@ def test_a_model_without_encoder_and_a_single_training_scene_are_refused(rooms, 
         evaluate(MatchingProbe(**SMALL, train=single), PlaceEncoder(), rooms, tmp_path / "b")
 
 
-def test_standardised_tokens_have_mean_zero_and_spread_one(tmp_path):
-    values = (3 + 5 * torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))).half()
+@pytest.mark.parametrize("kind", ["channels", "whitened"])
+def test_scaled_tokens_have_mean_zero_and_spread_one(tmp_path, kind):
+    random = torch.randn(6, 400, 2, generator=torch.Generator().manual_seed(0))
+    mixed = 3 + random @ torch.tensor([[5.0, 2.0], [0.0, 1.0]])  # channels that vary together
+    values = mixed.half()
     np.save(tmp_path / "a.npy", values.numpy())
     tokens = Tokens([tmp_path / "a.npy"], [10, 11, 12, 13, 14, 15])
     assert torch.equal(tokens[[12, 10]], values[[2, 0]].float())
-    plain = tokens.standardised(*tokens.statistics())
-    everything = plain[list(range(10, 16))].flatten(0, 1)
-    assert torch.allclose(everything.mean(0), torch.zeros(2), atol=1e-5)
-    assert torch.allclose(everything.std(0), torch.ones(2), atol=1e-5)
+    everything = tokens.scaled(*tokens.scaling(kind))[list(range(10, 16))].flatten(0, 1)
+    spread = torch.cov(everything.T)
+    assert torch.allclose(everything.mean(0), torch.zeros(2), atol=1e-4)
+    if kind == "channels":
+        assert torch.allclose(spread.diag(), torch.ones(2), atol=1e-4)
+        assert spread[0, 1].abs() > 0.5
+    else:
+        assert (
+            spread[0, 1].abs() < 0.5 * torch.cov((mixed / mixed.flatten(0, 1).std(0)).flatten(0, 1).T)[0, 1]
+        )
+        assert (
+            0.1 < spread.diag().min() <= spread.diag().max() < 1.05
+        )  # the ridge keeps weak directions weaker
     assert torch.equal(tokens[[12]], values[[2]].float())
-    assert torch.allclose(tokens.statistics(most=2)[0], values[[0, 3]].float().flatten(0, 1).mean(0))
+    mean, _ = tokens.scaling(kind, most=2)
+    assert torch.allclose(mean, values[[0, 3]].float().flatten(0, 1).mean(0))
+
+
+def test_constant_channels_do_not_break_the_scaling(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 4, 2), np.float16))
+    tokens = Tokens([tmp_path / "a.npy"], [0, 1, 2])
+    for kind in ("channels", "whitened"):
+        assert tokens.scaled(*tokens.scaling(kind))[[0, 1, 2]].abs().max() == 0
 
 
 class FakeTokens:

@@ -16,8 +16,16 @@ from manyview.evaluation import store
 from manyview.evaluation.base import PROTOCOLS
 from manyview.evaluation.matching import Matching, encoder_methods, save_prediction
 from manyview.evaluation.matching_frames import Frames
-from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
-from manyview.evaluation.tokens import Tokenise, Tokens
+from manyview.evaluation.probe import (
+    PUBLISHED_DECAYS,
+    PUBLISHED_LRS,
+    Examples,
+    Probes,
+    Sweep,
+    predict,
+    train_sweep,
+)
+from manyview.evaluation.tokens import Scaling, Tokenise, Tokens
 
 
 @PROTOCOLS.add("matching-probe")
@@ -35,9 +43,10 @@ class MatchingProbe(Matching):
 
     norm: bool = True
     """Tokens after the encoder's final LayerNorm; false: as they leave the block."""
-    standardise: bool = True
-    """Channels with mean 0 and spread 1 on the training frames, for every method alike. A linear probe can say no
-    more with it, but learns in fewer steps; not in the published evaluation."""
+    scalings: tuple[Scaling, ...] = ("channels", "whitened")
+    """How tokens are scaled before the probe, by numbers of the training frames: every channel's spread 1, or whitened
+    as a whole; empty for neither. All are tried and the validation pairs pick, for every method alike. A linear probe
+    can say no more with it, but learns in fewer steps; not in the published evaluation."""
     train_pairs: int = 1500
     """Pairs the probes learn from."""
     val_pairs: int = 200
@@ -61,19 +70,34 @@ class MatchingProbe(Matching):
         return encoder_methods(self, model, encoder, (self.norm,))
 
     def predict(self, tokens: dict[str, dict[str, Tokens]], frames: Frames, out: Path) -> None:
-        picked_on = "test" if self.published else self.pick
-        for name, found_tokens in tokens.items():
-            of_split = found_tokens
+        for name, of_split in tokens.items():
             if (out / "predictions" / f"{name}.npz").is_file():
                 continue
-            if self.standardise and not self.published:
-                numbers = of_split["train"].statistics()
-                of_split = {split: rows.standardised(*numbers) for split, rows in of_split.items()}
-            train, picking, test = (frames.examples(of_split, s) for s in ("train", picked_on, "test"))
-            common: dict[str, Any] = {"shape": frames.shape, "sweep": self.the_sweep, "device": frames.device}
-            probe, found = train_sweep(train, picking, **common, width=min(train.tokens.dim, frames.width))
+            tried = [self._fitted(of_split, frames, scaling) for scaling in self._scalings]
+            probe, found, test = min(tried, key=lambda one: one[1]["picked"]["epe"])
             store.write_json(out / "training" / f"{name}.json", found)
-            save_prediction(out, name, torch.cat(list(predict(probe, test, **common)), 1)[0])
+            uv = torch.cat(list(predict(probe, test, **self._common(frames))), 1)[0]
+            save_prediction(out, name, uv)
+
+    def _fitted(
+        self, of_split: dict[str, Tokens], frames: Frames, scaling: Scaling | None
+    ) -> tuple[Probes, dict[str, Any], Examples]:
+        """The sweep on tokens of one scaling: its best probe, its table, and the test pairs scaled alike."""
+        if scaling is not None:
+            numbers = of_split["train"].scaling(scaling)
+            of_split = {split: rows.scaled(*numbers) for split, rows in of_split.items()}
+        picked_on = "test" if self.published else self.pick
+        train, picking, test = (frames.examples(of_split, split) for split in ("train", picked_on, "test"))
+        width = min(train.tokens.dim, frames.width)
+        probe, found = train_sweep(train, picking, **self._common(frames), width=width)
+        return probe, {"scaling": scaling, **found}, test
+
+    def _common(self, frames: Frames) -> dict[str, Any]:
+        return {"shape": frames.shape, "sweep": self.the_sweep, "device": frames.device}
+
+    @property
+    def _scalings(self) -> tuple[Scaling | None, ...]:
+        return (None,) if self.published or not self.scalings else self.scalings
 
     @property
     def the_sweep(self) -> Sweep:

@@ -89,7 +89,7 @@ def _mean_row(method: str, rows: Sequence[dict[str, Any]], sweep: dict[str, Any]
         **means,
         "epe_of_batches": float(np.mean(pooled)),
         "pairs": len(scored),
-        **({} if sweep is None else {"probe": sweep["picked"]}),
+        **({} if sweep is None else {"probe": {"scaling": sweep["scaling"], **sweep["picked"]}}),
     }
 
 

@@ -34,7 +34,7 @@ class Sweep:
     """Learning rates at a batch of 8 (scaled with the batch)."""
     decays: tuple[float, ...] = (1e-2,)
     """Weight decays of the projection; biases have none. In short runs they hardly matter."""
-    steps: int = 800
+    steps: int = 1600
     """Optimiser steps; the learning rate falls to a tenth after 90 % of them."""
     batch: int = 8
     """Pairs per step."""

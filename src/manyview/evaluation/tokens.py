@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ from manyview.zoo.family import FAMILIES, family_of
 
 Tokenise = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, 3, H, W) in [0, 1] -> patch tokens (N, P, D) by the name of what they are."""
+Read = Callable[[Manifest, Sequence[int], tuple[int, int]], tuple[Tensor, dict[int, str]]]
+"""Images (N, 3, H, W) by number at a size (H, W), and why some of them could not be read."""
+Scaling = Literal["channels", "whitened"]
+RIDGE = 0.1
+"""What whitening adds to every direction's variance, in units of their mean, so that noise is not blown up."""
 CHUNK = 64
 
 
@@ -105,7 +110,7 @@ class Tokens:
         self._chunks = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
         self._row = {frame: row for row, frame in enumerate(frames)}
         self._mean: Tensor | None = None
-        self._spread: Tensor | None = None
+        self._matrix: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -114,20 +119,29 @@ class Tokens:
     def __getitem__(self, frames: Sequence[int]) -> Tensor:
         rows = [divmod(self._row[frame], CHUNK) for frame in frames]
         found = torch.from_numpy(np.stack([self._chunks[chunk][row] for chunk, row in rows])).float()
-        if self._mean is None or self._spread is None:
+        if self._mean is None or self._matrix is None:
             return found
-        return (found - self._mean) / self._spread
+        return (found - self._mean) @ self._matrix
 
-    def statistics(self, most: int = 512) -> tuple[Tensor, Tensor]:
-        """Mean and spread (D,) of the channels over at most `most` frames, evenly taken."""
+    def scaling(self, kind: Scaling, most: int = 512) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and matrix (D, D) that make the channels alike, from at most `most` frames, evenly taken.
+
+        `channels` gives each the spread 1; `whitened` also undoes how they vary together, as far as RIDGE allows.
+        """
         frames = list(self._row)
         values = self[frames[:: -(-len(frames) // most)]].flatten(0, 1)
-        return values.mean(0), values.std(0).clamp(min=1e-6)
+        mean = values.mean(0)
+        if kind == "channels":
+            return mean, torch.diag(1 / values.std(0).clamp(min=1e-6))
+        strength, axes = torch.linalg.eigh(torch.atleast_2d(torch.cov((values - mean).double().T)))
+        strength = strength.clamp(min=0)
+        scale = (strength + RIDGE * strength.mean()).clamp(min=1e-12).rsqrt()
+        return mean, ((axes * scale) @ axes.T).float()
 
-    def standardised(self, mean: Tensor, spread: Tensor) -> Tokens:
-        """The same rows with every channel shifted and scaled."""
+    def scaled(self, mean: Tensor, matrix: Tensor) -> Tokens:
+        """The same rows less the mean, times the matrix."""
         other = copy.copy(self)
-        other._mean, other._spread = mean, spread
+        other._mean, other._matrix = mean, matrix
         return other
 
 
@@ -139,10 +153,12 @@ def encode_frames(
     *,
     folder: Path,
     device: torch.device,
+    read: Read | None = None,
 ) -> tuple[dict[str, Tokens], dict[int, str]]:
     """Encode frames into `folder`, one file per name and chunk of frames; chunks that are there stay.
 
-    Also says which frames could not be read, and why; their tokens are those of a black image.
+    Also says which frames could not be read, and why; their tokens are those of a black image. `read` gives the
+    images of numbers that mean something else than frames scaled to cover the size.
     """
     names: list[str] = []
     unreadable: dict[int, str] = {}
@@ -150,7 +166,7 @@ def encode_frames(
     for number, chunk in enumerate(track(chunks, label=f"frames, {folder.name}", unit="chunk")):
         done = folder / f"{number:05d}.json"
         if not done.is_file():
-            images, problems = read_images(data, chunk, size)
+            images, problems = (read or read_images)(data, chunk, size)
             with torch.inference_mode():
                 answers = [tokenise(part.to(device)) for part in images.split(16)]
             for name in answers[0]:
