@@ -41,6 +41,7 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
     line = [
         "study", "mum", "-o", str(tmp_path / "study"), "--seeds", "0", "--only", "multi-view", "mae", "--json",
         "--set", f"train=[{train}]", f"test={test}", "preset=debug", "steps=3", "pairs=4", "probe_steps=5",
+        "weights={manyview-synth: 1}",
     ]  # fmt: skip
     assert main(line) == 0
     first = json.loads(capsys.readouterr().out)

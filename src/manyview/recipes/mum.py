@@ -145,7 +145,7 @@ class MumRecipe(Recipe):
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: one CPU core; `paper` and `released`: 64 GPUs of 96 frames, 32 of 128; `vits`, `debug`."""
-        tiny = _run(24, steps=1000, warmup=0.1, lr=2e-3, checkpoint_every=100, log_every=10)
+        tiny = _run(24, steps=1000, warmup=0.1, lr=1e-3, checkpoint_every=100, log_every=10)
         debug = _run(8, steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)
         released = MumConfig(image_size=224, frames=128, max_views=12, crop="random")
         debug_method = MumConfig(size="debug", image_size=32, frames=8, max_views=4, crop="random")

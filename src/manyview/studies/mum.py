@@ -7,7 +7,8 @@ and how much the other views of a scene help to complete a view.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ class MumOptions:
     """Manifest of unseen scenes with depth and poses; empty: 120 procedural scenes, rendered first."""
     real: str = ""
     """Manifest of real frames with depth and poses, for a second probe; empty: none."""
-    weights: str = ""
-    """How often each data set is drawn, as method.weights takes it; empty: all alike."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn, in proportion; empty: all alike."""
     steps: int = 1000
     """Optimiser steps of every job."""
     preset: str = "tiny"
     """Preset of the recipe that the variants change."""
     pairs: int = 500
     """Test pairs of each probe."""
-    probe_steps: int = 800
+    probe_steps: int = 1600
     """Optimiser steps of the probes."""
 
 
@@ -124,7 +125,7 @@ class MumStudy(Study):
         folder, options = out / "run", self.options
         settings = [*variant.settings, f"run.seed={seed}", f"run.steps={options.steps}"]
         if options.weights:
-            settings.append(f"method.weights={options.weights}")
+            settings.append(f"method.weights={json.dumps(options.weights)}")
         if not (folder / "model" / "config.json").is_file():
             if folder.is_dir() and steps(folder):
                 pipeline.resume(folder, device="auto")
