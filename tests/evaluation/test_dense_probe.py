@@ -6,9 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
+from dense_world import PATCH, SIDE, Seer, draw
 
 from manyview import zoo
 from manyview.data.manifest import Frame, Manifest
@@ -18,57 +16,8 @@ from manyview.evaluation.dense_fit import Schedule
 from manyview.evaluation.dense_scores import confusion, depth_scores, segmentation_scores
 from manyview.evaluation.linear_depth import LinearDepth
 from manyview.evaluation.linear_segmentation import LinearSegmentation
-from manyview.models.vit import EncoderConfig
-from manyview.types import Features
 
-SIDE, PATCH = 32, 8
 FIT = Schedule(steps=100, batch=8, pixels=64, lr=0.05)
-
-
-class Seer(nn.Module):
-    """Its tokens hold the mean colour of the patch, in which the pictures below write class and depth."""
-
-    config = EncoderConfig(dim=3, patch_size=PATCH, image_size=SIDE)
-    patch_size = PATCH
-
-    def __init__(self, blind: bool = False) -> None:
-        super().__init__()
-        self.blind, self.encoded = blind, 0
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def untrained(self) -> Seer:
-        return Seer(blind=True)
-
-    def encode(self, images, mask=None, norm=True, layers=None) -> Features:
-        self.encoded += len(images)
-        patches = nn.functional.avg_pool2d(images, PATCH).flatten(2).transpose(1, 2)
-        if self.blind:
-            patches = torch.rand(patches.shape, generator=torch.Generator().manual_seed(len(images)))
-        return Features(patches, None, None, (images.shape[-2] // PATCH, images.shape[-1] // PATCH))
-
-
-def draw(folder, count: int = 24, classes: int = 3) -> Manifest:
-    """Pictures of four quarters, each of a class and a depth that its colour tells; some pixels are unknown."""
-    rng, frames = np.random.default_rng(0), []
-    folder.mkdir(parents=True)
-    for index in range(count):
-        label = rng.integers(0, classes, (2, 2))
-        depth = rng.uniform(1, 9, (2, 2))
-        colours = np.stack([label * 100 + 20, depth * 25, np.full((2, 2), 99)], -1)
-        big = np.ones((SIDE // 2, SIDE // 2), int)
-        labels, far = np.kron(label, big).astype(np.uint8), np.kron(depth, big).astype(np.float32)
-        labels[:3], far[:3] = 255, 0
-        Image.fromarray(np.kron(colours, big[..., None]).astype(np.uint8)).save(folder / f"{index}.png")
-        Image.fromarray(labels).save(folder / f"{index}-labels.png")
-        np.save(folder / f"{index}-depth.npy", far)
-        frames.append(
-            Frame(
-                dataset="toy", scene=f"scene {index // 2}", frame=f"{index}", split="", image=f"{index}.png",
-                width=SIDE, height=SIDE, labels=f"{index}-labels.png", depth=f"{index}-depth.npy",
-                depth_scale=1.0,
-            )
-        )  # fmt: skip
-    return Manifest(frames, folder, {"classes": ["sea", "sand", "sky"][:classes]})
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +114,8 @@ def test_data_that_cannot_be_probed_say_what_is_missing(data, tmp_path):
         evaluate(LinearDepth(), Seer(), bare, tmp_path / "1")
     with pytest.raises(UserError, match="most"):
         evaluate(LinearDepth(most=0.5), Seer(), data, tmp_path / "2")
-    with pytest.raises(UserError, match="multiples of the patch"):
-        evaluate(LinearDepth(size=30), Seer(), data, tmp_path / "3")
+    with pytest.raises(UserError, match="at least two patches"):
+        evaluate(LinearDepth(size=15), Seer(), data, tmp_path / "3")
     none = [
         Frame(dataset="a", scene=f"{i}", frame="0", split="", image="0.png", width=8, height=8)
         for i in (0, 1)

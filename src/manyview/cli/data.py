@@ -49,6 +49,13 @@ def _add_scan(parser: argparse.ArgumentParser) -> None:
     add("--stride", type=int, default=1, metavar="K", help="of those, every K-th")
     add("--max-frames", type=int, metavar="N", help="of those, at most N per scene")
     add("--fps", type=float, metavar="R", help="videos: take R frames per second")
+    add(
+        "--classes",
+        type=int,
+        default=0,
+        metavar="C",
+        help="labels: which list (scannet 20, 40; nyuv2 40, 13)",
+    )
     add("--dataset", metavar="NAME", help="default: the folder's name")
     add("--split", default="", metavar="S", help="written into every row, for example train")
     add(
@@ -71,6 +78,7 @@ def _scan(args: argparse.Namespace) -> int:
         max_frames=args.max_frames,
         fps=args.fps,
         skip_bad=args.skip_bad,
+        classes=args.classes,
         extract_to=args.out.with_name(f"{args.out.stem}_frames"),
     )
     manifest, problems = scan(args.src, format=args.format, options=options)

@@ -116,8 +116,9 @@ def _list(args: argparse.Namespace, protocols: Any) -> int:
     if args.json:
         print(json.dumps(lines))
         return 0
+    width = max(map(len, lines))
     for name, line in lines.items():
-        print(f"{name:<18} {line}")
+        print(f"{name:<{width}}  {line}")
     print("next: manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet")
     return 0
 

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from manyview.data.augment import Augmentation, crop_box, crop_map, recolour
 from manyview.data.depths import read_depth
-from manyview.data.images import read_image, read_labels
+from manyview.data.images import read_image
+from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.types import Signal, Views
@@ -82,5 +83,5 @@ class LabelledImages:
 
     def _map(self, manifest: Manifest, frame: Frame) -> np.ndarray:
         if self.target == "labels":
-            return read_labels(manifest.path(str(frame.labels)))
+            return read_classes(manifest, str(frame.labels))
         return read_depth(manifest.path(str(frame.depth)), frame.depth_scale or 1.0)

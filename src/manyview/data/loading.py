@@ -11,10 +11,12 @@ from torch import Tensor
 from manyview.data.depths import read_depth
 from manyview.data.fit import same_picture
 from manyview.data.images import cover, read_fitted, read_labels, resample_nearest
-from manyview.data.manifest import Frame, Manifest
+from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine
 from manyview.types import Views
+
+_UNKNOWN = 255
 
 
 def load_views(manifest: Manifest, indices: Sequence[int], size: tuple[int, int]) -> Views:
@@ -54,12 +56,26 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
 def load_labels(
     manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False
 ) -> Tensor | None:
-    """(H, W) int64 classes (or instances) at `size`, nearest neighbour; None when the frame has none."""
+    """(H, W) int64 classes (or instances) at `size`, nearest neighbour; None when the frame has no such map."""
     relative = frame.instances if instances else frame.labels
     if relative is None:
         return None
-    values = read_labels(manifest.path(relative))
+    values = read_labels(manifest.path(relative)) if instances else read_classes(manifest, relative)
     return torch.from_numpy(_fitted_map(values, frame, relative, size)).long()
+
+
+def read_classes(manifest: Manifest, relative: str) -> np.ndarray:
+    """(H, W) int32 classes of a label file, NO_CLASS where it has none.
+
+    `info["label_map"]` of the manifest lists the class of every stored number from 0 on; numbers past its end have
+    none. Without it the stored numbers are the classes, but for 255.
+    """
+    values = read_labels(manifest.path(relative))
+    table = manifest.info.get(LABEL_MAP)
+    if table is None:
+        return np.where(values == _UNKNOWN, NO_CLASS, values)
+    known = (values >= 0) & (values < len(table))
+    return np.asarray([*table, NO_CLASS], np.int32)[np.where(known, values, len(table))]
 
 
 def _image(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> tuple[np.ndarray, Tensor]:

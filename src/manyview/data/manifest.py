@@ -22,6 +22,8 @@ from manyview.data.files import natural_key, write_atomically
 from manyview.errors import UserError
 
 VERSION = 1
+NO_CLASS = -1  # what pixels hold that show no class
+LABEL_MAP = "label_map"  # in `info`: the class of every number that the label files hold
 _TEXTS = ("dataset", "scene", "frame", "split", "image")
 _CAMERA = ("fx", "fy", "cx", "cy")
 
@@ -131,9 +133,11 @@ class Manifest:
         return {**_counts(self.frames), "scenes": scenes}
 
     def digest(self) -> str:
-        """SHA-256 of the rows: the same wherever the files lie."""
+        """SHA-256 of the rows and of what labels mean: the same wherever the files lie."""
         names = [field.name for field in dataclasses.fields(Frame)]
-        rows = [[getattr(frame, name) for name in names] for frame in self.frames]
+        rows: list[Any] = [[getattr(frame, name) for name in names] for frame in self.frames]
+        if LABEL_MAP in self.info:
+            rows.append([LABEL_MAP, self.info[LABEL_MAP]])
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """Training a linear head on the kept tokens of a frozen encoder, and its answers for whole pictures.
 
-Legend: N pictures, P patches, D channels, H x W pixels, K pixels drawn per picture.
+Legend: N crops, P patches, D channels, H x W pixels of a crop, h x w of a picture, K pixels drawn per crop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manyview.evaluation.dense_maps import Part
 from manyview.evaluation.tokens import Tokens
 from manyview.losses.dense import class_loss, gradient_loss, random_pixels, sig_loss
 from manyview.models.dense_heads import DepthHead, SegmentationHead, sample_maps
@@ -30,13 +31,13 @@ class Schedule:
     steps: int = 800
     """Optimiser steps."""
     batch: int = 32
-    """Pictures per step."""
+    """Crops per step."""
     lr: float = 5e-3
     """Peak learning rate."""
     weight_decay: float = 1e-3
     """AdamW weight decay."""
     pixels: int = 256
-    """Random pixels per picture and step that the loss looks at; 0 for all."""
+    """Random pixels per crop and step that the loss looks at; 0 for all."""
     gradient: float = 0.0
     """Weight of the depth gradient loss; above 0 every pixel is looked at."""
 
@@ -50,22 +51,31 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures as tokens, with the map of each."""
+    """Crops of pictures as tokens, with the map of each picture."""
 
     tokens: Tokens
-    frames: Sequence[int]
-    """Keys of the tokens, in the order of the maps."""
-    rows: np.ndarray
-    """Rows of the maps that can be used; unreadable pictures are not among them."""
-    maps: np.ndarray
-    """(N, H, W)."""
-    grid: tuple[int, int]
+    """By index of the crop."""
+    part: Part
+    maps: Sequence[np.ndarray]
+    """(h, w) of every scaled picture."""
+    usable: np.ndarray
+    """Crops of the pictures that could be read."""
+    patch: int
+    device: torch.device
 
-    def take(self, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tokens (n, P, D) and maps (n, H, W)."""
-        tokens = self.tokens[[self.frames[row] for row in rows]]
-        maps = torch.from_numpy(np.stack([self.maps[row] for row in rows]))
-        return tokens.to(device), maps.to(device)
+    @property
+    def grid(self) -> tuple[int, int]:
+        height, width = self.part.framing.padded
+        return height // self.patch, width // self.patch
+
+    def take(self, crops: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tokens (n, P, D) and maps (n, H, W), where padding holds what is not to be looked at."""
+        framing, nothing = self.part.framing, -1 if self.part.kind == "labels" else 0
+        maps = np.full((len(crops), *framing.padded), nothing, self.maps[0].dtype)
+        for place, index in enumerate(crops):
+            crop = self.part.crops[index]
+            maps[place, *framing.inside] = self.part.cut(self.maps[crop.row], crop)
+        return self.tokens[crops].to(device), torch.from_numpy(maps).to(device)
 
 
 def train_head(
@@ -80,10 +90,10 @@ def train_head(
     head.train()
     losses, order = [], torch.empty(0, dtype=torch.long)
     for step in track(range(schedule.steps), label=f"head on {label}", unit="step"):
-        while len(order) < min(schedule.batch, len(examples.rows)):
-            order = torch.cat([order, torch.randperm(len(examples.rows), generator=generator)])
-        rows, order = order[: schedule.batch], order[schedule.batch :]
-        tokens, maps = examples.take(examples.rows[rows.numpy()].tolist(), device)
+        while len(order) < min(schedule.batch, len(examples.usable)):
+            order = torch.cat([order, torch.randperm(len(examples.usable), generator=generator)])
+        drawn, order = order[: schedule.batch], order[schedule.batch :]
+        tokens, maps = examples.take(examples.usable[drawn.numpy()].tolist(), device)
         loss = _loss(head, tokens, maps, examples.grid, schedule, generator)
         for group in optimiser.param_groups:
             group["lr"] = schedule.lr * schedule.rate(step)
@@ -114,18 +124,30 @@ def _loss(
 
 @torch.inference_mode()
 def answers(head: SegmentationHead | DepthHead, examples: Examples) -> Iterator[np.ndarray]:
-    """Maps (n, H, W) of all pictures, in order: the likeliest class, or the depth."""
+    """The map (h, w) of every picture, in order: the likeliest class, or the depth; windows are averaged."""
     device = next(head.parameters()).device
-    size = examples.maps.shape[1:]
-    count = len(examples.frames)
-    for start in range(0, count, AT_ONCE):
-        rows = range(start, min(start + AT_ONCE, count))
-        tokens = examples.tokens[[examples.frames[row] for row in rows]].to(device)
-        found = head(tokens, examples.grid)
-        if isinstance(head, DepthHead):
-            yield resized(found[:, None], size)[:, 0].cpu().numpy()
-        else:
-            yield resized(found, size).argmax(1).cpu().numpy()
+    for rows, crops in examples.part.batches(AT_ONCE):
+        found = head(examples.tokens[crops].to(device), examples.grid)
+        by_crop = found[:, None] if isinstance(head, DepthHead) else found
+        for row in rows:
+            mine = [place for place, index in enumerate(crops) if examples.part.crops[index].row == row]
+            full = _stitched(by_crop[mine], [crops[place] for place in mine], examples.part, row)
+            yield (full[0] if isinstance(head, DepthHead) else full.argmax(0)).cpu().numpy()
+
+
+def _stitched(values: Tensor, crops: Sequence[int], part: Part, row: int) -> Tensor:
+    """What a head says of a picture's crops, (n, C, ., .) -> (C, h, w): the mean where they overlap."""
+    (height, width), inside = part.framing.size, part.framing.inside
+    if len(crops) == 1:
+        return resized(values, part.framing.padded)[0][:, *inside]
+    total = values.new_zeros(values.shape[1], *part.sizes[row])
+    count = values.new_zeros(part.sizes[row])
+    for value, index in zip(values, crops, strict=True):
+        crop = part.crops[index]
+        place = np.s_[crop.top : crop.top + height, crop.left : crop.left + width]
+        total[:, *place] += resized(value[None], part.framing.padded)[0][:, *inside]
+        count[place] += 1
+    return total / count
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,84 +1,194 @@
-"""What dense probes learn and are judged by: frames with a map, their split by scene, and the maps as one file."""
+"""What dense probes learn and are judged by: frames with a map, their split by scene, their crops, and map files.
+
+Legend: N pictures, h x w pixels of a scaled picture, H x W of a crop.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from manyview.data.loading import load_depth, load_labels
-from manyview.data.manifest import Manifest
+from manyview.data.depths import read_depth
+from manyview.data.fit import same_picture
+from manyview.data.images import ImageProblem
+from manyview.data.loading import read_classes
+from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
+from manyview.evaluation.dense_framing import Framing, Size
+from manyview.models.vit import IMAGENET_MEAN
 from manyview.progress import track
 
 Kind = Literal["labels", "depth"]
 Clean = Callable[[np.ndarray], np.ndarray]
-"""Marks what is not to be looked at: -1 in labels, 0 in depth."""
+"""Marks in a stored map what is not to be looked at: -1 in labels, 0 in depth."""
+SPLITS = {"train": ("train", "training"), "test": ("val", "validation", "test")}
+"""What data sets call them."""
+
+
+class Crop(NamedTuple):
+    """A crop of a part's picture."""
+
+    row: int
+    top: int
+    left: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """Frames of a manifest that have a map, by index."""
+    """Frames of a manifest that have a map, by index, and how they are looked at."""
 
     data: Manifest
     frames: tuple[int, ...]
+    kind: Kind
+    framing: Framing
 
-    def write(self, kind: Kind, size: tuple[int, int], path: Path, clean: Clean) -> np.ndarray:
-        """The cleaned maps (N, H, W) at `size`, int32 or float32, kept in `path`; made when it is not there."""
+    @cached_property
+    def sizes(self) -> list[Size]:
+        """(h, w) of every scaled picture."""
+        return [self.framing.full(_size(self.data[index])) for index in self.frames]
+
+    @cached_property
+    def crops(self) -> list[Crop]:
+        """All crops, picture by picture."""
+        corners = [self.framing.corners(_size(self.data[index])) for index in self.frames]
+        return [Crop(row, top, left) for row, found in enumerate(corners) for top, left in found]
+
+    def batches(self, pictures: int) -> Iterator[tuple[range, list[int]]]:
+        """Rows of `pictures` pictures at a time, with the indices of their crops."""
+        first = 0
+        for start in range(0, len(self.frames), pictures):
+            rows = range(start, min(start + pictures, len(self.frames)))
+            last = first
+            while last < len(self.crops) and self.crops[last].row < rows.stop:
+                last += 1
+            yield rows, list(range(first, last))
+            first = last
+
+    def cut(self, picture: np.ndarray, crop: Crop) -> np.ndarray:
+        """The crop's part of a scaled picture or map."""
+        height, width = self.framing.size
+        return picture[crop.top : crop.top + height, crop.left : crop.left + width]
+
+    def read(self, data: Manifest, crops: Sequence[int], size: Size) -> tuple[Tensor, dict[int, str]]:
+        """Pictures of crops by index, (n, 3, H, W) in [0, 1] and padded with ImageNet's mean, and why some are only
+        that.
+        """
+        images, problems = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(len(crops), 1, *size), {}
+        row, picture = -1, np.zeros(0)
+        for place, index in enumerate(crops):
+            crop = self.crops[index]
+            frame = data[self.frames[crop.row]]
+            try:
+                if crop.row != row:
+                    picture, row = self.framing.picture(data.path(frame.image), _size(frame)), crop.row
+            except ImageProblem as problem:
+                problems[index] = problem.reason
+                continue
+            pixels = torch.from_numpy(self.cut(picture, crop)).permute(2, 0, 1).float() / 255
+            images[place, :, *self.framing.inside] = pixels
+        return images, problems
+
+    def maps(self, path: Path, clean: Clean) -> list[np.ndarray]:
+        """The cleaned maps (h, w), int32 or float32, kept in `path`; made when it is not there."""
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".partial")
-            dtype = np.int32 if kind == "labels" else np.float32
-            maps = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(len(self.frames), *size))
-            load = load_labels if kind == "labels" else load_depth
-            for row, index in enumerate(track(self.frames, label=f"{kind}, {path.stem}", unit="frame")):
-                found = load(self.data, self.data[index], size)
-                if found is not None:
-                    maps[row] = clean(found.numpy())
-            maps.flush()
-            del maps
-            os.replace(draft, path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+            frames = track(self.frames, label=f"{self.kind}, {path.stem}", unit="frame")
+            made = (self._map(self.data[index], clean) for index in frames)
+            write_maps(path, made, self.sizes, np.int32 if self.kind == "labels" else np.float32)
+        return read_maps(path, self.sizes)
+
+    def _map(self, frame: Frame, clean: Clean) -> np.ndarray:
+        relative = str(getattr(frame, self.kind))
+        if self.kind == "labels":
+            values = read_classes(self.data, relative)
+        else:
+            values = read_depth(self.data.path(relative), frame.depth_scale or 1.0)
+        if not same_picture(values.shape, _size(frame)):
+            raise UserError(
+                f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
+                f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
+            )
+        return self.framing.map(clean(values), _size(frame))
+
+
+def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dtype: type) -> None:
+    """Maps in one file, whole or not there: (N, h, w), or one row of pixels where sizes differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".partial")
+    ends = np.cumsum([height * width for height, width in sizes])
+    shape = (len(sizes), *sizes[0]) if len(set(sizes)) == 1 else (int(ends[-1]),)
+    values = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=shape)
+    flat = values.reshape(-1)
+    for end, values_of_one in zip(ends, maps, strict=True):
+        flat[end - values_of_one.size : end] = values_of_one.reshape(-1)
+    values.flush()
+    del values, flat
+    os.replace(draft, path)
+
+
+def read_maps(path: Path, sizes: Sequence[Size]) -> list[np.ndarray]:
+    """Maps (h, w) of a file that `write_maps` made; pixels are read when they are looked at."""
+    flat = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1)
+    ends = np.cumsum([height * width for height, width in sizes])
+    return [flat[end - h * w : end].reshape(h, w) for end, (h, w) in zip(ends, sizes, strict=True)]
 
 
 def split(
-    data: Manifest, train: Manifest | None, kind: Kind, *, share: float, most: tuple[int, int], seed: int
-) -> dict[str, Part]:
-    """Frames to train and to test on: two manifests, or `share` of one's scenes to train and the others to test.
+    data: Manifest, train: Manifest | None, kind: Kind, framing: Framing, *, share: float,
+    most: tuple[int, int], seed: int,
+) -> dict[str, Part]:  # fmt: skip
+    """Frames to train and to test on: those of two manifests, else by the splits that the data set itself names, else
+    `share` of the scenes to train and the others to test.
 
     `most`: at most so many frames of each, evenly spread; 0 for all. Raises UserError for too few.
     """
+    named = {name: _with(data, kind, splits=words) for name, words in SPLITS.items()}
     if train is not None:
-        parts = {"train": Part(train, _with(train, kind)), "test": Part(data, _with(data, kind))}
+        chosen = {"train": (train, _with(train, kind)), "test": (data, _with(data, kind))}
+    elif all(named.values()):
+        chosen = {name: (data, frames) for name, frames in named.items()}
     else:
-        names = list(data.scenes())
-        if len(names) < 2:
-            raise UserError(
-                f"{len(names)} scene cannot be split into train and test; give the probe's training scenes with "
-                "--train TRAIN.parquet"
-            )
-        np.random.default_rng([seed, 3]).shuffle(names)
-        count = min(len(names) - 1, max(1, round(share * len(names))))
-        parts = {
-            "train": Part(data, _with(data, kind, names[:count])),
-            "test": Part(data, _with(data, kind, names[count:])),
-        }
+        scenes = _shared(list(data.scenes()), share, seed)
+        chosen = {name: (data, _with(data, kind, names)) for name, names in scenes.items()}
     found = {}
-    for (name, part), limit in zip(parts.items(), most, strict=True):
-        if not part.frames:
+    for (name, (manifest, frames)), limit in zip(chosen.items(), most, strict=True):
+        if not frames:
             raise UserError(f"no frame to {name} on has {kind}; give a manifest whose frames do")
-        found[name] = Part(part.data, _spread(part.frames, limit))
+        found[name] = Part(manifest, _spread(frames, limit), kind, framing)
     return found
 
 
-def _with(data: Manifest, kind: Kind, scenes: Sequence[str] | None = None) -> tuple[int, ...]:
+def _shared(names: list[str], share: float, seed: int) -> dict[str, list[str]]:
+    """Scenes at random."""
+    if len(names) < 2:
+        raise UserError(
+            f"{len(names)} scene cannot be split into train and test; give the probe's training scenes with "
+            "--train TRAIN.parquet"
+        )
+    np.random.default_rng([seed, 3]).shuffle(names)
+    count = min(len(names) - 1, max(1, round(share * len(names))))
+    return {"train": names[:count], "test": names[count:]}
+
+
+def _size(frame: Frame) -> Size:
+    return frame.height, frame.width
+
+
+def _with(
+    data: Manifest, kind: Kind, scenes: Sequence[str] | None = None, splits: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """Frames that have the map, of these scenes or of these splits."""
     groups = data.scenes()
-    indices = sorted(index for name in (scenes or groups) for index in groups[name])
-    return tuple(index for index in indices if getattr(data[index], kind) is not None)
+    indices = sorted(index for name in (groups if scenes is None else scenes) for index in groups[name])
+    wanted = (index for index in indices if splits is None or data[index].split in splits)
+    return tuple(index for index in wanted if getattr(data[index], kind) is not None)
 
 
 def _spread(frames: tuple[int, ...], most: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS
 from manyview.evaluation.dense_maps import Kind, Part
-from manyview.evaluation.dense_probe import DenseProbe
+from manyview.evaluation.dense_probe import Maps
 from manyview.evaluation.dense_scores import depth_scores
+from manyview.evaluation.linear_probe import LinearProbe
+from manyview.metrics import eigen_crop
 from manyview.models.dense_heads import DepthHead
 
 COLUMNS = ("rmse", "abs_rel", "delta_1")
@@ -21,7 +24,7 @@ COLUMNS = ("rmse", "abs_rel", "delta_1")
 
 @PROTOCOLS.add("linear-depth")
 @dataclass(frozen=True, kw_only=True)
-class LinearDepth(DenseProbe):
+class LinearDepth(LinearProbe):
     """A linear map into 256 uniform bins, answered four times finer than the patches; errors are means over images."""
 
     name: ClassVar[str] = "linear-depth"
@@ -38,13 +41,16 @@ class LinearDepth(DenseProbe):
     bins: int = 256
     """Depth bins."""
 
+    eigen: bool = False
+    """Only pixels inside Eigen's crop of NYU pictures (rows 45:471, columns 41:601 of 480x640) are looked at."""
+
     def tokens(self, encoder: Any, images: Tensor) -> Tensor:
         features = encoder.encode(images, norm=self.norm)
         if features.cls is None or not self.cls:
             return features.patches
         return torch.cat([features.patches, features.cls[:, None].expand_as(features.patches)], -1)
 
-    def know(self, part: Part, maps: np.ndarray) -> dict[str, Any]:
+    def know(self, part: Part, maps: Sequence[np.ndarray]) -> dict[str, Any]:
         total, count = 0.0, 0
         for chunk in maps:
             valid = chunk[chunk > 0]
@@ -56,12 +62,16 @@ class LinearDepth(DenseProbe):
         return {"constant": total / count}
 
     def clean(self, values: np.ndarray) -> np.ndarray:
+        if self.eigen:
+            inside = np.zeros(values.shape, bool)
+            inside[eigen_crop(*values.shape)] = True
+            values = np.where(inside, values, 0)
         return np.where(values <= self.most, values, 0)
 
     def head(self, dim: int, known: dict[str, Any]) -> DepthHead:
         return DepthHead(dim, least=self.least, most=self.most, bins=self.bins)
 
-    def judge(self, predicted: np.ndarray, true: np.ndarray, known: dict[str, Any]) -> dict[str, Any]:
+    def judge(self, predicted: Maps, true: Maps, known: dict[str, Any]) -> dict[str, Any]:
         each = [depth_scores(p, t) for p, t in zip(predicted, true, strict=True)]
         scored = [item for item in each if item is not None]
         if not scored:

@@ -50,8 +50,10 @@ class ScanOptions:
     """Videos only: frames per second to take, before the positions are counted."""
     skip_bad: bool = False
     """List and leave out frames with a bad pose or a missing depth or label file instead of stopping."""
+    classes: int = 0
+    """Which of a data set's lists of classes (scannet: 20 or 40; nyuv2: 40, 13 or 894); 0 for the first."""
     extract_to: Path | None = None
-    """Videos only: the folder that gets the frames."""
+    """Formats whose frames are no files (videos, nyuv2): the folder that gets them."""
 
     def pick(self, items: Sequence[T]) -> list[T]:
         """The wanted items of one scene."""

@@ -5,21 +5,39 @@ github.com/facebookresearch/map-anything, which follows ScanNet's own (color/N.j
 pose/N.txt cam2world with OpenCV axes, intrinsic/intrinsic_color.txt). Poses of lost frames are -inf: these frames
 have none. Full-size colour (1296x968) and depth (640x480) do not show quite the same picture; depth is only read
 where colour was exported at depth's aspect. Colour intrinsics count for 1296x968. Pixel centres: taken as +0.5.
+
+Labels: `SCENE/label-filt/N.png` (what SCENE_2d-label-filt.zip unpacks to), 16-bit ScanNet numbers (index.md of
+github.com/ScanNet/scannet.github.io), which scannetv2-labels.combined.tsv, put beside the scenes, turns into the 40
+classes of NYU (BenchmarkScripts/util.py of github.com/ScanNet/ScanNet: columns id and nyu40id). The benchmark's 20 of
+these (BenchmarkScripts/2d_evaluation there) are the default, `--classes 40` takes all; the others are ignored.
+Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the scenes too.
 """
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from manyview.data.fit import same_picture
 from manyview.data.images import ImageProblem, probe_image
+from manyview.data.manifest import LABEL_MAP, NO_CLASS
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
 from manyview.data.sources.poses import full, matrix_of
 from manyview.data.sources.rows import Collector, Row, camera_from_matrix, images_of, need_scenes
+from manyview.errors import UserError
 
 _FULL = (1296, 968)
+_TABLE = "scannetv2-labels.combined.tsv"
+_CLASSES = {
+    **{1: "wall", 2: "floor", 3: "cabinet", 4: "bed", 5: "chair", 6: "sofa", 7: "table", 8: "door"},
+    **{9: "window", 10: "bookshelf", 11: "picture", 12: "counter", 14: "desk", 16: "curtain"},
+    **{24: "refrigerator", 28: "shower curtain", 33: "toilet", 34: "sink", 36: "bathtub"},
+    **{39: "other furniture"},
+}
+"""The benchmark's classes by their number among NYU's 40."""
 
 
 @SOURCES.add("scannet")
@@ -32,7 +50,10 @@ def scan(src: Path, options: ScanOptions) -> Scanned:
         for path in sorted(data.root.glob(pattern))
         if (path.parent / "pose").is_dir()
     ]
-    for scene in need_scenes(folders, src, "SCENE folder with color and pose"):
+    need_scenes(folders, src, "SCENE folder with color and pose")
+    labels = _labels(data, folders, options.classes or len(_CLASSES))
+    splits = _splits(data)
+    for scene in folders:
         file = scene / "intrinsic" / "intrinsic_color.txt"
         file = file if file.is_file() else scene / "intrinsics_color.txt"
         lens = data.read(file, matrix_of)
@@ -46,11 +67,60 @@ def scan(src: Path, options: ScanOptions) -> Scanned:
                 cam2world=data.read(scene / "pose" / f"{image.stem}.txt", _pose),
                 depth=data.below(scene / "depth" / f"{image.stem}.png") if depth else None,
                 depth_scale=0.001,
+                labels=data.below(scene / "label-filt" / f"{image.stem}.png") if labels else None,
+                split=splits.get(scene.name, ""),
             )
             for image in images
         ]
         data.add(data.root.name if scene == data.root else scene.name, rows)
+    data.found.info |= labels
     return data.found
+
+
+def _labels(data: Collector, scenes: list[Path], count: int) -> dict[str, Any]:
+    """Names and numbers of the classes for the manifest; nothing without labels, or without their table."""
+    if count not in (len(_CLASSES), 40):
+        raise UserError(f"--classes {count}: ScanNet is evaluated on 20 classes or 40")
+    if not any((scene / "label-filt").is_dir() for scene in scenes):
+        return {}
+    file = _beside(data.root, _TABLE)
+    if file is None:
+        data.problem(_TABLE, "no such file beside the scenes; labels are left out")
+    known = data.read(file, _numbers) if file else None
+    if not known:
+        return {}
+    names = (
+        _CLASSES
+        if count < 40
+        else {number: _CLASSES.get(number, f"class {number}") for number in range(1, 41)}
+    )
+    order = {number: place for place, number in enumerate(names)}
+    table = [order.get(known.get(number, 0), NO_CLASS) for number in range(max(known) + 1)]
+    return {"classes": list(names.values()), LABEL_MAP: table}
+
+
+def _numbers(path: Path) -> dict[int, int]:
+    """ScanNet's number -> NYU's."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {int(row["id"]): int(row["nyu40id"]) for row in rows}
+
+
+def _splits(data: Collector) -> dict[str, str]:
+    """Scene -> train, val or test, by the lists that are there."""
+    files = {split: _beside(data.root, f"scannetv2_{split}.txt") for split in ("train", "val", "test")}
+    return {
+        scene: split
+        for split, file in files.items()
+        if file
+        for scene in file.read_text(encoding="utf-8").split()
+    }
+
+
+def _beside(root: Path, name: str) -> Path | None:
+    """A file in the folder that is scanned, or up to two folders above."""
+    places = [root / name, root.parent / name, root.parent.parent / name]
+    return next((path for path in places if path.is_file()), None)
 
 
 def _pose(path: Path) -> np.ndarray:
