@@ -1,6 +1,7 @@
 """MuM's training steps beside the plainest correct implementation of them, from the same weights in the same run.
 
-    manyview bench mum_steps [--json FILE]        or: python benchmarks/mum_steps.py --model mum-vits16-full --side 224
+    manyview bench mum_steps [--json FILE]      or: python benchmarks/mum_steps.py --write docs/mum-speed.md
+    python benchmarks/mum_steps.py --model mum-vits16-full --side 224 --frames 24 --device cuda
 
 The plain one embeds every patch and drops the hidden ones by gather, writes attention out as softmax(q k) v, and
 turns queries and keys by the formula. Loss and gradients are compared first. Then both take turns, step by step, and
@@ -16,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,7 @@ def measure(
             "frames": frames,
             "views": views,
             "side": side,
+            "patch": model.config.patch_size,
             "device": device,
         }
         report["torch"], report["threads"] = torch.__version__, torch.get_num_threads()
@@ -191,7 +193,7 @@ def measure(
         for step in range(steps + 2):
             for kind, loss in losses.items():
                 clock = clocks[kind] if step >= 2 else Clock(where)
-                images, mask = clock.time("data", lambda step=step: batch(data, step, model, where))
+                images, mask = clock.time("data", lambda s=step: batch(data, s, model, where))
                 with torch.autocast(where.type, torch.bfloat16, enabled=low):
                     value = clock.time("forward", lambda loss=loss, i=images, m=mask: loss(model, i, m))
                 clock.time("backward", value.backward)
@@ -244,11 +246,49 @@ def summary(clocks: dict[str, Clock], frames: int, low: bool) -> dict[str, Any]:
     return result
 
 
-def run(json_file: Path | None = None) -> dict[str, Any]:
-    """What `manyview bench mum_steps` runs."""
-    results = measure()
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"side": 96, "frames": 48, "views": 2},
+    {"side": 96, "frames": 48, "views": 8},
+    {"side": 96, "frames": 48, "views": 24},
+    {"side": 192, "frames": 24, "views": 8, "steps": 6},
+    {"side": 192, "frames": 24, "views": 24, "steps": 4},
+)
+"""What `run` measures: the longer the sequences, the more of the time is attention, which is where the two differ."""
+
+
+def page(results: Sequence[dict[str, Any]]) -> str:
+    """The table as docs/mum-speed.md has it."""
+    first = results[0]
+    lines = [
+        "# MuM: training steps beside the plain implementation",
+        "",
+        "Written by `python benchmarks/mum_steps.py --write docs/mum-speed.md`; nothing here was typed by hand. "
+        f"{first['model']}, {first['precision']}, {first['device']} with {first['threads']} thread(s), "
+        f"torch {first['torch'].partition('+')[0]}. A ratio is the plain implementation's time by ours: "
+        "forward, backward and optimiser of one step, medians, taking turns in one run.",
+        "",
+        "| side | views | tokens together | ratio, processor time | ratio, wall | frames/s | loading of ours |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for found in results:
+        tokens = found["views"] * ((found["side"] // found["patch"]) ** 2 + 1)
+        cells = [found["side"], found["views"], tokens, f"{found['ratio_cpu']:.2f}", f"{found['ratio_wall']:.2f}",
+                 f"{found['frames_per_second_cpu']['ours']:.0f}", f"{found['data_share_of_cpu']:.1%}"]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    worst = max(found["difference"]["gradient"] for found in results)
+    lines += ["", f"Both give the same loss and, to {worst:.0e}, the same gradients."]
+    return "\n".join(lines) + "\n"
+
+
+def run(
+    json_file: Path | None = None, write: Path | None = None, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """What `manyview bench mum_steps` runs: every shape."""
+    results = [measure(device=device, **shape) for shape in SHAPES]
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if write is not None:
+        write.write_text(page(results), encoding="utf-8")
     return results
 
 
@@ -256,14 +296,22 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="mum-tiny12-full")
+    parser.add_argument(
+        "--model", help="one shape of this model, told as JSON; without it, a table of several"
+    )
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
-    options = vars(parser.parse_args())
-    if threads := options.pop("threads"):
-        torch.set_num_threads(threads)
-    print(json.dumps(measure(name=options.pop("model"), **options), indent=1))
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--write", type=Path, metavar="FILE.md")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.model is None:
+        print(page(run(options.json, options.write, options.device)))
+    else:
+        shape = {key: getattr(options, key) for key in ("side", "frames", "views", "steps", "device")}
+        print(json.dumps(measure(name=options.model, **shape), indent=1))
