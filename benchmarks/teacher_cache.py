@@ -1,6 +1,6 @@
 """What keeping teachers' answers costs on disk, and what it saves: DUNE's three teachers by size, small ones timed.
 
-    manyview bench teacher_cache [--json FILE]        or: python benchmarks/teacher_cache.py
+    manyview bench teacher_cache [--json FILE]    or: python benchmarks/teacher_cache.py --write docs/teacher-cache.md
 
 Storage is computed for one crop of a million images (patches, and DINOv2's class token). Steps per second are of
 one recipe and one student on random pictures, live, while the answers are first kept, and read, in the same run;
@@ -9,6 +9,7 @@ error and bytes are measured on the same answers.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
@@ -30,7 +31,7 @@ from manyview.teachers.features import FeatureTeacher
 
 PAPER = {"dinov2": (1024, True), "mast3r": (1024, False), "multihmr": (1024, False)}
 """Width, and whether the class token is kept."""
-SIDE, PICTURES, BATCH = 96, 24, 8
+SIDE, PICTURES, BATCH = 96, 48, 8
 
 
 def storage() -> dict[str, dict[str, float]]:
@@ -122,5 +123,49 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     return results
 
 
+def page(results: dict[str, Any]) -> str:
+    """The tables as docs/teacher-cache.md has them."""
+    at, steps = results["at"], results["steps_per_second"]
+    lines = [
+        "# Keeping the teachers' answers",
+        "",
+        "Written by `python benchmarks/teacher_cache.py --write docs/teacher-cache.md`; nothing was typed by hand.",
+        "",
+        "Storage of one crop of a million images for DUNE's three ViT-L teachers (patches of all, DINOv2's class "
+        "token), terabytes, computed from sizes:",
+        "",
+        "| crops of | float16 | int8 | pca |",
+        "|---|---:|---:|---:|",
+    ]
+    for side, sizes in results["terabytes_per_million_images"].items():
+        lines.append(
+            f"| {side} | {' | '.join(f'{sizes[keep]:.2f}' for keep in ('float16', 'int8', 'pca'))} |"
+        )
+    lines += [
+        "",
+        "Error in standard deviations of the features, and bytes of an answer, of a small teacher with random weights:",
+        "",
+        "| kept as | bytes | error |",
+        "|---|---:|---:|",
+        *(
+            f"| {keep} | {found['bytes']} | {found['error']:.5f} |"
+            for keep, found in results["answers"].items()
+        ),
+        "",
+        f"Steps per second with three such teachers and the tiny student, {at['side']} px, batch {at['batch']}, "
+        f"{at['threads']} thread(s), in one run: live {steps['live']:.2f}, the first pass, which keeps them, "
+        f"{steps['first pass']:.2f}, kept {steps['kept']:.2f}: {results['kept_over_live']:.2f} times the live rate.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    print(json.dumps(run(), indent=1))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE.md")
+    options = parser.parse_args()
+    found = run()
+    if options.write:
+        options.write.write_text(page(found), encoding="utf-8")
+    print(json.dumps(found, indent=1))

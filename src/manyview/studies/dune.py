@@ -80,6 +80,8 @@ class DuneStudy(Study):
                 settings=("method.projector=ladder",), paper=44.7),
         *(Variant(name=ALONE + task.name, line=f"a student of {task.name} alone, on its domain")
           for task in TASKS),
+        Variant(name="float16", line="teachers' answers kept unquantised", settings=("method.keep=float16",)),
+        Variant(name="pca", line="a quarter of the answers' channels kept", settings=("method.keep=pca",)),
         Variant(name="shuffled", line="control: answers to another image", settings=("method.shuffle=true",)),
     )  # fmt: skip
     questions = (
@@ -90,6 +92,7 @@ class DuneStudy(Study):
                  source=PROJECTOR.format("SP 42.3 / 0.413 / 73.1")),
         Question(name="attend when projecting", better="full", worse="ladder",
                  source=PROJECTOR.format("LP 44.7 / 0.384 / 78.2")),
+        Question(name="keeping costs nothing", better="float16", worse="full", source="ours: int8 answers"),
         Question(name="the answers matter", better="full", worse="shuffled", source="control"),
     )  # fmt: skip
 
@@ -155,7 +158,8 @@ class DuneStudy(Study):
             f"run.steps={options.steps}", f"run.batch={options.batch}", f"run.seed={seed}", *variant.settings,
         ]  # fmt: skip
         data = [self.data[task.name][0] for task in tasks]
-        pictures = variant.name if len(tasks) == 1 else "all"
+        kept = any(text.startswith("method.keep=") for text in variant.settings)
+        pictures = variant.name if len(tasks) == 1 or kept else "all"
         cache = self.out / "answers" / f"seed-{seed}-{pictures}" if options.crops else None
         return trained("dune", folder, preset="tiny", data=data, cache=cache, settings=settings)
 
