@@ -8,7 +8,7 @@ import pytest
 
 from manyview.studies.base import STUDIES, answers, run_study
 from manyview.studies.dune import DuneOptions, DuneStudy, describe
-from manyview.studies.report import markdown
+from manyview.studies.report import markdown, write_page
 from manyview.studies.teachers import TASKS
 
 TINY = DuneOptions(
@@ -70,3 +70,12 @@ def test_done_jobs_and_teachers_are_left_alone(done):
         len(list((out / "answers" / "seed-0-all" / "depth").glob("*/*.npz"))) == 6
     )  # every teacher answers to every picture
     assert all(answer.verdict == "undecided" for answer in answers(again, results))
+
+
+def test_the_page_tells_the_references_and_the_sizes(done, tmp_path):
+    study, results, out = done
+    write_page(study, results, tmp_path / "page.md", notes=study.notes(out))
+    text = (tmp_path / "page.md").read_text()
+    assert "on random weights" in text
+    assert "the student with its projectors" in text
+    assert study.notes(tmp_path) == []

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         results = run_study(study, out, seeds=args.seeds, only=args.only, minutes=args.minutes, tell=_tell)
     report = write_report(study, results, out)
     if args.page:
-        write_page(study, results, args.page)
+        write_page(study, results, args.page, notes=study.notes(out))
     if args.json:
         print(json.dumps(as_json(study, results)))
         return 0

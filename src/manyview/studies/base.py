@@ -82,6 +82,10 @@ class Study(abc.ABC):
     def prepare(self, out: Path) -> None:  # noqa: B027
         """Make what all jobs need and is not there yet, in the study's folder."""
 
+    def notes(self, out: Path) -> list[str]:
+        """Paragraphs for the page of the study in this folder: what its numbers are measured against."""
+        return []
+
     @abc.abstractmethod
     def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
         """Train and judge one job in its folder, going on with what an interruption left there."""

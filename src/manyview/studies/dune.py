@@ -144,6 +144,17 @@ class DuneStudy(Study):
             found[f"over_constant_{task.name}"] = losses["loss"] / losses["constant"]
         return found
 
+    def notes(self, out: Path) -> list[str]:
+        """The references, and how large student and teachers are."""
+        if not (out / REFERENCES).is_file():
+            return []
+        return [
+            "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "
+            "that nothing was trained on:",
+            describe(store.read_json(out / REFERENCES)).strip(),
+            _sizes(out),
+        ]
+
     def closed(self, task: Task, value: float) -> float:
         """Share of the way from random weights to the task's own teacher."""
         teacher, random = (self.references[name][task.name] for name in (task.name, "random"))
@@ -198,6 +209,22 @@ class DuneStudy(Study):
             for name, directory in self.teachers.items():
                 found[name][task.name] = self._probe(zoo.load(directory), task, folder / name)["model"]
         return found
+
+
+def _sizes(out: Path) -> str:
+    """A sentence on the parameters of the teachers and of the first student of all three."""
+    from manyview import zoo
+
+    folders = {task.name: out / "teachers" / task.name / "model" for task in TASKS}
+    students = sorted((out / "full").glob("seed-*/run/model"))
+    if students:
+        folders["the student with its projectors"] = students[0]
+    counts = {
+        name: sum(parameter.numel() for parameter in zoo.load(folder).parameters())
+        for name, folder in folders.items()
+        if (folder / "config.json").is_file()
+    }
+    return f"Parameters: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
 
 
 def describe(references: dict[str, dict[str, float]]) -> str:

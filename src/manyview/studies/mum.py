@@ -117,6 +117,14 @@ class MumStudy(Study):
             write_scenes(out / "unseen", scenes=120, views=8, size=(112, 144), seed=900_000)
         )
 
+    def notes(self, out: Path) -> list[str]:
+        return [
+            "EPE: mean end-point error in pixels of a linear matching probe (`manyview eval matching-probe`) on pairs "
+            "of unseen rooms, and on real frames of a place that nothing was trained on. Views: by how many percent a "
+            "completion is worse beside views of another scene, or of another place of the room, than beside its own "
+            "(`manyview eval masked-views`)."
+        ]
+
     def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
         from manyview import zoo
         from manyview.engine.checkpoint import steps
