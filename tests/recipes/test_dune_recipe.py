@@ -136,6 +136,19 @@ def test_a_second_stage_starts_from_the_first_at_its_own_resolution(config, tmp_
         )
 
 
+def test_teachers_are_compiled_on_demand(config, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call, **_: compiled.append(call) or call)
+    data = [manifest(tmp_path / name, 3, seed) for seed, name in enumerate(("a", "b"))]
+    run = preset(DuneRecipe, "debug")[1].run
+    views = DuneRecipe.batches(config, run, cache=None, data=data)(0)
+    DuneRecipe.build(config).step(views, progress=0.0, generator=torch.Generator())
+    assert compiled == []
+    recipe = DuneRecipe.build(replace(config, compile=True))
+    assert recipe.step(views, progress=0.0, generator=torch.Generator()).loss.isfinite()
+    assert len(compiled) == 2
+
+
 def test_a_batch_is_balanced_over_domains_of_any_size(config, tmp_path):
     data = [manifest(tmp_path / "small", 3, 0), manifest(tmp_path / "large", 9, 1)]
     batches = DuneRecipe.batches(config, RunConfig(batch=5), cache=None, data=data)

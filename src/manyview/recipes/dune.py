@@ -62,6 +62,8 @@ class DuneRecipeConfig:
     """Fixed crops per image, so that teachers' answers can be kept; 0 draws new ones for ever."""
     keep: Keep = "int8"
     """How --cache keeps teachers' answers: float16, int8 per channel, or pca (a quarter of the channels, int8)."""
+    compile: bool = False
+    """Compile the teachers' networks: minutes to start, faster steps on a GPU."""
     shuffle: bool = False
     """Control: every image is told the answers to another image of the batch."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -93,6 +95,9 @@ class DuneRecipe(Recipe):
         patch = overrides.get("patch_size", 14)
         # A plain dictionary: teachers are neither trained nor saved with the run.
         self.teachers = {name: loaded(source, name=name, student_patch=patch) for name, source in sources}
+        if config.compile:
+            for teacher in self.teachers.values():
+                teacher.network.compile()
         self.student: Dune = zoo.build(  # type: ignore[assignment]
             config.model,
             size=config.size,
