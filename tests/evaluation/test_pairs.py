@@ -92,7 +92,7 @@ def test_scenes_are_split_by_the_manifest_or_at_random(rooms, tmp_path):
 
 
 def test_a_reader_remembers_no_more_than_it_may(rooms, monkeypatch):
-    import manyview.evaluation.pairs as module
+    import manyview.data.pairs as module
 
     asked = []
     original = module.load_depth

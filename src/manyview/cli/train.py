@@ -29,6 +29,7 @@ NEXT = {
     ),
     "mum": ("manyview eval matching-probe --model {model} --data {data}", *NEXT_FEATURES),
     "dune": NEXT_FEATURES,
+    "pairs": ("manyview reconstruct FIRST SECOND --model {model} -o scene",),
 }
 
 

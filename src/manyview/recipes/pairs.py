@@ -1,0 +1,333 @@
+"""Pair reconstructors learn from posed depth: DUSt3R's and MASt3R's training, and MASt3R's decoder on a frozen DUNE.
+
+DUSt3R (Wang et al., CVPR 2024) regresses both views' points in the first one's frame under a confidence; MASt3R (Leroy
+et al., ECCV 2024, equation 13) adds 0.075 times a matching loss on descriptors. DUNE's supplementary, section B, keeps
+the encoder frozen, reads it through a new LayerNorm, and starts decoder and heads from MASt3R's where sizes agree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from manyview.config import RunConfig
+from manyview.data.pair_views import METRIC, PairSampling, PairViews
+from manyview.data.pairs import Choice
+from manyview.errors import UserError
+from manyview.losses.confident import confident_regression, point_distances, sum_of_views
+from manyview.losses.matching import matching_loss
+from manyview.models.pair import PairConfig, PairReconstructor
+from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.encoders import encoder_fields
+from manyview.recipes.pair_signals import MATCHES, both_ways, pair_signals
+from manyview.types import Features, Signal, StepResult, Views
+
+LOG = logging.getLogger(__name__)
+
+Sizes = tuple[tuple[int, int], ...]
+
+SIZES_448: Sizes = ((448, 448), (336, 448), (294, 448), (252, 448), (224, 448), (140, 448))
+SIZES_518: Sizes = ((518, 518), (392, 518), (336, 518), (294, 518), (252, 518), (168, 518))
+SIZES_512: Sizes = ((384, 512), (336, 512), (288, 512), (256, 512), (160, 512))
+"""DUNE's supplementary, section B, for encoders distilled at 336 and at 448; MASt3R's and SAB3R's training."""
+
+IN_METRES = ("arkitscenes", "hypersim", "manyview-synth", "mapfree", "scannet", "scannetpp", "tartanair", "vkitti2",
+             "wildrgbd")  # fmt: skip
+"""Readers of `manyview data scan` whose data come in metres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """What changes the numbers of a run on pairs, beside how it is optimised."""
+
+    model: str = "dunemast3r-vitb14"
+    """Zoo name of the pair reconstructor; `--init` replaces all its weights."""
+    size: Literal["debug"] | None = None
+    """Shrinks the student: `debug` or none."""
+    student: tuple[str, ...] = ()
+    """Fields of its layout to override, as key=value: dim=128, depth=6, decoder_dim=128, taps=[0,1,2,3]."""
+    encoder: str | None = None
+    """Zoo name or model directory whose encoder's weights it starts from, such as a trained DUNE; none: random ones."""
+    start: str | None = None
+    """Zoo name or model directory whose other weights are taken wherever name and shape agree."""
+    freeze: Literal["encoder", "nothing"] = "encoder"
+    """encoder: all of it but the LayerNorm that the decoder reads it through."""
+    sizes: Sizes = SIZES_518
+    """(height, width) of the images, landscape, multiples of the patch; one is drawn per forward pass."""
+    symmetric: bool = True
+    """Every pair counts both ways round; each image is encoded once."""
+    alpha: float = 0.2
+    """Reward of confidence in the points' loss."""
+    matching: float = 0.075
+    """Weight of the matching loss; 0 for none, and for networks without descriptors."""
+    matching_alpha: float = 10.0
+    """Reward of confidence in the matching loss."""
+    temperature: float = 0.05
+    """Of the softmaxes over descriptors."""
+    matches: int = 8192
+    """Pixels of each view that the matching loss looks at."""
+    mismatched: float = 0.5
+    """Least share of these without a match."""
+    metric: tuple[str, ...] = ()
+    """Datasets in metres, on which sizes are learned too (MASt3R); IN_METRES of this module names ours."""
+    overlap: tuple[float, float] = (0.2, 0.95)
+    """Smallest and largest share of a view's places that the other sees."""
+    motion: float = 0.0
+    """Smallest median displacement between the views, in units of the longer side."""
+    candidates: int = 64
+    """Pairs of a scene that are measured in search of those."""
+    jitter: float = 0.5
+    """Strength of the colour jitter, picture by picture."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn, in proportion; empty for all alike."""
+    chunk: int | None = None
+    """Pairs come from runs of so many frames of a scene; none: as each scan wrote, else whole scenes."""
+    split: str | None = None
+    """Only frames of this split of the manifests."""
+    memory_mb: float = 2000.0
+    """Decoded frames that are kept in memory, in megabytes."""
+    checkpointing: bool = False
+    """Recompute the encoder's blocks in the backward pass: less memory, more time."""
+
+
+def _preset(run: RunConfig, **method: Any) -> Preset:
+    return Preset(method=PairsConfig(**method), run=run)
+
+
+@RECIPES.add("pairs")
+class PairsRecipe(Recipe):
+    """Holds the pair reconstructor and turns measured pairs into a loss."""
+
+    Config = PairsConfig
+
+    def __init__(self, config: PairsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student: PairReconstructor = _student(config)
+        if config.freeze == "encoder":
+            freeze_encoder(self.student)
+        self.student.encoder.checkpointing = config.checkpointing
+        self.student.train()
+
+    @classmethod
+    def build(cls, config: PairsConfig) -> PairsRecipe:
+        return cls(config)
+
+    @staticmethod
+    def presets() -> dict[str, Preset]:
+        """`tiny`: a CPU; `paper`, `paper-336`, `small`: MASt3R on DUNE; `mast3r`: MASt3R itself; `debug`: seconds.
+
+        In ten minutes `tiny` shows that everything runs; it has not been seen to do better than the mean pointmap.
+        """
+        # DUNE's supplementary says 6.5 million pairs with MASt3R's code; batch, rates and warm-up are MASt3R's: 64
+        # pairs a step, on eight GPUs with run.accumulate=2.
+        shared: dict[str, Any] = {"lr": 1e-4, "min_lr": 1e-6, "weight_decay": 0.05, "betas": (0.9, 0.95),
+                                  "warmup": 0.16, "batch": 4, "checkpoint_every": 1000, "seed": 0}  # fmt: skip
+        on_dune = RunConfig(steps=6_500_000 // 64, accumulate=16, **shared)
+        mast3r = RunConfig(steps=50 * 698_820 // 64, accumulate=16, **shared)
+        tiny = RunConfig(steps=2000, batch=4, lr=3e-3, min_lr=1e-5, weight_decay=0.05, betas=(0.9, 0.95), warmup=0.1,
+                         decay_vectors=False, checkpoint_every=100)  # fmt: skip
+        debug = RunConfig(steps=10, batch=2, lr=1e-3, checkpoint_every=5, log_every=1)
+        published = {"start": "mast3r-vitl16", "metric": IN_METRES}
+        # The encoder of `manyview train dune --preset tiny`: that run's model can be `method.encoder`.
+        small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null",
+                 "decoder_dim=128", "decoder_depth=4", "decoder_heads=2", "taps=[0,2,3,4]",
+                 "head=linear", "descriptor_dim=16", "descriptor_hidden=1")  # fmt: skip
+        return {
+            "tiny": _preset(tiny, model="dunemast3r-vits14", student=small, freeze="nothing", sizes=((64, 88),),
+                            matches=256, jitter=0.3),
+            "paper": _preset(on_dune, encoder="dune-vitb14-448", **published),
+            "paper-336": _preset(on_dune, encoder="dune-vitb14-336", student=("positions=24",), sizes=SIZES_448,
+                                 **published),
+            "small": _preset(on_dune, model="dunemast3r-vits14", encoder="dune-vits14-448", **published),
+            "mast3r": _preset(mast3r, model="mast3r-vitl16", start="dust3r-vitl16-512-dpt", freeze="nothing",
+                              sizes=SIZES_512, metric=IN_METRES),
+            "debug": _preset(debug, model="dunemast3r-vits14", size="debug", sizes=((28, 42),), matches=64),
+        }  # fmt: skip
+
+    @staticmethod
+    def batches(
+        config: PairsConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
+    ) -> Callable[[int], Views]:
+        """The training data as a function of the micro-step: overlapping pairs of the manifests' scenes."""
+        if not data:
+            raise UserError("pairs learns on frames with depth and poses: give --data M.parquet [...] "
+                            "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
+        if cache is not None:
+            raise UserError("pairs learns from measurements: leave --cache away")
+        sampling = PairSampling(
+            sizes=config.sizes,
+            pairs=run.batch,
+            choice=Choice(overlap=config.overlap, motion=config.motion),
+            candidates=config.candidates,
+            weights=config.weights,
+            metric=config.metric,
+            jitter=config.jitter,
+            chunk=config.chunk,
+            split=config.split,
+        )
+        return PairViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
+
+    def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
+        """One forward pass and its loss: the points' under the confidence, and the matches'."""
+        config = self.config
+        views, said = self.predict(views)
+        truth = pair_signals(views, matches=config.matches if config.matching else 0,
+                             mismatched=config.mismatched, generator=generator)  # fmt: skip
+        distances, known = point_distances(said["pointmap"], truth["pointmap"], metric=_metric(views))
+        regression = sum_of_views(
+            *confident_regression(distances, known, said["confidence"], alpha=config.alpha)
+        )
+        away = sum_of_views(distances.sum((2, 3)), known.sum((2, 3))) / 2
+        logs: dict[str, float | Tensor] = {"points": regression.detach(), "distance": away.detach()}
+        loss = regression
+        if config.matching:
+            sums, counts = matching_loss(
+                said["descriptors"], said["descriptor_confidence"], truth[MATCHES], alpha=config.matching_alpha,
+                temperature=config.temperature,
+            )  # fmt: skip
+            matching = sums.sum() / counts.sum().clamp(min=1)
+            loss = regression + config.matching * matching
+            logs |= {"matching": matching.detach(), "matches": counts.float().mean()}
+        shown = {name: said[name][:1].detach() for name in ("pointmap", "confidence")}
+        return StepResult(
+            loss, logs, pictures=lambda: {"pair": panel(views.images[0], shown, truth["pointmap"])}
+        )
+
+    def predict(self, views: Views) -> tuple[Views, dict[str, Any]]:
+        """The views that count, both ways round where the pairs are symmetric, and what the student says of them."""
+        first, second = self.student.encode_views(views.images)
+        if self.config.symmetric:
+            views = both_ways(views)
+            first, second = _joined(first, second), _joined(second, first)
+        heads = None if self.config.matching else self._without_descriptors()
+        return views, self.student.decode(first, second, heads=heads)
+
+    def _without_descriptors(self) -> list[str]:
+        return [name for name, _ in self.student.heads[0].named_children() if name != "descriptors"]
+
+
+def freeze_encoder(student: PairReconstructor) -> None:
+    """Train nothing of the encoder but the LayerNorm that the decoder reads it through: its last one, or a new one."""
+    student.encoder.requires_grad_(False)
+    if student.norm is None:
+        student.encoder.norm.requires_grad_(True)
+
+
+def start_from(student: nn.Module, source: str, *, but: tuple[str, ...] = ()) -> tuple[int, int]:
+    """Take the weights of a zoo name or model directory wherever name and shape agree: (taken, left as they were).
+
+    `but`: prefixes of names that keep their own. Raises UserError when nothing agrees.
+    """
+    from manyview import zoo
+
+    theirs, ours = zoo.load(source).state_dict(), student.state_dict()
+    wanted = [name for name in ours if not name.startswith(but)]
+    agreed = {n: theirs[n] for n in wanted if n in theirs and theirs[n].shape == ours[n].shape}
+    if not agreed:
+        raise UserError(
+            f"no weight of {source} has name and shape of one of the student's; choose another method.start"
+        )
+    student.load_state_dict(agreed, strict=False)
+    card = dict(getattr(student, "card", {}))
+    card["derived_from"] = [*card.get("derived_from", ()), *zoo.licences_of(source)]
+    student.card = card  # type: ignore[assignment]
+    LOG.info(
+        "took %d weights of %s, %d differ in name or shape", len(agreed), source, len(wanted) - len(agreed)
+    )
+    return len(agreed), len(wanted) - len(agreed)
+
+
+def panel(images: Tensor, said: dict[str, Tensor], truth: Signal) -> Tensor:
+    """The views (2, 3, H, W) of the first pair beside each other: pixels, distance from the first camera said and true,
+    confidence; rows of one picture (3, 4H, 2W).
+
+    Distances are in units of their mean over what was measured, white far; confidence is logarithmic, white sure.
+    """
+    points, known = truth.value[0], (truth.value[0].norm(dim=-1) > 0)  # (2, H, W, 3), (2, H, W)
+    rows = [torch.cat(list(images.float()), dim=-1)]
+    for each in (said["pointmap"][0], points):
+        distance = each.float().norm(dim=-1) * known
+        mean = distance.sum() / known.sum().clamp(min=1)
+        rows.append(_grey(distance / (2 * mean).clamp(min=1e-8)))
+    sure = said["confidence"][0].float().log()
+    rows.append(_grey(sure / sure.max().clamp(min=1e-8)))
+    return torch.cat(rows, dim=-2).clamp(0, 1).cpu()
+
+
+def _grey(values: Tensor) -> Tensor:
+    """(2, H, W) -> (3, H, 2W)."""
+    return torch.cat(list(values), dim=-1).expand(3, -1, -1)
+
+
+def _joined(one: Features, other: Features) -> Features:
+    return Features(torch.cat([one.patches, other.patches]), None, None, one.grid)
+
+
+def _metric(views: Views) -> Tensor | None:
+    """(pairs,) bool: whose lengths are metres; the signal is of the pairs before they were turned round."""
+    if METRIC not in views.signals:
+        return None
+    flags = views.signals[METRIC].value
+    return flags.repeat(len(views.images) // len(flags))
+
+
+def _student(config: PairsConfig) -> PairReconstructor:
+    """The network with the weights it starts from. Raises UserError for one that does not fit the options."""
+    from manyview import zoo
+    from manyview.zoo.family import lookup
+
+    if not isinstance(lookup(config.model)[1], PairConfig):
+        raise UserError(
+            f"method.model is {config.model}, no pair reconstructor; choose a dust3r-…, mast3r-… or dunemast3r-…"
+        )
+    # Points are only ever called metric where that was learned.
+    overrides = {"metric": bool(config.metric), **encoder_fields(config.student)}
+    try:
+        student = zoo.build(config.model, size=config.size, encoder=config.encoder, **overrides)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # a field that is unknown, or sizes that do not go together
+        raise UserError(f"method.student does not fit {config.model}: {error}") from error
+    assert isinstance(student, PairReconstructor)
+    _check(config, student.config)
+    if config.freeze == "encoder" and config.encoder is None and config.start is None:
+        LOG.warning("the frozen encoder has random weights unless --init brings others; see method.encoder")
+    if config.start is not None:
+        start_from(student, config.start, but=("encoder.",) if config.encoder is not None else ())
+    return student
+
+
+def _check(config: PairsConfig, student: PairConfig) -> None:
+    """Raise UserError for options that the network cannot serve."""
+    if config.matching and not student.descriptor_dim:
+        raise UserError(
+            f"{config.model} has no descriptors, which the matching loss needs; set method.matching=0 or take a "
+            "mast3r-… or dunemast3r-…"
+        )
+    for height, width in config.sizes:
+        near = [max(1, round(side / student.patch_size)) * student.patch_size for side in (height, width)]
+        if [height, width] != near or height > width:
+            low, high = sorted(near)
+            raise UserError(
+                f"method.sizes has [{height}, {width}]; sides are multiples of the patch ({student.patch_size}), "
+                f"height at most width: take [{low}, {high}]"
+            )
+    if not config.sizes:
+        raise UserError("method.sizes is empty; give at least one [height, width]")
+    least, most = config.overlap
+    if not 0 <= least <= most <= 1:
+        raise UserError(
+            f"method.overlap is [{least:g}, {most:g}]; it is two shares from 0 to 1, the smaller first"
+        )
+    if not 0 <= config.mismatched < 1 or config.matches < 1:
+        raise UserError(
+            f"method.matches is {config.matches} with a share mismatched of {config.mismatched:g}; give at least 1, "
+            "and a share from 0 to below 1"
+        )
