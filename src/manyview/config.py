@@ -47,6 +47,9 @@ class RunConfig:
     """Clip every tensor's own norm instead of the global one (DINO, DUNE)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast: auto is bf16 on a GPU and fp32 elsewhere."""
+    shard: bool = False
+    """Split the transformer blocks' weights, gradients and AdamW moments over the ranks (FSDP2): for models whose
+    optimiser state does not fit one GPU. Every rank must then run the same blocks in the same order."""
     seed: int = 0
     """One seed, the same bits on the same machine."""
     checkpoint_every: int = 200

@@ -35,7 +35,8 @@ def trained(width: int = 4) -> tuple[Tied, torch.optim.AdamW]:
 
 def save(out, step, keep=2):
     module, optimizer = trained()
-    checkpoint.save(out, step, module, optimizer, meta={"means": {"loss": [0.1 + 0.2, 3]}}, keep=keep)
+    weights, moments = module.state_dict(), optimizer.state_dict()["state"]
+    checkpoint.save(out, step, weights, moments, meta={"means": {"loss": [0.1 + 0.2, 3]}}, keep=keep)
     return module, optimizer
 
 

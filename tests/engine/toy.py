@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from manyview.config import RunConfig
 from manyview.engine import track
@@ -36,6 +37,25 @@ class ToyConfig:
     """Noise on the inputs, from the step's generator."""
     dropout: float = 0.1
     """Dropout, from the global random state."""
+    blocks: int = 0
+    """Residual blocks between the two layers. The last one is used in the first half of the run only."""
+    checkpointing: bool = False
+    """Recompute the blocks in the backward pass."""
+    twice: bool = False
+    """Run every block two times in a row."""
+
+
+class Block(nn.Module):
+    """Halves that are not equal, a weight that is not trained and one that is not used."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(width, 2 * width + 1), nn.Linear(2 * width + 1, width)
+        self.gain = nn.Parameter(torch.full((width,), 0.5), requires_grad=False)
+        self.spare = nn.Parameter(torch.ones(2, 2))
+
+    def forward(self, tokens: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return tokens + scale * self.gain * self.narrow(self.wide(tokens).relu())
 
 
 class Toy(Recipe):
@@ -51,7 +71,9 @@ class Toy(Recipe):
             nn.Linear(6, config.width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.width, 1)
         )
         self.unused = nn.Parameter(torch.ones(3))  # a parameter without a gradient, as real models have
-        for parameter in self.student.parameters():
+        self.blocks = nn.ModuleList(Block(config.width) for _ in range(config.blocks))
+        trained = [p for p in self.blocks.parameters() if p.requires_grad]
+        for parameter in [*self.student.parameters(), *trained]:
             nn.init.normal_(parameter, std=0.3, generator=generator)
 
     @classmethod
@@ -69,8 +91,20 @@ class Toy(Recipe):
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         colours = views.images.mean((-1, -2)).flatten(1)  # (B, 2*3)
         noise = torch.randn(colours.shape, generator=generator).to(colours.device)
-        error = (self.student(colours + self.config.noise * noise) - target(views)).square().mean()
+        error = (self.say(colours + self.config.noise * noise, progress) - target(views)).square().mean()
         return StepResult(error, {"error": error.detach(), "progress": progress})
+
+    def say(self, colours: torch.Tensor, progress: float = 0.0) -> torch.Tensor:
+        """(B, 6) -> (B, 1)"""
+        used = list(self.blocks)[: -1 if progress >= 0.5 else None]
+        tokens = self.student[:3](colours)
+        for block in used * (1 + self.config.twice):
+            tokens = (
+                checkpoint(block, tokens, 0.5, use_reentrant=False)
+                if self.config.checkpointing
+                else block(tokens, 0.5)
+            )
+        return self.student[3](tokens)
 
 
 def target(views: Views) -> torch.Tensor:

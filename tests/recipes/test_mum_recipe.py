@@ -168,6 +168,8 @@ def test_what_does_not_fit_is_a_users_mistake(data, tmp_path):
         MumRecipe.batches(DEBUG, RunConfig(), cache=tmp_path, data=[data])
     with pytest.raises(UserError, match=r"method\.frames"):
         MumRecipe.batches(DEBUG, RunConfig(batch=4), cache=None, data=[data])
+    with pytest.raises(UserError, match=r"method\.single=0"):
+        MumRecipe.batches(replace(DEBUG, reference=True), RunConfig(shard=True), cache=None, data=[data])
     with pytest.raises(UserError, match="take 32"):
         MumRecipe.build(replace(DEBUG, image_size=30))
     with pytest.raises(UserError, match="no masked autoencoder"):

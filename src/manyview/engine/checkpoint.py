@@ -56,8 +56,8 @@ def folder(run_dir: Path) -> Path:
 def save(
     run_dir: Path,
     step: int,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    weights: dict[str, Tensor],
+    moments: dict[int, dict[str, Tensor]],
     *,
     meta: dict[str, Any],
     keep: int,
@@ -74,7 +74,7 @@ def save(
     try:
         with writing(f"the checkpoint {final}", kept=kept):
             temporary.mkdir(parents=True)
-            _write(temporary, step, module, optimizer, meta)
+            _write(temporary, step, weights, moments, meta)
             if final.exists():
                 aside = parent / f".{step:08d}.{os.getpid()}.old"
                 os.rename(final, aside)
@@ -92,10 +92,13 @@ def save(
 
 
 def _write(
-    temporary: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, meta: dict[str, Any]
+    temporary: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    moments: dict[int, dict[str, Tensor]],
+    meta: dict[str, Any],
 ) -> None:
-    save_file(_separate(module.state_dict()), temporary / WEIGHTS, metadata={"format": "pt"})
-    moments = optimizer.state_dict()["state"]
+    save_file(_separate(weights), temporary / WEIGHTS, metadata={"format": "pt"})
     with open(temporary / STATE, "wb") as file:
         torch.save({"optimizer": moments}, file)
     files = {name: _describe(temporary / name) for name in (WEIGHTS, STATE)}

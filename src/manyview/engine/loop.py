@@ -20,10 +20,18 @@ from typing import Any, Protocol
 import torch
 
 from manyview.config import RunConfig
-from manyview.engine import checkpoint, ranks, rundir
+from manyview.engine import checkpoint, ranks, rundir, shard
 from manyview.engine.device import autocast, pick_device
 from manyview.engine.interrupt import Interruption
-from manyview.engine.optim import adamw, clip_gradients, load_moments, set_learning_rate, trainable
+from manyview.engine.optim import (
+    adamw,
+    clip_gradients,
+    load_moments,
+    moments,
+    ordered,
+    set_learning_rate,
+    trainable,
+)
 from manyview.engine.prefetch import Prefetcher
 from manyview.engine.schedule import check, learning_rate
 from manyview.engine.track import Console, Means, Metrics, write_pictures
@@ -112,11 +120,14 @@ class _Loop:
         self.recipe = recipe.to(device)
         self.recipe.train()
         ranks.same_start(self.recipe)
+        self.name = type(self.recipe).__name__
+        self.split = shard.split(self.recipe, device) if run.shard else None
         self.parameters = list(trainable(self.recipe).values())
+        self.whole = [p for p in self.parameters if not shard.is_split(p)]
         self.optimizer = adamw(self.recipe, run)
         meta = found.meta if found is not None else {}
         if found is not None:
-            load_moments(self.optimizer, found.moments())
+            load_moments(self.optimizer, found.moments(), ordered(self.recipe, run))
         self.done = found.step if found is not None else 0
         self.saved = found.path if found is not None else None
         self.means = Means(meta.get("means") if ranks.rank() == 0 else None)
@@ -154,6 +165,8 @@ class _Loop:
             console.close()
             if self.metrics is not None:
                 self.metrics.close()
+        if self.split is not None:
+            self.split.join()
         assert self.saved is not None
         seconds = time.perf_counter() - started
         return FitResult(self.done, seconds, self.done < run.steps, self.loss, self.saved)
@@ -172,7 +185,7 @@ class _Loop:
             loss = loss + result.loss.detach().float()
             logs.append({"loss": result.loss.detach(), **result.logs})
             self._pictures = result.pictures
-        ranks.average_gradients(self.parameters)
+        ranks.average_gradients(self.whole)  # a split block has averaged its own
         norm = clip_gradients(self.parameters, run)
         loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
         mean, stop = ranks.total(
@@ -234,18 +247,20 @@ class _Loop:
     def _save(self) -> None:
         """Write a checkpoint (every rank must call)."""
         means = self.means.collect()
+        weights = shard.collect(self.recipe.state_dict())
+        state = moments(self.optimizer, ordered(self.recipe, self.run))
         final = checkpoint.folder(self.out) / f"{self.done:08d}"
         if ranks.rank() == 0:
             assert self.metrics is not None
             self.metrics.sync()
             meta = {
-                "recipe": type(self.recipe).__name__,
+                "recipe": self.name,
                 "means": means,
                 "bad_in_a_row": self.bad_in_a_row,
                 "skipped": self.skipped,
                 "loss": self.loss,
             }
-            checkpoint.save(self.out, self.done, self.recipe, self.optimizer, meta=meta, keep=self.run.keep)
+            checkpoint.save(self.out, self.done, weights, state, meta=meta, keep=self.run.keep)
             if self._pictures is not None:
                 write_pictures(self.out, self.done, self._pictures())
         self.saved = final

@@ -79,9 +79,9 @@ def same_start(module: nn.Module) -> None:
 
 def average_gradients(parameters: Iterable[nn.Parameter], *, bucket_elements: int = 25_000_000) -> None:
     """Replace every gradient by its mean over the ranks; a gradient no rank has stays None."""
-    if world() == 1:
-        return
     parameters = list(parameters)
+    if world() == 1 or not parameters:
+        return
     device = parameters[0].device
     used = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
     dist.all_reduce(used, op=dist.ReduceOp.MAX)

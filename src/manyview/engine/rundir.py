@@ -15,7 +15,7 @@ from manyview.engine import checkpoint
 from manyview.engine.files import exclusive, write_json, writing
 from manyview.errors import UserError
 
-MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep"), "batches": ("cache",)}
+MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep", "shard"), "batches": ("cache",)}
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
 
 

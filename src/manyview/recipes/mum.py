@@ -188,6 +188,11 @@ class MumRecipe(Recipe):
             raise UserError(
                 f"run.batch is {run.batch}; mum fills a batch up to method.frames images, set that instead"
             )
+        if run.shard and config.reference and config.single:
+            raise UserError(
+                "with method.reference=true a batch of views runs the encoder twice and one of single images once, but "
+                "run.shard=true needs the same on every rank: set method.single=0, or run.shard=false"
+            )
         sampling = Sampling(
             size=(config.image_size, config.image_size),
             frames=config.frames,
