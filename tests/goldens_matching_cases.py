@@ -1,4 +1,6 @@
-"""Adapters of the dense-matching items: RoMa's benchmark (`published` warps and masks) and the kernel matcher."""
+"""Adapters of the items on dense features: RoMa's benchmark (`published` warps and masks), the kernel matcher,
+segmentation and its nearest patches.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from manyview.evaluation.dense_scores import confusion, segmentation_scores
+from manyview.evaluation.patch_fit import neighbours, voted
 from manyview.geometry.matching import PosedDepth, decode, kernel_log_probabilities, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
 
@@ -54,4 +58,36 @@ def kernel_nn(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
     }
 
 
-ADAPTERS: dict[str, Adapter] = {"dense_match": dense_match, "kernel_nn": kernel_nn}
+def segmentation(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
+    """Left out: CAPI's and torchmetrics' means, which count classes that are nowhere."""
+    classes, true = int(inputs["num_classes"]), inputs["gt"].astype(np.int64)
+    true = np.where(true == inputs["ignore_index"], -1, true)
+    counts = confusion(inputs["pred"].astype(np.int64), true, classes)
+    scores, hits = segmentation_scores(counts), np.diag(counts)
+    return {
+        "area_intersect": hits,
+        "area_union": counts[:, :-1].sum(0) + counts.sum(1) - hits,
+        "area_pred": counts[:, :-1].sum(0),
+        "area_label": counts.sum(1),
+        "aAcc": scores["accuracy"],
+        "IoU": np.array([np.nan if value is None else value for value in scores["iou"]]),
+        "mIoU": scores["miou"],
+    }
+
+
+def knn_seg(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
+    """Left out: the inner product, which is no distance of ours."""
+    distance = str(inputs["distance"])
+    if distance not in ("cosine", "L2"):
+        return {}
+    known, asked, labels = (torch.from_numpy(inputs[name]) for name in ("train_X", "test_X", "train_y"))
+    rows = neighbours(asked, known, count=int(inputs["k"]), distance=distance)  # type: ignore[arg-type]
+    return {"pred": voted(labels.long()[rows], int(labels.max()) + 1).numpy()}
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "dense_match": dense_match,
+    "kernel_nn": kernel_nn,
+    "segmentation": segmentation,
+    "knn_seg": knn_seg,
+}

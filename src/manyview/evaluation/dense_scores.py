@@ -11,16 +11,21 @@ import numpy as np
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
-    """(C, C) counts, true class by row; pixels whose true label is outside 0 .. C - 1 are left out."""
+    """(C, C + 1) counts, true class by row; the last column is of predictions that are no class.
+
+    Pixels whose true label is outside 0 .. C - 1 are left out.
+    """
     known = (true >= 0) & (true < classes)
-    index = true[known].astype(np.int64) * classes + predicted[known].astype(np.int64)
-    return np.bincount(index, minlength=classes**2).reshape(classes, classes)
+    said = predicted[known].astype(np.int64)
+    said = np.where((said >= 0) & (said < classes), said, classes)
+    index = true[known].astype(np.int64) * (classes + 1) + said
+    return np.bincount(index, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 def segmentation_scores(counts: np.ndarray) -> dict[str, Any]:
     """`miou` over the classes that are there or were said, `accuracy` over pixels, `iou` of every class."""
     hits = np.diag(counts).astype(float)
-    union = counts.sum(0) + counts.sum(1) - hits
+    union = counts[:, :-1].sum(0) + counts.sum(1) - hits
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = np.where(union > 0, hits / union, np.nan)
     total = counts.sum()
