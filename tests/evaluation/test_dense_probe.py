@@ -128,7 +128,10 @@ def test_scores_by_hand():
     true, said = np.array([[0, 0, 1, -1, 7]]), np.array([[0, 1, 1, 0, 0]])
     counts = confusion(said, true, 3)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    assert confusion(np.array([5, -1]), np.array([0, 1]), 2).tolist() == [[0, 0, 1], [0, 0, 1]]  # no class: misses
+    assert confusion(np.array([5, -1]), np.array([0, 1]), 2).tolist() == [
+        [0, 0, 1],
+        [0, 0, 1],
+    ]  # no class: misses
     scores = segmentation_scores(counts)
     assert scores["iou"] == [0.5, 0.5, None]
     assert (scores["miou"], scores["accuracy"]) == (0.5, pytest.approx(2 / 3))

@@ -59,6 +59,20 @@ def test_an_interrupted_study_does_only_what_is_missing(tmp_path):
     assert answer.mean == pytest.approx(1.0)
 
 
+def test_jobs_that_another_process_did_meanwhile_are_left_alone(tmp_path):
+    class Beside(Toy):
+        def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
+            other = tmp_path / "many" / "seed-0"
+            other.mkdir(parents=True, exist_ok=True)
+            (other / "result.json").write_text('{"EPE": 1.0, "loss": 0.1, "seconds": 9.0}')
+            return super().run(variant, seed, out)
+
+    study = Beside()
+    results = run_study(study, tmp_path, seeds=[0], only=["one", "many"])
+    assert study.jobs == [("one", 0)]
+    assert results["many"][0]["EPE"] == 1.0
+
+
 def test_a_study_refuses_a_folder_with_other_settings(tmp_path):
     run_study(Toy(), tmp_path, seeds=[0], only=["one"])
     with pytest.raises(UserError, match="steps = 5, not 6"):
@@ -114,8 +128,8 @@ def test_a_page_says_how_it_was_made_and_shows_every_run(tmp_path):
     write_page(toy, results, tmp_path / "docs" / "toy.md", notes=["One more thing."])
     text = (tmp_path / "docs" / "toy.md").read_text()
     assert text.startswith("# A toy study\n\nWritten by `manyview study toy --set steps=7 --page toy.md`")
-    assert "| variant | seed | EPE | loss | minutes |" in text
-    assert "| one | 1 | 10.100 | 0.500 | 0.0 |" in text
+    assert "| variant | seed | EPE | loss |" in text
+    assert "| one | 1 | 10.100 | 0.500 |" in text
     assert "One more thing." in text
     assert "](toy.svg)" in text
     ET.parse(tmp_path / "docs" / "toy.svg")

@@ -150,6 +150,8 @@ def run_study(
         study.prepare(out)
     start = time.monotonic()
     for done, (variant, seed, folder) in enumerate(jobs):
+        if (folder / RESULT).is_file():
+            continue  # another process has done it since
         passed = time.monotonic() - start
         if minutes is not None and passed > 60 * minutes:
             break

@@ -48,14 +48,14 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
 
 
 def every_run(study: Study, results: Results) -> str:
-    """A table with a row per variant and seed: the score, every column and detail, and the minutes it took."""
+    """A table with a row per variant and seed: the score, every column and detail."""
     columns = {study.score: study.score, **study.columns, **study.details}
     rows = []
     for name, runs in results.items():
         for seed, run in sorted(runs.items()):
             cells = [f"{run[key]:.3f}" if key in run else "" for key in columns]
-            rows.append([name, str(seed), *cells, f"{run['seconds'] / 60:.1f}"])
-    return markdown_table(["variant", "seed", *columns.values(), "minutes"], rows)
+            rows.append([name, str(seed), *cells])
+    return markdown_table(["variant", "seed", *columns.values()], rows)
 
 
 def _machine() -> str:
