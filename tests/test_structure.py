@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "evaluation": {"geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
+OF_A_FOLDER = {"__init__.py", "conftest.py"}
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}
 
 
@@ -155,3 +156,9 @@ def test_importing_the_package_and_help_import_nothing_heavy():
     seconds = time.perf_counter() - start
     assert output.strip() == "False"
     assert seconds < 5  # typically 0.1; generous, because tests assert behaviour, not time
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """Folders of tests are no packages: two files of one name cannot be collected together."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in OF_A_FOLDER]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

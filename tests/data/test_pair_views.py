@@ -86,6 +86,19 @@ def test_every_batch_has_one_size_and_portrait_frames_a_turned_one(walls, tmp_pa
     assert seen == {(False, (8, 16)), (False, (16, 16)), (True, (16, 8)), (True, (16, 16))}
 
 
+def test_a_rare_turn_fills_its_batches_too(walls, tmp_path):
+    (tmp_path / "tall").mkdir()
+    frames = [
+        replace(frame, dataset="tall") for frame in write_walls(tmp_path / "tall", scenes=["t0"], turned=True)
+    ]
+    tall = Manifest(frames, tmp_path / "tall")
+    pairs = PairViews([walls, tall], sampling(weights={"walls": 0.9999, "tall": 0.0001}, jitter=0.0))
+    group = next(g for _, groups in pairs._groups.values() for g in groups if g.portrait)
+    for seed in range(5):
+        found, _ = pairs._draw(np.random.default_rng(seed), True)
+        assert found is group
+
+
 def test_datasets_are_drawn_by_weight_and_say_whether_they_are_in_metres(walls, tmp_path):
     (tmp_path / "b").mkdir()
     rows = [replace(frame, dataset="other") for frame in write_walls(tmp_path / "b", scenes=["o0"])]

@@ -90,6 +90,14 @@ def test_training_frames_of_their_own_and_unreadable_pictures(data, tmp_path):
     assert [row["method"] for row in summary["rows"]] == ["model"]
 
 
+def test_two_lists_of_classes_are_not_mixed(data, tmp_path, monkeypatch):
+    other = draw(tmp_path / "other", count=6)
+    for manifest, classes in ((data, ["wall", "floor"]), (other, ["floor", "wall", "bed"])):
+        monkeypatch.setitem(manifest.info, "classes", classes)
+    with pytest.raises(UserError, match="another list"):
+        evaluate(LinearSegmentation(train=data), Seer(), other, tmp_path / "out")
+
+
 def test_a_projector_is_judged_as_part_of_the_encoder(data, tmp_path):
     model = zoo.build("dune-vits14-336", size="debug", patch_size=PATCH, image_size=SIDE).eval()
     protocol = LinearDepth(fit=Schedule(steps=2), project="mast3r", baselines=False)

@@ -234,6 +234,8 @@ def test_what_does_not_fit_is_a_users_mistake(data, tmp_path):
         PairsRecipe.build(replace(DEBUG, student=("decoder_heads=3",)))
     with pytest.raises(UserError, match="smaller first"):
         PairsRecipe.build(replace(DEBUG, overlap=(0.9, 0.2)))
+    with pytest.raises(UserError, match=r"method\.metric names none of the data's datasets"):
+        batches(replace(DEBUG, metric=("elsewhere",)), RunConfig(batch=2), cache=None, data=[data])
     zoo.save_model(zoo.build("dinov2-vits14", size="debug", dim=16), tmp_path / "plain")
     with pytest.raises(UserError, match="no weight of"):
         PairsRecipe.build(replace(DEBUG, start=str(tmp_path / "plain")))

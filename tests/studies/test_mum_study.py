@@ -57,6 +57,10 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
     assert {answer["verdict"] for answer in first["answers"]} == {"undecided"}  # one seed decides nothing
     assert main(line) == 0
     assert json.loads(capsys.readouterr().out) == first  # nothing was done again
+    (tmp_path / "study" / "multi-view" / "seed-0" / "result.json").unlink()  # stopped after its first probe
+    assert main(line) == 0
+    again = json.loads(capsys.readouterr().out)["results"]["multi-view"]["0"]
+    assert {**again, "seconds": 0} == {**one, "seconds": 0}
     page = tmp_path / "page.md"
     settings = line[line.index("--set") :]
     assert main([*line[:4], "--report", "--page", str(page), *settings]) == 0
@@ -64,6 +68,11 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
     assert "random weights" in page.read_text()
     assert main([*line[:4], "--report", "--page", str(tmp_path / "page.html"), *settings]) == 2
     assert "page.md" in capsys.readouterr().err
+    mine = tmp_path / "mine.md"
+    mine.write_text("# My notes")
+    assert main([*line[:4], "--report", "--page", str(mine), *settings]) == 2
+    assert mine.read_text() == "# My notes"
+    capsys.readouterr()
     assert main([*line, "steps=4"]) == 2
     assert "steps = 3, not 4" in capsys.readouterr().err
 

@@ -54,7 +54,7 @@ def _add_scan(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="C",
-        help="labels: which list (scannet 20, 40; nyuv2 40, 13)",
+        help="labels: which list (scannet 20, 40; nyuv2 40, 13, 894); the other formats have one",
     )
     add("--dataset", metavar="NAME", help="default: the folder's name")
     add("--split", default="", metavar="S", help="written into every row, for example train")

@@ -19,7 +19,7 @@ COMMANDS = {
     "quickstart": "the whole road once on an embedded default: render, cache, train, reconstruct, report",
     "data": "make, scan and check data: procedural scenes and manifests",
     "cache": "ask a teacher once and keep its answers: build, info, verify",
-    "train": "train a student with a recipe (distill3r, mum, dune)",
+    "train": "train a student with a recipe (distill3r, mum, dune, pairs, dense)",
     "features": "encoder features of photos or a video, with pictures: components, attention, student beside teachers",
     "reconstruct": "photos or a video in; cameras, points and confidences out",
     "export": "write a reconstructed scene as PLY, GLB, COLMAP or nerfstudio",

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from manyview.config import override
     from manyview.studies.base import STUDIES, as_json, read_results, run_study
-    from manyview.studies.report import markdown, write_page, write_report
+    from manyview.studies.report import WRITTEN, markdown, write_page, write_report
 
     if args.list or args.study is None:
         return _list(as_json=args.json)
@@ -60,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--page {args.page}: a page is a markdown file, call it {args.page.with_suffix('.md')}"
         )
+    if (
+        args.page
+        and args.page.is_file()
+        and WRITTEN not in args.page.read_text(encoding="utf-8", errors="replace")
+    ):
+        raise UserError(f"--page {args.page} is there and no study's page; name another file")
     if args.report:
         if not (out / "study.json").is_file():
             raise UserError(f"{out} holds no study; run it first, or name its folder with -o")

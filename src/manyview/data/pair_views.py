@@ -150,18 +150,19 @@ class PairViews:
 
     def _draw(self, rng: np.random.Generator, portrait: bool | None) -> tuple[_Group, Pair]:
         """A dataset by weight, any of its scenes, any of the scene's pairs; of one orientation unless None."""
-        for _ in range(ATTEMPTS):
-            names = list(self._groups)
+        left = {
+            name: [group for group in groups if portrait in (None, group.portrait)]
+            for name, (_, groups) in self._groups.items()
+        }
+        while names := [name for name, groups in left.items() if groups]:
             weights = np.array([self._groups[name][0] for name in names])
-            _, groups = self._groups[names[int(rng.choice(len(names), p=weights / weights.sum()))]]
-            group = groups[int(rng.integers(len(groups)))]
-            if portrait is not None and group.portrait != portrait:
-                continue
+            groups = left[names[int(rng.choice(len(names), p=weights / weights.sum()))]]
+            group = groups.pop(int(rng.integers(len(groups))))
             if pairs := self._pairs_of(group):
                 return group, pairs[int(rng.integers(len(pairs)))]
-        raise UserError(
-            f"{ATTEMPTS} scenes in a row had no pair with {self._wish}; widen method.overlap or lower method.motion"
-        )
+        raise RuntimeError(
+            "no group has a pair"
+        )  # _check_pairs has seen one, and rows follow the first one's turn
 
     def _pairs_of(self, group: _Group) -> list[Pair]:
         """The pairs of a group that count, among those that are measured."""
@@ -221,6 +222,11 @@ class PairViews:
             f"none of {len(groups)} scenes with two frames of posed depth or more has a pair with {self._wish}; widen "
             "method.overlap or lower method.motion"
         )
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets that pairs are drawn from."""
+        return list(self._groups)
 
     @property
     def _wish(self) -> str:

@@ -151,6 +151,7 @@ def split(
     """
     named = {name: _with(data, kind, splits=words) for name, words in SPLITS.items()}
     if train is not None:
+        _same_classes(train, data, kind)
         chosen = {"train": (train, _with(train, kind)), "test": (data, _with(data, kind))}
     elif all(named.values()):
         chosen = {name: (data, frames) for name, frames in named.items()}
@@ -163,6 +164,15 @@ def split(
             raise UserError(f"no frame to {name} on has {kind}; give a manifest whose frames do")
         found[name] = Part(manifest, _spread(frames, limit), kind, framing)
     return found
+
+
+def _same_classes(train: Manifest, data: Manifest, kind: Kind) -> None:
+    first, second = (manifest.info.get("classes") for manifest in (train, data))
+    if kind == "labels" and first and second and list(first) != list(second):
+        raise UserError(
+            f"--train has {len(first)} classes ({first[0]}, …) and the data {len(second)} ({second[0]}, …), another "
+            "list; scan both with the same --classes"
+        )
 
 
 def _shared(names: list[str], share: float, seed: int) -> dict[str, list[str]]:

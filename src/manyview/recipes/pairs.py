@@ -172,7 +172,13 @@ class PairsRecipe(Recipe):
             chunk=config.chunk,
             split=config.split,
         )
-        return PairViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
+        views = PairViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
+        if config.metric and not {*views.datasets} & {*config.metric}:
+            raise UserError(
+                f"method.metric names none of the data's datasets ({', '.join(views.datasets)}), so no size could be "
+                "learned; name those that are in metres, or set method.metric=[]"
+            )
+        return views
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss: the points' under the confidence, and the matches'."""

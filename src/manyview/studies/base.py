@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from manyview.config import to_dict
 from manyview.errors import UserError
+from manyview.evaluation import store
 from manyview.registry import Registry
 
 Verdict = Literal["reproduced", "undecided", "contradicted"]
@@ -160,7 +160,7 @@ def run_study(
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         numbers = study.run(variant, seed, folder)
-        _write_json(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
+        _write(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
     return read_results(study, out)
 
 
@@ -207,10 +207,8 @@ def _claim(study: Study, out: Path) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
+    _write(path, settings)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+def _write(path: Path, content: Any) -> None:
+    store.write_text(path, json.dumps(content, indent=1) + "\n")  # NaN stays what it is

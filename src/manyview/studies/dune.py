@@ -92,7 +92,7 @@ class DuneStudy(Study):
                  source=PROJECTOR.format("SP 42.3 / 0.413 / 73.1")),
         Question(name="attend when projecting", better="full", worse="ladder",
                  source=PROJECTOR.format("LP 44.7 / 0.384 / 78.2")),
-        Question(name="keeping costs nothing", better="float16", worse="full", source="ours: int8 answers"),
+        Question(name="quantising costs something", better="float16", worse="full", source="ours: int8 answers"),
         Question(name="the answers matter", better="full", worse="shuffled", source="control"),
     )  # fmt: skip
 

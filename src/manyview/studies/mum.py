@@ -118,9 +118,10 @@ class MumStudy(Study):
         )
 
     def notes(self, out: Path) -> list[str]:
+        real = f"; real frames are those of {self.options.real}" if self.options.real else ""
         return [
             "EPE: mean end-point error in pixels of a linear matching probe (`manyview eval matching-probe`) on pairs "
-            "of unseen rooms, and on real frames of a place that nothing was trained on. Views: by how many percent a "
+            f"of unseen rooms{real}. Views: by how many percent a "
             "completion is worse beside views of another scene, or of another place of the room, than beside its own "
             "(`manyview eval masked-views`)."
         ]
@@ -151,18 +152,19 @@ class MumStudy(Study):
         Jobs whose encoders start alike share those references.
         """
         known = self.references / f"{prefix}{_fingerprint(untrained(model, 0).encoder)}.json"
-        sweep = Sweep(steps=self.options.probe_steps)
+        begun = (out / store.SETTINGS).is_file()  # an interrupted job goes on as it began
+        baselines = store.read_settings(out)["settings"]["baselines"] if begun else not known.is_file()
         protocol = MatchingProbe(
             train=Manifest.load(self.train[0]),
             pairs=self.options.pairs,
-            sweep=sweep,
-            baselines=not known.is_file(),
+            sweep=Sweep(steps=self.options.probe_steps),
+            baselines=baselines,
         )
         rows = evaluate(protocol, model, Manifest.load(data), out)["rows"]
         errors = {row["method"]: row["epe"] for row in rows}
-        if known.is_file():
+        if not baselines:
             errors = {**store.read_json(known), "model": errors["model"]}
-        else:
+        elif not known.is_file():
             store.write_json(known, {name: value for name, value in errors.items() if name != "model"})
         found = {
             f"{prefix}{'epe' if name == 'model' else f'epe_{name}'}": value for name, value in errors.items()

@@ -12,14 +12,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.evaluation import store
 from manyview.evaluation.report import markdown_table
 from manyview.studies.base import Answer, Results, Study, answers
+
+WRITTEN = "Written by `manyview study "
+"""How every page begins, after its title."""
 
 
 def write_report(study: Study, results: Results, out: Path) -> Path:
     """Write report.md and report.svg into the folder `out`; returns the first."""
-    _write(out / "report.md", markdown(study, results))
-    _write(out / "report.svg", plot(study, results))
+    store.write_text(out / "report.md", markdown(study, results))
+    store.write_text(out / "report.svg", plot(study, results))
     return out / "report.md"
 
 
@@ -27,24 +31,24 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
     """The report as a page to keep, at `path`: the picture beside it and shown in it, how it was made, every run."""
     picture = path.with_suffix(".svg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(picture, plot(study, results))
+    store.write_text(picture, plot(study, results))
     title, _, tables = markdown(study, results).partition("\n")
     changed = {key: value for key, value in study.settings().items() if value != study.defaults().get(key)}
     options = "".join(
         f" {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in sorted(changed.items())
     )
-    command = f"manyview study {study.name}" + (f" --set{options}" if options else "")
+    command = f" --set{options}" if options else ""
     parts = [
         title,
-        f"Written by `{command} --page {path.name}`, which does what of it is not done yet; nothing here was typed by "
-        f"hand. Machine: {_machine()}.",
+        f"{WRITTEN}{study.name}{command} --page {path.name}`, which does what is not done yet; nothing here was "
+        f"typed by hand. Machine: {_machine()}.",
         *notes,
         f"![{study.score} of every run]({picture.name})",
         tables.strip(),
         "## Every run",
         every_run(study, results),
     ]
-    _write(path, "\n\n".join(parts) + "\n")
+    store.write_text(path, "\n\n".join(parts) + "\n")
 
 
 def every_run(study: Study, results: Results) -> str:
@@ -67,12 +71,6 @@ def _machine() -> str:
         else f"{os.cpu_count()} {platform.machine()} cores"
     )
     return f"{where}, torch {torch.__version__.partition('+')[0]}"
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
@@ -100,7 +98,7 @@ def markdown(study: Study, results: Results) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Mean ± standard deviation over seeds. The paper's numbers are at its own scale.", ""]
     lines += [
-        "| the paper says | better by here | seeds | verdict | source |",
+        "| claim | better by here | seeds | verdict | source |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [_row(answer) for answer in answers(study, results)]

@@ -6,6 +6,7 @@ A source is one small file with `@SOURCES.add("name") def scan(src, options) -> 
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from manyview.data.files import write_atomically
 from manyview.data.images import ImageProblem, probe_image
 from manyview.data.manifest import Frame, every, inside, parse_span
 from manyview.errors import UserError
@@ -99,3 +101,17 @@ def probe(root: Path, images: Sequence[str], label: str) -> Iterator[tuple[str, 
         batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
         sizes = (size for batch in batches for size in pool.map(look, batch))  # not millions of tasks at once
         yield from zip(images, track(sizes, total=len(images), label=label, unit="image"), strict=True)
+
+
+def claim(folder: Path, source: Path, pattern: str) -> None:
+    """Make a folder of extracted frames this file's own: frames (`pattern`) of another of that name are removed."""
+    stamp = folder / "source.json"
+    mine = {"source": source.name, "bytes": source.stat().st_size}
+    try:
+        theirs = json.loads(stamp.read_bytes())
+    except (OSError, ValueError):
+        theirs = None
+    if theirs != mine:
+        for old in folder.glob(pattern):
+            old.unlink()
+        write_atomically(stamp, json.dumps(mine).encode())

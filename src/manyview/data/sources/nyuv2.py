@@ -26,7 +26,7 @@ from PIL import Image
 from manyview.data.depths import open_hdf5
 from manyview.data.files import write_atomically
 from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scanned, ScanOptions, claim
 from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
 from manyview.errors import UserError
 from manyview.progress import track
@@ -66,6 +66,7 @@ def _labelled(file: Path, options: ScanOptions) -> Scanned:
         raise UserError(f"frames of {file} need a place; name the manifest with -o, they go beside it")
     names, table = _classes(file, options.classes or 40)
     folder = options.extract_to.resolve()
+    claim(folder, file, "*/[0-9]*.png")
     root = folder.parent
     collector = Collector(root, options, "nyuv2")
     splits = _splits(collector, file.parent / "splits.mat")
@@ -154,6 +155,10 @@ def _classes(file: Path, count: int) -> tuple[list[str], list[int]]:
         if not path.is_file():
             raise UserError(_MISSING.format(count, name, file))
         tables.append(_numbers(_matlab(path), key, path))
+    if count == 13 and max(tables[0]) > len(tables[1]):
+        raise UserError(
+            f"{path} has {len(tables[1])} numbers, classMapping40.mat goes up to {max(tables[0])}"
+        )
     to_class = tables[0] if count == 40 else [tables[1][number - 1] if number else 0 for number in tables[0]]
     return [f"class {number}" for number in range(1, count + 1)], _minus_one(to_class)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,12 @@ from PIL import Image
 
 from manyview.data.files import natural_key, write_atomically
 from manyview.data.manifest import Frame, parse_span
-from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions, claim
 from manyview.data.video import SUFFIXES, is_video, iter_video, video_info
 from manyview.errors import UserError
 from manyview.progress import track
 
 _QUALITY = 95
-_STAMP = "video.json"
 
 
 @SOURCES.add("video")
@@ -50,7 +48,7 @@ def _extract(
 ) -> tuple[list[Frame], Problem | None]:
     """Write the wanted frames that are not there yet; a frame's file is named by its index in the video."""
     info = video_info(video)
-    _claim(folder, video)
+    claim(folder, video, "[0-9]*.jpg")
     frames: list[Frame] = []
     last = -1
     dataset = options.dataset or scene
@@ -83,20 +81,6 @@ def _wanted(video: Path, options: ScanOptions) -> Iterator:
         if position >= start and (position - start) % options.stride == 0:
             count += 1
             yield item
-
-
-def _claim(folder: Path, video: Path) -> None:
-    """Make the folder this video's own; frames of another video of that name are removed."""
-    stamp = folder / _STAMP
-    mine = {"video": video.name, "bytes": video.stat().st_size}
-    try:
-        theirs = json.loads(stamp.read_bytes())
-    except (OSError, ValueError):
-        theirs = None
-    if theirs != mine:
-        for old in folder.glob("[0-9]*.jpg"):
-            old.unlink()
-        write_atomically(stamp, json.dumps(mine).encode())
 
 
 def _cut_short(video: Path, declared: int, last: int, options: ScanOptions) -> Problem | None:
