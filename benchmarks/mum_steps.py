@@ -299,7 +299,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--model", help="one shape of this model, told as JSON; without it, a table of several"
     )
-    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--side", type=int, default=96, help="like the next three, only with --model")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -84,4 +83,3 @@ def test_bad_lines_are_one_clear_line(capsys, tmp_path):
     assert "holds no study" in capsys.readouterr().err
     assert main(["study", "--list"]) == 0
     assert "multi-view" in capsys.readouterr().out
-    assert replace(MumOptions(), steps=1).steps == 1

@@ -20,9 +20,9 @@ from torch import Tensor
 from manyview.data.augment import Augmentation, recolour
 from manyview.data.images import ImageProblem
 from manyview.data.loading import load_views
-from manyview.data.manifest import Frame, Manifest
+from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
-from manyview.data.pairs import Choice, DepthReader, Pair, measured_pairs
+from manyview.data.pairs import Choice, DepthReader, Pair, is_measured, measured_pairs
 from manyview.errors import UserError
 from manyview.progress import track
 from manyview.types import Signal, Views
@@ -206,7 +206,7 @@ class PairViews:
                 kept = [
                     i
                     for i in rows
-                    if _measured(manifest[i]) and self.sampling.split in (None, manifest[i].split)
+                    if is_measured(manifest[i]) and self.sampling.split in (None, manifest[i].split)
                 ]
                 if len(kept) > 1:
                     frame = manifest[kept[0]]
@@ -240,13 +240,9 @@ class PairViews:
             LOG.warning("%s; another pair takes its place (%d so far)", problem, len(self.unreadable))
 
 
-def _measured(frame: Frame) -> bool:
-    return frame.depth is not None and frame.cam2world is not None and frame.fx is not None
-
-
 def _check_measured(manifest: Manifest, name: str) -> None:
     """Refuse a manifest in which no two frames of a scene have depth, pose and intrinsics."""
-    if any(sum(_measured(manifest[i]) for i in rows) > 1 for rows in manifest.scenes().values()):
+    if any(sum(is_measured(manifest[i]) for i in rows) > 1 for rows in manifest.scenes().values()):
         return
     has = [
         sum(value is not None for value in values)

@@ -16,7 +16,7 @@ import torch
 from manyview.data.fit import cover
 from manyview.data.images import ImageProblem
 from manyview.data.loading import load_depth
-from manyview.data.manifest import Manifest
+from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine
 from manyview.geometry.matching import PosedDepth, cell_centres, warp
@@ -67,6 +67,11 @@ def measured_pairs(
     return [Pair(scene, a, b, *numbers) for (a, b), numbers in zip(asked, measured, strict=True)]
 
 
+def is_measured(frame: Frame) -> bool:
+    """Whether a frame has depth, pose and intrinsics."""
+    return frame.depth is not None and frame.cam2world is not None and frame.fx is not None
+
+
 class DepthReader:
     """Depth and camera of frames of one manifest at one size, kept in memory up to `most` bytes."""
 
@@ -95,7 +100,7 @@ class DepthReader:
     def get(self, index: int) -> PosedDepth | None:
         """The same; None when there is no such measurement or it cannot be read."""
         frame = self.data[index]
-        if frame.depth is None or frame.cam2world is None or frame.fx is None:
+        if not is_measured(frame):
             return None
         try:
             return self[index]
