@@ -8,7 +8,6 @@ import pytest
 
 from manyview.config import RunConfig, from_dict, override, to_dict
 from manyview.errors import UserError
-from manyview.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,3 @@ def test_mistakes_name_the_option(assignment, message):
 def test_unknown_key_in_a_file():
     with pytest.raises(UserError, match="did you mean 'steps'"):
         from_dict(Outer, {"run": {"step": 3}})
-
-
-def test_registry_guesses_and_refuses_duplicates():
-    things: Registry[int] = Registry("thing")
-    things.add("alpha")(1)
-    assert things.get("alpha") == 1
-    with pytest.raises(UserError, match=r"no thing 'alhpa'; did you mean 'alpha'"):
-        things.get("alhpa")
-    with pytest.raises(KeyError):
-        things.add("alpha")(2)

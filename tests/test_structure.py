@@ -15,13 +15,14 @@ import manyview
 SRC = Path(manyview.__file__).parent
 
 # folder (or top-level file) -> what it may import beside itself and layer 0
-BASE = {"errors", "registry", "types", "config", "progress"}
+BASE = {"errors", "registry", "types", "config", "progress", "version"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
     "types": set(),
     "config": set(),
     "progress": set(),
+    "version": set(),
     "geometry": set(),
     "layers": set(),
     "models": {"geometry", "layers"},

@@ -48,7 +48,9 @@ class Protocol(abc.ABC):
         """The summary as tables for people."""
 
 
-PROTOCOLS: Registry[type[Protocol]] = Registry("protocol", package="manyview.evaluation")
+PROTOCOLS: Registry[type[Protocol]] = Registry(
+    "protocol", package="manyview.evaluation", group="manyview.protocols", subclass_of=Protocol
+)
 
 
 def evaluate(

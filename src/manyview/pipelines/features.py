@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from manyview import __version__
 from manyview.data.fit import Fit
 from manyview.errors import UserError
 from manyview.pipelines import pca
@@ -38,6 +37,7 @@ from manyview.pipelines.side_by_side import Comparison, compare
 from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
 from manyview.scene.folder import refuse_other_content
+from manyview.version import __version__
 
 __all__ = ["FeatureOptions", "FeatureSet", "ImageFeatures", "Tokens", "features"]
 

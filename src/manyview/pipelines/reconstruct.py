@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview import __version__
 from manyview.config import to_dict
 from manyview.data.fit import longest
 from manyview.engine.device import pick_device
@@ -38,6 +37,7 @@ from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
 from manyview.pipelines.photos import Photo, Take, gather, gather_masks
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
+from manyview.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,9 @@ class Recipe(nn.Module):
         raise NotImplementedError
 
 
-RECIPES: Registry[type[Recipe]] = Registry("recipe", package="manyview.recipes")
+RECIPES: Registry[type[Recipe]] = Registry(
+    "recipe", package="manyview.recipes", group="manyview.recipes", subclass_of=Recipe
+)
 
 
 def preset(recipe: type[Recipe], name: str | None) -> tuple[str, Preset]:

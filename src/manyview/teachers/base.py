@@ -81,4 +81,6 @@ class Teacher(ABC):
         return signals
 
 
-TEACHERS: Registry[type[Teacher]] = Registry("teacher", package="manyview.teachers")
+TEACHERS: Registry[type[Teacher]] = Registry(
+    "teacher", package="manyview.teachers", group="manyview.teachers", subclass_of=Teacher
+)

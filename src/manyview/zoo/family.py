@@ -57,7 +57,9 @@ class Family:
     """Official names in our shapes to the shapes of the official file."""
 
 
-FAMILIES: Registry[Family] = Registry("model family", package="manyview.zoo.families")
+FAMILIES: Registry[Family] = Registry(
+    "model family", package="manyview.zoo.families", group="manyview.models", instance_of=Family
+)
 
 
 def presets() -> dict[str, tuple[str, Callable[[], Any]]]:

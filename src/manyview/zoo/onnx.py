@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manyview import __version__
 from manyview.errors import UserError
 from manyview.layers.patches import patch_grid
 from manyview.models.reconstructor import Reconstructor
 from manyview.types import Features
+from manyview.version import __version__
 from manyview.zoo.cards import CARDS
 from manyview.zoo.directory import read_config
 from manyview.zoo.encoders import image_encoder

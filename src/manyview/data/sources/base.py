@@ -75,7 +75,7 @@ class Scanned:
 
 
 SOURCES: Registry[Callable[[Path, ScanOptions], Scanned]] = Registry(
-    "source format", package="manyview.data.sources"
+    "source format", package="manyview.data.sources", group="manyview.readers"
 )
 
 
