@@ -178,6 +178,24 @@ def test_the_forward_draws_its_own_mask_from_a_generator():
     assert model(images(), mask_ratio=0.5).mask.float().mean() == 0.5
 
 
+@pytest.mark.parametrize("across", ["decoder", "encoder", "nowhere"])
+@pytest.mark.parametrize("case", ["drawn", "given", "reference"])
+def test_the_forward_never_asks_the_device_for_a_number(across, case):
+    """On the meta device tensors have no values: whatever would make a GPU wait (item, nonzero, bool) fails there."""
+    if (across, case) == ("encoder", "reference"):
+        pytest.skip("views that hide different numbers cannot meet in the encoder")
+    hidden = None if case == "drawn" else random_mask((2, 3, PATCHES), 0.5, reference=case == "reference")
+    answer = build(across=across).to("meta")(images().to("meta"), hidden)
+    assert answer.mask.device.type == answer.reconstruction.device.type == "meta"
+    assert answer.reconstruction.shape == (2, 3, PATCHES, 3 * CONFIG.patch_size**2)
+
+
+def test_a_mask_that_only_the_device_knows_is_noticed():
+    """The check above can say no: counting the patches of such a mask is a wait."""
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        build().to("meta")(images().to("meta"), mask().to("meta"))
+
+
 @pytest.mark.parametrize("across", ["decoder", "encoder"])
 def test_checkpointing_changes_nothing(across):
     gradients = []

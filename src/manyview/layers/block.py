@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from manyview.layers.attention import Attention
 from manyview.layers.rope import Rope
@@ -79,3 +80,10 @@ class Block(nn.Module):
         """(N, T, D) -> (N, T, D); `scale` and `rope` as in Attention."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens), scale, rope, causal=self.causal))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))
+
+
+def run(block: nn.Module, tokens: Tensor, rope: Rope | None = None, *, recompute: bool = False) -> Tensor:
+    """One block; `recompute`: its activations are computed again in the backward pass instead of being kept."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, tokens, None, rope, use_reentrant=False)
+    return block(tokens, None, rope)

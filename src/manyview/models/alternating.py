@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from manyview.layers.block import Block
+from manyview.layers.block import Block, run
 from manyview.layers.rope import Rope
 
 
@@ -68,18 +67,14 @@ class Alternating(nn.Module):
         groups, kept = list(groups), {}
         for index, (frame, everywhere) in enumerate(zip(self.frame, self.everywhere, strict=True)):
             within = [
-                self._run(frame, group.flatten(0, 1), rope).view(group.shape)
+                run(frame, group.flatten(0, 1), rope, recompute=self.checkpointing).view(group.shape)
                 for group, rope in zip(groups, frame_ropes, strict=True)
             ]
             flat = [group.flatten(1, 2) for group in within]  # each (B, v*t, D)
-            scene = self._run(everywhere, flat[0] if len(flat) == 1 else torch.cat(flat, 1), global_rope)
+            joined = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+            scene = run(everywhere, joined, global_rope, recompute=self.checkpointing)
             parts = scene.split([part.shape[1] for part in flat], dim=1)
             groups = [part.reshape(group.shape) for part, group in zip(parts, within, strict=True)]
             if index in taps:
                 kept[index] = list(zip(within, groups, strict=True))
         return groups, [kept[tap] for tap in taps]
-
-    def _run(self, block: nn.Module, tokens: Tensor, rope: Rope | None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, tokens, None, rope, use_reentrant=False)
-        return block(tokens, None, rope)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.layers.cross import CrossBlock
 from manyview.layers.init import init_weights
-from manyview.layers.masking import hide_at_random, visible_patches
+from manyview.layers.masking import hide_at_random, send, visible_patches
 from manyview.layers.patches import patch_grid
 from manyview.layers.rope import RotaryPositions
 from manyview.models import vit
@@ -128,15 +128,14 @@ class Croco(nn.Module):
         if mask is None:
             patches = grid[0] * grid[1]
             mask = hide_at_random((len(images), patches), int(mask_ratio * patches), generator)
-            mask = mask.to(images.device)
         seen, memory = (
             self.decoder.embed(self.encoder.encode(view, hidden).patches)
             for view, hidden in ((images[:, 0], mask), (images[:, 1], None))
         )
-        where = visible_patches(mask)[..., None].expand(-1, -1, seen.shape[-1])
+        where = visible_patches(mask, images.device)[..., None].expand(-1, -1, seen.shape[-1])
         tokens = self.decoder.mask_token.to(seen.dtype).expand(len(seen), mask.shape[1], -1)
         tokens = tokens.scatter(1, where, seen)
         rope = self.decoder.rope(grid)
         for block in self.decoder.branches[0].children():
             tokens = block(tokens, memory, rope, rope)
-        return Completion(self.predict(self.decoder.norm(tokens)), mask)
+        return Completion(self.predict(self.decoder.norm(tokens)), send(mask, images.device))

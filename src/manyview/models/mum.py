@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from manyview.errors import UserError
+from manyview.layers.block import run
 from manyview.layers.init import init_weights
-from manyview.layers.masking import hide_at_random, visible_patches
+from manyview.layers.masking import hide_at_random, send, visible_patches
 from manyview.layers.patches import patch_grid
 from manyview.layers.positions import resample_table, sine_table
 from manyview.layers.rope import Rope, RotaryPositions
@@ -158,13 +158,14 @@ class Mum(nn.Module):
     ) -> Completion:
         """(B, V, 3, H, W) in [0, 1] -> the pixels of every patch, standardised as the model was trained.
 
-        mask (B, V, L): True is hidden; without one, `mask_ratio` of each view's patches are hidden at random.
+        mask (B, V, L): True is hidden; without one, `mask_ratio` of each view's patches are hidden at random. Give it
+        on the CPU: its patches are counted there, and a mask on a GPU makes the forward wait for it once.
         """
         scenes, views = images.shape[:2]
         grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         shape = (scenes, views, grid[0] * grid[1])
         if mask is None:
-            mask = random_mask(shape, mask_ratio, generator).to(images.device)
+            mask = random_mask(shape, mask_ratio, generator)
         if mask.shape != shape:
             raise UserError(
                 f"the mask is {tuple(mask.shape)}, the images have {shape} scenes, views, patches"
@@ -172,50 +173,44 @@ class Mum(nn.Module):
         tokens = self._with_mask_tokens(images, mask)
         if self.positions is not None:
             tokens = tokens + resample_table(self.positions, grid)
-        return Completion(self.head(self.norm(self._decode(tokens, grid)[:, :, 1:])), mask)
+        reconstruction = self.head(self.norm(self._decode(tokens, grid)[:, :, self.encoder.prefix :]))
+        return Completion(reconstruction, send(mask, images.device))
 
     def _with_mask_tokens(self, images: Tensor, mask: Tensor) -> Tensor:
         """Encode what is visible and put every token in its place: (B, V, 1 + L, decoder's D)."""
-        flat, hidden = images.flatten(0, 1), mask.flatten(0, 1)
+        flat, hidden = images.flatten(0, 1), mask.flatten(0, 1).cpu()
         counts = hidden.sum(1)
-        kinds = counts.unique().tolist()
-        if len(kinds) == 1:
+        groups = [(counts == count).nonzero()[:, 0] for count in sorted(set(counts.tolist()))]
+        if len(groups) == 1:
             whole = self._encoded(flat, hidden, len(images))
         elif self.config.across == "encoder":
             raise UserError("views that hide different numbers of patches cannot meet in the encoder; "
                             "hide as many in each, or choose across='decoder'")  # fmt: skip
         else:  # a view that is not masked like the others, such as CroCo's reference
-            groups = [(counts == kind).nonzero()[:, 0] for kind in kinds]
-            parts = [self._encoded(flat[rows], hidden[rows], len(rows)) for rows in groups]
-            whole = torch.cat(parts)[torch.cat(groups).argsort()]
+            parts = [self._encoded(flat[send(g, flat.device)], hidden[g], len(g)) for g in groups]
+            whole = torch.cat(parts)[send(torch.cat(groups).argsort(), flat.device)]
         return whole.unflatten(0, mask.shape[:2])
 
     def _encoded(self, images: Tensor, mask: Tensor, scenes: int) -> Tensor:
         """N images that hide equally many patches, mask tokens between the visible ones: (N, 1 + L, decoder's D)."""
-        if self.config.across == "encoder":
-            tokens = self._jointly(images, mask, scenes)
-        else:
-            features = self.encoder.encode(images, mask)
-            tokens = torch.cat([f for f in (_cls(features.cls), features.patches) if f is not None], 1)
-        tokens = self.embed(tokens)
-        first = self.encoder.prefix
-        where = visible_patches(mask)[..., None].expand(-1, -1, tokens.shape[-1])
+        visible, first = visible_patches(mask, images.device), self.encoder.prefix
+        tokens = self.embed(self._seen(images, visible, scenes))
+        where = visible[..., None].expand(-1, -1, tokens.shape[-1])
         hidden = self.mask_token.to(tokens.dtype).expand(*mask.shape, -1)
         return torch.cat([tokens[:, :first], hidden.scatter(1, where, tokens[:, first:])], 1)
 
-    def _jointly(self, images: Tensor, mask: Tensor, scenes: int) -> Tensor:
-        """The encoder with every second block looking at all views of a scene: (N, 1 + K, D), normed."""
+    def _seen(self, images: Tensor, visible: Tensor, scenes: int) -> Tensor:
+        """The encoder on visible patches: (N, 1 + K, D), normed. `across="encoder"`: every second block looks at all
+        views of a scene.
+        """
         encoder = self.encoder
-        tokens, rope = encoder.tokens(images, mask)
-        shape = tokens.shape
-        everywhere = rope and _joined(rope, scenes)
+        tokens, rope = encoder.tokens(images, visible=visible)
+        shape, joint = tokens.shape, self.config.across == "encoder"
+        everywhere = _joined(rope, scenes) if rope is not None and joint else None
         for index, block in enumerate(encoder.blocks):
-            angles = everywhere if index % 2 else rope
-            tokens = tokens.reshape(scenes, -1, shape[-1]) if index % 2 else tokens.reshape(shape)
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, None, angles, use_reentrant=False)
-            else:
-                tokens = block(tokens, None, angles)
+            together = joint and index % 2 == 1
+            tokens = tokens.reshape(scenes, -1, shape[-1]) if together else tokens.reshape(shape)
+            tokens = run(block, tokens, everywhere if together else rope, recompute=self.checkpointing)
         return encoder.norm(tokens.reshape(shape))
 
     def _decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -229,10 +224,6 @@ class Mum(nn.Module):
             frame = table.prefixed(prefix)
             everywhere = table.prefixed(prefix, zero=not config.rotate_cls).repeat(tokens.shape[1])
         return self.decoder(tokens, frame, everywhere)[0].reshape(shape)
-
-
-def _cls(token: Tensor | None) -> Tensor | None:
-    return None if token is None else token[:, None]
 
 
 def _joined(rope: Rope, scenes: int) -> Rope:

@@ -11,11 +11,10 @@ from typing import Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from manyview.layers.block import Activation, Block
+from manyview.layers.block import Activation, Block, run
 from manyview.layers.init import init_weights
-from manyview.layers.masking import visible_patches
+from manyview.layers.masking import send, visible_patches
 from manyview.layers.patches import PatchEmbed, patch_grid
 from manyview.layers.positions import resample_table
 from manyview.layers.rope import Rope, RopeKind, RotaryPositions
@@ -133,24 +132,29 @@ class Encoder(nn.Module):
         """Tokens before the patches: class token and registers."""
         return int(self.config.cls_token) + self.config.registers
 
-    def tokens(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Rope | None]:
+    def tokens(
+        self, images: Tensor, mask: Tensor | None = None, *, visible: Tensor | None = None
+    ) -> tuple[Tensor, Rope | None]:
         """What enters the first block, (N, P + h*w, D), and its rotations.
 
         mask (N, h*w): True becomes the mask token; without one it is left out, and every image must hide as many.
+        visible (N, K): the indices of the patches to keep, where the caller has them from a mask already.
         """
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
         patches = self.patch_embed((images - self.mean[:, None, None]) / self.std[:, None, None])
         if mask is not None and self.mask_token is not None:
-            patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
+            hidden = send(mask, patches.device)[..., None]
+            patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
         table = None
         if self.pos_embed is not None:
             table = resample_table(self._table(), grid, antialias=self.config.antialias)
             patches = patches + table[:, 1:]
         rope = None if self.rope is None else self.rope(grid)
         if mask is not None and self.mask_token is None:
-            seen = visible_patches(mask)
-            patches = patches.gather(1, seen[..., None].expand(-1, -1, patches.shape[-1]))
-            rope = rope and rope.pick(seen)
+            visible = visible_patches(mask, patches.device)
+        if visible is not None:
+            patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
+            rope = rope and rope.pick(visible)
         prefix = self._prefix_tokens(patches, table)
         tokens = self.pre_norm(torch.cat([*prefix, patches], dim=1))
         return tokens, rope and rope.prefixed(self.prefix)
@@ -198,10 +202,7 @@ class Encoder(nn.Module):
         tokens, rope = self.tokens(images, mask)
         kept = {}
         for index, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, None, rope, use_reentrant=False)
-            else:
-                tokens = block(tokens, None, rope)
+            tokens = run(block, tokens, rope, recompute=self.checkpointing)
             if layers is not None and index in layers:
                 kept[index] = tokens
         if layers is None:

@@ -212,12 +212,12 @@ class MumRecipe(Recipe):
         mask = self._hide(views, generator)
         seen = self.student(views.images, mask)
         signal = hidden_pixels(
-            self.student.normalised(views.images), mask, self.patch, normalise=config.normalise
+            self.student.normalised(views.images), seen.mask, self.patch, normalise=config.normalise
         )
         sums, counts = masked_mse(seen.reconstruction, signal)
         loss = sums.sum() / counts.sum()
         kind = "loss_single" if views.views == 1 else "loss_many"
-        completion = Completion(seen.reconstruction.detach(), mask)
+        completion = Completion(seen.reconstruction.detach(), seen.mask)
         return StepResult(
             loss,
             {kind: loss.detach(), "views": float(views.views), "frames": float(views.batch * views.views)},
@@ -225,12 +225,11 @@ class MumRecipe(Recipe):
         )
 
     def _hide(self, views: Views, generator: torch.Generator) -> Tensor:
-        """(B, V, L) bool: what each view hides. A single view is never its own reference."""
+        """(B, V, L) bool on the CPU: what each view hides. A single view is never its own reference."""
         height, width = views.size
         shape = (views.batch, views.views, (height // self.patch) * (width // self.patch))
         reference = self.config.reference and views.views > 1
-        mask = random_mask(shape, self.config.mask_ratio, generator, reference=reference)
-        return mask.to(views.images.device)
+        return random_mask(shape, self.config.mask_ratio, generator, reference=reference)
 
     def panel(self, images: Tensor, completion: Completion, *, scene: int = 0) -> Tensor:
         """Rows of a scene's first views: what is seen, what is said (beside what is seen), what is there: (3, H, W).
