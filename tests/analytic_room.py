@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.data.fit import longest
 from manyview.geometry import cameras, pointmaps, poses
+from manyview.images.fit import longest
 
 ROOM = torch.tensor([[-3.0, -2.5, 0.0], [3.0, 2.5, 2.6]], dtype=torch.float64)
 CRATE = torch.tensor([[-0.6, -0.5, 0.0], [0.5, 0.6, 0.9]], dtype=torch.float64)

@@ -15,7 +15,7 @@ import manyview
 SRC = Path(manyview.__file__).parent
 
 # folder (or top-level file) -> what it may import beside itself and layer 0
-BASE = {"errors", "registry", "types", "config", "progress", "version"}
+BASE = {"errors", "registry", "types", "config", "progress", "version", "files", "workfolder"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -23,19 +23,23 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "progress": set(),
     "version": set(),
+    "files": set(),
+    "workfolder": {"files"},
+    "images": set(),
     "geometry": set(),
     "layers": set(),
     "models": {"geometry", "layers"},
     "losses": {"geometry"},
-    "scene": {"geometry"},
+    "scene": {"images", "geometry"},
     "metrics": {"geometry"},
-    "data": {"geometry"},
+    "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},
     "teachers": {"geometry", "models", "data", "zoo"},
-    "cache": {"geometry", "data"},
+    "cache": {"images", "geometry", "data"},
     "recipes": {"geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),
     "pipelines": {
+        "images",
         "geometry",
         "layers",
         "models",
@@ -59,7 +63,18 @@ ALLOWED: dict[str, set[str]] = {
         "pipelines",
         "evaluation",
     },
-    "evaluation": {"geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
+    "evaluation": {
+        "images",
+        "geometry",
+        "models",
+        "losses",
+        "scene",
+        "metrics",
+        "data",
+        "zoo",
+        "cache",
+        "pipelines",
+    },
 }
 OF_A_FOLDER = {"__init__.py", "conftest.py"}
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}

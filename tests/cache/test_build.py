@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from manyview import files
 from manyview.cache import journal
 from manyview.cache.build import build
 from manyview.cache.store import Cache, read_index, read_lines
-from manyview.data import files
 from manyview.data.depths import read_depth
 from manyview.data.loading import load_views
 from manyview.errors import UserError
@@ -271,8 +271,8 @@ def test_a_full_disk_keeps_what_is_written(make_manifest, tmp_path, monkeypatch,
 
     def fsync(handle: int) -> None:
         calls.append(handle)
-        # 1 cache.json, 2 index, then archive and index line of each sample
-        if len(calls) >= {"archive": 7, "index": 8}[when]:
+        # 2 of cache.json, 2 of the index (file and folder), then 2 of the archive and 1 of the line of each sample
+        if len(calls) >= {"archive": 11, "index": 13}[when]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 

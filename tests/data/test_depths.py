@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from manyview.data.depths import ENCODINGS, planar_from_distance, read_depth
-from manyview.data.images import ImageProblem
 from manyview.errors import UserError
+from manyview.images.reading import ImageProblem
 from official_layouts import map16
 
 VALUES = np.random.default_rng(0).uniform(1, 9, (6, 8)).astype(np.float32)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manyview.data.images import read_image, read_labels
 from manyview.data.manifest import Manifest
 from manyview.data.synthetic.figures import PARTS, render_figures, write_figures
 from manyview.errors import UserError
+from manyview.images.reading import read_image, read_labels
 
 
 def test_a_seed_is_a_picture():

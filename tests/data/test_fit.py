@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview.data.fit import cover, longest, nearest_indices, same_picture
-from manyview.data.images import resample_nearest, resize_image
 from manyview.errors import UserError
+from manyview.images.fit import cover, longest, nearest_indices, same_picture
+from manyview.images.reading import resample_nearest, resize_image
 
 SOURCES = [(480, 640), (640, 480), (375, 1241), (101, 77), (63, 64), (301, 200), (1000, 333)]
 FITS = {

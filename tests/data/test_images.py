@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from manyview.data.depths import read_depth
-from manyview.data.images import (
+from manyview.errors import UserError
+from manyview.images.reading import (
     ImageProblem,
     cover,
     list_images,
@@ -21,7 +22,6 @@ from manyview.data.images import (
     read_labels,
     resize_image,
 )
-from manyview.errors import UserError
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "YCbCr", "P"])

@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_older_file(folder, tmp_path, monk
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_writing_to_a_device_that_is_really_full(folder):
-    from manyview.data import files
+    from manyview import files
 
     with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb", buffering=0) as handle:
         handle.write(b"x")

@@ -9,12 +9,12 @@ from scipy.io import savemat
 
 from manyview.cli.main import main
 from manyview.data.depths import read_depth
-from manyview.data.images import ImageProblem, read_image
 from manyview.data.labelled import LabelledImages
 from manyview.data.loading import load_labels, read_classes
 from manyview.data.manifest import Manifest
 from manyview.data.sources import ScanOptions, scan
 from manyview.errors import UserError
+from manyview.images.reading import ImageProblem, read_image
 from manyview.recipes.dense import DenseConfig
 from official_layouts import CAM2WORLD, SIZE, map16, picture, text
 

@@ -12,8 +12,8 @@ import pytest
 from manyview.data.check import check
 from manyview.data.manifest import Manifest
 from manyview.data.sources import ScanOptions, scan
-from manyview.data.video import iter_video, video_info
 from manyview.errors import UserError
+from manyview.images.video import iter_video, video_info
 
 cv2 = pytest.importorskip("cv2")
 COUNT, FPS = 24, 12.0
@@ -113,7 +113,7 @@ def test_files_that_are_no_video_are_one_line(video, tmp_path):
 
 def test_the_decoder_itself_says_nothing(tmp_path):
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom")
-    code = "import sys; from manyview.data.video import iter_video; list(iter_video(sys.argv[1]))"
+    code = "import sys; from manyview.images.video import iter_video; list(iter_video(sys.argv[1]))"
     run = subprocess.run([sys.executable, "-c", code, tmp_path / "cut.mp4"], capture_output=True, text=True)
     assert run.returncode == 1
     assert "no readable video" in run.stderr

@@ -134,10 +134,10 @@ def test_an_untrained_student_is_asked_for_a_real_model(world, tmp_path):
 
 def test_looked_up_maps_on_real_frames(shared):
     """A trial published with the task: mean map 0.232 and retrieved map 0.163 AbsRel on frames 80..99."""
-    from manyview.data.fit import cover
     from manyview.data.loading import load_depth
     from manyview.data.sources import ScanOptions, scan
     from manyview.geometry.cameras import apply_affine
+    from manyview.images.fit import cover
 
     source = shared / "data" / "redkitchen_000_499"
     if not source.is_dir():

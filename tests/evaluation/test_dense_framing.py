@@ -10,7 +10,6 @@ import torch
 from dense_world import PATCH, SIDE, Seer, draw
 from PIL import Image
 
-from manyview.data.images import ImageProblem
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
@@ -19,6 +18,7 @@ from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_maps import Part, read_maps, split, write_maps
 from manyview.evaluation.linear_depth import LinearDepth
 from manyview.evaluation.linear_segmentation import LinearSegmentation
+from manyview.images.reading import ImageProblem
 from manyview.models.dense_heads import DepthHead, SegmentationHead
 
 FIT = Schedule(steps=60, batch=16, pixels=64, lr=0.05)

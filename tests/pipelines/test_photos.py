@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from manyview.data.fit import longest
 from manyview.errors import UserError
+from manyview.images.fit import longest
 from manyview.pipelines.photos import MOST_VIEWS, Take, as_picture, gather, gather_masks
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from manyview.cache.store import FOLDER, META, Entry, Meta, index_files, read_lines, read_meta
-from manyview.data.files import write_atomically
 from manyview.errors import UserError
+from manyview.files import write_bytes
 
 
 def archive_name(number: int) -> str:
@@ -37,7 +37,7 @@ class Journal:
     def add(self, entry: Entry, content: bytes) -> None:
         """Archive first, then its line: the index never names what is not there."""
         try:
-            write_atomically(self.out / entry.archive, content)
+            write_bytes(self.out / entry.archive, content)
             with open(self.index, "ab") as handle:
                 handle.write(entry.to_line().encode())
                 handle.flush()
@@ -107,7 +107,7 @@ def _begin(out: Path, meta: Meta) -> None:
                 f"{out} holds other files ({foreign[0]}) and no cache; choose another folder with -o"
             )
         text = json.dumps(meta.to_json(), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(out / META, text.encode())
+        write_bytes(out / META, text.encode())
     (out / FOLDER).mkdir(exist_ok=True)
 
 
@@ -173,4 +173,4 @@ def _rewrite(index: Path, entries: Mapping[str, Entry]) -> None:
     """Exactly these lines, in order of their archives; not touched when they are there already."""
     content = "".join(entries[archive].to_line() for archive in sorted(entries)).encode()
     if not index.exists() or index.read_bytes() != content:
-        write_atomically(index, content)
+        write_bytes(index, content)

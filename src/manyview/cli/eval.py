@@ -141,9 +141,9 @@ def _show(args: argparse.Namespace, tables: str, out: Path) -> int:
         return 0
     print(tables)
     if args.json:
-        from manyview.data.files import write_atomically
+        from manyview.files import write_bytes
 
-        write_atomically(Path(args.json), text.encode())
+        write_bytes(Path(args.json), text.encode())
         print(f"wrote {args.json}")
     found = ", ".join(sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith(".")))
     print(f"wrote {out}: {found}")

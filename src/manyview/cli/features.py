@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     layers = parse_layers(args.layers)
     compare = None if args.compare is None else parse_teachers(args.compare)
-    from manyview.data.images import list_images
+    from manyview.images.reading import list_images
     from manyview.pipelines.features import FeatureOptions, features
     from manyview.pipelines.photos import Take
 

@@ -54,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from manyview.data.images import list_images
+    from manyview.files import refuse_other_content
+    from manyview.images.reading import list_images
     from manyview.pipelines.photos import Take
     from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
-    from manyview.scene.folder import refuse_other_content
     from manyview.scene.store import is_scene
 
     refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from manyview.data.depths import read_depth
-from manyview.data.fit import same_picture
-from manyview.data.images import ImageProblem, probe_image, read_labels
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
+from manyview.images.fit import same_picture
+from manyview.images.reading import ImageProblem, probe_image, read_labels
 from manyview.progress import track
 
 

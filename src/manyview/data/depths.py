@@ -1,6 +1,6 @@
 """Depth files of foreign layouts: HDF5, PFM, OpenEXR, float numbers hidden in 8 or 16-bit PNGs.
 
-Everything comes out as `manyview.data.images.read_plain_depth` gives it: (H, W) float32 along the optical axis, 0 =
+Everything comes out as `manyview.images.reading.read_plain_depth` gives it: (H, W) float32 along the optical axis, 0 =
 none. Which encoding a file has is told by its name, as the data sets name them; each line of ENCODINGS says
 where that is from. h5py (and OpenEXR, where OpenCV was built without it) are optional and imported here only.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.images import ImageProblem, read_plain_depth
 from manyview.errors import UserError
+from manyview.images.reading import ImageProblem, read_plain_depth
 
 
 def read_depth(path: str | Path, scale: float) -> np.ndarray:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from manyview.data.augment import Augmentation, augment
-from manyview.data.images import ImageProblem, read_image
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
+from manyview.images.reading import ImageProblem, read_image
 from manyview.types import Signal, Views
 
 LOG = logging.getLogger(__name__)

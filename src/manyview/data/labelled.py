@@ -11,10 +11,10 @@ from PIL import Image, ImageOps
 
 from manyview.data.augment import Augmentation, crop_box, crop_map, recolour
 from manyview.data.depths import read_depth
-from manyview.data.images import read_image
 from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
+from manyview.images.reading import read_image
 from manyview.types import Signal, Views
 
 Target = Literal["labels", "depth"]

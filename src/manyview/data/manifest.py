@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.files import natural_key, write_atomically
 from manyview.errors import UserError
+from manyview.files import natural_key, write_bytes
 
 VERSION = 1
 NO_CLASS = -1  # what pixels hold that show no class
@@ -152,7 +152,7 @@ class Manifest:
         columns = {name: [getattr(frame, name) for frame in self.frames] for name in schema.names}
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-        write_atomically(path, memoryview(buffer.getvalue()))
+        write_bytes(path, memoryview(buffer.getvalue()))
         return path
 
     @classmethod

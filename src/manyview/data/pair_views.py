@@ -18,12 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from manyview.data.augment import Augmentation, recolour
-from manyview.data.images import ImageProblem
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
 from manyview.data.pairs import Choice, DepthReader, Pair, is_measured, measured_pairs
 from manyview.errors import UserError
+from manyview.images.reading import ImageProblem
 from manyview.progress import track
 from manyview.types import Signal, Views
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from manyview.data.fit import cover
-from manyview.data.images import ImageProblem
 from manyview.data.loading import load_depth
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine
 from manyview.geometry.matching import PosedDepth, cell_centres, warp
+from manyview.images.fit import cover
+from manyview.images.reading import ImageProblem
 
 COARSE = 12  # cells on the longer side at which overlap and motion are measured
 

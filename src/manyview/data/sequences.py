@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from manyview.data.fit import Fit
-from manyview.data.images import ImageProblem, read_fitted
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
 from manyview.errors import UserError
+from manyview.images.fit import Fit
+from manyview.images.reading import ImageProblem, read_fitted
 from manyview.types import Views
 
 LOG = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from manyview.engine.files import sync_folder, writing
 from manyview.errors import UserError
+from manyview.files import sync_folder, writing
 
 LOG = logging.getLogger(__name__)
 

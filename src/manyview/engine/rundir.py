@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from manyview.config import RunConfig, to_dict
 from manyview.engine import checkpoint
-from manyview.engine.files import exclusive, write_json, writing
 from manyview.errors import UserError
+from manyview.files import replace_file, writing
+from manyview.workfolder import WorkFolder
 
 MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep", "shard"), "batches": ("cache",)}
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
@@ -48,7 +49,7 @@ def start(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) 
         )
     with writing(f"the run folder {out}", mend="choose a folder that can be written with -o"):
         out.mkdir(parents=True, exist_ok=True)
-        held.enter_context(exclusive(out))
+        held.enter_context(_hold(out))
         _write_config(out, run, describe)
 
 
@@ -58,7 +59,7 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
     Changes nothing: `proceed` does, once the checkpoint has been loaded.
     """
     before = read_config(out)
-    held.enter_context(exclusive(out))
+    held.enter_context(_hold(out))
     now = {**describe, "run": to_dict(run)}
     for part in ("recipe", "method", "batches", "run"):
         if now.get(part) is not None and before.get(part) is not None:
@@ -84,6 +85,11 @@ def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> N
         _write_config(out, run, {**before, **describe})
 
 
+def _hold(out: Path) -> AbstractContextManager[None]:
+    busy = f"another process is training in {out}; wait for it or choose another folder with -o"
+    return WorkFolder(out, "run", "config.json").lock(busy=busy)
+
+
 def _same(out: Path, name: str, before: Any, now: Any) -> None:
     if name == "recipe" and before != now:
         raise UserError(f"{out} is a run of recipe {before!r}, not {now!r}; resume it as {before!r}")
@@ -106,4 +112,4 @@ def _write_config(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
     config = {**to_dict(describe), "run": to_dict(run), "version": version, "torch": str(torch.__version__)}
-    write_json(out / "config.json", config)
+    replace_file(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

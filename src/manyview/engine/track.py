@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from manyview.engine import ranks
-from manyview.engine.files import write_text, writing
+from manyview.files import replace_file, writing
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ class Metrics:
         """Open for appending after `step`: lines past it, and a half-written last one, are dropped."""
         self.path = run_dir / "metrics.jsonl"
         with writing(str(self.path)):
-            write_text(self.path, "".join(line + "\n" for line in _lines_until(self.path, step)))
+            text = "".join(line + "\n" for line in _lines_until(self.path, step))
+            replace_file(self.path, text.encode())
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._board = _board(run_dir, step)
 

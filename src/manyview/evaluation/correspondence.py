@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manyview.config import to_dict
-from manyview.data.files import write_atomically
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
@@ -30,6 +29,7 @@ from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs
 from manyview.evaluation.pictures import colour_map, grid
 from manyview.evaluation.report import markdown_table
 from manyview.evaluation.tokens import device_of, encoder_of
+from manyview.files import write_bytes
 from manyview.geometry.matching import cell_centres, warp
 from manyview.models.attention_maps import recorded
 from manyview.progress import track
@@ -104,7 +104,7 @@ class Correspondence(Protocol):
         if out is not None:
             drawn = {name: maps[name] for name in self._drawn(maps)}
             panel = draw_panel(images, drawn, shape, starts, places)
-            write_atomically(out / "panels" / f"{pair.a:06d}_{pair.b:06d}.png", _png(panel))
+            write_bytes(out / "panels" / f"{pair.a:06d}_{pair.b:06d}.png", _png(panel))
         guesses = {"zero_flow": starts, **found}
         return [
             {"method": name, "scene": pair.scene, "frame_a": data[pair.a].image, "frame_b": data[pair.b].image,

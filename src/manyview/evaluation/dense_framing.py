@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from manyview.data.fit import Fit, cover
-from manyview.data.images import ImageProblem, read_fitted, read_image, resample_nearest
 from manyview.errors import UserError
+from manyview.images.fit import Fit, cover
+from manyview.images.reading import ImageProblem, read_fitted, read_image, resample_nearest
 
 How = Literal["whole", "squash", "slide"]
 Size = tuple[int, int]

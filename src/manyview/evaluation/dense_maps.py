@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from manyview.data.depths import read_depth
-from manyview.data.fit import same_picture
-from manyview.data.images import ImageProblem
 from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.evaluation.dense_framing import Framing, Size
+from manyview.images.fit import same_picture
+from manyview.images.reading import ImageProblem
 from manyview.models.vit import IMAGENET_MEAN
 from manyview.progress import track
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyview.data.fit import longest
-from manyview.data.images import ImageProblem
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation import store
 from manyview.evaluation.base import Model
 from manyview.geometry.cameras import rays
+from manyview.images.fit import longest
+from manyview.images.reading import ImageProblem
 from manyview.metrics.reconstruction import FEWEST_PIXELS
 from manyview.progress import track
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from manyview.config import to_dict
-from manyview.data.images import ImageProblem
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
@@ -26,6 +25,7 @@ from manyview.evaluation.matching_frames import image_size
 from manyview.evaluation.pairs import DepthReader, measured_pairs
 from manyview.evaluation.report import markdown_table
 from manyview.evaluation.tokens import device_of
+from manyview.images.reading import ImageProblem
 from manyview.losses.masked import hidden_pixels, masked_mse
 from manyview.models.mum import random_mask
 from manyview.progress import track
@@ -213,7 +213,7 @@ def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -
 
 
 def _readable(data: Manifest, frame: int) -> bool:
-    from manyview.data.images import probe_image
+    from manyview.images.reading import probe_image
 
     try:
         probe_image(data.path(data[frame].image))

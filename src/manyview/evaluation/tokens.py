@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manyview.data.files import write_atomically
-from manyview.data.fit import cover
-from manyview.data.images import ImageProblem, read_fitted
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
+from manyview.files import write_bytes
+from manyview.images.fit import cover
+from manyview.images.reading import ImageProblem, read_fitted
 from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from manyview.progress import track
 from manyview.zoo.family import FAMILIES, family_of
@@ -173,9 +173,9 @@ def encode_frames(
                 values = torch.cat([answer[name] for answer in answers]).half().cpu().numpy()
                 buffer = io.BytesIO()
                 np.save(buffer, values)
-                write_atomically(folder / f"{name}-{number:05d}.npy", buffer.getbuffer())
+                write_bytes(folder / f"{name}-{number:05d}.npy", buffer.getbuffer())
             written = json.dumps({"names": list(answers[0]), "unreadable": problems})
-            write_atomically(done, written.encode())
+            write_bytes(done, written.encode())
         known = json.loads(done.read_text(encoding="utf-8"))
         names = known["names"]
         unreadable.update({int(frame): why for frame, why in known["unreadable"].items()})

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
-from manyview.data.files import write_atomically
 from manyview.engine.device import autocast
 from manyview.errors import UserError
+from manyview.files import write_bytes
 from manyview.models.attention_maps import recorded
 from manyview.models.projectors import TransformerProjector
 from manyview.models.vit import Encoder
@@ -233,7 +233,7 @@ def write_attention(folder: Path, pictures: Stream, look: Look) -> dict[str, Any
     whole = {name: about for name, about in abouts.items() if about is not None}
     if not whole:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
-    write_atomically(inside / "medoids.json", (json.dumps(whole, indent=1) + "\n").encode())
+    write_bytes(inside / "medoids.json", (json.dumps(whole, indent=1) + "\n").encode())
     chosen = [list(whole)[place] for place in sorted(places(len(whole), MOST_ON_SHEET))]
     sheet = below_each_other(
         [np.asarray(Image.open(inside / f"{name}.png").convert("RGB")) for name in chosen]
@@ -260,4 +260,4 @@ def _write(path: Path, picture: np.ndarray, note: Mapping[str, Any]) -> None:
     text.add_text(NOTE, json.dumps(note))
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="PNG", pnginfo=text)
-    write_atomically(path, content.getvalue())
+    write_bytes(path, content.getvalue())

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from manyview import zoo
 from manyview.config import to_dict
-from manyview.data.fit import Fit, longest
 from manyview.engine.device import autocast, pick_device
 from manyview.errors import UserError
+from manyview.images.fit import Fit, longest
 from manyview.pipelines.feature_set import Tokens
 from manyview.pipelines.photos import Take
 from manyview.types import Features

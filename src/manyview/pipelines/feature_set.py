@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from manyview.data.files import write_atomically
 from manyview.errors import UserError
+from manyview.files import write_bytes
 
 INDEX, FORMAT, SUFFIX = "features.json", "manyview-features", ".safetensors"
 
@@ -162,13 +162,13 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
-    write_atomically(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    write_bytes(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
 
 
 def write_one(folder: Path, one: ImageFeatures, made: Mapping[str, str]) -> None:
     """Write a picture's file; `made` (digest of the settings, stamp of the picture) tells later what it is."""
     about = {**made, "about": json.dumps(one.about())}
-    write_atomically(folder / f"{one.name}{SUFFIX}", save(one.arrays(), metadata=about))
+    write_bytes(folder / f"{one.name}{SUFFIX}", save(one.arrays(), metadata=about))
 
 
 def finished(folder: Path, name: str, made: Mapping[str, str]) -> dict[str, Any] | None:

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from manyview.data.fit import Fit
 from manyview.errors import UserError
+from manyview.files import refuse_other_content
+from manyview.images.fit import Fit
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding, FeatureOptions
@@ -36,7 +37,6 @@ from manyview.pipelines.feature_set import (
 from manyview.pipelines.side_by_side import Comparison, compare
 from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
-from manyview.scene.folder import refuse_other_content
 from manyview.version import __version__
 
 __all__ = ["FeatureOptions", "FeatureSet", "ImageFeatures", "Tokens", "features"]

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors.numpy import save
 
-from manyview.data.files import write_atomically
 from manyview.errors import UserError
+from manyview.files import write_bytes
 from manyview.progress import track
 
 MOST_SAMPLES = 40_000
@@ -38,7 +38,7 @@ class Basis:
         return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
 
     def write(self, path: Path) -> None:
-        write_atomically(path, save({k: np.ascontiguousarray(v) for k, v in vars(self).items()}))
+        write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in vars(self).items()}))
 
 
 def fit_basis(maps: Iterable[np.ndarray], count: int, *, seed: int = 0) -> Basis:
@@ -110,4 +110,4 @@ def contact_sheet(
 def _save(path: Path, picture: Image.Image) -> None:
     content = io.BytesIO()
     picture.save(content, format="PNG")
-    write_atomically(path, content.getvalue())
+    write_bytes(path, content.getvalue())

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.fit import Fit
-from manyview.data.images import (
+from manyview.errors import UserError
+from manyview.images.fit import Fit
+from manyview.images.reading import (
     ImageProblem,
     list_images,
     read_fitted,
@@ -19,8 +20,7 @@ from manyview.data.images import (
     resample_nearest,
     resize_image,
 )
-from manyview.data.video import is_video, iter_video
-from manyview.errors import UserError
+from manyview.images.video import is_video, iter_video
 from manyview.progress import track
 
 MOST_VIEWS = 1000

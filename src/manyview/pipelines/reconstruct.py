@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from manyview.config import to_dict
-from manyview.data.fit import longest
 from manyview.engine.device import pick_device
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
+from manyview.images.fit import longest
 from manyview.pipelines.agreement import complaints
 from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.fit import Fit
-from manyview.data.images import ImageProblem, list_images, read_fitted, resize_image
-from manyview.data.video import is_video, iter_video, video_info
 from manyview.errors import UserError
+from manyview.images.fit import Fit
+from manyview.images.reading import ImageProblem, list_images, read_fitted, resize_image
+from manyview.images.video import is_video, iter_video, video_info
 from manyview.pipelines.photos import FitFor, Take, as_picture
 
 Fitted = tuple[np.ndarray, Fit]

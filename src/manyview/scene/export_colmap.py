@@ -13,8 +13,8 @@ from typing import Literal, TextIO
 import numpy as np
 import torch
 
+from manyview.files import fresh_directory
 from manyview.geometry import poses
-from manyview.scene.folder import fresh_directory
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Cloud, Scene
 from manyview.scene.visibility import look

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.scene.folder import fresh_file
+from manyview.files import fresh_file
 from manyview.scene.scene import Scene, SceneView
 
 # More points than this make web viewers stall; the cloud is thinned evenly. PLY keeps them all.

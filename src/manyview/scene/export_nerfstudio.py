@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from manyview.files import fresh_directory
 from manyview.geometry import poses
 from manyview.scene.export_ply import write_ply
-from manyview.scene.folder import fresh_directory
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Scene, SceneView
 

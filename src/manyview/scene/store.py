@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.errors import UserError
-from manyview.scene.folder import fresh_directory
+from manyview.files import fresh_directory
 from manyview.scene.scene import Scene, SceneView, Source
 
 FORMAT = "manyview-scene"

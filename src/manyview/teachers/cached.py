@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.data.files import write_atomically
 from manyview.errors import UserError
+from manyview.files import write_bytes
 from manyview.teachers.base import Teacher, WeightRule
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Signal, Views
@@ -114,7 +114,7 @@ class CachedTeacher(Teacher):
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and holds no teacher's answers; name another folder")
         index = {**mine, "measured": {"answers": 0, "error": 0.0, "variance": 0.0, "bytes": 0.0}}
-        write_atomically(path, json.dumps(index, indent=1).encode())
+        write_bytes(path, json.dumps(index, indent=1).encode())
         return index
 
     def _file(self, name: str) -> Path:
@@ -155,7 +155,7 @@ class CachedTeacher(Teacher):
             self._index["bytes_per_answer"] = (
                 self._index["measured"]["bytes"] / self._index["measured"]["answers"]
             )
-            write_atomically(self.folder / INDEX, json.dumps(self._index, indent=1).encode())
+            write_bytes(self.folder / INDEX, json.dumps(self._index, indent=1).encode())
 
     def _encoded(self, answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.keep == "float16":
@@ -197,7 +197,7 @@ class CachedTeacher(Teacher):
         axes: Tensor = vectors.flip(1)[:, : max(1, rows.shape[1] // 4)].T
         buffer = io.BytesIO()
         np.savez(buffer, mean=mean.float().numpy(), axes=axes.float().contiguous().numpy())
-        write_atomically(self.folder / BASIS, buffer.getbuffer())
+        write_bytes(self.folder / BASIS, buffer.getbuffer())
 
 
 class WithAnswers:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from manyview.data.files import write_atomically
-from manyview.data.images import ImageProblem, probe_image
 from manyview.data.manifest import Frame, every, inside, parse_span
 from manyview.errors import UserError
+from manyview.files import write_bytes
+from manyview.images.reading import ImageProblem, probe_image
 from manyview.progress import track
 from manyview.registry import Registry
 
@@ -114,4 +114,4 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
     if theirs != mine:
         for old in folder.glob(pattern):
             old.unlink()
-        write_atomically(stamp, json.dumps(mine).encode())
+        write_bytes(stamp, json.dumps(mine).encode())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from manyview.data.files import natural_key
-from manyview.data.images import SUFFIXES, folder_images
 from manyview.data.manifest import Frame
 from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions, frame_names, probe
 from manyview.errors import UserError
+from manyview.files import natural_key
+from manyview.images.reading import SUFFIXES, folder_images
 
 
 @SOURCES.add("folder")

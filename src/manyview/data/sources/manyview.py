@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from manyview.data.files import natural_key
-from manyview.data.fit import same_picture
 from manyview.data.manifest import Frame, inside, intrinsics_problem, pose_problem
 from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions, frame_names, probe
 from manyview.errors import UserError
+from manyview.files import natural_key
+from manyview.images.fit import same_picture
 
 FILE = "cameras.json"
 _KEPT = ("units", "label_names", "ignore_label")

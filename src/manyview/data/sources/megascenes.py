@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.files import natural_key
 from manyview.data.overlap import point_chains
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
 from manyview.data.sources.colmap import note_distortion, rows_of
 from manyview.data.sources.colmap_model import Model, Photo, is_model, read_model
 from manyview.data.sources.rows import Collector, folders_of, need_scenes
+from manyview.files import natural_key
 
 _LEAST = 12  # images of a model
 

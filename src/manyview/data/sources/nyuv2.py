@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 
 from manyview.data.depths import open_hdf5
-from manyview.data.files import write_atomically
 from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions, claim
 from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
 from manyview.errors import UserError
+from manyview.files import write_bytes
 from manyview.progress import track
 
 FILE = "nyu_depth_v2_labeled.mat"
@@ -120,7 +120,7 @@ def _write(path: Path, values: np.ndarray) -> None:
         return
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG")
-    write_atomically(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def _scene(stored: Any, index: int) -> str:

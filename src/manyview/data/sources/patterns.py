@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from manyview.data.files import natural_key
-from manyview.data.images import SUFFIXES
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
 from manyview.data.sources.rows import Collector, Row, need_scenes
+from manyview.files import natural_key
+from manyview.images.reading import SUFFIXES
 
 Scene = Literal["image", "folder", "parent"]
 _SPLITS = ("train", "training", "val", "validation", "test")

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from manyview.data.files import natural_key
-from manyview.data.fit import same_picture
-from manyview.data.images import folder_images
 from manyview.data.manifest import Frame, inside, intrinsics_problem, pose_problem
 from manyview.data.overlap import GROUPS, MADE_FOR
 from manyview.data.sources.base import Problem, Scanned, ScanOptions, frame_names, probe
 from manyview.errors import UserError
+from manyview.files import natural_key
+from manyview.images.fit import same_picture
+from manyview.images.reading import folder_images
 
 T = TypeVar("T")
 _SQUASH = 0.02  # a resized copy may differ in aspect by rounding, never by a crop

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.fit import same_picture
-from manyview.data.images import ImageProblem, probe_image
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
 from manyview.data.sources.poses import full, matrix_of
 from manyview.data.sources.rows import Collector, Row, camera_from_matrix, images_of, need_scenes
 from manyview.errors import UserError
+from manyview.images.fit import same_picture
+from manyview.images.reading import ImageProblem, probe_image
 
 _FULL = (1296, 968)
 _TABLE = "scannetv2-labels.combined.tsv"

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from manyview.data.images import SUFFIXES
 from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
 from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.images.reading import SUFFIXES
 
 CHUNK = 24
 

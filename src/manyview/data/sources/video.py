@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from manyview.data.files import natural_key, write_atomically
 from manyview.data.manifest import Frame, parse_span
 from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions, claim
-from manyview.data.video import SUFFIXES, is_video, iter_video, video_info
 from manyview.errors import UserError
+from manyview.files import natural_key, write_bytes
+from manyview.images.video import SUFFIXES, is_video, iter_video, video_info
 from manyview.progress import track
 
 _QUALITY = 95
@@ -57,7 +57,7 @@ def _extract(
         if not path.exists():
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-            write_atomically(path, buffer.getvalue())
+            write_bytes(path, buffer.getvalue())
         image = f"{folder.parent.name}/{scene}/{path.name}"
         height, width = pixels.shape[:2]
         frames.append(Frame(dataset, scene, path.stem, options.split, image, width, height))

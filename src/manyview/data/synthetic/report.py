@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.data.files import write_atomically
 from manyview.data.synthetic.models import CLASSES, STRUCTURE
 from manyview.data.synthetic.scene import RenderedScene, render_scene
 from manyview.errors import UserError
+from manyview.files import write_bytes
 from manyview.progress import track
 
 CROP = 24  # pixels a side of a crop
@@ -165,7 +165,7 @@ def contact_sheet(
     _, content = cv2.imencode(
         path.suffix.lower(), (sheet.flip(-1) * 255 + 0.5).to(torch.uint8).numpy(), quality
     )
-    write_atomically(path, content.tobytes())
+    write_bytes(path, content.tobytes())
     return path
 
 

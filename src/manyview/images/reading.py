@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from manyview.data.files import natural_key
-from manyview.data.fit import Fit, cover, longest, nearest_indices
 from manyview.errors import UserError
+from manyview.files import natural_key
+from manyview.images.fit import Fit, cover, longest, nearest_indices
 
 __all__ = [
     "SUFFIXES",

@@ -1,0 +1,212 @@
+"""Files that are either whole or not there, names in their natural order, and failed writes told in one line.
+
+Everything the package writes goes through here: a reader sees the old file or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from manyview.errors import UserError
+
+RESUME = "free some space (or mend the folder's rights), then go on with --resume"
+_NUMBER = re.compile(r"([0-9]+)")
+
+
+def natural_key(name: str | PurePath) -> tuple[tuple[tuple[tuple[str, int], ...], ...], str]:
+    """Sort key that puts img2 before img10, folder by folder, whatever the case of the letters."""
+    text = name if isinstance(name, str) else name.as_posix()
+    parts = tuple(_letters_and_numbers(part.casefold()) for part in text.split("/"))
+    return parts, text  # the text breaks ties: img1, img01
+
+
+def _letters_and_numbers(text: str) -> tuple[tuple[str, int], ...]:
+    pieces = [*_NUMBER.split(text), "0"]
+    return tuple((pieces[i], int(pieces[i + 1])) for i in range(0, len(pieces), 2))
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Put `content` at `path` in one move, flushed to the disk. Raises OSError; an older file is then kept."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut (nothing to do where folders cannot be opened)."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """`replace_file` for what a user asked for: raises UserError when the disk is full or the place is closed."""
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "no space left on the disk; free some, or choose another place with -o (the older file is kept)"
+        )
+    return f"{(error.strerror or str(error)).lower()}; choose another place with -o"
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON; NaN and infinities become null."""
+    write_text(path, json.dumps(finite(value), indent=2) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object per line."""
+    write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
+
+
+def read_json(path: Path, *, mend: str) -> Any:
+    """What a JSON file holds. Raises UserError, with `mend` as advice, when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; {mend}") from error
+
+
+def finite(value: Any) -> Any:
+    """The same plain value with NaN and infinities as None: JSON knows neither."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """A compressed npz, without pickle."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getbuffer())
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote. Raises UserError for a missing or damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise UserError(f"{path} is missing or damaged; delete it and run the same line again") from error
+
+
+@contextmanager
+def writing(what: str, *, kept: str = "", mend: str = RESUME) -> Iterator[None]:
+    """Turn a failed write (disk full, quota, rights) into a UserError that says what is kept.
+
+    PyTorch and safetensors wrap the system's error in RuntimeError and SafetensorError.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
+        keeps = f"{kept}; " if kept else ""
+        raise UserError(f"could not write {what}: {reason}; {keeps}{mend}") from error
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` when the block ends well."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_other_content(directory: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """Raise UserError when writing to `directory` would destroy something that is not `what`."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose a directory for the {what}")
+    if directory.is_dir() and any(directory.iterdir()) and not is_ours(directory):
+        raise UserError(f"{directory} is not empty and holds no {what} of ours; choose another directory")
+
+
+@contextmanager
+def fresh_directory(
+    directory: Path, *, is_ours: Callable[[Path], bool], own: Sequence[str], what: str
+) -> Iterator[Path]:
+    """Yield an empty directory beside `directory` that takes its place when the block ends well.
+
+    An older one of ours is replaced; what else a user put there (entries not named in `own`) is carried over.
+    """
+    directory = directory.absolute()
+    refuse_other_content(directory, is_ours, what)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+    try:
+        fresh.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        yield fresh
+        _move_into_place(fresh, directory, own)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _move_into_place(fresh: Path, directory: Path, own: Sequence[str]) -> None:
+    if not directory.exists():
+        fresh.rename(directory)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".old", dir=directory.parent))
+    directory.replace(old / "kept")
+    fresh.rename(directory)
+    for entry in (old / "kept").iterdir():
+        if entry.name not in own:
+            entry.rename(directory / entry.name)
+    shutil.rmtree(old, ignore_errors=True)
