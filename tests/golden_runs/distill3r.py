@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from golden_views import predict, raw_output, recorded, transposed_views
 
 from manyview.geometry.alignment import apply_similarity, similarity
 from manyview.losses.pointmap import distill3r_loss, trust
@@ -30,24 +31,24 @@ def run_distill3r(context: SimpleNamespace) -> Outputs:
     """Views of seeded images with given view ids; the raw output of the global head by a hook on its DPT."""
     run = context.run
     for case in context.description["config"]["cases"]:
-        model = context.load(**run.get("case_overrides", {}).get(case["tag"], {}))
-        raw: list[torch.Tensor] = []
-        hook = model.head.dpt.register_forward_hook(
-            lambda _module, _inputs, output, kept=raw: kept.append(output)
-        )
+        tag = case["tag"]
+        model = context.load(**run.get("case_overrides", {}).get(tag, {}))
         arrays = [context.rules.make_image(seed, case["image_shape"]) for seed in case["image_seeds"]]
-        images = torch.stack([context.images_of(array, run["input_norm"]) for array in arrays], dim=1)
-        with torch.no_grad():
-            pred = model(images, torch.tensor(case["view_ids"]))
-        hook.remove()
-        by_view = torch.cat(raw).unflatten(0, images.shape[:2]).transpose(0, 1)  # stored view after view
-        outputs = {"head_raw_global": by_view.flatten(0, 1)}
-        for view in range(images.shape[1]):
-            outputs[f"view{view}/pts3d_in_other_view"] = pred["pointmap"][:, view]
-            outputs[f"view{view}/pts3d_local"] = pred["pointmap_local"][:, view]
-            outputs[f"view{view}/conf"] = pred["confidence"][:, view]
-            outputs[f"view{view}/conf_local"] = pred["confidence_local"][:, view]
-        yield case["tag"], {key: value.numpy() for key, value in outputs.items()}
+        images = [context.images_of(array, run["input_norm"]) for array in arrays]
+        transposed = transposed_views(images, case.get("true_shape"))
+        with recorded(model.head.dpt) as rows:  # scene after scene
+            pred = predict(model, images, transposed, torch.tensor(case["view_ids"]))
+        scenes = len(images[0])
+        by_view = [rows[scene * len(images) + view] for view in range(len(images)) for scene in range(scenes)]
+        flags = [flag for view in transposed for flag in view]
+        stored = context.description["arrays"].get(f"{tag}/head_raw_global", {})
+        outputs = {"head_raw_global": raw_output(by_view, flags, stored.get("shape"))}
+        for view in range(len(images)):
+            outputs[f"view{view}/pts3d_in_other_view"] = pred["pointmap"][view]
+            outputs[f"view{view}/pts3d_local"] = pred["pointmap_local"][view]
+            outputs[f"view{view}/conf"] = pred["confidence"][view]
+            outputs[f"view{view}/conf_local"] = pred["confidence_local"][view]
+        yield tag, {key: value.numpy() for key, value in outputs.items()}
 
 
 def run_distill3r_loss(stored: Any, config: dict) -> Outputs:

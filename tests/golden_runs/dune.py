@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from golden_masks import encoded_cases
 
 from manyview.layers.standardise import Standardise
 from manyview.losses.distillation import coefficients, distillation_loss, token_loss
@@ -19,30 +20,22 @@ Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 
 
 def run_dune(context: SimpleNamespace) -> Outputs:
-    """Normed tokens, every projector's answer to the tokens without the norm, masked tokens where stored."""
-    model, masked = context.load(), False
-    for case in context.description["config"]["cases"]:
-        images = context.images_of(
-            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
-        )
+    """Normed tokens, and every projector's answer to the tokens without the norm, of masked images too."""
+    model = context.load()
+    for tag, images, mask in encoded_cases(context, model.config.patch_size):
         with torch.no_grad():
-            normed, raw = model.encode(images), model.encode(images, norm=False)
-            outputs = _tokens(normed)
+            outputs = _tokens(model.encode(images, mask=mask))
+            raw = model.encode(images, mask=mask, norm=False)
             for teacher in model.projectors:
-                there = model.project(raw, teacher)
-                tokens = torch.cat([there.cls[:, None], there.patches], dim=1)
+                answer = model.project(raw, teacher)
+                tokens = torch.cat([answer.cls[:, None], answer.patches], dim=1)
                 outputs[f"proj/{TEACHERS[teacher]}/out"] = tokens.numpy()
-            yield case["tag"], outputs
-            if "masked/mask" in context.stored.files and not masked:
-                mask = torch.from_numpy(context.stored["masked/mask"]).bool()
-                height, width = (side // model.config.patch_size for side in images.shape[-2:])
-                if mask.shape == (len(images), height * width):
-                    masked = True
-                    yield "masked", _tokens(model.encode(images, mask=mask))
+        yield tag, outputs
 
 
 def _tokens(features: Features) -> dict[str, np.ndarray]:
-    named = {"norm_cls": features.cls, "norm_reg": features.registers, "norm_patch": features.patches}
+    registers = features.patches[:, :0] if features.registers is None else features.registers
+    named = {"norm_cls": features.cls, "norm_reg": registers, "norm_patch": features.patches}
     return {name: tokens.numpy() for name, tokens in named.items() if tokens is not None}
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from golden_views import predict, raw_output, recorded, transposed_views
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 
@@ -19,29 +20,23 @@ def run_pair(context: SimpleNamespace) -> Outputs:
     """Both views of every case; the raw outputs of the DPT heads by hooks."""
     model = context.load()
     for case in context.description["config"]["cases"]:
-        images = [
-            context.images_of(context.rules.make_image(seed, case["shape"]), context.run["input_norm"])
-            for seed in case["image_seeds"]
-        ]
+        tag = case["tag"]
+        arrays = [context.rules.make_image(seed, case["shape"]) for seed in case["image_seeds"]]
+        images = [context.images_of(array, context.run["input_norm"]) for array in arrays]
+        transposed = transposed_views(images, case.get("true_shape"))
+        first, second = (heads["pointmap"].body for heads in model.heads)
+        with recorded(first) as first_rows, recorded(second) as second_rows:
+            pred = predict(model, images, transposed)
         outputs: dict[str, torch.Tensor] = {}
-        hooks = [
-            heads["pointmap"].body.register_forward_hook(
-                lambda _module, _inputs, output, kept=outputs, name=f"head{side}_dpt_raw": kept.update(
-                    {name: output}
-                )
-            )
-            for side, heads in enumerate(model.heads, start=1)
-        ]
-        with torch.no_grad():
-            pred = model(torch.stack(images, dim=1))
-        for hook in hooks:
-            hook.remove()
-        for view in range(2):
-            outputs[f"view{view + 1}/{POINTS[view]}"] = pred["pointmap"][:, view]
-            for ours, stored in NAMES.items():
+        for view, rows in enumerate((first_rows, second_rows)):
+            name = f"head{view + 1}_dpt_raw"
+            stored = context.description["arrays"].get(f"{tag}/{name}", {})
+            outputs[name] = raw_output(rows, transposed[view], stored.get("shape"))
+            outputs[f"view{view + 1}/{POINTS[view]}"] = pred["pointmap"][view]
+            for ours, theirs in NAMES.items():
                 if ours in pred:
-                    outputs[f"view{view + 1}/{stored}"] = pred[ours][:, view]
-        yield case["tag"], {name: value.numpy() for name, value in outputs.items()}
+                    outputs[f"view{view + 1}/{theirs}"] = pred[ours][view]
+        yield tag, {name: value.numpy() for name, value in outputs.items()}
 
 
 RUNNERS = {"dust3r": run_pair, "mast3r": run_pair, "dunemast3r": run_pair}
