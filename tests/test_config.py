@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from manyview.config import RunConfig, from_dict, override, to_dict
+from manyview.config import RunConfig, from_dict, override, sentences_of, to_dict
 from manyview.errors import UserError
 
 
@@ -54,3 +56,44 @@ def test_mistakes_name_the_option(assignment, message):
 def test_unknown_key_in_a_file():
     with pytest.raises(UserError, match="did you mean 'steps'"):
         from_dict(Outer, {"run": {"step": 3}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    size: tuple[int, int] | None = None
+    """Rows and columns,
+    of every picture."""
+    name: str | None = None
+    both: int | str = 1
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Videos(Pictures):
+    KIND: ClassVar[str] = "video"
+    fps: float = 1.0
+    """Frames per second."""
+
+
+def test_sizes_paths_and_names_that_look_like_numbers():
+    changed = override(Videos(), ["size=112x154", "name=2024", "folder=x/y", "both=3", "fps=2"])
+    assert changed == Videos(size=(112, 154), name="2024", folder=Path("x/y"), both=3, fps=2.0)
+    assert override(changed, ["size=[3, 4]", "name=null", "both=a"]) == Videos(
+        size=(3, 4), both="a", folder=Path("x/y"), fps=2.0
+    )
+    with pytest.raises(UserError, match=r"'size' is '112-154'"):
+        override(Videos(), ["size=112-154"])
+
+
+def test_dashes_are_underscores_and_class_variables_are_no_options():
+    assert override(Outer(), ["run.weight-decay=0.5"]).run.weight_decay == 0.5
+    with pytest.raises(UserError, match="unknown option 'KIND'"):
+        override(Videos(), ["KIND=x"])
+
+
+def test_sentences_under_fields_are_read_from_the_class_and_its_bases():
+    assert sentences_of(Videos) == {
+        "size": "Rows and columns, of every picture.",
+        "fps": "Frames per second.",
+    }
+    assert set(sentences_of(RunConfig)) == set(to_dict(RunConfig()))

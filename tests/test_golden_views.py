@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import golden_views
-import goldens
 import numpy as np
 import pytest
 import torch
 
+import golden_views
+import goldens
 import manyview as mv
 
 README = """## Tolerances

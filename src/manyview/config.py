@@ -1,12 +1,23 @@
-"""Configuration is frozen dataclasses: to and from plain dictionaries, and dotted `key=value` overrides."""
+"""Configuration is frozen dataclasses with a sentence under each field.
+
+They come from and go to plain dictionaries, take dotted `key=value` assignments, and say what each option means: the
+command line makes its flags and help of that.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import inspect
+import itertools
+import re
+import textwrap
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -73,7 +84,7 @@ def to_dict(config: Any) -> Any:
 
 def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
     """Build a dataclass from a dictionary. Raises UserError for an unknown key or a value of the wrong type."""
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise UserError(f"unknown option {where}{unknown[0]!r}; {did_you_mean(unknown[0], hints)}")
@@ -83,15 +94,63 @@ def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
 def override(config: C, assignments: Sequence[str]) -> C:
     """A new dataclass with `key=value` (dotted for nested ones) applied. Raises UserError when one does not fit."""
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise UserError(f"--set takes key=value, got {assignment!r}")
-        config = _assign(config, key.strip().split("."), text, key.strip())
+        key, text = split_assignment(assignment)
+        config = _assign(config, key.replace("-", "_").split("."), text, key)
     return config
 
 
+def split_assignment(assignment: str) -> tuple[str, str]:
+    """The key and the text of `key=value`. Raises UserError without an equals sign or a key."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set takes key=value, got {assignment!r}")
+    return key.strip(), text
+
+
+def read_value(text: str, name: str) -> Any:
+    """What `text` says as YAML: a number, true, null, [a, b], …. Raises UserError for what cannot be read."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"option {name!r}: cannot read {text!r}") from error
+
+
+def parse_size(text: str, name: str) -> tuple[int, int]:
+    """Rows and columns of "224x518". Raises UserError that names the option for anything else."""
+    match = re.fullmatch(r"([0-9]+)[xX]([0-9]+)", text)
+    if match is None:
+        raise UserError(f"{name} is {text!r}; write rows x columns, for example 224x518")
+    return int(match[1]), int(match[2])
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The fields of a dataclass with their types, in order."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls)) if field.init
+    }
+
+
+@functools.cache
+def sentences_of(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass and its bases, each as one line; fields without one are absent."""
+    sentences: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):
+            continue  # no source at hand
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, below in itertools.pairwise(body):
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                sentences[ast.unparse(field.target)] = " ".join(str(text.value).split())
+    return sentences
+
+
 def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
-    hints = typing.get_type_hints(type(config))
+    hints = hints_of(type(config))
     head, rest = path[0], path[1:]
     if head not in hints:
         raise UserError(f"unknown option {name!r}; {did_you_mean(head, hints)}")
@@ -99,11 +158,15 @@ def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
         if not dataclasses.is_dataclass(getattr(config, head)):
             raise UserError(f"option {name!r}: {head!r} has no parts")
         return dataclasses.replace(config, **{head: _assign(getattr(config, head), rest, text, name)})
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"option {name!r}: cannot read {text!r}") from error
+    value = read_value(text, name)
+    if value is not None and _accepts_text(hints[head]):
+        value = text  # a name that looks like a number stays a name
     return dataclasses.replace(config, **{head: _coerce(value, hints[head], name)})
+
+
+def _accepts_text(hint: Any) -> bool:
+    """Whether text is all that an option takes, beside null."""
+    return hint in (str, Path) or set(get_args(hint)) in ({str, type(None)}, {Path, type(None)})
 
 
 def _coerce(value: Any, hint: Any, name: str) -> Any:
@@ -114,8 +177,7 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        inner = [a for a in arguments if a is not type(None)]
-        for candidate in inner:
+        for candidate in (argument for argument in arguments if argument is not type(None)):
             try:
                 return _coerce(value, candidate, name)
             except UserError:
@@ -129,8 +191,12 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
         if item is not None or len(value) == len(arguments):
             kinds = [item] * len(value) if item is not None else arguments
             return tuple(_coerce(v, kind, name) for v, kind in zip(value, kinds, strict=True))
+    elif hint == tuple[int, int] and isinstance(value, str):
+        return parse_size(value, name)
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value, f"{name}.")
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
     elif hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as text

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+
 from golden_masks import encoded_cases
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]

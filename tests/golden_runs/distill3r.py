@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden_views import predict, raw_output, recorded, transposed_views
 
+from golden_views import predict, raw_output, recorded, transposed_views
 from manyview.geometry.alignment import apply_similarity, similarity
 from manyview.losses.pointmap import distill3r_loss, trust
 from manyview.types import Signal

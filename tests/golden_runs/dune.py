@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden_masks import encoded_cases
 
+from golden_masks import encoded_cases
 from manyview.layers.standardise import Standardise
 from manyview.losses.distillation import coefficients, distillation_loss, token_loss
 from manyview.models.dune import mast3r_input

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+
 from golden_views import predict, raw_output, recorded, transposed_views
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]

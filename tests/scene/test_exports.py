@@ -274,3 +274,19 @@ def test_arrays_are_exported_from_the_scene_itself(tmp_path):
     directory = Scene.load(tmp_path / "s").export_nerfstudio(tmp_path / "n")
     frames = json.loads((directory / "transforms.json").read_text())["frames"]
     assert np.array_equal(np.asarray(Image.open(directory / frames[1]["file_path"])), taken[1].picture())
+
+
+def test_formats_are_named_and_take_their_own_options(scene, tmp_path):
+    assert scene.export(tmp_path / "cloud", to="ply") == tmp_path / "cloud.ply"
+    written = scene.export(tmp_path / "c", to="colmap", max_points=7)
+    assert len(read_colmap(written)[2]) == 7
+    for wrong, words in (
+        ({"to": "plly"}, "did you mean 'ply'"),
+        ({"to": "ply", "max_points": 7}, "unknown option 'max_points'"),
+        ({"to": "colmap", "size": "huge"}, "one of original, model"),
+        ({}, "end it in .glb or .ply, or name a format: to=colmap or glb or nerfstudio or ply"),
+        ({"to": "glb"}, "glb writes a .glb file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            scene.export(tmp_path / "wrong.xyz", **wrong)
+    assert not list(tmp_path.glob("wrong*"))

@@ -7,14 +7,17 @@ nothing new from them.
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import ClassVar, TextIO
 
 import numpy as np
 import torch
 
 from manyview.files import fresh_directory
 from manyview.geometry import poses
+from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Cloud, Scene
 from manyview.scene.visibility import look
@@ -26,27 +29,37 @@ TRACK_TOLERANCE = 0.02
 LONGEST_TRACK = 16
 
 
-def export_colmap(
-    scene: Scene, directory: Path, *, min_confidence: float | None = None, quantile: float | None = None,
-    size: Literal["original", "model"] = "original", most: int = 50_000,
-) -> Path:  # fmt: skip
-    """Write images and a sparse model of at most `most` points, in the scene's frame and unit."""
-    chosen = targets(scene, size)
-    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile, most=most)
-    with fresh_directory(
-        directory, is_ours=is_export, own=("images", "sparse"), what="COLMAP export"
-    ) as fresh:
-        write_pictures(scene, chosen, fresh / "images", size)
-        model = fresh / "sparse" / "0"
-        model.mkdir(parents=True)
-        observations, errors = _observe(scene, cloud, chosen)
-        with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
-            numbers = _write_cameras(handle, chosen)
-        with open(model / "images.txt", "w", encoding="utf-8") as handle:
-            _write_images(handle, scene, chosen, numbers, observations)
-        with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
-            _write_points(handle, cloud, observations, errors)
-    return directory
+@EXPORTERS.add("colmap")
+@dataclass(frozen=True, kw_only=True)
+class Colmap(PictureExporter):
+    """Images and a sparse model, in the scene's frame and unit."""
+
+    line: ClassVar[str] = "images and a sparse model, for Gaussian splatting"
+
+    max_points: int = 50_000
+    """At most this many points, thinned evenly."""
+
+    def write(self, scene: Scene, path: Path) -> Path:
+        chosen = targets(scene, self.size)
+        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=self.max_points)
+        with fresh_directory(
+            path, is_ours=is_export, own=("images", "sparse"), what="COLMAP export"
+        ) as fresh:
+            write_pictures(scene, chosen, fresh / "images", self.size)
+            model = fresh / "sparse" / "0"
+            model.mkdir(parents=True)
+            observations, errors = _observe(scene, cloud, chosen)
+            with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
+                numbers = _write_cameras(handle, chosen)
+            with open(model / "images.txt", "w", encoding="utf-8") as handle:
+                _write_images(handle, scene, chosen, numbers, observations)
+            with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
+                _write_points(handle, cloud, observations, errors)
+        return path
+
+    def next_step(self, path: Path) -> str:
+        quoted = shlex.quote(str(path))
+        return f"colmap gui --import_path {quoted}/sparse/0 --image_path {quoted}/images; or a splat"
 
 
 def is_export(directory: Path) -> bool:

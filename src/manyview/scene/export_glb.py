@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from manyview.files import fresh_file
+from manyview.scene.exporters import EXPORTERS, Exporter
 from manyview.scene.scene import Scene, SceneView
 
 # More points than this make web viewers stall; the cloud is thinned evenly. PLY keeps them all.
@@ -15,28 +19,36 @@ MOST_POINTS = 2_000_000
 CAMERA_LENGTH = 0.05
 
 
-def export_glb(
-    scene: Scene, path: Path, *, min_confidence: float | None = None, quantile: float | None = None
-) -> Path:
-    """Write nodes `points` and `cameras`; vertices stay in the scene's frame, the nodes turn y up."""
-    import trimesh
+@EXPORTERS.add("glb")
+@dataclass(frozen=True, kw_only=True)
+class Glb(Exporter):
+    """Nodes `points` and `cameras`; vertices stay in the scene's frame, the nodes turn y up."""
 
-    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile, most=MOST_POINTS)
-    upright = glb_from_scene(scene)
-    world = trimesh.Scene()
-    if len(cloud):
-        colours = np.concatenate([cloud.rgb, np.full((len(cloud), 1), 255, np.uint8)], 1)
-        points = trimesh.PointCloud(cloud.xyz, colors=colours)
-        world.add_geometry(points, node_name="points", geom_name="points", transform=upright)
-    depths = [np.median(view.depth[view.valid]) for view in scene.views if view.valid.any()]
-    length = CAMERA_LENGTH * float(np.median(depths)) if depths else CAMERA_LENGTH
-    frusta = trimesh.util.concatenate(
-        [_pyramid(v, length, i / max(1, len(scene) - 1)) for i, v in enumerate(scene.views)]
-    )
-    world.add_geometry(frusta, node_name="cameras", geom_name="cameras", transform=upright)
-    with fresh_file(path) as temporary:
-        temporary.write_bytes(world.export(file_type="glb"))
-    return path
+    line: ClassVar[str] = "points and cameras, for any 3D viewer"
+    suffix: ClassVar[str] = ".glb"
+
+    def write(self, scene: Scene, path: Path) -> Path:
+        import trimesh
+
+        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=MOST_POINTS)
+        upright = glb_from_scene(scene)
+        world = trimesh.Scene()
+        if len(cloud):
+            colours = np.concatenate([cloud.rgb, np.full((len(cloud), 1), 255, np.uint8)], 1)
+            points = trimesh.PointCloud(cloud.xyz, colors=colours)
+            world.add_geometry(points, node_name="points", geom_name="points", transform=upright)
+        depths = [np.median(view.depth[view.valid]) for view in scene.views if view.valid.any()]
+        length = CAMERA_LENGTH * float(np.median(depths)) if depths else CAMERA_LENGTH
+        frusta = trimesh.util.concatenate(
+            [_pyramid(v, length, i / max(1, len(scene) - 1)) for i, v in enumerate(scene.views)]
+        )
+        world.add_geometry(frusta, node_name="cameras", geom_name="cameras", transform=upright)
+        with fresh_file(path) as temporary:
+            temporary.write_bytes(world.export(file_type="glb"))
+        return path
+
+    def next_step(self, path: Path) -> str:
+        return f"open {shlex.quote(str(path))} in any glTF viewer"
 
 
 def glb_from_scene(scene: Scene) -> np.ndarray:
@@ -62,7 +74,7 @@ def glb_from_scene(scene: Scene) -> np.ndarray:
     return result
 
 
-def _pyramid(view: SceneView, length: float, along: float):
+def _pyramid(view: SceneView, length: float, along: float) -> Any:
     """A closed pyramid from the camera's centre to its picture plane at `length`, blue (first) to red."""
     import trimesh
 

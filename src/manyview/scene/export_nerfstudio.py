@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,45 +14,51 @@ import torch
 from manyview.files import fresh_directory
 from manyview.geometry import poses
 from manyview.scene.export_ply import write_ply
+from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Scene, SceneView
 
 MARK = "manyview"
 
 
-def export_nerfstudio(
-    scene: Scene, directory: Path, *, min_confidence: float | None = None, quantile: float | None = None,
-    size: Literal["original", "model"] = "original", depth: bool = False,
-) -> Path:  # fmt: skip
-    """Write images/, transforms.json and points.ply; with `depth` also depth maps of the images' size.
+@EXPORTERS.add("nerfstudio")
+@dataclass(frozen=True, kw_only=True)
+class Nerfstudio(PictureExporter):
+    """The world is the scene's frame (no applied_transform); only the cameras' axes are turned to OpenGL's."""
 
-    The world is the scene's frame (no applied_transform); only the cameras' axes are turned to OpenGL's.
-    """
-    chosen = targets(scene, size)
-    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile)
-    own = ("images", "depth", "transforms.json", "points.ply")
-    with fresh_directory(directory, is_ours=is_export, own=own, what="nerfstudio export") as fresh:
-        write_pictures(scene, chosen, fresh / "images", size)
-        write_ply(cloud, fresh / "points.ply", comment=f"frame {scene.frame}, scale {scene.scale}")
-        frames = [_frame(view, target) for view, target in zip(scene.views, chosen, strict=True)]
-        if depth:
-            (fresh / "depth").mkdir()
-            for view, target, frame in zip(scene.views, chosen, frames, strict=True):
-                frame["depth_file_path"] = f"depth/{Path(target.name).stem}.npy"
-                np.save(fresh / frame["depth_file_path"], depth_for(view, target), allow_pickle=False)
-        document: dict[str, Any] = {
-            "made_by": MARK,
-            "camera_model": "OPENCV",
-            "scale": scene.scale,
-            "ply_file_path": "points.ply",
-            "frames": frames,
-        }
-        if depth:
-            document["depth_unit_scale_factor"] = 1.0
-        (fresh / "transforms.json").write_text(
-            json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
-        )
-    return directory
+    line: ClassVar[str] = "images, transforms.json, points.ply"
+
+    depth: bool = False
+    """Also write depth maps of the images' size."""
+
+    def write(self, scene: Scene, path: Path) -> Path:
+        chosen = targets(scene, self.size)
+        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile)
+        own = ("images", "depth", "transforms.json", "points.ply")
+        with fresh_directory(path, is_ours=is_export, own=own, what="nerfstudio export") as fresh:
+            write_pictures(scene, chosen, fresh / "images", self.size)
+            write_ply(cloud, fresh / "points.ply", comment=f"frame {scene.frame}, scale {scene.scale}")
+            frames = [_frame(view, target) for view, target in zip(scene.views, chosen, strict=True)]
+            if self.depth:
+                (fresh / "depth").mkdir()
+                for view, target, frame in zip(scene.views, chosen, frames, strict=True):
+                    frame["depth_file_path"] = f"depth/{Path(target.name).stem}.npy"
+                    np.save(fresh / frame["depth_file_path"], depth_for(view, target), allow_pickle=False)
+            document: dict[str, Any] = {
+                "made_by": MARK,
+                "camera_model": "OPENCV",
+                "scale": scene.scale,
+                "ply_file_path": "points.ply",
+                "frames": frames,
+            }
+            if self.depth:
+                document["depth_unit_scale_factor"] = 1.0
+            text = json.dumps(document, indent=1, allow_nan=False)
+            (fresh / "transforms.json").write_text(text, encoding="utf-8")
+        return path
+
+    def next_step(self, path: Path) -> str:
+        return f"ns-train splatfacto --data {shlex.quote(str(path))}"
 
 
 def is_export(directory: Path) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from manyview.files import fresh_file
+from manyview.scene.exporters import EXPORTERS, Exporter
 from manyview.scene.scene import Cloud, Scene
 
 VERTEX = np.dtype(
@@ -23,16 +27,23 @@ VERTEX = np.dtype(
 NAMES = {"f4": "float", "u1": "uchar"}
 
 
-def export_ply(
-    scene: Scene, path: Path, *, min_confidence: float | None = None, quantile: float | None = None
-) -> Path:
-    """Write every point that passes the thresholds (see `Scene.points`), in the scene's frame and unit."""
-    cloud = scene.cloud(min_confidence=min_confidence, quantile=quantile)
-    with fresh_file(path) as temporary:
-        write_ply(
-            cloud, temporary, comment=f"frame {scene.frame}, scale {scene.scale} ({scene.scale_source})"
-        )
-    return path
+@EXPORTERS.add("ply")
+@dataclass(frozen=True, kw_only=True)
+class Ply(Exporter):
+    """Every point that passes the thresholds (see `Scene.points`), in the scene's frame and unit."""
+
+    line: ClassVar[str] = "points, colours, confidences"
+    suffix: ClassVar[str] = ".ply"
+
+    def write(self, scene: Scene, path: Path) -> Path:
+        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile)
+        comment = f"frame {scene.frame}, scale {scene.scale} ({scene.scale_source})"
+        with fresh_file(path) as temporary:
+            write_ply(cloud, temporary, comment=comment)
+        return path
+
+    def next_step(self, path: Path) -> str:
+        return f"open {shlex.quote(str(path))} in MeshLab, CloudCompare or Blender"
 
 
 def write_ply(cloud: Cloud, path: Path, *, comment: str) -> None:

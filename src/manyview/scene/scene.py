@@ -15,6 +15,7 @@ import torch
 
 from manyview.errors import UserError
 from manyview.geometry import pointmaps
+from manyview.scene.exporters import export
 
 # The share of least confident pixels that `Scene.points` leaves out when it is told nothing else.
 DEFAULT_QUANTILE = 0.1
@@ -159,46 +160,21 @@ class Scene:
 
         return load(Path(directory))
 
-    def export(
-        self, path: str | Path, *, min_confidence: float | None = None, quantile: float | None = None
-    ) -> Path:
-        """Write the points as `.ply` (with confidences) or the points and cameras as `.glb`."""
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix == ".ply":
-            from manyview.scene.export_ply import export_ply
+    def export(self, path: str | Path, *, to: str | None = None, **options: Any) -> Path:
+        """Write the scene in a format of `manyview export --to`, or in the one that the suffix names (.ply, .glb).
 
-            return export_ply(self, path, min_confidence=min_confidence, quantile=quantile)
-        if suffix == ".glb":
-            from manyview.scene.export_glb import export_glb
+        options: the format's own, such as min_confidence and quantile (see `points`). Raises UserError for an unknown
+        format or option, and where something else lies at `path`.
+        """
+        return export(self, Path(path), to, options)
 
-            return export_glb(self, path, min_confidence=min_confidence, quantile=quantile)
-        raise UserError(
-            f"{path}: cannot export to {suffix or 'a path without a suffix'!r}; end it in .ply or .glb, "
-            "or use export_colmap or export_nerfstudio"
-        )
+    def export_colmap(self, directory: str | Path, *, most: int = 50_000, **options: Any) -> Path:
+        """Write images/ and a COLMAP text model of at most `most` points in sparse/0; options as for `export`."""
+        return export(self, Path(directory), "colmap", {"max_points": most, **options})
 
-    def export_colmap(
-        self, directory: str | Path, *, min_confidence: float | None = None, quantile: float | None = None,
-        size: Literal["original", "model"] = "original", most: int = 50_000,
-    ) -> Path:  # fmt: skip
-        """Write images/ and a COLMAP text model in sparse/0 for the original pictures (or the model's)."""
-        from manyview.scene.export_colmap import export_colmap
-
-        return export_colmap(
-            self, Path(directory), min_confidence=min_confidence, quantile=quantile, size=size, most=most
-        )
-
-    def export_nerfstudio(
-        self, directory: str | Path, *, min_confidence: float | None = None, quantile: float | None = None,
-        size: Literal["original", "model"] = "original", depth: bool = False,
-    ) -> Path:  # fmt: skip
-        """Write images/, transforms.json and points.ply for nerfstudio (and depth maps when asked)."""
-        from manyview.scene.export_nerfstudio import export_nerfstudio
-
-        return export_nerfstudio(
-            self, Path(directory), min_confidence=min_confidence, quantile=quantile, size=size, depth=depth
-        )
+    def export_nerfstudio(self, directory: str | Path, **options: Any) -> Path:
+        """Write images/, transforms.json and points.ply for nerfstudio; options as for `export`."""
+        return export(self, Path(directory), "nerfstudio", options)
 
 
 @dataclass(frozen=True)
