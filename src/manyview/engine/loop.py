@@ -117,11 +117,11 @@ class _Loop:
         self.run, self.out, self.device = run, out, device
         if found is not None:
             checkpoint.load_weights(recipe, found)
-        self.recipe = recipe.to(device)
-        self.recipe.train()
-        ranks.same_start(self.recipe)
-        self.name = type(self.recipe).__name__
-        self.split = shard.split(self.recipe, device) if run.shard else None
+        self.whole_recipe, self.name = recipe.train(), type(recipe).__name__
+        split = shard.split(recipe, device) if run.shard else None
+        self.recipe = recipe.to(device) if split is None else split
+        if split is None:
+            ranks.same_start(self.recipe)
         self.parameters = list(trainable(self.recipe).values())
         self.whole = [p for p in self.parameters if not shard.is_split(p)]
         self.optimizer = adamw(self.recipe, run)
@@ -165,8 +165,8 @@ class _Loop:
             console.close()
             if self.metrics is not None:
                 self.metrics.close()
-        if self.split is not None:
-            self.split.join()
+        if self.recipe is not self.whole_recipe:
+            shard.fill_whole(self.whole_recipe, self.recipe)
         assert self.saved is not None
         seconds = time.perf_counter() - started
         return FitResult(self.done, seconds, self.done < run.steps, self.loss, self.saved)

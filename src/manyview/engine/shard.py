@@ -7,10 +7,10 @@ engine knows no layers. Every rank must run the same blocks in the same order, f
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,71 +97,49 @@ def _places(module: nn.Module) -> Iterator[nn.Parameter]:
         yield from (p for p in part._parameters.values() if p is not None)
 
 
-def split(recipe: nn.Module, device: torch.device) -> Split | None:
-    """Split the blocks of a recipe, the same on every rank; None when there is nothing to do, which is told."""
+def split(recipe: nn.Module, device: torch.device) -> nn.Module | None:
+    """A copy of the recipe on `device` whose blocks are split; None when there is nothing to split, which is told.
+
+    The recipe itself stays as it is: `fill_whole` brings the trained weights back to it. Every rank must call.
+    """
     if ranks.world() == 1:
         LOG.info("run.shard has no effect: there is one process")
         return None
-    chosen = blocks(recipe)
-    if not chosen:
+    if not blocks(recipe):
         LOG.warning("run.shard has no effect: no module list holds blocks of %d trained numbers", LEAST)
         return None
-    done = Split(recipe, chosen, device)
-    LOG.info("%d blocks with %d weights are split over %d ranks", len(chosen), done.numbers, ranks.world())
-    return done
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    twin = _copy(recipe).to(device)
+    ranks.same_start(twin)
+    chosen = blocks(twin)
+    numbers = sum(p.numel() for block in chosen for p in block.parameters())
+    mesh = init_device_mesh(device.type, (ranks.world(),))
+    for block in chosen:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    # The recipe holds no shares itself. As the root it lets its blocks gather ahead of one another.
+    fully_shard(twin, mesh=mesh, ignored_params={p for p in twin.parameters() if not is_split(p)})
+    register_fsdp_forward_method(twin, "step")
+    LOG.info("%d blocks with %d weights are split over %d ranks", len(chosen), numbers, ranks.world())
+    return twin
 
 
-class Split:
-    """A recipe whose blocks are split, until `join` makes them whole again."""
-
-    def __init__(self, recipe: nn.Module, chosen: list[nn.Module], device: torch.device) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-        self.recipe = recipe
-        self.numbers = sum(p.numel() for block in chosen for p in block.parameters())
-        before = {module: _State(module) for module in recipe.modules()}
-        mesh = init_device_mesh(device.type, (ranks.world(),))
-        for block in chosen:
-            fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        # The recipe holds no shares itself. As the root it lets its blocks gather ahead of one another.
-        left = {p for p in recipe.parameters() if not is_split(p)}
-        fully_shard(recipe, mesh=mesh, ignored_params=left)
-        register_fsdp_forward_method(recipe, "step")
-        for state in before.values():
-            state.note_what_is_new()
-        self._before = before
-
-    def join(self) -> None:
-        """Give the recipe whole weights and its old self back (every rank must call)."""
-        known: dict[Tensor, nn.Parameter] = {}
-        for module, state in self._before.items():
-            state.restore()
-            for name, parameter in list(module._parameters.items()):
-                if parameter is not None and is_split(parameter):
-                    if parameter not in known:
-                        known[parameter] = nn.Parameter(whole(parameter), parameter.requires_grad)
-                    module._parameters[name] = known[parameter]
+def _copy(recipe: nn.Module) -> nn.Module:
+    """Own weights and buffers; everything else that modules hold, such as teachers, is shared with the recipe."""
+    torchs_own = vars(nn.Module())  # weights, buffers, children, hooks
+    shared = {
+        id(value): value
+        for module in recipe.modules()
+        for name, value in vars(module).items()
+        if name not in torchs_own
+    }
+    return copy.deepcopy(recipe, shared)
 
 
-_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
-
-
-class _State:
-    """What `fully_shard` changes of a module besides its parameters: class, hooks, attributes."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.kind = module, type(module)
-        self.hooks: dict[str, Any] = {
-            name: value.copy() for name, value in vars(module).items() if name.endswith(_HOOKS)
-        }
-        self.names, self.new = set(vars(module)), set[str]()
-
-    def note_what_is_new(self) -> None:
-        self.new = set(vars(self.module)) - self.names
-
-    def restore(self) -> None:
-        self.module.__class__ = self.kind
-        vars(self.module).update(self.hooks)
-        for name in self.new:
-            vars(self.module).pop(name, None)
+def fill_whole(recipe: nn.Module, twin: nn.Module) -> None:
+    """Give the recipe the weights and buffers of its split copy (every rank must call)."""
+    with torch.no_grad():
+        trained = twin.state_dict()
+        for name, tensor in recipe.state_dict().items():
+            tensor.copy_(whole(trained[name]))
