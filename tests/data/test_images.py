@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from manyview.data.depths import read_depth
 from manyview.errors import UserError
 from manyview.images.reading import (
     ImageProblem,
+    as_seen,
     cover,
     list_images,
     probe_image,
@@ -21,6 +23,7 @@ from manyview.images.reading import (
     read_image,
     read_labels,
     resize_image,
+    stored_as_seen,
 )
 
 
@@ -68,6 +71,53 @@ def test_transparent_pixels_lie_on_white(kit, tmp_path):
     result = read_image(tmp_path / "a.png")
     assert (result[:24, :32] == 255).all()
     assert np.array_equal(result[24:], kit.corners()[24:])
+
+
+def _with_a_clear_colour(kind: str, path) -> None:
+    """A picture of 2 x 4 pixels whose left half is see-through without an alpha channel."""
+    grey = np.full((2, 4), 200, np.uint8)
+    grey[:, :2] = 3
+    colours = np.stack([grey, grey, grey // 2], -1)
+    if kind == "RGB":
+        Image.fromarray(colours).save(path, transparency=(3, 3, 1))
+    elif kind == "L":
+        Image.fromarray(grey).save(path, transparency=3)
+    elif kind == "1":
+        Image.fromarray(grey > 100).save(path, transparency=0)
+    elif kind == "I;16":
+        Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+        data = path.read_bytes()  # Pillow writes no transparent colour for 16 bits: put the chunk in by hand
+        chunk = b"tRNS" + (3 * 257).to_bytes(2, "big")
+        whole = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        place = data.index(b"IDAT") - 4
+        path.write_bytes(data[:place] + whole + data[place:])
+    else:
+        palette = Image.fromarray(colours).quantize(2)
+        palette.save(path, transparency=palette.getpixel((0, 0)))
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "1", "I;16", "P"])
+def test_a_transparent_colour_lies_on_white(tmp_path, kind):
+    path = tmp_path / "a.png"
+    _with_a_clear_colour(kind, path)
+    result = read_image(path)
+    assert (result[:, :2] == 255).all()
+    assert (result[:, 2:, 0] == (255 if kind == "1" else 200)).all()
+    assert stored_as_seen(path) is None
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(as_seen(image, "a.png")), result)
+
+
+def test_only_plain_files_are_stored_as_they_are_seen(kit, tmp_path):
+    Image.fromarray(kit.corners()).save(tmp_path / "plain.png")
+    assert stored_as_seen(tmp_path / "plain.png") == (48, 64)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "turned.jpg").write_bytes(kit.jpeg(kit.corners(), exif=exif))
+    Image.fromarray(kit.corners()).save(tmp_path / "a.webp")
+    (tmp_path / "text.png").write_text("hello")
+    for name in ("turned.jpg", "a.webp", "text.png", "nowhere.png"):
+        assert stored_as_seen(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])

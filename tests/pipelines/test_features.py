@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from manyview import zoo
 from manyview.errors import UserError
+from manyview.images.inputs import Take
 from manyview.pipelines import features as module
 from manyview.pipelines.features import FeatureOptions, FeatureSet, features
-from manyview.pipelines.photos import Take
 from manyview.types import Features
 
 

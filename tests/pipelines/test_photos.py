@@ -9,7 +9,15 @@ from PIL import Image
 
 from manyview.errors import UserError
 from manyview.images.fit import longest
-from manyview.pipelines.photos import MOST_VIEWS, Take, as_picture, gather, gather_masks
+from manyview.images.inputs import (
+    MOST_VIEWS,
+    Picture,
+    Take,
+    as_picture,
+    gather,
+    read_ahead,
+    read_masks,
+)
 
 
 def fit(size):
@@ -64,7 +72,7 @@ def test_order_of_given_paths_is_kept_and_names_are_made_unique(tmp_path):
         write(tmp_path / folder / "p1.png")
     paths = [tmp_path / "y/p1.png", tmp_path / "x/p1.png"]
     photos, _ = gather(paths, fit, Take(), strict=False)
-    assert [photo.path for photo in photos] == [str(path) for path in paths]
+    assert [photo.picture.path for photo in photos] == [str(path) for path in paths]
     assert len({photo.name for photo in photos}) == 2
 
 
@@ -81,6 +89,37 @@ def test_arrays_of_every_kind_are_the_same_picture():
         assert np.array_equal(as_picture(kind, "image"), picture)
     grey = as_picture(picture[..., 0], "image")
     assert grey.shape == (6, 8, 3)
+
+
+def test_pil_images_are_seen_as_files_are():
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(picture)
+    assert np.array_equal(as_picture(image, "image"), picture)
+    image.putalpha(Image.new("L", image.size, 0))
+    assert (as_picture(image, "image") == 255).all()
+    turned = Image.fromarray(picture)
+    turned.getexif()[0x0112] = 3
+    assert np.array_equal(as_picture(turned, "image"), picture[::-1, ::-1])
+    with pytest.raises(UserError, match="image 3: floating-point"):
+        as_picture(Image.new("F", (4, 4)), "image 3")
+
+
+def test_a_video_that_breaks_off_gives_its_frames_and_then_says_so(tmp_path):
+    def frames():
+        for index in range(3):
+            yield Picture(f"f{index}", "", frame=index, pixels=np.zeros((28, 56, 3), np.uint8))
+        raise UserError("frame 3 cannot be decoded")
+
+    *photos, last = read_ahead(frames(), fit, ahead=1)
+    assert [photo.name for photo in photos] == ["f0", "f1", "f2"]
+    assert isinstance(last, UserError)
+
+    def nothing():
+        raise UserError("no frame can be decoded")
+        yield
+
+    with pytest.raises(UserError, match="no frame can"):
+        list(read_ahead(nothing(), fit))
 
 
 @pytest.mark.parametrize(
@@ -127,10 +166,10 @@ def test_masks_from_a_folder_find_their_photos(tmp_path):
     mask[:, 40:] = 255
     Image.fromarray(mask).save(tmp_path / "masks/b.png")
     photos, _ = gather(tmp_path / "photos", fit, Take(), strict=False)
-    first, second = gather_masks(tmp_path / "masks", photos)
+    first, second = read_masks(tmp_path / "masks", photos)
     assert first is None
     assert second.shape == photos[1].image.shape[:2]
     assert not second[:, :28].any()
     assert second[:, 28:].all()
     with pytest.raises(UserError, match="no mask is named like a photo"):
-        gather_masks(tmp_path / "masks", photos[:1])
+        read_masks(tmp_path / "masks", photos[:1])

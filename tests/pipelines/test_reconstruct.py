@@ -11,7 +11,7 @@ import torch
 from analytic_room import AllKnowing, Shot, circle, colour_of, render, shots
 from manyview.errors import UserError
 from manyview.geometry import alignment, cameras, poses
-from manyview.pipelines.photos import Take
+from manyview.images.inputs import Take
 from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from manyview import zoo
 from manyview.errors import UserError
+from manyview.images.inputs import Take
 from manyview.pipelines import pca
 from manyview.pipelines.encoding import FeatureOptions
 from manyview.pipelines.features import features
-from manyview.pipelines.photos import Take
 from manyview.pipelines.side_by_side import MOST_ROWS, OWN, places, side_by_side
 from manyview.types import Features
 
@@ -139,16 +139,16 @@ def test_colours_are_those_of_the_networks_patches(student, teachers, photos):
 
 
 def test_a_teacher_of_one_size_only_is_resampled_and_that_is_said(student, teachers, photos):
+    from manyview.images.inputs import pictures
     from manyview.pipelines.encoding import Encoding
     from manyview.pipelines.side_by_side import Comparison, compare
-    from manyview.pipelines.stream import stream
 
     source = Encoding(student, layers=None, norm=True, size=84, device="cpu", options=FeatureOptions())
     comparison = Comparison(source, {"near": teachers["near"]})
     network = comparison.teachers["near"].network
     try:
         network.fixed_size = (56, 56)
-        found = compare(stream(photos, Take()), comparison)
+        found = compare(pictures(photos, Take()), comparison)
     finally:
         network.fixed_size = None
     assert found.info["teachers"]["near"]["resampled"] is True

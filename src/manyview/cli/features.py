@@ -72,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     layers = parse_layers(args.layers)
     compare = None if args.compare is None else parse_teachers(args.compare)
+    from manyview.images.inputs import Take
     from manyview.images.reading import list_images
     from manyview.pipelines.features import FeatureOptions, features
-    from manyview.pipelines.photos import Take
 
     options = FeatureOptions(
         project=args.project,

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from manyview.files import refuse_other_content
+    from manyview.images.inputs import Take
     from manyview.images.reading import list_images
-    from manyview.pipelines.photos import Take
     from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
     from manyview.scene.store import is_scene
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from manyview.errors import UserError
 from manyview.files import natural_key
@@ -200,8 +200,7 @@ def _decode(
         _allow_heif(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            orientation = 1 if image.format == "TIFF" else _orientation(image)  # Pillow itself turns TIFF
-            sideways = orientation >= 5
+            sideways = _orientation(image) >= 5
             if _cut_off(data, image.format):
                 raise ImageProblem(path, "truncated: the file's end is filled with zeros")
             reduced = 1.0
@@ -210,20 +209,47 @@ def _decode(
                 wanted = at_least((height, width) if sideways else (width, height))
                 drafted = image.draft(None, wanted[::-1] if sideways else wanted)
                 reduced = 1.0 if drafted is None else width / drafted[1][2]
-            image.load()
-            rgb = _rgb(image, path)
+            picture = as_seen(image, path)
     except (ImageProblem, MemoryError):
         raise
     except Exception as error:  # decoders raise anything on damaged data
         raise ImageProblem(path, _reason(error, data)) from error
     if reduced == 1.0:
-        width, height = rgb.size  # after Pillow has turned a TIFF
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return rgb, (height, width) if sideways else (width, height), reduced
+        return picture, picture.size, reduced
+    return picture, (height, width) if sideways else (width, height), reduced
+
+
+def as_seen(image: Image.Image, name: str | Path) -> Image.Image:
+    """An opened picture as every part of this package sees it: upright, RGB, 8 bits, transparent pixels on white.
+
+    Raises ImageProblem, which calls the picture `name`, for pixels without a known white, and what Pillow raises for
+    damaged ones.
+    """
+    orientation = _orientation(image)
+    deep = isinstance(image, ImageFile.ImageFile) and any("16" in str(part.args) for part in image.tile)
+    image.load()
+    rgb = _rgb(image, Path(name), deep)
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def stored_as_seen(path: str | Path) -> tuple[int, int] | None:
+    """(H, W) of a file whose stored pixels are what `read_image` gives, also to programs that ignore EXIF; else None.
+
+    Such are JPEG and PNG files, RGB or grey, upright and without a transparent colour. Reads the header alone.
+    """
+    try:
+        with Image.open(path) as image:
+            plain = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
+            same = plain and "transparency" not in image.info and _orientation(image) == 1
+            return (image.height, image.width) if same else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _orientation(image: Image.Image) -> int:
+    """What EXIF says, 1 (upright) without it; Pillow itself turns TIFF."""
+    if image.format == "TIFF":
+        return 1
     try:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about the pixels
@@ -231,17 +257,21 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I"):
+def _rgb(image: Image.Image, path: Path, deep: bool) -> Image.Image:
+    clear = image.info.get("transparency")  # a PNG's or GIF's transparent colour, or a palette's alpha values
+    if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageProblem(path, "32-bit integers have no known white; save it with 8 or 16 bits")
         grey = (values * 255 + 32767) // 65535
+        grey[values == clear] = 255
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if mode == "F":
+    if image.mode == "F":
         raise ImageProblem(path, "floating-point pixels have no known white; save it with 8 or 16 bits")
-    if mode in ("LA", "PA", "La", "RGBA", "RGBa") or (mode == "P" and "transparency" in image.info):
+    if deep and isinstance(clear, tuple):
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in clear)  # Pillow keeps 8 of the 16 bits
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or clear is not None:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
     return image.convert("RGB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,26 @@ def iter_video(
             index += 1
         if index == 0:
             raise UserError(f"{path}: no frame can be decoded; re-encode it, for example as H.264 MP4")
+
+
+def read_frames(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """The frames with these numbers (as `iter_video` counts them), in the order asked for: uint8 RGB (H, W, 3).
+
+    Growing numbers take one pass. Raises UserError for a frame that is not there.
+    """
+    path = Path(path)
+    wanted = list(indices)
+    while wanted:
+        with _opened(path) as capture:
+            position = 0
+            while wanted and wanted[0] >= position:
+                while position <= wanted[0]:
+                    if not capture.grab():
+                        raise UserError(
+                            f"{path}: frame {wanted[0]} cannot be read; the video has changed or is damaged"
+                        )
+                    position += 1
+                yield _rgb(capture, path, wanted.pop(0))
 
 
 def _starts_new_tick(index: int, ticks_per_frame: float) -> bool:

@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin
 from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.files import write_bytes
+from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
 from manyview.models.attention_maps import recorded
 from manyview.models.projectors import TransformerProjector
 from manyview.models.vit import Encoder
@@ -32,7 +33,6 @@ from manyview.pipelines.encoding import Encoding, FeatureOptions, evaluating
 from manyview.pipelines.medoids import euclidean, k_medoids
 from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, table
 from manyview.pipelines.side_by_side import places
-from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
 
 PAPER_K = 9
@@ -102,17 +102,17 @@ def attention_maps(
     options = options or FeatureOptions()
     source = Encoding(model, layers=None, norm=True, size=size, device=device, options=options)
     look = Look(source, k)
-    pictures = stream(images, options.take)
-    listed = track(pictures.items, total=pictures.count, label="attention", unit="image")
-    found = []
-    for item, read in read_ahead(listed, source.fit, ahead=2):
-        if isinstance(read, UserError):
-            warnings.warn(f"left out {read}", stacklevel=2)
+    given = pictures(images, options.take)
+    items = track(given.items, total=given.count, label="attention", unit="image")
+    maps = []
+    for photo in read_ahead(items, source.fit, ahead=2):
+        if isinstance(photo, UserError):
+            warnings.warn(f"left out {photo}", stacklevel=2)
         else:
-            found.append(AttentionMaps(item.name, read[0], look(read[0])))
-    if not found:
+            maps.append(AttentionMaps(photo.name, photo.image, look(photo.image)))
+    if not maps:
         raise UserError("no picture could be read; the warnings say why")
-    return found
+    return maps
 
 
 class Look:
@@ -205,7 +205,7 @@ def _heat(values: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].copy()
 
 
-def write_attention(folder: Path, pictures: Stream, look: Look) -> dict[str, Any]:
+def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]:
     """FOLDER/attention/NAME.png for every photo, a sheet of some of them, medoids.json; what it wrote.
 
     A picture that is there and was made the same way is kept.
@@ -213,23 +213,22 @@ def write_attention(folder: Path, pictures: Stream, look: Look) -> dict[str, Any
     made, abouts, skipped = look.made(), {}, []
     inside = folder / "attention"
 
-    def missing() -> Iterator[Listed]:
-        for item in track(pictures.items, total=pictures.count, label="attention", unit="image"):
+    def missing() -> Iterator[Picture]:
+        for item in track(given.items, total=given.count, label="attention", unit="image"):
             done = _done(inside / f"{item.name}.png", {"made": made, "stamp": item.stamp})
             abouts[item.name] = done
             if done is None:
                 yield item
 
-    for item, read in read_ahead(missing(), look.source.fit, ahead=2):
-        if isinstance(read, UserError):
-            skipped.append(str(read))
+    for photo in read_ahead(missing(), look.source.fit, ahead=2):
+        if isinstance(photo, UserError):
+            skipped.append(str(photo))
             continue
-        found = AttentionMaps(item.name, read[0], look(read[0]))
-        about = {label: block.about() for label, block in found.blocks.items()}
-        _write(
-            inside / f"{item.name}.png", found.picture(), {"made": made, "stamp": item.stamp, "blocks": about}
-        )
-        abouts[item.name] = about
+        maps = AttentionMaps(photo.name, photo.image, look(photo.image))
+        about = {label: block.about() for label, block in maps.blocks.items()}
+        note = {"made": made, "stamp": photo.picture.stamp, "blocks": about}
+        _write(inside / f"{photo.name}.png", maps.picture(), note)
+        abouts[photo.name] = about
     whole = {name: about for name, about in abouts.items() if about is not None}
     if not whole:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")

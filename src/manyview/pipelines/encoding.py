@@ -19,8 +19,8 @@ from manyview.config import to_dict
 from manyview.engine.device import autocast, pick_device
 from manyview.errors import UserError
 from manyview.images.fit import Fit, longest
+from manyview.images.inputs import Take
 from manyview.pipelines.feature_set import Tokens
-from manyview.pipelines.photos import Take
 from manyview.types import Features
 from manyview.zoo.encoders import image_encoder
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from manyview.errors import UserError
 from manyview.files import refuse_other_content
-from manyview.images.fit import Fit
+from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding, FeatureOptions
@@ -35,7 +35,6 @@ from manyview.pipelines.feature_set import (
     write_one,
 )
 from manyview.pipelines.side_by_side import Comparison, compare
-from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
 from manyview.version import __version__
 
@@ -77,19 +76,19 @@ def features(
     look = None if options.attention is None else Look(source, options.attention)
     settings = source.settings()
     if out is None:
-        held, skipped = _hold(stream(images, options.take), source)
+        held, skipped = _hold(pictures(images, options.take), source)
         return FeatureSet(_index(source, settings, [one.about() for one in held], skipped), held=held)
     folder = Path(out)
     _refuse_other_settings(folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = stream(images, options.take)
-    found = FeatureSet(_fill(folder, pictures, source, settings), folder=folder)
+    given = pictures(images, options.take)
+    found = FeatureSet(_fill(folder, given, source, settings), folder=folder)
 
-    def readable() -> Stream:
+    def readable() -> Pictures:
         """The pictures that gave features, once more: a video has run out, a list has not."""
-        whole = pictures if isinstance(pictures.items, list) else stream(images, options.take)
+        again = given if isinstance(given.items, list) else pictures(images, options.take)
         names = set(found.names)
-        return Stream((item for item in whole.items if item.name in names), len(names), [])
+        return Pictures((item for item in again.items if item.name in names), len(names))
 
     if options.pca:
         _colour(found, readable(), source)
@@ -102,56 +101,55 @@ def features(
 
 
 def _batches(
-    listed: Iterator[Listed], source: Encoding, skipped: list[str]
-) -> Iterator[list[tuple[Listed, ImageFeatures]]]:
+    items: Iterator[Picture], source: Encoding, skipped: list[str]
+) -> Iterator[list[tuple[Picture, ImageFeatures]]]:
     """Features in batches of one size; sizes that are rare wait, but never more than four batches in all."""
     batch = source.options.batch
-    waiting: dict[tuple[int, int], list[tuple[Listed, np.ndarray, Fit]]] = {}
-    for item, read in read_ahead(listed, source.fit, ahead=2 * batch):
-        if isinstance(read, UserError):
-            skipped.append(str(read))
-            warnings.warn(f"left out {read}", stacklevel=4)
+    waiting: dict[tuple[int, int], list[Photo]] = {}
+    for photo in read_ahead(items, source.fit, ahead=2 * batch):
+        if isinstance(photo, UserError):
+            skipped.append(str(photo))
+            warnings.warn(f"left out {photo}", stacklevel=4)
             continue
-        image, fit = read
-        waiting.setdefault(fit.size, []).append((item, image, fit))
-        if len(waiting[fit.size]) == batch:
-            yield _encoded(waiting.pop(fit.size), source)
+        size = photo.fit.size
+        waiting.setdefault(size, []).append(photo)
+        if len(waiting[size]) == batch:
+            yield _encoded(waiting.pop(size), source)
         elif sum(map(len, waiting.values())) >= 4 * batch:
             yield _encoded(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), source)
     for group in waiting.values():
         yield _encoded(group, source)
 
 
-def _encoded(
-    group: Sequence[tuple[Listed, np.ndarray, Fit]], source: Encoding
-) -> list[tuple[Listed, ImageFeatures]]:
-    found = []
-    for (item, _, fit), levels in zip(group, source([image for _, image, _ in group]), strict=True):
-        last = levels.pop(LAST)
+def _encoded(photos: Sequence[Photo], source: Encoding) -> list[tuple[Picture, ImageFeatures]]:
+    encoded = []
+    for photo, levels in zip(photos, source([photo.image for photo in photos]), strict=True):
+        last, item, fit = levels.pop(LAST), photo.picture, photo.fit
         one = ImageFeatures(
             last.patches, last.cls, last.registers, layers=levels, name=item.name, path=item.path,
             frame=item.frame, source=fit.source, size=fit.size, affine=fit.affine.numpy(),
         )  # fmt: skip
-        found.append((item, one))
-    return found
+        encoded.append((item, one))
+    return encoded
 
 
-def _hold(pictures: Stream, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
+def _hold(given: Pictures, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
     """All features in memory, in the order of the pictures."""
-    place: dict[str, int] = {}
-    found: dict[str, ImageFeatures] = {}
+    order: list[str] = []
+    skipped: list[str] = []
+    features_of: dict[str, ImageFeatures] = {}
 
-    def listed() -> Iterator[Listed]:
-        for item in track(pictures.items, total=pictures.count, label="features", unit="image"):
-            place[item.name] = len(place)
+    def listed() -> Iterator[Picture]:
+        for item in track(given.items, total=given.count, label="features", unit="image"):
+            order.append(item.name)
             yield item
 
-    for group in _batches(listed(), source, pictures.skipped):
-        if not found:
-            _refuse_too_much(group[0][1], pictures.count)
-        found.update({item.name: one for item, one in group})
-    _refuse_nothing(found, pictures.skipped)
-    return [found[name] for name in sorted(found, key=place.__getitem__)], pictures.skipped
+    for group in _batches(listed(), source, skipped):
+        if not features_of:
+            _refuse_too_much(group[0][1], given.count)
+        features_of.update({item.name: one for item, one in group})
+    _refuse_nothing(features_of, skipped)
+    return [features_of[name] for name in order if name in features_of], skipped
 
 
 def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
@@ -167,8 +165,8 @@ def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
         )
 
 
-def _refuse_nothing(found: Any, skipped: list[str]) -> None:
-    if not found:
+def _refuse_nothing(done: Any, skipped: list[str]) -> None:
+    if not done:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
 
 
@@ -219,14 +217,15 @@ def _refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _fill(folder: Path, pictures: Stream, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
+def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
     """Write what is missing and the index, also when interrupted; returns the index."""
     made = {"digest": _digest(settings)}
     abouts: dict[str, dict[str, Any]] = {}
     order: list[str] = []
+    skipped: list[str] = []
 
-    def missing() -> Iterator[Listed]:
-        for item in track(pictures.items, total=pictures.count, label="features", unit="image"):
+    def missing() -> Iterator[Picture]:
+        for item in track(given.items, total=given.count, label="features", unit="image"):
             order.append(item.name)
             done = finished(folder, item.name, {**made, "stamp": item.stamp})
             if done is None:
@@ -238,20 +237,20 @@ def _fill(folder: Path, pictures: Stream, source: Encoding, settings: dict[str, 
     if not is_features(folder):
         write_index(folder, _index(source, settings, [], [], complete=False))
     try:
-        for group in _batches(missing(), source, pictures.skipped):
+        for group in _batches(missing(), source, skipped):
             for item, one in group:
                 write_one(folder, one, {**made, "stamp": item.stamp})
                 abouts[item.name] = one.about()
         complete = True
     finally:
         images = [abouts[name] for name in order if name in abouts]
-        index = _index(source, settings, images, pictures.skipped, complete=complete)
+        index = _index(source, settings, images, skipped, complete=complete)
         write_index(folder, index)
-    _refuse_nothing(images, pictures.skipped)
+    _refuse_nothing(images, skipped)
     return index
 
 
-def _colour(found: FeatureSet, pictures: Stream, source: Encoding) -> None:
+def _colour(found: FeatureSet, given: Pictures, source: Encoding) -> None:
     """Pictures of the set's components, and a sheet of some of them beside their photos."""
     folder = found.folder
     if folder is None:
@@ -263,22 +262,23 @@ def _colour(found: FeatureSet, pictures: Stream, source: Encoding) -> None:
     )
     chosen = {round(i) for i in np.linspace(0, len(found) - 1, min(MOST_ON_SHEET, len(found)))}
     place = {name: i for i, name in enumerate(found.names) if i in chosen}
-    pairs = []
-    for item in pictures.items:
-        if item.name in place:
-            photo, _ = item.read(source.fit)
-            pairs.append((item.name, photo, basis.colours(found[place[item.name]].patches)))
+    shown = read_ahead((item for item in given.items if item.name in place), source.fit)
+    pairs = [
+        (photo.name, photo.image, basis.colours(found[place[photo.name]].patches))
+        for photo in shown
+        if isinstance(photo, Photo)
+    ]
     pca.contact_sheet(folder / "pca.png", pairs)
     found.info["pca"] = {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
     write_index(folder, found.info)
 
 
-def _compare(found: FeatureSet, pictures: Stream, comparison: Comparison) -> None:
+def _compare(found: FeatureSet, given: Pictures, comparison: Comparison) -> None:
     """The model beside its teachers, on one sheet."""
     folder = found.folder
     if folder is None:
         raise RuntimeError("a picture of a comparison needs a folder")
-    beside = compare(pictures, comparison)
+    beside = compare(given, comparison)
     pca.write_picture(folder / "compare.png", beside.picture, beside.picture.shape[:2])
     found.info["compare"] = {**beside.info, "sheet": "compare.png"}
     write_index(folder, found.info)

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from manyview.errors import UserError
+from manyview.images.inputs import as_array
 
 
 def _array(values: Any, what: str) -> np.ndarray:
     try:
         if isinstance(values, (list, tuple)):
-            values = [_array(v, what) if hasattr(v, "detach") else v for v in values]
-        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
+            values = [as_array(value) for value in values]
+        array = np.asarray(as_array(values), np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{what} cannot be read as numbers: {error}") from None
     if not np.isfinite(array).all():

@@ -17,6 +17,7 @@ from manyview.engine.device import pick_device
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
+from manyview.images.inputs import Photo, Take, gather, read_masks
 from manyview.pipelines.agreement import complaints
 from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (
@@ -34,7 +35,6 @@ from manyview.pipelines.cameras import (
     view_maps,
 )
 from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
-from manyview.pipelines.photos import Photo, Take, gather, gather_masks
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
 from manyview.version import __version__
@@ -96,7 +96,7 @@ def reconstruct(
     )
     known_k = known_intrinsics(intrinsics, len(photos))
     known_c2w = known_poses(cam2world, len(photos))
-    use = gather_masks(masks, photos)
+    use = read_masks(masks, photos)
     maps = _ask(network, photos, use, target, options)
     scene = _assemble(photos, maps, known_k, known_c2w, options)
     _describe(scene, name, network, options, skipped)
@@ -165,9 +165,10 @@ def _assemble(
     )
     views = []
     for i, (photo, view) in enumerate(zip(photos, maps, strict=True)):
+        picture = photo.picture
         source = Source(
-            size=(int(photo.fit.source[0]), int(photo.fit.source[1])), affine=affines[i],
-            intrinsics=np.array(source_k[i]), path=photo.path, frame=photo.frame, pixels=photo.pixels,
+            size=photo.fit.source, affine=affines[i], intrinsics=np.array(source_k[i]), path=picture.path,
+            frame=picture.frame, pixels=picture.pixels,
         )  # fmt: skip
         world = pointmaps.transform(world_from_first, (unit or 1.0) * view.world.double())
         depth = scales[i] * view.local[..., 2] if options.points == "local" else None
@@ -216,7 +217,7 @@ def _estimated(
     notes: list[str],
 ) -> np.ndarray:
     """(V, 3, 3) at the original resolution: fitted focal lengths, principal points at the centres."""
-    sizes = [(int(photo.fit.source[0]), int(photo.fit.source[1])) for photo in photos]
+    sizes = [photo.fit.source for photo in photos]
     focals, guessed = source_focals(maps, affines, sizes, shared=shared)
     if guessed:
         names = ", ".join(photos[i].name for i in guessed[:5])

@@ -19,10 +19,10 @@ import torch
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
+from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
 from manyview.pipelines import pca
 from manyview.pipelines.encoding import Encoding, FeatureOptions, evaluating
 from manyview.pipelines.picture_table import Cell, Row, table
-from manyview.pipelines.stream import Listed, Stream, read_ahead, stream
 from manyview.progress import track
 from manyview.teachers.features import FeatureTeacher, loaded
 from manyview.types import Views
@@ -71,7 +71,7 @@ def side_by_side(
     options = options or FeatureOptions()
     source = Encoding(model, layers=None, norm=norm, size=size, device=device, options=options)
     comparison = Comparison(source, teachers or {})
-    found = compare(stream(images, options.take), comparison)
+    found = compare(pictures(images, options.take), comparison)
     for problem in found.info["skipped"]:
         warnings.warn(f"left out {problem}", stacklevel=2)
     return found
@@ -143,9 +143,9 @@ class Comparison:
         return {key: value[0].float().cpu().unflatten(0, own.grid).numpy() for key, value in found.items()}
 
 
-def compare(pictures: Stream, comparison: Comparison) -> SideBySide:
-    """The picture of a stream of photos; those that cannot be read are named in info["skipped"]."""
-    items, count = spread(pictures, MOST_FITTED)
+def compare(given: Pictures, comparison: Comparison) -> SideBySide:
+    """The picture of a set of photos; those that cannot be read are named in info["skipped"]."""
+    items, count = spread(given, MOST_FITTED)
     rows = places(count, MOST_ROWS)
     each = max(1, MOST_SAMPLES // count)
     draw = np.random.default_rng(0)
@@ -157,11 +157,11 @@ def compare(pictures: Stream, comparison: Comparison) -> SideBySide:
     skipped: list[str] = []
     fitted = 0
     listed = track(items, total=count, label="side by side", unit="image")
-    for place, (item, read) in enumerate(read_ahead(listed, comparison.source.fit, ahead=2)):
-        if isinstance(read, UserError):
-            skipped.append(str(read))
+    for place, photo in enumerate(read_ahead(listed, comparison.source.fit, ahead=2)):
+        if isinstance(photo, UserError):
+            skipped.append(str(photo))
             continue
-        maps = comparison(read[0])
+        maps = comparison(photo.image)
         some = np.sort(draw.permutation(maps[OWN][..., 0].size)[:each])
         for axes, drawn in samples.items():
             drawn.append(maps[axes].reshape(-1, maps[axes].shape[-1])[some])
@@ -169,8 +169,7 @@ def compare(pictures: Stream, comparison: Comparison) -> SideBySide:
             cosine.append(_cosine(maps[name, "teacher"], maps[name, "projected"]))
         fitted += 1
         if place in rows:
-            kept.append((item.name, read[0], maps))
-    skipped += pictures.skipped
+            kept.append((photo.name, photo.image, maps))
     if not kept:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
     fits = {axes: pca.fit_basis(drawn, fitted) for axes, drawn in samples.items()}
@@ -236,7 +235,7 @@ def places(count: int, most: int) -> set[int]:
     return {round(place) for place in np.linspace(0, count - 1, min(most, count))}
 
 
-def spread(pictures: Stream, most: int) -> tuple[Iterator[Listed], int]:
+def spread(given: Pictures, most: int) -> tuple[Iterator[Picture], int]:
     """At most `most` pictures, spread evenly over the set, and how many that will be (a video may be shorter)."""
-    chosen = places(pictures.count or most, most)
-    return (item for index, item in enumerate(pictures.items) if index in chosen), len(chosen)
+    chosen = places(given.count or most, most)
+    return (item for index, item in enumerate(given.items) if index in chosen), len(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from manyview.errors import UserError
+from manyview.images.reading import read_image, stored_as_seen
+from manyview.images.video import read_frames
 from manyview.scene.scene import Scene, SceneView
 
 JPEG_QUALITY = 95
@@ -74,59 +76,43 @@ def _name(view: SceneView, size: str) -> str:
 def write_pictures(
     scene: Scene, chosen: list[Target], folder: Path, size: Literal["original", "model"]
 ) -> None:
-    """Write one picture per view: files that are upright already are copied as they are."""
+    """Write one picture per view, in the colours the network saw; a file that stores those already is copied."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = _video_frames(scene) if size == "original" else iter(())
+    frames = _video_frames(scene)
     for view, target in zip(scene.views, chosen, strict=True):
         path, source = folder / target.name, view.source
         if size == "model":
             _write(view.image, path)
         elif source.pixels is not None:
             _write(source.pixels, path)
-        elif source.frame is not None:
-            _write(_checked(next(frames), view), path)
+        elif source.frame is None and stored_as_seen(str(source.path)) == source.size:
+            shutil.copyfile(str(source.path), path)
         else:
-            _copy(view, path)
+            _write(_original(view, frames), path)
 
 
-def _copy(view: SceneView, path: Path) -> None:
-    source = Path(str(view.source.path))
-    with _opened(source) as picture:
-        plain = picture.format in ("JPEG", "PNG") and picture.getexif().get(0x0112, 1) == 1
-        if plain and picture.size[::-1] == view.source.size and picture.mode in ("RGB", "L"):
-            shutil.copyfile(source, path)
-            return
-        upright = np.asarray(_rgb(ImageOps.exif_transpose(picture)))
-    _write(_checked(upright, view), path)
-
-
-def _opened(path: Path) -> Image.Image:
-    if path.suffix.lower() in (".heic", ".heif"):
-        with contextlib.suppress(ImportError):
-            import pillow_heif
-
-            pillow_heif.register_heif_opener()
+def _original(view: SceneView, frames: Iterator[np.ndarray]) -> np.ndarray:
+    """The picture of a view (H, W, 3) at its own size, read again from its file or as the next of the frames."""
+    source = view.source
     try:
-        return Image.open(path)
-    except OSError as error:
+        pixels = read_image(str(source.path)) if source.frame is None else next(frames)
+    except UserError as error:
         raise UserError(
-            f"{path} can no longer be read as a picture; export with size='model' (--size model)"
+            f"the original of {view.name} can no longer be read: {error}; export with size='model' (--size model)"
         ) from error
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey
-        picture = Image.fromarray((np.asarray(picture).astype(np.int64) * 255 // 65535).astype(np.uint8))
-    return picture.convert("RGB")
-
-
-def _checked(pixels: np.ndarray, view: SceneView) -> np.ndarray:
-    if pixels.shape[:2] != view.source.size:
+    if pixels.shape[:2] != source.size:
         raise UserError(
-            f"{view.source.path} is now {pixels.shape[1]}x{pixels.shape[0]}, the scene was made from "
-            f"{view.source.size[1]}x{view.source.size[0]}; reconstruct it again"
+            f"{source.path} is now {pixels.shape[1]}x{pixels.shape[0]}, the scene was made from "
+            f"{source.size[1]}x{source.size[0]}; reconstruct it again"
         )
     return pixels
+
+
+def _video_frames(scene: Scene) -> Iterator[np.ndarray]:
+    """The frames of the scene's video views, in the order of the views."""
+    sources = [view.source for view in scene.views if view.source.frame is not None]
+    for path, group in itertools.groupby(sources, key=lambda source: str(source.path)):
+        yield from read_frames(path, [source.frame for source in group if source.frame is not None])
 
 
 def _write(pixels: np.ndarray, path: Path) -> None:
@@ -135,24 +121,3 @@ def _write(pixels: np.ndarray, path: Path) -> None:
         picture.save(path, compress_level=3)
     else:
         picture.save(path, quality=JPEG_QUALITY, subsampling=0)
-
-
-def _video_frames(scene: Scene) -> Iterator[np.ndarray]:
-    """The frames of the scene's video views, in the order of the views (one pass per growing run)."""
-    import cv2
-
-    capture, opened, position = None, None, 0
-    for view in scene.views:
-        path, wanted = view.source.path, view.source.frame
-        if wanted is None:
-            continue
-        if path != opened or wanted < position:
-            capture, opened, position = cv2.VideoCapture(str(path)), path, 0
-            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        while capture is not None and position < wanted and capture.grab():
-            position += 1
-        read, frame = capture.read() if capture is not None else (False, None)
-        if not read or frame is None:
-            raise UserError(f"{path}: frame {wanted} cannot be read; export with size='model' (--size model)")
-        position += 1
-        yield np.ascontiguousarray(frame[..., ::-1])
