@@ -6,67 +6,33 @@ folder, so that both can be moved together. Nothing in a manifest can reach outs
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
+from manyview.data.columns import NAMES, Frame, Frames, by_scene, first_twin, schema, suspects
 from manyview.errors import UserError
-from manyview.files import natural_key, write_bytes
+from manyview.files import write_bytes
+
+__all__ = ["LABEL_MAP", "NO_CLASS", "Frame", "Manifest"]
 
 VERSION = 1
 NO_CLASS = -1  # what pixels hold that show no class
 LABEL_MAP = "label_map"  # in `info`: the class of every number that the label files hold
-_TEXTS = ("dataset", "scene", "frame", "split", "image")
-_CAMERA = ("fx", "fy", "cx", "cy")
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One image and what is known of it. Intrinsics are for the upright image, pixel centres at +0.5."""
-
-    dataset: str
-    scene: str
-    frame: str
-    split: str
-    image: str  # this and every other path: relative to the manifest's root, with forward slashes
-    width: int
-    height: int
-    fx: float | None = None
-    fy: float | None = None
-    cx: float | None = None
-    cy: float | None = None
-    cam2world: tuple[float, ...] | None = None  # 16 numbers, row by row, OpenCV axes
-    depth: str | None = None
-    depth_scale: float | None = None  # metres (scene units) = stored value * depth_scale
-    labels: str | None = None
-    instances: str | None = None
-
-    @property
-    def intrinsics(self) -> np.ndarray | None:
-        """(3, 3) float64 pixels."""
-        if self.fx is None:
-            return None
-        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
-
-    @property
-    def pose(self) -> np.ndarray | None:
-        """(4, 4) float64 cam2world."""
-        return None if self.cam2world is None else np.array(self.cam2world, np.float64).reshape(4, 4)
 
 
 class Manifest:
     """Frames and the folder their paths start from."""
 
     def __init__(self, frames: Iterable[Frame], root: str | Path, info: dict[str, Any] | None = None) -> None:
-        self.frames = list(frames)
+        self.frames: Frames = Frames.of(frames)
+        """All rows: a sequence that makes each `Frame` when it is looked at."""
         self.root = Path(root).resolve()
         self.info = dict(info or {})
 
@@ -82,16 +48,11 @@ class Manifest:
 
     def scenes(self) -> dict[str, list[int]]:
         """Scene -> its frames' indices, both in natural order; dataset/scene where a name occurs twice."""
-        groups: dict[tuple[str, str], list[int]] = {}
-        for index, frame in enumerate(self.frames):
-            groups.setdefault((frame.dataset, frame.scene), []).append(index)
-        names = Counter(scene for _, scene in groups)
-        ordered = sorted(groups, key=lambda key: (natural_key(key[1]), natural_key(key[0])))
+        titles, groups = by_scene(self.frames)
+        names = Counter(scene for _, scene in titles)
         return {
-            scene if names[scene] == 1 else f"{dataset}/{scene}": sorted(
-                groups[dataset, scene], key=lambda i: natural_key(self.frames[i].frame)
-            )
-            for dataset, scene in ordered
+            scene if names[scene] == 1 else f"{dataset}/{scene}": rows
+            for (dataset, scene), rows in zip(titles, groups, strict=True)
         }
 
     def select(
@@ -112,33 +73,50 @@ class Manifest:
         for scene, indices in groups.items():
             if scenes is None or scene in scenes:
                 kept += every(indices[span], stride)
-        chosen = [self.frames[i] for i in kept if split is None or self.frames[i].split == split]
-        if not chosen:
+        rows = np.array(kept, np.int64)
+        if split is not None:
+            codes, splits = self.frames.codes("split")
+            rows = rows[codes[rows] == (splits.index(split) if split in splits else -1)]
+        if not len(rows):
             raise UserError(f"no frame is left of {len(self)} after the selection; widen it")
-        return Manifest(chosen, self.root, self.info)
+        return Manifest(self.frames.take(rows), self.root, self.info)
 
     def summary(self) -> dict[str, Any]:
         """Counts of frames and of what is known, over all and per scene; sizes WxH, most frequent first."""
+        columns = {"intrinsics": "fx", "pose": "cam2world", "depth": "depth", "labels": "labels"}
+        known = {what: self.frames.known(column) for what, column in columns.items()}
+        sizes = list(zip(*(self.frames.numbers(side).tolist() for side in ("width", "height")), strict=True))
+        splits, split_names = self.frames.codes("split")
         scenes = {}
-        for name, indices in self.scenes().items():
-            frames = [self.frames[i] for i in indices]
-            sizes = Counter(f"{frame.width}x{frame.height}" for frame in frames)
-            splits = ", ".join(sorted({frame.split for frame in frames}))
-            common = {
-                "dataset": frames[0].dataset,
-                "split": splits,
-                "sizes": [size for size, _ in sizes.most_common()],
+        for name, rows in self.scenes().items():
+            common = Counter(f"{width}x{height}" for width, height in (sizes[row] for row in rows))
+            scenes[name] = {
+                "dataset": self.frames[rows[0]].dataset,
+                "split": ", ".join(sorted(split_names[code] for code in np.unique(splits[rows]))),
+                "sizes": [size for size, _ in common.most_common()],
+                "frames": len(rows),
+                **{what: int(values[rows].sum()) for what, values in known.items()},
             }
-            scenes[name] = {**common, **_counts(frames)}
-        return {**_counts(self.frames), "scenes": scenes}
+        totals = {what: int(values.sum()) for what, values in known.items()}
+        return {"frames": len(self), **totals, "scenes": scenes}
 
     def digest(self) -> str:
         """SHA-256 of the rows and of what labels mean: the same wherever the files lie."""
-        names = [field.name for field in dataclasses.fields(Frame)]
-        rows: list[Any] = [[getattr(frame, name) for name in names] for frame in self.frames]
+        digest, between = hashlib.sha256(b"["), b""
+        for frame in self.frames:
+            row = [getattr(frame, name) for name in NAMES]
+            digest.update(between + json.dumps(row, separators=(",", ":")).encode())
+            between = b","
         if LABEL_MAP in self.info:
-            rows.append([LABEL_MAP, self.info[LABEL_MAP]])
-        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+            row = [LABEL_MAP, self.info[LABEL_MAP]]
+            digest.update(between + json.dumps(row, separators=(",", ":")).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Another SHA-256 of the same content, for runs on millions of rows: made of whole columns, in seconds."""
+        labels = json.dumps(self.info.get(LABEL_MAP))
+        return hashlib.sha256(f"{self.frames.fingerprint()} {labels}".encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:
         """Write the Parquet file, whole or not at all. Raises UserError when that is impossible."""
@@ -148,10 +126,9 @@ class Manifest:
         path = Path(path)
         check_frames(self.frames, path)
         header = {"version": VERSION, "root": _portable(self.root, path), "info": self.info}
-        schema = _schema().with_metadata({"manyview": json.dumps(header)})
-        columns = {name: [getattr(frame, name) for frame in self.frames] for name in schema.names}
+        table = self.frames.table.cast(schema()).replace_schema_metadata({"manyview": json.dumps(header)})
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd")
         write_bytes(path, memoryview(buffer.getvalue()))
         return path
 
@@ -162,14 +139,14 @@ class Manifest:
         `root` replaces the stored one; `check_files=False` leaves out the look at the first image.
         """
         path = Path(path)
-        rows, header = _read_table(path)
-        frames = [_frame(row) for row in rows]
+        table, header = _read_table(path)
+        frames = Frames(table)
         check_frames(frames, path)
         folder = Path(header["root"]) if root is None else Path(root)
         if root is None and not folder.is_absolute():
             folder = path.resolve().parent / folder
         manifest = cls(frames, folder, header.get("info"))
-        if check_files and frames and not manifest.path(frames[0].image).exists():
+        if check_files and len(frames) and not manifest.path(frames[0].image).exists():
             raise UserError(
                 f"{path}: its files have moved, there is no {manifest.root / frames[0].image}; "
                 "move them back (or move the manifest with them), or run manyview data scan again"
@@ -233,14 +210,15 @@ def intrinsics_problem(values: Sequence[float | None]) -> str | None:
     return None
 
 
-def check_frames(frames: Sequence[Frame], where: Path) -> None:
+def check_frames(frames: Frames, where: Path) -> None:
     """Raise UserError for the first row that makes no sense."""
-    seen: set[str] = set()
-    for frame in frames:
+    twin = first_twin(frames)
+    for row in sorted({*suspects(frames).tolist(), *twin}):
+        frame = frames[row]
         problem = None
         if frame.width < 1 or frame.height < 1:
             problem = f"is {frame.width}x{frame.height} pixels"
-        elif frame.image in seen:
+        elif row in twin:
             problem = "is listed twice"
         elif frame.depth is not None and not (frame.depth_scale and np.isfinite(frame.depth_scale)):
             problem = "has depth but no depth_scale"
@@ -252,32 +230,9 @@ def check_frames(frames: Sequence[Frame], where: Path) -> None:
             raise UserError(
                 f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out"
             )
-        seen.add(frame.image)
 
 
-def _counts(frames: Sequence[Frame]) -> dict[str, int]:
-    return {
-        "frames": len(frames),
-        "intrinsics": sum(frame.fx is not None for frame in frames),
-        "pose": sum(frame.cam2world is not None for frame in frames),
-        "depth": sum(frame.depth is not None for frame in frames),
-        "labels": sum(frame.labels is not None for frame in frames),
-    }
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.float64()
-    fields = [pa.field(name, text, nullable=False) for name in _TEXTS]
-    fields += [pa.field(name, pa.int32(), nullable=False) for name in ("width", "height")]
-    fields += [pa.field(name, number) for name in _CAMERA]
-    fields += [pa.field("cam2world", pa.list_(number, 16))]
-    fields += [pa.field("depth", text), pa.field("depth_scale", number)]
-    return pa.schema([*fields, pa.field("labels", text), pa.field("instances", text)])
-
-
-def _read_table(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -295,21 +250,16 @@ def _read_table(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise UserError(f"{path} is not a manyview manifest, or is damaged; scan the data again") from error
     if version > VERSION:
         raise UserError(f"{path} was made by a newer manyview (manifest version {version}); update manyview")
-    expected = _schema()
+    expected = schema()
     wrong = [field.name for field in expected if field.name not in table.schema.names]
     if wrong:
         raise UserError(f"{path} has no column {wrong[0]!r}; scan the data again")
     try:
-        return table.select(expected.names).cast(expected).to_pylist(), header
+        return table.select(expected.names).cast(expected), header
     except (pa.ArrowException, ValueError) as error:
         raise UserError(
             f"{path} has a column of another type than a manifest's; scan the data again"
         ) from error
-
-
-def _frame(row: dict[str, Any]) -> Frame:
-    pose = row["cam2world"]
-    return Frame(**{**row, "cam2world": None if pose is None else tuple(pose)})
 
 
 def _portable(root: Path, manifest: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from manyview.data.columns import Groups, by_scene
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 
@@ -146,7 +147,7 @@ def point_chains(
     return chains(score, length=length, minimum=minimum, starts=starts)
 
 
-def groups_of(manifest: Manifest, *, chunk: int | None = None) -> list[list[int]]:
+def groups_of(manifest: Manifest, *, chunk: int | None = None) -> Groups:
     """Row numbers of the frames that are looked at together.
 
     The groups a scan of a photo collection wrote; else each scene in natural order, cut every `chunk` frames
@@ -159,12 +160,13 @@ def groups_of(manifest: Manifest, *, chunk: int | None = None) -> list[list[int]
                 f"the manifest's groups are for {info[MADE_FOR]} frames, it has {len(manifest)}: a selection; "
                 "scan the data again with --frames, --stride or --max-frames instead"
             )
-        return [list(group) for group in info[GROUPS]]
+        return Groups.of(info[GROUPS])
     size = chunk or info.get(CHUNK)
-    scenes = manifest.scenes().values()
+    _, scenes = by_scene(manifest.frames)
     if not size:
-        return [list(rows) for rows in scenes]
-    return [[rows[i] for i in piece] for rows in scenes for piece in chunks(len(rows), int(size))]
+        return scenes
+    lengths = [len(piece) for count in scenes.lengths.tolist() for piece in chunks(count, int(size))]
+    return Groups(scenes.order, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,384 @@
+"""Frames kept as Arrow columns: a row costs its bytes, not Python objects, and becomes a `Frame` when it is looked at.
+
+Also what is asked of whole columns at once: which rows make no sense, which frames belong to one scene, and a
+fingerprint of the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from manyview.files import natural_key
+
+TEXTS = ("dataset", "scene", "frame", "split", "image")
+CAMERA = ("fx", "fy", "cx", "cy")
+REPEATED = ("dataset", "scene", "split")
+"""Text columns whose values come again and again: every value is stored once."""
+AT_ONCE = 65_536
+"""Rows that are turned into Python objects at a time."""
+SPILL = 4_000_000
+"""Bytes from which a table travels to another process as a file that both map, not as a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image and what is known of it. Intrinsics are for the upright image, pixel centres at +0.5."""
+
+    dataset: str
+    scene: str
+    frame: str
+    split: str
+    image: str  # this and every other path: relative to the manifest's root, with forward slashes
+    width: int
+    height: int
+    fx: float | None = None
+    fy: float | None = None
+    cx: float | None = None
+    cy: float | None = None
+    cam2world: tuple[float, ...] | None = None  # 16 numbers, row by row, OpenCV axes
+    depth: str | None = None
+    depth_scale: float | None = None  # metres (scene units) = stored value * depth_scale
+    labels: str | None = None
+    instances: str | None = None
+
+    @property
+    def intrinsics(self) -> np.ndarray | None:
+        """(3, 3) float64 pixels."""
+        if self.fx is None:
+            return None
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+    @property
+    def pose(self) -> np.ndarray | None:
+        """(4, 4) float64 cam2world."""
+        return None if self.cam2world is None else np.array(self.cam2world, np.float64).reshape(4, 4)
+
+
+NAMES = tuple(field.name for field in fields(Frame))
+
+
+class Frames(Sequence[Frame]):
+    """The rows of an Arrow table; equal to any sequence of equal frames."""
+
+    def __init__(self, table: Any) -> None:
+        """`table`: as `schema()` says, or as another `Frames` holds it."""
+        self._table = _compact(table)
+        self._spilled: str | None = None
+        self._values = [_lookup(self._table.column(name)) for name in NAMES]
+
+    @classmethod
+    def of(cls, frames: Iterable[Frame]) -> Frames:
+        """The same frames as columns; an iterator is read a part at a time."""
+        import pyarrow as pa
+
+        if isinstance(frames, Frames):
+            return frames
+        rows, batches = iter(frames), []
+        while part := list(itertools.islice(rows, AT_ONCE)):
+            columns = {name: [getattr(frame, name) for frame in part] for name in NAMES}
+            batches.append(pa.table(columns, schema=schema()))
+        return cls(pa.concat_tables(batches) if batches else schema().empty_table())
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Frame]: ...
+    def __getitem__(self, index: int | slice) -> Frame | list[Frame]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = int(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        index %= len(self)
+        return _frame([value(index) for value in self._values])
+
+    def __iter__(self) -> Iterator[Frame]:
+        for start in range(0, len(self), AT_ONCE):
+            part = self._table.slice(start, AT_ONCE)
+            for row in zip(*(part.column(name).to_pylist() for name in NAMES), strict=True):
+                yield _frame(row)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Frames({len(self)} rows)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Small tables are copied to another process; large ones are written to a file that it maps."""
+        import pyarrow as pa
+
+        if self._table.nbytes < SPILL:
+            return Frames, (self._table,)
+        if self._spilled is None:
+            handle, name = tempfile.mkstemp(prefix="manyview-rows-", suffix=".arrow")
+            os.close(handle)
+            with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, self._table.schema) as writer:
+                writer.write_table(self._table)
+            self._spilled = name
+            weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        return _mapped, (self._spilled,)
+
+    @property
+    def table(self) -> Any:
+        """The Arrow table, some texts dictionary-encoded."""
+        return self._table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns that hold anything."""
+        return int(self._table.nbytes)
+
+    def known(self, name: str) -> np.ndarray:
+        """(N,) bool: the rows that have a value in column `name`."""
+        return self._table.column(name).is_valid().to_numpy()
+
+    def numbers(self, name: str) -> np.ndarray:
+        """(N,) the values of a number column, NaN where there is none."""
+        return self._table.column(name).to_numpy()
+
+    def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """(N,) which of the column's different texts each row has, and these texts."""
+        column = self._table.column(name)
+        encoded = column.combine_chunks() if name in REPEATED else column.dictionary_encode().combine_chunks()
+        if not len(column):
+            return np.zeros(0, np.int32), []
+        encoded = encoded.chunk(0) if hasattr(encoded, "chunk") else encoded
+        return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Frames:
+        """These rows, in this order."""
+        import pyarrow as pa
+
+        return Frames(self._table.take(pa.array(np.asarray(rows, np.int64))))
+
+    def where_image(self, images: Sequence[str]) -> np.ndarray:
+        """(len(images),) the row of each image path, -1 where there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = pc.index_in(pa.array(images, pa.string()), value_set=self._table.column("image"))
+        return rows.fill_null(-1).to_numpy(zero_copy_only=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, column by column: equal for equal frames, and fast."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        for name in NAMES:
+            digest.update(name.encode())
+            for start in range(0, len(self), AT_ONCE):
+                part = self._table.column(name).slice(start, AT_ONCE)
+                digest.update(np.packbits(part.is_valid().to_numpy()).tobytes())
+                digest.update(_bytes(part.drop_null()))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Groups(Sequence[list[int]]):
+    """Row numbers in groups, such as the frames of every scene, in two arrays; equal to the same lists in a list."""
+
+    order: np.ndarray
+    """The rows, group after group."""
+    starts: np.ndarray
+    """(groups + 1,) where each group begins in `order`, and the end."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Sequence[int]]) -> Groups:
+        lengths = np.fromiter((len(group) for group in groups), np.int64, len(groups))
+        flat = itertools.chain.from_iterable(groups)
+        return cls(np.fromiter(flat, np.int64, int(lengths.sum())), np.concatenate([[0], lengths.cumsum()]))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"group {index} of {len(self)}")
+        return self.order[self.starts[index] : self.starts[index + 1]].tolist()
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    def only(self, rows: np.ndarray, *, least: int = 1) -> Groups:
+        """The groups without the rows where (N,) bool `rows` is False; those with fewer than `least` left are gone."""
+        kept = rows[self.order]
+        ends = np.concatenate([[0], kept.cumsum()])[self.starts]
+        lengths = np.diff(ends)
+        large = lengths >= least
+        order = self.order[kept & np.repeat(large, self.lengths)]
+        return Groups(order, np.concatenate([[0], lengths[large].cumsum()]))
+
+
+def by_scene(frames: Frames) -> tuple[list[tuple[str, str]], Groups]:
+    """(dataset, scene) of every scene and its rows, scenes and the frames of each in natural order."""
+    datasets, dataset_names = frames.codes("dataset")
+    scenes, scene_names = frames.codes("scene")
+    pairs, which = np.unique(
+        datasets.astype(np.int64) * max(1, len(scene_names)) + scenes, return_inverse=True
+    )
+    names = [
+        (dataset_names[p // len(scene_names)], scene_names[p % len(scene_names)]) for p in pairs.tolist()
+    ]
+    ranked = sorted(range(len(names)), key=lambda i: (natural_key(names[i][1]), natural_key(names[i][0])))
+    rank = np.empty(len(names), np.int64)
+    rank[ranked] = np.arange(len(names))
+    titles, title_names = frames.codes("frame")
+    title_rank = np.empty(len(title_names), np.int64)
+    title_rank[sorted(range(len(title_names)), key=lambda i: natural_key(title_names[i]))] = np.arange(
+        len(title_names)
+    )
+    order = np.lexsort((title_rank[titles], rank[which]))
+    counts = np.bincount(rank[which], minlength=len(names))
+    return [names[i] for i in ranked], Groups(order, np.concatenate([[0], counts.cumsum()]))
+
+
+def suspects(frames: Frames) -> np.ndarray:
+    """Rows whose numbers may make no sense; a closer look at each says whether, and why."""
+    table = frames.table
+    bad = (frames.numbers("width") < 1) | (frames.numbers("height") < 1)
+    scale = frames.numbers("depth_scale").astype(np.float64)
+    bad |= frames.known("depth") & ~(np.isfinite(scale) & (scale != 0))
+    camera = np.stack([frames.numbers(name).astype(np.float64) for name in CAMERA])
+    given = np.stack([frames.known(name) for name in CAMERA])
+    whole = np.isfinite(camera).all(0) & (camera[:2].min(0) > 0)
+    bad |= given.any(0) & ~(given.all(0) & whole)
+    for start in range(0, len(frames), AT_ONCE):
+        column = table.column("cam2world").slice(start, AT_ONCE)
+        rows = np.flatnonzero(column.is_valid().to_numpy()) + start
+        if len(rows):
+            values = column.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            bad[rows] |= ~_rigid(np.asarray(values, np.float64).reshape(-1, 4, 4))
+    return np.flatnonzero(bad)
+
+
+def _rigid(poses: np.ndarray) -> np.ndarray:
+    """(N,) bool: the (N, 4, 4) poses that are well inside every limit."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        rotation = poses[:, :3, :3]
+        square = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2))
+        last = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(1)
+        good = (square <= 1e-2) & (last <= 1e-6) & np.isfinite(poses).all((1, 2))
+    good[good] &= np.linalg.det(rotation[good]) > 0
+    return good
+
+
+def first_twin(frames: Frames) -> list[int]:
+    """The first row whose image an earlier row has, if any."""
+    import pyarrow.compute as pc
+
+    column = frames.table.column("image")
+    if pc.count_distinct(column).as_py() == len(column):
+        return []
+    seen: set[str] = set()
+    for row, text in enumerate(column.to_pylist()):
+        if text in seen:
+            return [row]
+        seen.add(text)
+    return []
+
+
+def schema() -> Any:
+    """The columns of a manifest."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    columns = [pa.field(name, text, nullable=False) for name in TEXTS]
+    columns += [pa.field(name, pa.int32(), nullable=False) for name in ("width", "height")]
+    columns += [pa.field(name, number) for name in CAMERA]
+    columns += [pa.field("cam2world", pa.list_(number, 16))]
+    columns += [pa.field("depth", text), pa.field("depth_scale", number)]
+    return pa.schema([*columns, pa.field("labels", text), pa.field("instances", text)])
+
+
+def _frame(row: Sequence[Any]) -> Frame:
+    values = dict(zip(NAMES, row, strict=True))
+    pose = values["cam2world"]
+    return Frame(**{**values, "cam2world": None if pose is None else tuple(pose)})
+
+
+def _lookup(column: Any) -> Callable[[int], Any]:
+    """The value of a row as a Python object, None where there is none; the fast way for this kind of column."""
+    import pyarrow as pa
+
+    if pa.types.is_null(column.type):
+        return lambda row: None
+    if column.num_chunks != 1:
+        return lambda row: column[row].as_py()
+    values = column.chunk(0)
+    if pa.types.is_dictionary(values.type) and not values.null_count:
+        texts, codes = values.dictionary.to_pylist(), values.indices.to_numpy()
+        return lambda row: texts[codes[row]]
+    if pa.types.is_primitive(values.type) and not values.null_count:
+        numbers = values.to_numpy()
+        return lambda row: numbers[row].item()
+    return lambda row: values[row].as_py()
+
+
+def _compact(table: Any) -> Any:
+    """Repeated texts stored once, empty columns without values, every column in as few pieces as possible."""
+    import pyarrow as pa
+
+    columns = []
+    for name in NAMES:
+        column = table.column(name)
+        if column.null_count == len(column) > 0 and not pa.types.is_null(column.type):
+            column = pa.chunked_array([pa.nulls(len(column))])
+        elif name in REPEATED and not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        columns.append(column)
+    return pa.table(columns, names=list(NAMES)).unify_dictionaries().combine_chunks()
+
+
+def _mapped(path: str) -> Frames:
+    """The frames of a file that another process wrote."""
+    import pyarrow as pa
+
+    return Frames(pa.ipc.open_file(pa.memory_map(path)).read_all())
+
+
+def _bytes(column: Any) -> bytes:
+    """The values of a column without nulls, the same bytes for the same values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_null(column.type):
+        return b""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        lengths = pc.binary_length(column).to_numpy()
+        return lengths.tobytes() + b"".join(chunk.buffers()[2][_start(chunk) : _stop(chunk)].to_pybytes()
+                                            for chunk in column.chunks if len(chunk))  # fmt: skip
+    if pa.types.is_fixed_size_list(column.type):
+        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+    return column.to_numpy().tobytes()
+
+
+def _start(chunk: Any) -> int:
+    return int(np.frombuffer(chunk.buffers()[1], np.int32, 1, chunk.offset * 4)[0])
+
+
+def _stop(chunk: Any) -> int:
+    return int(np.frombuffer(chunk.buffers()[1], np.int32, 1, (chunk.offset + len(chunk)) * 4)[0])

@@ -1,0 +1,121 @@
+"""Frames as columns: the same rows as objects would be, small, and found by whole-column questions."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from manyview.data import columns
+from manyview.data.columns import Frame, Frames, Groups, by_scene, suspects
+from manyview.files import natural_key
+
+POSE = tuple(float(x) for x in np.eye(4).ravel())
+
+
+def rows(count: int = 40) -> list[Frame]:
+    """Frames with and without everything, in no order."""
+    rng, frames = np.random.default_rng(0), []
+    for i in rng.permutation(count).tolist():
+        frame = Frame("ab"[i % 2], f"room{i % 7}", f"img{i}", "train" if i % 3 else "", f"{i}.png", 8 + i, 6)
+        if i % 2:
+            frame = replace(frame, fx=float(i), fy=1.5, cx=2.0, cy=3.0, cam2world=POSE)
+        if i % 5 == 0:
+            frame = replace(frame, depth=f"{i}-depth.png", depth_scale=0.001, labels=f"{i}-labels.png")
+        frames.append(frame)
+    return frames
+
+
+def test_rows_come_back_as_they_went_in_one_by_one_in_slices_and_in_turn():
+    given = rows()
+    frames = Frames.of(iter(given))
+    assert list(frames) == given == [frames[i] for i in range(len(given))]
+    assert frames[-1] == given[-1]
+    assert frames[3:20:4] == given[3:20:4]
+    assert frames == given
+    assert frames != given[:-1]
+    assert type(frames[0].width) is int
+    with pytest.raises(IndexError):
+        frames[len(given)]
+    assert list(Frames.of([])) == []
+    assert list(frames.take([5, 1])) == [given[5], given[1]]
+
+
+def test_a_row_without_extras_costs_its_text_and_two_numbers():
+    frames = Frames.of(Frame("d", "s", f"{i:06d}", "", f"train/{i:06d}.jpg", 500, 375) for i in range(50_000))
+    assert frames.nbytes / len(frames) < 60
+
+
+def test_large_tables_travel_as_a_file_that_goes_when_they_go(monkeypatch, tmp_path):
+    monkeypatch.setattr(columns, "SPILL", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    frames = Frames.of(rows())
+    sent = pickle.dumps(frames)
+    assert len(sent) < 400
+    assert pickle.loads(sent) == frames
+    assert pickle.dumps(frames) == sent  # one file for all workers
+    assert len(list(tmp_path.iterdir())) == 1
+    del frames
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_columns_answer_as_a_walk_over_the_rows_would():
+    given = rows()
+    frames = Frames.of(given)
+    assert frames.known("fx").tolist() == [f.fx is not None for f in given]
+    assert frames.known("instances").tolist() == [False] * len(given)
+    codes, texts = frames.codes("scene")
+    assert [texts[code] for code in codes] == [f.scene for f in given]
+    assert frames.where_image(["7.png", "none.png"]).tolist() == [[f.image for f in given].index("7.png"), -1]
+    naive: dict[tuple[str, str], list[int]] = {}
+    for i, frame in enumerate(given):
+        naive.setdefault((frame.dataset, frame.scene), []).append(i)
+    names, groups = by_scene(frames)
+    assert names == sorted(naive, key=lambda key: (natural_key(key[1]), natural_key(key[0])))
+    for name, group in zip(names, groups, strict=True):
+        assert group == sorted(naive[name], key=lambda i: natural_key(given[i].frame))
+
+
+def test_a_fingerprint_is_the_content_s_however_it_was_put_together(monkeypatch):
+    given = rows()
+    once = Frames.of(given).fingerprint()
+    assert Frames.of(rows(60)).take([i for i, f in enumerate(rows(60))][:40]).fingerprint() != once
+    backwards = Frames.of(given[::-1]).take(range(len(given) - 1, -1, -1))
+    assert backwards.fingerprint() == once
+    for change in ({"width": 9}, {"image": "x.png"}, {"depth": "y"}, {"scene": "room"}, {"fx": 7.5}):
+        other = [replace(given[0], **change), *given[1:]]
+        assert Frames.of(other).fingerprint() != once, change
+    shifted = [replace(given[0], frame="img1" + given[1].frame), replace(given[1], frame=""), *given[2:]]
+    assert Frames.of(shifted).fingerprint() != once
+
+
+def test_groups_keep_what_is_asked_for():
+    groups = Groups.of([[3, 1], [], [0], [2, 4, 5]])
+    assert list(groups) == [[3, 1], [], [0], [2, 4, 5]]
+    kept = groups.only(np.array([True, True, False, False, True, True]))
+    assert list(kept) == [[1], [0], [4, 5]]
+    assert list(groups.only(np.ones(6, bool), least=2)) == [[3, 1], [2, 4, 5]]
+    assert kept.lengths.tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("row", [0, 17])
+def test_a_nonsensical_row_is_suspected_wherever_it_is(row):
+    good = rows()
+    assert suspects(Frames.of(good)).tolist() == []
+    posed = replace(good[row], fx=1.0, fy=1.0, cx=1.0, cy=1.0, depth="d", depth_scale=1.0)
+    for change in (
+        {"width": 0},
+        {"fx": None},
+        {"fy": -1.0},
+        {"cx": np.nan},
+        {"depth_scale": None},
+        {"depth_scale": 0.0},
+        {"cam2world": tuple(2 * x for x in POSE)},
+        {"cam2world": tuple(-x for x in POSE[:15]) + (1.0,)},
+    ):
+        bad = [*good[:row], replace(posed, **change), *good[row + 1 :]]
+        assert suspects(Frames.of(bad)).tolist() == [row], change
+    assert Counter(f.image for f in good).most_common(1)[0][1] == 1
