@@ -112,7 +112,7 @@ def read_value(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"option {name!r}: cannot read {text!r}") from error
+        raise UserError(f"{_label(name)}: cannot read {text!r}") from error
 
 
 def parse_size(text: str, name: str) -> tuple[int, int]:
@@ -158,10 +158,15 @@ def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
         if not dataclasses.is_dataclass(getattr(config, head)):
             raise UserError(f"option {name!r}: {head!r} has no parts")
         return dataclasses.replace(config, **{head: _assign(getattr(config, head), rest, text, name)})
+    return dataclasses.replace(config, **{head: convert(text, hints[head], name)})
+
+
+def convert(text: str, hint: Any, name: str) -> Any:
+    """The value of an annotated type that `text` says. Raises UserError that names the option."""
     value = read_value(text, name)
-    if value is not None and _accepts_text(hints[head]):
+    if value is not None and _accepts_text(hint):
         value = text  # a name that looks like a number stays a name
-    return dataclasses.replace(config, **{head: _coerce(value, hints[head], name)})
+    return _coerce(value, hint, name)
 
 
 def _accepts_text(hint: Any) -> bool:
@@ -185,14 +190,14 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     elif origin is Literal:
         if value in arguments:
             return value
-        raise UserError(f"option {name!r} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
+        raise UserError(f"{_label(name)} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
     elif origin is tuple and isinstance(value, (list, tuple)):
         item = arguments[0] if arguments[-1] is Ellipsis else None
         if item is not None or len(value) == len(arguments):
             kinds = [item] * len(value) if item is not None else arguments
             return tuple(_coerce(v, kind, name) for v, kind in zip(value, kinds, strict=True))
-    elif hint == tuple[int, int] and isinstance(value, str):
-        return parse_size(value, name)
+    elif hint == tuple[int, int] and isinstance(value, (str, int)):
+        return parse_size(str(value), _label(name))
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value, f"{name}.")
     elif hint is Path and isinstance(value, str):
@@ -207,4 +212,9 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     ) or (origin in (dict, list) and isinstance(value, origin)):
         return value
     kind = getattr(hint, "__name__", str(hint))
-    raise UserError(f"option {name!r} is {value!r}; it must be of type {kind}")
+    raise UserError(f"{_label(name)} is {value!r}; it must be of type {kind}")
+
+
+def _label(name: str) -> str:
+    """A flag as it is typed, any other option in quotes."""
+    return name if name.startswith("-") else f"option {name!r}"

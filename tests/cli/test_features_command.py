@@ -12,7 +12,7 @@ from manyview import zoo
 from manyview.cli import main as program
 from manyview.cli.features import parse_layers
 from manyview.cli.main import main
-from manyview.cli.onnx import parse_size
+from manyview.config import parse_size
 from manyview.errors import UserError
 
 
@@ -121,13 +121,13 @@ def test_layers_and_sizes_are_read_from_words():
     assert parse_layers(None) is None
     assert parse_layers("all") == "all"
     assert parse_layers("2,5,-1") == [2, 5, -1]
-    assert parse_size("224x308") == (224, 308)
+    assert parse_size("224x308", "--size") == (224, 308)
     with pytest.raises(UserError, match="rows x columns"):
-        parse_size("224")
+        parse_size("224", "--size")
 
 
 def test_onnx_says_what_is_wrong_before_it_works(model, tmp_path, capsys):
     assert main(["onnx", model, "-o", str(tmp_path / "m.bin")]) == 2
     assert "ends in .onnx" in capsys.readouterr().err
     assert main(["onnx", model, "-o", str(tmp_path / "m.onnx"), "--size", "big"]) == 2
-    assert "--size takes" in capsys.readouterr().err
+    assert "--size is 'big'" in capsys.readouterr().err

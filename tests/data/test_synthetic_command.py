@@ -52,7 +52,7 @@ def test_sheet_and_report(tmp_path, capsys, monkeypatch):
     ("words", "message"),
     [
         ([], "no OUT given"),
-        (["OUT", "--size", "224"], "is not HxW"),
+        (["OUT", "--size", "224"], "--size is '224'; write rows x columns"),
         (["OUT", "--size", "4x4"], "8x8 pixels"),
         (["OUT", "--views", "0"], "views=0"),
         (["OUT", "--scenes", "0"], "scenes=0"),

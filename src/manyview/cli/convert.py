@@ -7,41 +7,30 @@ say; --set overrides what neither can tell. --set encoder=NAME|DIR|FILE puts an 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from manyview.cli.options import add_set
+from manyview.cli.output import add_json, deliver, print_next
+from manyview.config import read_value, split_assignment
 from manyview.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint", type=Path, help="weights file (.ckpt, .pth, .pt, .bin, .safetensors) or its folder"
-    )
-    parser.add_argument(
-        "--arch", required=True, metavar="NAME", help="what it is; `manyview models` lists the names"
-    )
-    parser.add_argument(
-        "-o", "--out", required=True, type=Path, metavar="DIR", help="model directory to write"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="configuration field to override, for example attention_scale=plain, or encoder=NAME|DIR|FILE; "
-        "may be repeated",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="weights file (.ckpt, .pth, .pt, .bin, .safetensors) or its folder")
+    add("--arch", required=True, metavar="NAME", help="what it is; `manyview models` lists the names")
+    add("-o", "--out", required=True, type=Path, metavar="DIR", help="model directory to write")
+    text = "configuration field to override: attention_scale=plain, encoder=NAME|DIR|FILE, …; may be repeated"
+    add_set(parser, text, nargs=None, action="append")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from manyview import zoo
 
-    overrides = parse_overrides(args.overrides)
+    given = [split_assignment(assignment) for assignment in args.settings]
+    overrides = {key: read_value(text, f"--set {key}") for key, text in given}
     try:
         out = zoo.convert(args.checkpoint, arch=args.arch, out=args.out, **overrides)
     except TypeError as error:
@@ -50,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--set: {error}") from error
     licences = zoo.licences_of(out)
     task = zoo.CARDS[args.arch].task if args.arch in zoo.CARDS else ""
-    if args.json:
-        print(json.dumps({"model": str(out), "arch": args.arch, "licences": licences}))
-        return 0
-    print(f"wrote {out} ({args.arch})")
-    for entry in licences:
-        print(f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}")
-    print(f"next: {next_command(task, out)}")
+
+    def show() -> None:
+        print(f"wrote {out} ({args.arch})")
+        for entry in licences:
+            print(f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}")
+        print_next(next_command(task, out))
+
+    deliver(args, {"model": str(out), "arch": args.arch, "licences": licences}, show)
     return 0
 
 
@@ -67,19 +57,3 @@ def next_command(task: str, model: Path | str) -> str:
     if task.startswith("image features"):
         return f"manyview features photos/ --model {model} -o features"
     return f"python -c \"import manyview as mv; model = mv.load('{model}')\""
-
-
-def parse_overrides(assignments: list[str]) -> dict[str, Any]:
-    """key=value pairs with YAML values. Raises UserError for one without an equals sign or an unreadable
-    value.
-    """
-    overrides: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set takes key=value, got {assignment!r}")
-        try:
-            overrides[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {key}: cannot read {text!r}") from error
-    return overrides

@@ -1,32 +1,46 @@
-"""`manyview data`: scan what lies on disk into a manifest, say what is in one, check every file of it."""
+"""Make, describe and check data.
+
+manyview data synth rooms --scenes 200 --views 8          render procedural scenes with exact depth and cameras
+manyview data scan SRC --format F -o M.parquet            make a manifest of what lies on disk
+manyview data scan --format co3d --help                   what one format reads, and the options
+manyview data info M.parquet                              what a manifest holds
+manyview data check M.parquet                             read every file of it again
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import inspect
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from manyview.cli.options import add_options, value_of
+from manyview.cli.output import add_json, deliver, print_next, print_table
 
 _LISTED = 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     from manyview.cli import data_synth
 
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     synth = commands.add_parser("synth", help="render procedural scenes with exact depth, labels and cameras")
     data_synth.add_arguments(synth)
     synth.set_defaults(data_run=data_synth.run)
-    _add_scan(
-        commands.add_parser("scan", help="make a manifest of image folders, videos or a cameras.json layout")
+    scan = commands.add_parser(
+        "scan", help="make a manifest of image folders, videos or a data set's own layout"
     )
+    if "scan" in words[:1]:
+        _add_scan(scan, value_of(words, "--format"))
     for name, run, text in (
         ("info", _info, "what a manifest holds"),
         ("check", _check, "read every file of a manifest again and list the problems (exit code 2 if any)"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, description=text)
         command.add_argument("manifest", type=Path, metavar="MANIFEST")
-        command.add_argument("--json", action="store_true", help="print one JSON object")
+        add_json(command)
         command.set_defaults(data_run=run)
 
 
@@ -34,63 +48,46 @@ def run(args: argparse.Namespace) -> int:
     return int(args.data_run(args))
 
 
-def _add_scan(parser: argparse.ArgumentParser) -> None:
+def _add_scan(parser: argparse.ArgumentParser, chosen: str | None) -> None:
+    """The arguments of scan; with the format chosen, what its reader says of itself."""
+    from manyview.data.sources import SOURCES, ScanOptions
+
+    parser.description = "Make a manifest of what lies on disk.\n\nformats: " + ", ".join(SOURCES.names())
+    if chosen is not None:
+        reader: Any = SOURCES.get(chosen)
+        about = inspect.getdoc(sys.modules[reader.__module__]) or inspect.getdoc(reader) or ""
+        parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{about}"
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")
+    text = "layout of SRC: folder, video, manyview (cameras.json), colmap, nerfstudio, or a data set's own"
     add(
         "--format",
         required=True,
         metavar="F",
-        help="layout of SRC: folder, video, manyview (cameras.json), colmap, nerfstudio, or a data set's own "
-        "(co3d, scannetpp, ...: docs/datasets.md; a wrong name lists them all)",
+        help=f"{text} (docs/datasets.md); --format F --help explains one",
     )
     add("-o", "--out", type=Path, required=True, metavar="MANIFEST.parquet")
-    add("--frames", metavar="A:B", help="positions in natural order within each scene, from 0, B excluded")
-    add("--stride", type=int, default=1, metavar="K", help="of those, every K-th")
-    add("--max-frames", type=int, metavar="N", help="of those, at most N per scene")
-    add("--fps", type=float, metavar="R", help="videos: take R frames per second")
-    add(
-        "--classes",
-        type=int,
-        default=0,
-        metavar="C",
-        help="labels: which list (scannet 20, 40; nyuv2 40, 13, 894); the other formats have one",
-    )
-    add("--dataset", metavar="NAME", help="default: the folder's name")
-    add("--split", default="", metavar="S", help="written into every row, for example train")
-    add(
-        "--skip-bad",
-        action="store_true",
-        help="leave out frames with a bad pose or missing depth; default: stop",
-    )
-    add("--json", action="store_true", help="print one JSON object")
+    add_options(parser, ScanOptions(), title="what of it is taken", skip=("extract_to",))
+    add_json(parser)
     parser.set_defaults(data_run=_scan)
 
 
 def _scan(args: argparse.Namespace) -> int:
+    from manyview.config import override
     from manyview.data.sources import ScanOptions, scan
 
-    options = ScanOptions(
-        dataset=args.dataset,
-        split=args.split,
-        frames=args.frames,
-        stride=args.stride,
-        max_frames=args.max_frames,
-        fps=args.fps,
-        skip_bad=args.skip_bad,
-        classes=args.classes,
-        extract_to=args.out.with_name(f"{args.out.stem}_frames"),
-    )
+    options = override(ScanOptions(extract_to=args.out.with_name(f"{args.out.stem}_frames")), args.settings)
     manifest, problems = scan(args.src, format=args.format, options=options)
     manifest.save(args.out)
     summary = manifest.summary()
-    if args.json:
-        listed = [{"path": problem.path, "reason": problem.reason} for problem in problems]
-        print(json.dumps({"manifest": str(args.out), **summary, "left_out": listed}))
-        return 0
-    _print_problems([(problem.path, problem.reason) for problem in problems], "left out")
-    print(f"wrote {args.out}: {_size(summary)}, {_known(summary)}")
-    print(f"next: {_next(args.out, manifest, args.src if args.format == 'video' else None)}")
+
+    def show() -> None:
+        _print_problems([(problem.path, problem.reason) for problem in problems], "left out")
+        print(f"wrote {args.out}: {_size(summary)}, {_contents(summary)}")
+        print_next(_next(args.out, manifest, args.src if args.format == "video" else None))
+
+    listed = [{"path": problem.path, "reason": problem.reason} for problem in problems]
+    deliver(args, {"manifest": str(args.out), **summary, "left_out": listed}, show)
     return 0
 
 
@@ -99,10 +96,13 @@ def _info(args: argparse.Namespace) -> int:
 
     manifest = Manifest.load(args.manifest)
     summary = manifest.summary()
-    if args.json:
-        print(json.dumps({"manifest": str(args.manifest), **summary}))
-        return 0
-    print(f"{args.manifest}: {_size(summary)}, files under {manifest.root}")
+    deliver(args, {"manifest": str(args.manifest), **summary}, lambda: _show_info(args.manifest, manifest))
+    return 0
+
+
+def _show_info(path: Path, manifest: Any) -> None:
+    summary = manifest.summary()
+    print(f"{path}: {_size(summary)}, files under {manifest.root}")
     head = ("scene", "dataset", "split", "frames", "sizes", "intrinsics", "pose", "depth", "labels")
     rows = [
         (
@@ -115,12 +115,11 @@ def _info(args: argparse.Namespace) -> int:
         )
         for name, scene in summary["scenes"].items()
     ]
-    _print_table([head, *rows])
+    print_table([head, *rows])
     left_out = manifest.info.get("left_out", 0)
     if left_out:
         _print_problems(manifest.info.get("problems", []), "left out by the scan", left_out)
-    print(f"next: manyview data check {args.manifest}")
-    return 0
+    print_next(f"manyview data check {path}")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -129,15 +128,17 @@ def _check(args: argparse.Namespace) -> int:
 
     manifest = Manifest.load(args.manifest, check_files=False)
     problems = check(manifest)
-    if args.json:
-        listed = [{"path": path, "reason": reason} for path, reason in problems]
-        print(json.dumps({"manifest": str(args.manifest), "frames": len(manifest), "problems": listed}))
-    elif problems:
-        _print_problems(problems, "with problems", listed=len(problems))
-        print("next: mend or remove these files, then run manyview data scan again")
-    else:
+
+    def show() -> None:
+        if problems:
+            _print_problems(problems, "with problems", listed=len(problems))
+            print_next("mend or remove these files, then run manyview data scan again")
+            return
         print(f"{args.manifest}: all files of {_count(len(manifest), 'frame')} can be read")
-        print(f"next: {_next(args.manifest, manifest)}")
+        print_next(_next(args.manifest, manifest))
+
+    listed = [{"path": path, "reason": reason} for path, reason in problems]
+    deliver(args, {"manifest": str(args.manifest), "frames": len(manifest), "problems": listed}, show)
     return 2 if problems else 0
 
 
@@ -149,7 +150,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _known(summary: dict[str, Any]) -> str:
+def _contents(summary: dict[str, Any]) -> str:
     parts = [
         f"{key} {_share(summary[key], summary['frames'])}"
         for key in ("intrinsics", "pose", "depth", "labels")
@@ -181,9 +182,3 @@ def _print_problems(problems: Any, what: str, total: int | None = None, listed: 
         print(f"  {path}: {reason}")
     if count > min(listed, len(problems)):
         print(f"  ... and {count - min(listed, len(problems))} more")
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

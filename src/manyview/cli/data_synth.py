@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import time
 from pathlib import Path
+from typing import Any
 
+from manyview.cli.output import add_json, deliver, print_next
+from manyview.config import parse_size
 from manyview.errors import UserError
 
 EXAMPLES = """examples:
@@ -20,7 +21,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = __doc__, EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("out", nargs="?", type=Path, metavar="OUT", help="folder for scene_000000/ ... and manifest.parquet")
     add("--scenes", type=int, metavar="N", help="how many (default 20; of the report: 50)")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
     add("--report", action="store_true", help="measure shares and separability of the classes instead")
-    add("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,14 +52,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UserError("no OUT given: name a folder, for example: manyview data synth scenes")
     return _write(args)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """HxW as (H, W)."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise UserError(f"--size {text!r} is not HxW; write for example --size 224x518")
-    return int(match[1]), int(match[2])
 
 
 def _given(value: int | None, default: int) -> int:
@@ -84,19 +76,17 @@ def _write(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     scenes, views = _given(args.scenes, 20), _given(args.views, 20)
     manifest = write_scenes(
-        args.out, scenes=scenes, views=views, size=parse_size(args.size), seed=args.seed, kind=args.kind,
+        args.out, scenes=scenes, views=views, size=parse_size(args.size, "--size"), seed=args.seed, kind=args.kind,
         trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    if args.json:
-        print(
-            json.dumps(
-                {"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}
-            )
-        )
-        return 0
-    print(f"wrote {manifest}: {scenes} scenes, {scenes * views} frames of {args.size} in {seconds:.0f} s")
-    print(f"next: manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}")
+
+    def show() -> None:
+        print(f"wrote {manifest}: {scenes} scenes, {scenes * views} frames of {args.size} in {seconds:.0f} s")
+        print_next(f"manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}")
+
+    numbers = {"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}
+    deliver(args, numbers, show)
     return 0
 
 
@@ -104,11 +94,12 @@ def _contact_sheet(args: argparse.Namespace) -> int:
     from manyview.data.synthetic.report import contact_sheet
 
     path = contact_sheet(args.contact_sheet, seed=args.seed)
-    if args.json:
-        print(json.dumps({"contact_sheet": str(path)}))
-        return 0
-    print(f"wrote {path}")
-    print("next: manyview data synth scenes")
+
+    def show() -> None:
+        print(f"wrote {path}")
+        print_next("manyview data synth scenes")
+
+    deliver(args, {"contact_sheet": str(path)}, show)
     return 0
 
 
@@ -116,9 +107,11 @@ def _report(args: argparse.Namespace) -> int:
     from manyview.data.synthetic.report import class_report
 
     report = class_report(_given(args.scenes, 50), views=_given(args.views, 8), first=args.seed)
-    if args.json:
-        print(json.dumps(vars(report)))
-        return 0
+    deliver(args, vars(report), lambda: _show_report(report))
+    return 0
+
+
+def _show_report(report: Any) -> None:
     for name, share in sorted(report.shares.items(), key=lambda item: -item[1]):
         told = f"{report.per_class[name]:8.0%}" if name in report.per_class else "       -"
         print(f"{name:12s}{share:8.2%} of the pixels{told} of its crops named rightly")
@@ -130,5 +123,4 @@ def _report(args: argparse.Namespace) -> int:
         print(
             f"a linear classifier of {source} names {value:.1%} of the crops, {value / report.chance:.1f}x chance"
         )
-    print("next: manyview data synth scenes")
-    return 0
+    print_next("manyview data synth scenes")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+from manyview.cli.output import add_json, deliver, print_next, print_rows
 
 OPTIONAL = {
     "tensorboard": "training curves in TensorBoard: pip install 'manyview[track]'",
@@ -21,8 +23,8 @@ OPTIONAL = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    add_json(parser)
 
 
 def findings() -> dict[str, object]:
@@ -64,18 +66,16 @@ def findings() -> dict[str, object]:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = findings()
-    if args.json:
-        print(json.dumps(found))
-        return 0
-    versions, optional = found.pop("versions"), found.pop("optional")
+    machine = findings()
+    versions, optional = machine["versions"], machine["optional"]
     assert isinstance(versions, dict)
     assert isinstance(optional, dict)
-    for key, value in found.items():
-        print(f"{key:>14}  {value}")
-    for name, version in versions.items():
-        print(f"{name:>24}  {version}")
-    for name, there in optional.items():
-        print(f"{name:>24}  {'yes' if there else 'no: ' + OPTIONAL[name]}")
-    print("next: manyview quickstart")
+
+    def show() -> None:
+        plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
+        extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
+        print_rows({**plain, **versions, **extras})
+        print_next("manyview quickstart")
+
+    deliver(args, machine, show)
     return 0 if "missing" not in versions.values() else 1

@@ -4,77 +4,47 @@ manyview export SCENE --to ply -o cloud.ply           points, colours, confidenc
 manyview export SCENE --to glb -o scene.glb           points and cameras, for any 3D viewer
 manyview export SCENE --to colmap -o colmap/          images and a sparse model, for Gaussian splatting
 manyview export SCENE --to nerfstudio -o nerf/        images, transforms.json, points.ply
+manyview export --to colmap --help                    the options of one format
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.errors import UserError
+from manyview.cli.options import add_options, value_of
+from manyview.cli.output import add_json, deliver, print_next
 
-FORMATS = ("ply", "glb", "colmap", "nerfstudio")
 
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    from manyview.scene.exporters import EXPORTERS
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
-    parser.add_argument("--to", choices=FORMATS, required=True, help="which format")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="OUT", help="file (ply, glb) or directory"
-    )
-    parser.add_argument(
-        "--min-confidence", type=float, metavar="C", help="keep points of at least this confidence"
-    )
-    parser.add_argument(
-        "--quantile", type=float, metavar="Q",
-        help="leave out this share of the least confident points (default: 0.1, or 0 with --min-confidence)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--size", choices=("original", "model"), default="original",
-        help="colmap, nerfstudio: cameras and images at the original size (default) or at the model's",
-    )  # fmt: skip
-    parser.add_argument("--depth", action="store_true", help="nerfstudio: also write depth maps")
-    parser.add_argument(
-        "--max-points", type=int, default=50_000, metavar="N", help="colmap: at most N points"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+    add = parser.add_argument
+    add("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
+    formats = "; ".join(f"{name}: {EXPORTERS.get(name).line}" for name in EXPORTERS.names())
+    add("--to", required=True, metavar="FORMAT", help=formats)
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help="file (ply, glb) or directory to write")
+    chosen = value_of(words, "--to")
+    if chosen is not None:
+        exporter = EXPORTERS.get(chosen)
+        add_options(parser, exporter(), title=f"options of {chosen}", about=exporter.line)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from manyview.config import override
+    from manyview.scene.exporters import EXPORTERS
     from manyview.scene.scene import Scene
 
+    exporter = override(EXPORTERS.get(args.to)(), args.settings)
     scene = Scene.load(args.scene)
-    limits = {"min_confidence": args.min_confidence, "quantile": args.quantile}
-    if args.to == "colmap":
-        wrote = scene.export_colmap(args.out, size=args.size, most=args.max_points, **limits)
-    elif args.to == "nerfstudio":
-        wrote = scene.export_nerfstudio(args.out, size=args.size, depth=args.depth, **limits)
-    else:
-        wrote = scene.export(_with_suffix(args.out, args.to), **limits)
-    after = following(args.to, wrote)
-    if args.json:
-        print(json.dumps({"wrote": str(wrote), "to": args.to, "views": len(scene), "next": after}))
-    else:
-        print(f"wrote {wrote}\nnext: {after}")
+    written = exporter.write(scene, exporter.place(args.out))
+    following = exporter.next_step(written)
+
+    def show() -> None:
+        print(f"wrote {written}")
+        print_next(following)
+
+    deliver(args, {"wrote": str(written), "to": args.to, "views": len(scene), "next": following}, show)
     return 0
-
-
-def _with_suffix(path: Path, to: str) -> Path:
-    if not path.suffix:
-        return path.with_suffix(f".{to}")
-    if path.suffix.lower() != f".{to}":
-        raise UserError(f"--to {to} writes a .{to} file, -o says {path}; change one of them")
-    return path
-
-
-def following(to: str, path: Path) -> str:
-    """The next sensible step with what was written."""
-    quoted = shlex.quote(str(path))
-    return {
-        "ply": f"open {quoted} in MeshLab, CloudCompare or Blender",
-        "glb": f"open {quoted} in any glTF viewer",
-        "colmap": f"colmap gui --import_path {quoted}/sparse/0 --image_path {quoted}/images; or a splat",
-        "nerfstudio": f"ns-train splatfacto --data {quoted}",
-    }[to]

@@ -27,20 +27,24 @@ block and of every projector, each with the patch it belongs to.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from manyview.cli.options import add_device, add_options
+from manyview.cli.output import add_json, deliver, print_next, print_rows
 from manyview.errors import UserError
 
 KINDS = ("pca", "compare", "attention")
 """Sorts of pictures, as the index of a folder of features calls them."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    from manyview.pipelines.features import FeatureOptions
+
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
     add("--model", required=True, metavar="NAME|DIR", help="any model with an encoder (`manyview models`)")
@@ -48,44 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layers", metavar="I,J,…|all", help="also the tokens after these blocks, counted from 0")
     add("--size", type=int, metavar="N", help="long side in pixels; default: what the model was made for")
     add("--raw", action="store_true", help="without the encoder's final norm")
-    add(
-        "--project",
-        metavar="TEACHER",
-        help="DUNE: in this teacher's feature space (dinov2, mast3r, multihmr)",
-    )
-    add("--pca", action="store_true", help="also pictures of the first three components, and a sheet")
-    add("--compare", nargs="*", metavar="TEACHER=SOURCE",
-        help="also a sheet beside these teachers, each a zoo name, a model directory or timm:NAME")  # fmt: skip
-    add("--attention", nargs="?", type=int, const=9, metavar="K",
-        help="also pictures of the K typical attention maps per block (default: 9)")  # fmt: skip
-    add("--half", action="store_true", help="store float16: half the space")
-    add("--batch", type=int, default=8, metavar="N", help="pictures of one size at a time (default: 8)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
-        help="arithmetic of the network; auto: bf16 on a GPU that has it (default: fp32)")  # fmt: skip
-    add("--fps", type=float, help="video: frames per second to keep")
-    add("--stride", type=int, default=1, metavar="K", help="keep every K-th frame or picture")
-    add("--max-frames", type=int, metavar="N", help="at most this many frames or pictures")
-    add("--json", action="store_true", help="print one JSON object to stdout")
+    text = "also a sheet beside these teachers, each a zoo name, a model directory or timm:NAME"
+    add("--compare", nargs="*", metavar="TEACHER=SOURCE", help=text)
+    text = "also pictures of the K typical attention maps per block (default: 9)"
+    add("--attention", nargs="?", type=int, const=9, metavar="K", help=text)
+    add_device(parser)
+    add_options(parser, FeatureOptions(), title="more", flat=True, skip=("compare", "attention"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     layers = parse_layers(args.layers)
     compare = None if args.compare is None else parse_teachers(args.compare)
-    from manyview.images.inputs import Take
+    from manyview.config import override
     from manyview.images.reading import list_images
     from manyview.pipelines.features import FeatureOptions, features
 
-    options = FeatureOptions(
-        project=args.project,
-        batch=args.batch,
-        half=args.half,
-        precision=args.precision,
-        pca=args.pca,
-        compare=compare,
-        attention=args.attention,
-        take=Take(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
-    )
+    options = override(FeatureOptions(compare=compare, attention=args.attention), args.settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the index keeps them; they are printed below
         found = features(
@@ -99,10 +82,7 @@ def run(args: argparse.Namespace) -> int:
             options=options,
         )
     report = _report(found, args)
-    if args.json:
-        print(json.dumps(report))
-    else:
-        _show(report)
+    deliver(args, report, lambda: _show(report))
     return 0
 
 
@@ -174,11 +154,15 @@ def _pictures(found: Any, out: Path) -> list[str]:
 def again(args: argparse.Namespace) -> str:
     """The same line with --pca."""
     words = ["manyview", "features", *args.images, "--model", args.model, "-o", str(args.out)]
-    for name in ("layers", "size", "project", "device", "precision", "fps", "stride", "max_frames"):
-        value = getattr(args, name)
-        if value not in (None, "auto", "fp32") and (name, value) != ("stride", 1):
-            words.append(f"--{name.replace('_', '-')}={value}")
-    words += [f"--{name}" for name in ("raw", "half") if getattr(args, name)]
+    words += [
+        f"--{name}={getattr(args, name)}" for name in ("layers", "size") if getattr(args, name) is not None
+    ]
+    words += ["--raw"] if args.raw else []
+    words += [f"--device={args.device}"] if args.device != "auto" else []
+    for setting in args.settings:
+        key, _, text = setting.partition("=")
+        flag = key.rpartition(".")[2].replace("_", "-")
+        words.append({"true": f"--{flag}", "false": f"--no-{flag}"}.get(text, f"--{flag}={text}"))
     return shlex.join([*words, "--pca"])
 
 
@@ -201,13 +185,10 @@ def _show(report: dict[str, Any]) -> None:
             ("attention", f"{looks['k']} maps per block: attention.png; mean reach in patches: {reach}")
         )
     print(f"wrote {report['features']}/ (features.json, one .safetensors per picture)")
-    for name, value in rows:
-        print(f"  {name:<13}{value}")
+    print_rows(rows)
     for line in report["skipped"]:
         print(f"left out: {line}", file=sys.stderr)
-    print("next:")
-    for line in report["next"]:
-        print(f"  {line}")
+    print_next(report["next"])
 
 
 def _compared(about: dict[str, Any] | None) -> list[str]:

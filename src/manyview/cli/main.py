@@ -5,14 +5,16 @@ Exit codes: 0 done, 1 our failure, 2 the user's mistake, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
-from manyview import __version__
+from manyview.cli.options import Parser
+from manyview.cli.output import STDOUT, check_json
 from manyview.errors import UserError
+from manyview.version import __version__
 
 # name -> one line of help; the module manyview.cli.<name> is imported only when its command runs.
 COMMANDS = {
@@ -37,48 +39,51 @@ EPILOG = """first steps:
   manyview reconstruct photos/ -o scene        your own photos, with the bundled model
   manyview COMMAND --help                      teaches one command"""
 
+JSON_TAKES_ANY_NAME = ("eval", "bench")
+"""Commands whose `--json FILE` need not end in .json."""
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The top parser; only `command`'s own module is imported and asked for its arguments."""
-    parser = argparse.ArgumentParser(
+
+def build_parser(command: str | None, words: Sequence[str] = ()) -> Parser:
+    """The top parser; only `command`'s own module is imported and asked for its arguments.
+
+    words: what follows the command, so that it can add the options of the recipe, protocol or format named there.
+    """
+    parser = Parser(
         prog="manyview",
         description="Compact 3D-aware vision models: train, distil, judge and use them on one workstation.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"manyview {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, line in COMMANDS.items():
         module = importlib.import_module(f"manyview.cli.{name}") if name == command else None
-        description = (module.__doc__ or line) if module else line
-        sub = subparsers.add_parser(
-            name, help=line, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        sub = subparsers.add_parser(name, help=line, description=(module and module.__doc__) or line)
         if module:
-            module.add_arguments(sub)
+            module.add_arguments(sub, words)
             sub.set_defaults(run=module.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    first = next((word for word in argv if not word.startswith("-")), None)
-    parser = build_parser(first)
-    args = parser.parse_args(argv)
-    if args.command is None:
-        parser.print_help()
-        return 0
+    words = list(sys.argv[1:] if argv is None else argv)
+    place = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    command = words[place] if place < len(words) else None
+    words[place + 1 :] = _spelled(words[place + 1 :], any_name=command in JSON_TAKES_ANY_NAME)
+    name = f"manyview {command}" if command in COMMANDS else "manyview"
     try:
+        parser = build_parser(command, words[place + 1 :])
+        args = parser.parse_args(words)
+        if args.command is None:
+            parser.print_help()
+            return 0
+        check_json(args)
         return int(args.run(args))
     except UserError as error:
-        print(f"manyview {args.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"manyview {args.command}: interrupted; finished work is kept, run the same line again",
-            file=sys.stderr,
-        )
+        print(f"{name}: interrupted; finished work is kept, run the same line again", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -86,9 +91,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        print(f"manyview {args.command}: {error.strerror}: {error.filename or 'the disk'}; "
-              "free space or choose another -o, then run the same line again", file=sys.stderr)  # fmt: skip
+        what = f"{error.strerror}: {error.filename or 'the disk'}"
+        print(
+            f"{name}: {what}; free space or choose another -o, then run the same line again", file=sys.stderr
+        )
         return 2
+
+
+def _spelled(words: Sequence[str], *, any_name: bool) -> list[str]:
+    """Words with dashes in the names of flags, and with `--json` tied to its FILE where it has one."""
+    spelled: list[str] = []
+    for word in words:
+        names_file = any_name or word.endswith(".json")
+        if spelled and spelled[-1] == f"--json={STDOUT}" and names_file and not word.startswith("-"):
+            spelled[-1] = f"--json={word}"
+        elif word == "--json":
+            spelled.append(f"--json={STDOUT}")
+        else:
+            spelled.append(re.sub(r"^--[^=]+", lambda flag: flag[0].replace("_", "-"), word))
+    return spelled
 
 
 if __name__ == "__main__":

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from manyview.cli.output import add_json, deliver, print_next, print_rows, print_table
 from manyview.errors import UserError
 
 if TYPE_CHECKING:
     from manyview.zoo import Card
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="one model's card; without it, the list")
     parser.add_argument(
         "--download", action="store_true", help="get the published file and convert it, licence first"
     )
     parser.add_argument("--yes", action="store_true", help="accept the licence without being asked")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,33 +34,37 @@ def run(args: argparse.Namespace) -> int:
     if args.download:
         return _download(args)
     chosen = [CARDS[args.name]] if args.name else [CARDS[name] for name in sorted(CARDS)]
-    if args.json:
-        cards = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in chosen}
-        print(json.dumps(cards, indent=1))
-    elif args.name:
-        _print_card(chosen[0], present(args.name))
-    else:
-        _print_list(chosen)
+    cards = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in chosen}
+    show = partial(_print_card, chosen[0]) if args.name else partial(_print_list, chosen)
+    deliver(args, cards, show, indent=1)
     return 0
 
 
 def _print_list(cards: list[Card]) -> None:
     from manyview.zoo import present
 
-    width = max(len(card.name) for card in cards)
-    for card in cards:
-        here = "here" if present(card.name) else "-"
-        licence = "permissive" if card.permissive else "restricted"
-        print(f"{card.name:{width}}  {_millions(card):>8}  {licence}  {here:4}  {card.task}")
-    print("next: manyview models NAME  (where to get one, its licence and numbers)")
+    rows = [
+        (
+            card.name,
+            _millions(card),
+            "permissive" if card.permissive else "restricted",
+            "here" if present(card.name) else "-",
+            card.task,
+        )
+        for card in cards
+    ]
+    print_table(rows, indent=0, right=(1,))
+    print_next("manyview models NAME  (where to get one, its licence and numbers)")
 
 
 def _millions(card: Card) -> str:
     return f"{card.parameters / 1e6:.1f}M" if card.parameters else "?"
 
 
-def _print_card(card: Card, here: bool) -> None:
-    print(card.name)
+def _print_card(card: Card) -> None:
+    from manyview.zoo import present
+
+    here = present(card.name)
     parameters = f"{card.parameters:,}" if card.parameters else "as in the file"
     size = f" ({card.bytes / 1e6:.0f} MB)" if card.bytes else ""
     rows = (
@@ -76,11 +81,9 @@ def _print_card(card: Card, here: bool) -> None:
         *(("as published", f"{title}: {numbers}") for title, numbers in card.scores.items()),
         ("note", card.note),
     )
-    for title, text in rows:
-        if text:
-            print(f"  {title + ':':15} {text}")
-    print(f"  {'here:':15} {'yes' if here else 'no'}")
-    print(f"next: {_next(card, here)}")
+    print(card.name)
+    print_rows((title, text) for title, text in (*rows, ("here", "yes" if here else "no")) if text)
+    print_next(_next(card, here))
 
 
 def _next(card: Card, here: bool) -> str:
@@ -111,11 +114,12 @@ def _download(args: argparse.Namespace) -> int:
             download(card.name, models_folder() / card.name, accept=partial(_ask, yes=args.yes)),
             True,
         )
-    if args.json:
-        print(json.dumps({"model": card.name, "path": str(out), "licence": card.licence, "new": fresh}))
-    else:
+
+    def show() -> None:
         print(f"wrote {out}" if fresh else f"{card.name} is here already")
-        print(f"next: {_next(card, True)}")
+        print_next(_next(card, True))
+
+    deliver(args, {"model": card.name, "path": str(out), "licence": card.licence, "new": fresh}, show)
     return 0
 
 

@@ -14,27 +14,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.config import parse_size
 from manyview.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a zoo name or a model directory: an encoder, or a many-view model")
     add("-o", "--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
     add("--size", metavar="HxW", help="rows x columns; default: the model's own size, square")
     add("--batch", type=int, metavar="N", help="fix the number of images (encoders) or scenes")
     add("--views", type=int, metavar="N", help="fix the number of views of a scene")
-    add("--json", action="store_true", help="print one JSON object to stdout")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() != ".onnx":
         raise UserError(f"-o says {args.out}; an ONNX file ends in .onnx")
-    size = parse_size(args.size)
+    size = None if args.size is None else parse_size(args.size, "--size")
     from manyview.zoo.onnx import export_onnx
 
     done = export_onnx(args.model, args.out, size=size, batch=args.batch, views=args.views)
@@ -43,24 +44,17 @@ def run(args: argparse.Namespace) -> int:
         leading = [str(args.batch or "B"), str(args.views or "V")]
     shape = " x ".join([*leading, "3", *map(str, done.size)])
     session = f"import onnxruntime as ort; print(ort.InferenceSession({str(done.path)!r}).get_outputs())"
-    after = f'python -c "{session}"'
-    if args.json:
-        print(json.dumps({**dataclasses.asdict(done), "path": str(done.path), "input": shape, "next": after}))
-        return 0
-    print(f"wrote {done.path} ({done.bytes / 1e6:,.1f} MB, licence: {done.metadata['licence']})")
-    print(f"  images            {shape}, RGB in [0, 1]")
-    for name in done.outputs:
-        gap, share = done.largest_difference[name], done.relative_difference[name]
-        print(f"  {name:<18}differs from PyTorch by {gap:.2g} at most, {share:.2g} of its largest value")
-    print(f"next: {after}")
+    following = f'python -c "{session}"'
+
+    def show() -> None:
+        print(f"wrote {done.path} ({done.bytes / 1e6:,.1f} MB, licence: {done.metadata['licence']})")
+        rows = {"images": f"{shape}, RGB in [0, 1]"}
+        for name in done.outputs:
+            gap, share = done.largest_difference[name], done.relative_difference[name]
+            rows[name] = f"differs from PyTorch by {gap:.2g} at most, {share:.2g} of its largest value"
+        print_rows(rows)
+        print_next(following)
+
+    report = {**dataclasses.asdict(done), "path": str(done.path), "input": shape, "next": following}
+    deliver(args, report, show)
     return 0
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(rows, columns) of "224x308". Raises UserError for anything else."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)x(\d+)", text.lower())
-    if not found:
-        raise UserError(f"--size takes rows x columns such as 224x308, got {text!r}")
-    return int(found[1]), int(found[2])

@@ -10,37 +10,40 @@ rooms it never saw from their pictures alone, and compares with the best constan
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.cli.options import add_options
+from manyview.cli.output import add_json, deliver, print_next, print_table
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--out", type=Path, default=Path("out/quickstart"), metavar="DIR",
-                        help="where everything goes; default: %(default)s")  # fmt: skip
+
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    from manyview.quickstart import QuickstartConfig
+
     parser.add_argument(
-        "--scratch", action="store_true", help="start from random weights, not the bundled model"
-    )
-    parser.add_argument("--steps", type=int, help="training steps")
-    parser.add_argument("--scenes", type=int, help="training scenes")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        "-o", "--out", type=Path, default=Path("out/quickstart"), metavar="DIR",
+        help="where everything goes; default: %(default)s",
+    )  # fmt: skip
+    add_options(parser, QuickstartConfig(), title="sizes of the job")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
+    from manyview.config import override
     from manyview.quickstart import QuickstartConfig, quickstart, say_to_stderr
 
-    config = QuickstartConfig(scratch=args.scratch)
-    if args.scratch and args.steps is None:
-        config = replace(config, steps=420)
-    given = {name: getattr(args, name) for name in ("steps", "scenes") if getattr(args, name) is not None}
-    result = quickstart(args.out, config=replace(config, **given), say=say_to_stderr)
-    if args.json:
-        print(json.dumps(result))
-        return 0
-    print(f"{'':22}  AbsRel  accuracy  completeness (cm)")
-    for name, row in result["table"].items():
-        print(f"{name:>22}  {row['abs_rel']:6.3f}  {row['accuracy']:8.1f}  {row['completeness']:12.1f}")
-    print(f"wrote {result['report']} and {result['model']} in {result['seconds']:.0f} s")
-    print(f"next: open {result['report']}; manyview reconstruct photos/ -o scene")
+    first = ["steps=420"] if "scratch=true" in args.settings else []  # random weights need longer
+    config = override(QuickstartConfig(), [*first, *args.settings])
+    result = quickstart(args.out, config=config, say=say_to_stderr)
+
+    def show() -> None:
+        rows = [
+            (name, f"{row['abs_rel']:.3f}", f"{row['accuracy']:.1f}", f"{row['completeness']:.1f}")
+            for name, row in result["table"].items()
+        ]
+        print_table([("", "AbsRel", "accuracy", "completeness (cm)"), *rows], right=(1, 2, 3))
+        print(f"wrote {result['report']} and {result['model']} in {result['seconds']:.0f} s")
+        print_next(f"open {result['report']}; manyview reconstruct photos/ -o scene")
+
+    deliver(args, result, show)
     return 0

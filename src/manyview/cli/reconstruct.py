@@ -10,50 +10,34 @@ manyview reconstruct a.jpg b.jpg --model mast3r-vitl16 -o scene   a pair model t
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from manyview.cli.options import add_device, add_options
+from manyview.cli.output import add_json, deliver, print_next, print_rows
 from manyview.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="SCENE", help="scene directory to write"
-    )
-    parser.add_argument("--model", default="manyview-tiny", metavar="NAME|DIR", help="default: manyview-tiny")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument(
-        "--image-size", type=int, metavar="N", help="long side for the model; default: its own"
-    )
-    parser.add_argument(
-        "--poses", choices=("auto", "model", "pnp", "similarity"), default="auto",
-        help="poses as the model says them, from PnP, or from the similarity between local and global maps; "
-        "auto (default): the model's where it says them, else PnP",
-    )  # fmt: skip
-    parser.add_argument(
-        "--points", choices=("local", "global"), default="local",
-        help="local: on the cameras' own rays (default); global: the raw global head",
-    )  # fmt: skip
-    parser.add_argument(
-        "--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals"
-    )
-    parser.add_argument("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
-    parser.add_argument("--fps", type=float, help="video: frames per second to keep")
-    parser.add_argument("--stride", type=int, default=1, metavar="K", help="keep every K-th frame or picture")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="at most this many frames or pictures")
-    parser.add_argument(
-        "--encoder-chunk", type=int, metavar="N", help="images encoded at once; bounds memory"
-    )
-    parser.add_argument("--head-chunk", type=int, metavar="N", help="views decoded at once; bounds memory")
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    from manyview.pipelines.reconstruct import ReconstructOptions
+
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
+    add("-o", "--out", type=Path, required=True, metavar="SCENE", help="scene directory to write")
+    add("--model", default="manyview-tiny", metavar="NAME|DIR", help="default: manyview-tiny")
+    add_device(parser)
+    add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals")
+    add("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
+    add_options(parser, ReconstructOptions(), title="how the scene is put together", flat=True)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from manyview.config import override
     from manyview.files import refuse_other_content
     from manyview.images.inputs import Take
     from manyview.images.reading import list_images
@@ -61,14 +45,6 @@ def run(args: argparse.Namespace) -> int:
     from manyview.scene.store import is_scene
 
     refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it
-    options = ReconstructOptions(
-        poses=args.poses,
-        points=args.points,
-        image_size=args.image_size,
-        encoder_chunk=args.encoder_chunk,
-        head_chunk=args.head_chunk,
-        take=Take(fps=args.fps, stride=args.stride, max_frames=args.max_frames),
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the scene keeps them; they are printed below
         scene = reconstruct(
@@ -77,14 +53,11 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             intrinsics=_intrinsics(args.intrinsics),
             masks=args.masks,
-            options=options,
+            options=override(ReconstructOptions(), args.settings),
         )
     scene.save(args.out)
     report = _report(scene, args.out)
-    if args.json:
-        print(json.dumps(report))
-    else:
-        _show(report)
+    deliver(args, report, lambda: _show(report))
     return 0
 
 
@@ -124,24 +97,21 @@ def _report(scene: Any, out: Path) -> dict[str, Any]:
 def _show(report: dict[str, Any]) -> None:
     agreement = report["agreement"]
     error = agreement["pixel_error"]
-    poses = ", ".join(f"{count} {method}" for method, count in agreement["views_per_pose"].items())
-    rows = [
-        ("views", f"{report['views']} at {report['size'][1]}x{report['size'][0]} (first)"),
-        ("points", f"{report['points']:,}"),
-        ("scale", f"{report['scale']} ({report['scale_source']})"),
-        ("focal length", f"{report['median_focal']:.1f} px of the original (median)"),
-        ("poses", poses),
-        ("agreement", f"{agreement['inliers']:.0%} of the points within reach of their pixel"
-                      + ("" if error is None else f", median {error:.2f} px")),
-        ("overlap", f"{agreement['overlap']:.0%} of a view is seen from another one (median)"),
-    ]  # fmt: skip
+    median = "" if error is None else f", median {error:.2f} px"
     print(f"wrote {report['scene']}/ (scene.json, images, maps)")
-    for name, value in rows:
-        print(f"  {name:<13}{value}")
+    print_rows(
+        {
+            "views": f"{report['views']} at {report['size'][1]}x{report['size'][0]} (first)",
+            "points": f"{report['points']:,}",
+            "scale": f"{report['scale']} ({report['scale_source']})",
+            "focal length": f"{report['median_focal']:.1f} px of the original (median)",
+            "poses": ", ".join(f"{count} {method}" for method, count in agreement["views_per_pose"].items()),
+            "agreement": f"{agreement['inliers']:.0%} of the points within reach of their pixel{median}",
+            "overlap": f"{agreement['overlap']:.0%} of a view is seen from another one (median)",
+        }
+    )
     for line in report["skipped"]:
         print(f"left out: {line}", file=sys.stderr)
     for line in report["warnings"]:
         print(f"warning: {line}", file=sys.stderr)
-    print("next:")
-    for line in report["next"]:
-        print(f"  {line}")
+    print_next(report["next"])

@@ -1,6 +1,7 @@
 """Run a paper's ablation in miniature: variants at an equal budget, several seeds, a table beside the paper's numbers.
 
 manyview study --list                                   what there is
+manyview study mum --help                               the options of one study
 manyview study mum -o out/mum                           everything, with data it renders itself; hours on two cores
 manyview study mum -o out/mum --only multi-view mae     some variants
 manyview study mum -o out/mum --seeds 0 --minutes 60    stop starting jobs after an hour; the same line goes on
@@ -11,61 +12,56 @@ manyview study mum -o out/mum --page docs/study.md      also write it as a page 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from manyview.cli.options import add_options, add_set, named, shown
+from manyview.cli.output import add_json, deliver, print_next
 from manyview.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", nargs="?", metavar="RECIPE", help="which study (see --list)")
-    parser.add_argument("--list", action="store_true", help="list the studies and their variants")
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="DIR", help="folder of the study; default: out/study-RECIPE"
-    )
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="VARIANT", help="these variants; default: all"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="S", help="default: 0 1 2")
-    parser.add_argument("--minutes", type=float, metavar="M", help="start no job after this long")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings",
-        help="an option of the study: steps=600, train=[M.parquet]; --list names them",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report", action="store_true", help="run nothing, write the report of what is there"
-    )
-    parser.add_argument(
-        "--page",
-        type=Path,
-        metavar="FILE.md",
-        help="also write a page: report, picture, every run, how it was made",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    add = parser.add_argument
+    add("study", nargs="?", metavar="RECIPE", help="which study (see --list)")
+    add("--list", action="store_true", help="list the studies and their variants")
+    add("-o", "--out", type=Path, metavar="DIR", help="folder of the study; default: out/study-RECIPE")
+    add("--only", nargs="+", default=[], metavar="VARIANT", help="these variants; default: all")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="S", help="default: 0 1 2")
+    add("--minutes", type=float, metavar="M", help="start no job after this long")
+    add_set(parser, "an option of the study: steps=600, train=[M.parquet]; RECIPE --help explains them")
+    add("--report", action="store_true", help="run nothing, write the report of what is there")
+    text = "also write a page: report, picture, every run, how it was made"
+    add("--page", type=Path, metavar="FILE.md", help=text)
+    add_json(parser)
+    name = named(parser, words, _names)
+    if name is not None:
+        from manyview.studies.base import STUDIES
+
+        kind = STUDIES.get(name)
+        variants = "\n".join(f"  {variant.name:<20} {variant.line}" for variant in kind.variants)
+        about = f"{kind.line}\nvariants:\n{variants}"
+        add_options(parser, kind.Options(), title=f"options of study {name}", about=about)
+
+
+def _names() -> list[str]:
+    from manyview.studies.base import STUDIES
+
+    return STUDIES.names()
 
 
 def run(args: argparse.Namespace) -> int:
     from manyview.config import override
     from manyview.studies.base import STUDIES, as_json, read_results, run_study
-    from manyview.studies.report import WRITTEN, markdown, write_page, write_report
+    from manyview.studies.report import markdown, write_page, write_report
 
     if args.list or args.study is None:
-        return _list(as_json=args.json)
+        return _list(args)
     kind = STUDIES.get(args.study)
     study = kind(override(kind.Options(), args.settings))
     out = args.out or Path("out") / f"study-{args.study}"
-    if args.page and args.page.suffix != ".md":
-        raise UserError(
-            f"--page {args.page}: a page is a markdown file, call it {args.page.with_suffix('.md')}"
-        )
-    if (
-        args.page
-        and args.page.is_file()
-        and WRITTEN not in args.page.read_text(encoding="utf-8", errors="replace")
-    ):
-        raise UserError(f"--page {args.page} is there and no study's page; name another file")
+    if args.page:
+        _check_page(args.page)
     if args.report:
         if not (out / "study.json").is_file():
             raise UserError(f"{out} holds no study; run it first, or name its folder with -o")
@@ -75,40 +71,56 @@ def run(args: argparse.Namespace) -> int:
     report = write_report(study, results, out)
     if args.page:
         write_page(study, results, args.page, notes=study.notes(out))
-    if args.json:
-        print(json.dumps(as_json(study, results)))
-        return 0
-    print(markdown(study, results))
-    print(f"wrote {', '.join(str(path) for path in (report, report.with_suffix('.svg'), args.page) if path)}")
-    left = sum(len({*args.seeds} - {*runs}) for runs in results.values())
-    if left:
-        print(f"next: manyview study {args.study} -o {out}  ({left} jobs are not done yet)")
+
+    def show() -> None:
+        print(markdown(study, results))
+        print(
+            f"wrote {', '.join(str(path) for path in (report, report.with_suffix('.svg'), args.page) if path)}"
+        )
+        left = sum(len({*args.seeds} - {*runs}) for runs in results.values())
+        if left:
+            print_next(f"manyview study {args.study} -o {out}  ({left} jobs are not done yet)")
+
+    deliver(args, as_json(study, results), show)
     return 0
+
+
+def _check_page(page: Path) -> None:
+    """Raise UserError when a page would not be markdown, or would replace something else than a study's page."""
+    from manyview.studies.report import WRITTEN
+
+    if page.suffix != ".md":
+        raise UserError(f"--page {page}: a page is a markdown file, call it {page.with_suffix('.md')}")
+    if page.is_file() and WRITTEN not in page.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"--page {page}: that file is no study's page; name another one")
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _list(*, as_json: bool) -> int:
+def _list(args: argparse.Namespace) -> int:
     from manyview.config import to_dict
     from manyview.studies.base import STUDIES
 
-    found: dict[str, Any] = {}
-    for name in STUDIES.names():
-        kind = STUDIES.get(name)
-        found[name] = {
+    kinds = {name: STUDIES.get(name) for name in STUDIES.names()}
+    studies = {
+        name: {
             "line": kind.line,
             "variants": {variant.name: variant.line for variant in kind.variants},
             "options": to_dict(kind.Options()),
         }
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return 0
-    for name, study in found.items():
-        print(f"{name}: {study['line']}")
-        for variant, line in study["variants"].items():
-            print(f"  {variant:14} {line}")
-        print("  options: " + ", ".join(f"{key}={value}" for key, value in study["options"].items()))
-    print("next: manyview study RECIPE -o DIR")
+        for name, kind in kinds.items()
+    }
+
+    def show() -> None:
+        for name, kind in kinds.items():
+            print(f"{name}: {kind.line}")
+            for variant in kind.variants:
+                print(f"  {variant.name:14} {variant.line}")
+            options = to_dict(kind.Options())
+            print("  options: " + ", ".join(f"{key}={shown(value)}" for key, value in options.items()))
+        print_next("manyview study RECIPE -o DIR")
+
+    deliver(args, studies, show, indent=1)
     return 0

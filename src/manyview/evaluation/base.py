@@ -30,6 +30,8 @@ class Protocol(abc.ABC):
 
     name: ClassVar[str]
     line: ClassVar[str]
+    next_step: ClassVar[str] = "features IMAGES -o features --pca"
+    """A command that uses the judged model, without `manyview` and `--model`."""
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ReconPerView(Protocol):
 
     name: ClassVar[str] = "recon-per-view"
     line: ClassVar[str] = "accuracy, completeness, scale factor (Distill3R, Table II) and AbsRel of each view"
+    next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
 
     views: int = 4
     """Frames the model sees together in the second run ("N views against one"); 1 leaves that run out."""

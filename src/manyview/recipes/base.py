@@ -34,6 +34,11 @@ class Recipe(nn.Module):
 
     Config: ClassVar[type]
     """The recipe's frozen config dataclass."""
+    next_steps: ClassVar[tuple[str, ...]] = (
+        "manyview reconstruct IMAGES --model {model} -o scene",
+        "manyview eval recon-per-view --model {model} --data {data}",
+    )
+    """What to type after training; {model} and {data} are filled in."""
     student: nn.Module
     """What is trained, and what `manyview train` writes as a model directory at the end."""
 

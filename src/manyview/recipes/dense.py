@@ -51,6 +51,7 @@ class DenseRecipe(Recipe):
     """An encoder and one linear map of its normed patch tokens, resized bilinearly."""
 
     Config = DenseConfig
+    next_steps = ("manyview features IMAGES --model {model} -o features --pca",)
 
     def __init__(self, config: DenseConfig) -> None:
         super().__init__()

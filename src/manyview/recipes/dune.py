@@ -79,6 +79,7 @@ class DuneRecipe(Recipe):
     """Holds the student, asks the teachers, and turns their answers into a loss."""
 
     Config = DuneRecipeConfig
+    next_steps = ("manyview features IMAGES --model {model} -o features --pca",)
 
     def __init__(self, config: DuneRecipeConfig) -> None:
         super().__init__()

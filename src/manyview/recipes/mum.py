@@ -121,6 +121,10 @@ class MumRecipe(Recipe):
     """Holds the masked autoencoder and turns views into a loss on what they hide."""
 
     Config = MumConfig
+    next_steps = (
+        "manyview eval matching-probe --model {model} --data {data}",
+        "manyview features IMAGES --model {model} -o features --pca",
+    )
 
     def __init__(self, config: MumConfig) -> None:
         super().__init__()

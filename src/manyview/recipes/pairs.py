@@ -105,6 +105,7 @@ class PairsRecipe(Recipe):
     """Holds the pair reconstructor and turns measured pairs into a loss."""
 
     Config = PairsConfig
+    next_steps = ("manyview reconstruct FIRST SECOND --model {model} -o scene",)
 
     def __init__(self, config: PairsConfig) -> None:
         super().__init__()

@@ -38,6 +38,14 @@ class Exporter(abc.ABC):
     def write(self, scene: Scene, path: Path) -> Path:
         """Write the scene to `path`, whole or not at all; returns what was written."""
 
+    def place(self, path: Path) -> Path:
+        """The path with the format's suffix. Raises UserError when it ends like another format."""
+        if self.suffix and not path.suffix:
+            return path.with_suffix(self.suffix)
+        if self.suffix and path.suffix.lower() != self.suffix:
+            raise UserError(f"{path} does not end in {self.suffix}, as this format does; change one of them")
+        return path
+
     def next_step(self, path: Path) -> str:
         """What to do with the written file or directory, in one line."""
         return f"open {shlex.quote(str(path))}"
@@ -62,11 +70,7 @@ def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any])
     A path without a suffix gets the format's. Raises UserError for an unknown format, suffix or option.
     """
     exporter = from_dict(EXPORTERS.get(to or _format_of(path)), dict(options))
-    if exporter.suffix and not path.suffix:
-        path = path.with_suffix(exporter.suffix)
-    if exporter.suffix and path.suffix.lower() != exporter.suffix:
-        raise UserError(f"--to {to} writes a {exporter.suffix} file, -o says {path}; change one of them")
-    return exporter.write(scene, path)
+    return exporter.write(scene, exporter.place(path))
 
 
 def _format_of(path: Path) -> str:
