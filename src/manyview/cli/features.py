@@ -43,7 +43,7 @@ KINDS = ("pca", "compare", "attention")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    from manyview.pipelines.features import FeatureOptions
+    from manyview.pipelines.options import FeatureOptions
 
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     compare = None if args.compare is None else parse_teachers(args.compare)
     from manyview.config import override
     from manyview.images.reading import list_images
-    from manyview.pipelines.features import FeatureOptions, features
+    from manyview.pipelines.features import features
+    from manyview.pipelines.options import FeatureOptions
 
     options = override(FeatureOptions(compare=compare, attention=args.attention), args.settings)
     with warnings.catch_warnings():

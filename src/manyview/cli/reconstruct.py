@@ -23,7 +23,7 @@ from manyview.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    from manyview.pipelines.reconstruct import ReconstructOptions
+    from manyview.pipelines.options import ReconstructOptions
 
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 def run(args: argparse.Namespace) -> int:
     from manyview.config import override
     from manyview.files import refuse_other_content
-    from manyview.images.inputs import Take
     from manyview.images.reading import list_images
-    from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
+    from manyview.pipelines.options import ReconstructOptions
+    from manyview.pipelines.reconstruct import reconstruct
     from manyview.scene.store import is_scene
 
     refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it

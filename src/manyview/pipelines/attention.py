@@ -29,8 +29,9 @@ from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
 from manyview.models.attention_maps import recorded
 from manyview.models.projectors import TransformerProjector
 from manyview.models.vit import Encoder
-from manyview.pipelines.encoding import Encoding, FeatureOptions, evaluating
+from manyview.pipelines.encoding import Encoding, evaluating
 from manyview.pipelines.medoids import euclidean, k_medoids
+from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, table
 from manyview.pipelines.side_by_side import places
 from manyview.progress import track

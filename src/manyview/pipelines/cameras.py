@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from manyview.geometry import alignment, cameras, poses
+from manyview.pipelines.options import PosePreference
 
 PoseMethod = Literal["first", "model", "pnp", "similarity", "identity", "given"]
-PosePreference = Literal["auto", "model", "pnp", "similarity"]
 # Which roads to a pose are tried in which order.
 ORDERS: dict[PosePreference, tuple[PoseMethod, ...]] = {
     "auto": ("model", "pnp", "similarity"),

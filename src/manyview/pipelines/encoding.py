@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from manyview.config import to_dict
 from manyview.engine.device import autocast, pick_device
 from manyview.errors import UserError
 from manyview.images.fit import Fit, longest
-from manyview.images.inputs import Take
 from manyview.pipelines.feature_set import Tokens
+from manyview.pipelines.options import FeatureOptions
 from manyview.types import Features
 from manyview.zoo.encoders import image_encoder
 
@@ -28,29 +27,6 @@ LAST = -1
 """Key of the last block's tokens, which are always there."""
 
 Levels = dict[int, Tokens]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
-    """How features are taken, beyond the model, the blocks and the size."""
-
-    project: str | None = None
-    """DUNE: a teacher in whose (standardised) feature space the patches are given: dinov2, mast3r, multihmr."""
-    batch: int = 8
-    """Pictures of one size that go through the encoder together; halved by itself where memory is short."""
-    half: bool = False
-    """Store float16: half the space; values beyond its range are clipped to it."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of the network; auto is bf16 on a GPU that has it."""
-    pca: bool = False
-    """Also write pictures of the first three principal components of the whole set (needs `out`)."""
-    compare: Mapping[str, str] | None = None
-    """Also a sheet of own tokens and projections beside these teachers, projector -> zoo name, model directory or
-    timm:NAME; {}: projections alone (needs `out`)."""
-    attention: int | None = None
-    """Also pictures of this many typical attention maps per block and photo; 9 in DUNE (needs `out`)."""
-    take: Take = field(default_factory=Take)
-    """Which pictures of a folder or frames of a video are taken."""
 
 
 class Encoding:

@@ -22,7 +22,7 @@ from manyview.files import refuse_other_content
 from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
-from manyview.pipelines.encoding import LAST, Encoding, FeatureOptions
+from manyview.pipelines.encoding import LAST, Encoding
 from manyview.pipelines.feature_set import (
     FORMAT,
     FeatureSet,
@@ -34,6 +34,7 @@ from manyview.pipelines.feature_set import (
     write_index,
     write_one,
 )
+from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.side_by_side import Comparison, compare
 from manyview.progress import track
 from manyview.version import __version__

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,13 @@ from manyview.engine.device import pick_device
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
-from manyview.images.inputs import Photo, Take, gather, read_masks
+from manyview.images.inputs import Photo, gather, read_masks
 from manyview.pipelines.agreement import complaints
 from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
     Maps,
     PoseChoice,
-    PosePreference,
     choose_pose,
     judge,
     reprojection_errors,
@@ -35,30 +34,10 @@ from manyview.pipelines.cameras import (
     view_maps,
 )
 from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
+from manyview.pipelines.options import PosePreference, ReconstructOptions
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
 from manyview.version import __version__
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructOptions:
-    """How a scene is put together from what the model says."""
-
-    poses: PosePreference = "auto"
-    """Poses as the model says them, from PnP on the global points, or from the similarity between local and global
-    maps; auto takes the model's where it says them, else PnP."""
-    points: Literal["local", "global"] = "local"
-    """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
-    image_size: int | None = None
-    """Long side in pixels for the model; null takes what the model was made for."""
-    shared_focal: bool = True
-    """Pictures of one size (either way up) share the median focal length."""
-    encoder_chunk: int | None = None
-    """Images that go through the encoder at once; bounds memory, not the result. null: the model's own."""
-    head_chunk: int | None = None
-    """Views that go through a head at once; likewise."""
-    take: Take = field(default_factory=Take)
-    """Which pictures of a folder or frames of a video are taken."""
 
 
 def reconstruct(

@@ -21,7 +21,8 @@ from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
 from manyview.pipelines import pca
-from manyview.pipelines.encoding import Encoding, FeatureOptions, evaluating
+from manyview.pipelines.encoding import Encoding, evaluating
+from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Row, table
 from manyview.progress import track
 from manyview.teachers.features import FeatureTeacher, loaded

@@ -1,0 +1,55 @@
+"""The options of `reconstruct` and `features`, apart from their networks: the command line shows them at no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from manyview.images.inputs import Take
+
+PosePreference = Literal["auto", "model", "pnp", "similarity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """How a scene is put together from what the model says."""
+
+    poses: PosePreference = "auto"
+    """Poses as the model says them, from PnP on the global points, or from the similarity between local and global
+    maps; auto takes the model's where it says them, else PnP."""
+    points: Literal["local", "global"] = "local"
+    """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
+    image_size: int | None = None
+    """Long side in pixels for the model; null takes what the model was made for."""
+    shared_focal: bool = True
+    """Pictures of one size (either way up) share the median focal length."""
+    encoder_chunk: int | None = None
+    """Images that go through the encoder at once; bounds memory, not the result. null: the model's own."""
+    head_chunk: int | None = None
+    """Views that go through a head at once; likewise."""
+    take: Take = field(default_factory=Take)
+    """Which pictures of a folder or frames of a video are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """How features are taken, beyond the model, the blocks and the size."""
+
+    project: str | None = None
+    """DUNE: a teacher in whose (standardised) feature space the patches are given: dinov2, mast3r, multihmr."""
+    batch: int = 8
+    """Pictures of one size that go through the encoder together; halved by itself where memory is short."""
+    half: bool = False
+    """Store float16: half the space; values beyond its range are clipped to it."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of the network; auto is bf16 on a GPU that has it."""
+    pca: bool = False
+    """Also write pictures of the first three principal components of the whole set (needs `out`)."""
+    compare: Mapping[str, str] | None = None
+    """Also a sheet of own tokens and projections beside these teachers, projector -> zoo name, model directory or
+    timm:NAME; {}: projections alone (needs `out`)."""
+    attention: int | None = None
+    """Also pictures of this many typical attention maps per block and photo; 9 in DUNE (needs `out`)."""
+    take: Take = field(default_factory=Take)
+    """Which pictures of a folder or frames of a video are taken."""
