@@ -10,7 +10,8 @@ from analytic_room import AllKnowing, shots
 from manyview import zoo
 from manyview.errors import UserError
 from manyview.geometry import poses
-from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
+from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.reconstruct import reconstruct
 
 
 class Pair:

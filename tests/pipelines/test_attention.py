@@ -14,8 +14,9 @@ from manyview.errors import UserError
 from manyview.models.attention_maps import attention_weights
 from manyview.pipelines import attention as module
 from manyview.pipelines.attention import LAST_BLOCK, Look, attention_maps, medoids
-from manyview.pipelines.encoding import Encoding, FeatureOptions
+from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.features import features
+from manyview.pipelines.options import FeatureOptions
 
 
 @pytest.fixture(scope="module")

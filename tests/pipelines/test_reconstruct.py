@@ -12,7 +12,8 @@ from analytic_room import AllKnowing, Shot, circle, colour_of, render, shots
 from manyview.errors import UserError
 from manyview.geometry import alignment, cameras, poses
 from manyview.images.inputs import Take
-from manyview.pipelines.reconstruct import ReconstructOptions, reconstruct
+from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.reconstruct import reconstruct
 
 
 def run(taken, model=None, *, options=None, **known):

@@ -11,8 +11,8 @@ from manyview import zoo
 from manyview.errors import UserError
 from manyview.images.inputs import Take
 from manyview.pipelines import pca
-from manyview.pipelines.encoding import FeatureOptions
 from manyview.pipelines.features import features
+from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.side_by_side import MOST_ROWS, OWN, places, side_by_side
 from manyview.types import Features
 

@@ -11,7 +11,9 @@ from PIL import Image
 
 from analytic_room import AllKnowing, shots
 from manyview.errors import UserError
-from manyview.pipelines.reconstruct import ReconstructOptions, Take, reconstruct
+from manyview.images.inputs import Take
+from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.reconstruct import reconstruct
 from manyview.scene.export_glb import glb_from_scene
 from manyview.scene.scene import Scene
 
