@@ -20,6 +20,11 @@ OPTIONAL = {
     "tensorboard": "training curves in TensorBoard: pip install 'manyview[track]'",
     "pycolmap": "COLMAP's own reader, to check exports: pip install 'manyview[sfm]'",
     "pillow_heif": "HEIC photos: pip install 'manyview[heif]'",
+    "open_clip": "words for MaskCLIP: pip install 'manyview[text]'",
+    "onnxruntime": "ONNX files, written and checked: pip install 'manyview[onnx]'",
+    "h5py": "data sets in HDF5 files: pip install 'manyview[datasets]'",
+    "OpenEXR": "data sets in OpenEXR files: pip install 'manyview[datasets]'",
+    "timm": "timm's models as teachers: pip install 'manyview[timm]'",
 }
 
 
@@ -70,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
     versions, optional = machine["versions"], machine["optional"]
     assert isinstance(versions, dict)
     assert isinstance(optional, dict)
+    complete = "missing" not in versions.values()
 
     def show() -> None:
         plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
         extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
         print_rows({**plain, **versions, **extras})
-        print_next("manyview quickstart")
+        print_next("manyview quickstart" if complete else "pip install manyview (what is missing)")
 
     deliver(args, machine, show)
-    return 0 if "missing" not in versions.values() else 1
+    return 0 if complete else 1
