@@ -132,6 +132,19 @@ def test_confidences_are_compared_by_their_ratio():
         assert error.item() == pytest.approx(math.log(2), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.05, 0.4])
+def test_each_of_both_confidences_costs_half_of_gamma(gamma):
+    """Points that are true and confidences e and e squared times too high: gamma / 2 * (1 + 2) and nothing else."""
+    given = signals(share_valid=2.0)
+    pred = copies(given)
+    pred["confidence"] = pred["confidence"] * math.e
+    pred["confidence_local"] = pred["confidence_local"] * math.e**2
+    terms = robust_pointmap_loss(pred, given, gamma=gamma)
+    torch.testing.assert_close(terms["confidence"], torch.full((B,), gamma * 1.5), rtol=1e-5, atol=0)
+    rest = terms["total"] - terms["global"] - terms["local"]
+    torch.testing.assert_close(rest, terms["confidence"], rtol=1e-4, atol=1e-6)
+
+
 def test_descending_it_finds_the_points():
     torch.manual_seed(0)
     given = signals(share_valid=2.0)

@@ -61,6 +61,20 @@ def test_answers_come_back_with_the_error_the_index_says(teacher, views, tmp_pat
     assert (cached.asked, again.asked) == (6, 0)
 
 
+def test_principal_components_are_a_quarter_of_the_channels(teacher, views, tmp_path):
+    """What is read lies in a flat space of 4 of the 16 dimensions, the one that loses least of the first batch."""
+    live = teacher(views)["patches"].value.flatten(0, 2).double()
+    kept = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep="pca")(views)["patches"].value
+    centred = kept.flatten(0, 2).double()
+    centred = centred - centred.mean(0)
+    spread = torch.linalg.svdvals(centred)
+    assert spread[3] > 1e-2 * spread[0]
+    assert spread[4] < 1e-5 * spread[0]
+    lost = torch.linalg.svdvals(live - live.mean(0))[4:].square().sum()
+    error = (kept.flatten(0, 2) - live).square().sum()
+    assert float(error) == pytest.approx(float(lost), rel=0.02)
+
+
 def test_answers_are_those_of_the_network_wherever_its_folder_lies(teacher, source, views, tmp_path):
     CachedTeacher(teacher, tmp_path / "answers", pictures=PICTURES)(views)
     moved = FeatureTeacher(str(shutil.copytree(source, tmp_path / "moved")), name="one", student_patch=8)
