@@ -12,7 +12,7 @@ import ast
 import json
 import os
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import manyview
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.name is None:
         lines = {name: _first_sentence(path) for name, path in scripts.items()}
-        deliver(args, lines, lambda: (print_rows(lines), print_next("manyview bench NAME")))
+        deliver(args, lines, lambda: _show(lines))
         return 0
     if args.name not in scripts:
         raise UserError(f"no benchmark {args.name!r}; {did_you_mean(args.name, scripts)}")
@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
     results = benchmark["run"]()
     deliver(args, results, lambda: print(json.dumps(results, indent=1)), indent=1)
     return 0
+
+
+def _show(lines: Mapping[str, str]) -> None:
+    print_rows(lines)
+    print_next("manyview bench NAME")
 
 
 def _first_sentence(script: Path) -> str:
