@@ -10,7 +10,7 @@ import torch
 
 from manyview.data.synthetic import CLASSES, furnishing, render_scene, trajectories
 from manyview.data.synthetic.materials import TEXTURES, Material
-from manyview.data.synthetic.models import FURNITURE, MODELS, SMALL
+from manyview.data.synthetic.models import FURNITURE, SMALL, build, object_names
 from manyview.data.synthetic.shading import albedo, surface
 from manyview.data.synthetic.world import DENSE, World
 from manyview.errors import UserError
@@ -157,14 +157,14 @@ def test_wrong_requests_are_the_users_mistake():
 
 
 def test_every_class_can_be_built_in_many_ways_and_stands_on_the_ground():
-    built = {MODELS.get(name)(Random(0)).name for name in MODELS.names()}
+    built = {build(name, Random(0)).name for name in object_names()}
     assert set(FURNITURE) | set(SMALL) <= built
     assert len(FURNITURE) + len(SMALL) >= 20
-    for name in MODELS.names():
+    for name in object_names():
         sizes = set()
         for seed in range(12):
-            model = MODELS.get(name)(Random(seed))
-            low, high = model.bounds()
+            model = build(name, Random(seed))
+            low, high = model.bounds
             sizes.add(tuple((high - low).round(3)))
             if name not in ("picture", "wall clock"):
                 assert abs(low[2]) < 0.07, name

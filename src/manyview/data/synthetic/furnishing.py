@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from random import Random
 
-from manyview.data.synthetic import belongings, rooms, seating, small, storage  # noqa: F401  (fill the registry of models)
-from manyview.data.synthetic.models import MODELS, Model, Top
+from manyview.data.synthetic import rooms
+from manyview.data.synthetic.models import Top
+from manyview.data.synthetic.models import build as make
 from manyview.data.synthetic.rooms import against_wall, in_the_open
 from manyview.data.synthetic.world import Corner, Placed, World
 
@@ -65,12 +66,8 @@ def build(seed: int, kind: str) -> World:
     return world
 
 
-def _make(name: str, rng: Random) -> Model:
-    return MODELS.get(name)(rng)
-
-
 def _wall(world: World, rng: Random, name: str) -> Placed | None:
-    return against_wall(world, rng, _make(name, rng))
+    return against_wall(world, rng, make(name, rng))
 
 
 def _living_room(world: World, rng: Random) -> None:
@@ -144,7 +141,7 @@ def _store_room(world: World, rng: Random) -> None:
     for name in rng.sample(names, 8):
         _wall(world, rng, name)
     for name in rng.sample(["box", "stool", "suitcase", "big ball", "bin"], 3):
-        in_the_open(world, rng, _make(name, rng))
+        in_the_open(world, rng, make(name, rng))
 
 
 THEMES = {
@@ -169,7 +166,7 @@ def _add_extras(world: World, rng: Random) -> None:
     for name in rng.choices(
         ["big ball", "box", "stool", "stool", "plant", "suitcase", "bin", "bin", "chair"], k=round(area / 10)
     ):
-        in_the_open(world, rng, _make(name, rng))
+        in_the_open(world, rng, make(name, rng))
 
 
 def _ahead(placed: Placed) -> tuple[float, float]:
@@ -183,8 +180,8 @@ def _middle(placed: Placed) -> tuple[float, float]:
 
 def _in_front(world: World, rng: Random, of: Placed, name: str, gap: float) -> Placed | None:
     """Put a thing squarely in front of another."""
-    model = _make(name, rng)
-    low, high = model.bounds()
+    model = make(name, rng)
+    low, high = model.bounds
     ahead, (x, y) = _ahead(of), _middle(of)
     reach = abs(ahead[0]) * (of.high[0] - of.low[0]) / 2 + abs(ahead[1]) * (of.high[1] - of.low[1]) / 2
     distance = reach + gap + (high[1] - low[1]) / 2
@@ -193,8 +190,8 @@ def _in_front(world: World, rng: Random, of: Placed, name: str, gap: float) -> P
 
 def _rug_under(world: World, rng: Random, of: Placed | None) -> None:
     """A rug in front of something, or in the middle of the room; furniture may stand on its edge."""
-    rug = _make("rug", rng)
-    _, high = rug.bounds()
+    rug = make("rug", rng)
+    _, high = rug.bounds
     yaw = rng.choice([0.0, math.pi / 2])
     x, y = world.size[0] / 2, world.size[1] / 2
     if of:
@@ -230,7 +227,7 @@ def _chair_at(
     distance = (reach + rng.uniform(0.08, 0.3)) * side
     x, y = x + ahead[0] * distance - ahead[1] * along, y + ahead[1] * distance + ahead[0] * along
     yaw = table.yaw + (math.pi if side > 0 else 0.0) + rng.uniform(-0.25, 0.25)
-    model = _make(name, rng)
+    model = make(name, rng)
     low, high = world.bounds_at(model, (x, y, 0.0), yaw)
     others = [block for block in world.blocks if block.low != table.low]
     inside = all(low[a] > 0 and high[a] < world.size[a] for a in range(2))
@@ -241,7 +238,7 @@ def _chair_at(
 def _table_with_seats(world: World, rng: Random, seat: str) -> None:
     table = None
     for _ in range(20):
-        model = _make("table", rng)
+        model = make("table", rng)
         at = (world.size[0] * rng.uniform(0.35, 0.65), world.size[1] * rng.uniform(0.35, 0.65), 0.0)
         table = world.try_put(model, at, rng.choice([0.0, math.pi / 2]), margin=0.3)
         if table:
@@ -263,8 +260,8 @@ def _table_with_seats(world: World, rng: Random, seat: str) -> None:
 def _stand_on(world: World, rng: Random, support: Placed, name: str) -> None:
     """One thing in the middle of a support's top; the top then counts as taken."""
     for index, top in enumerate(support.tops):
-        model = _make(name, rng)
-        low, high = model.bounds()
+        model = make(name, rng)
+        low, high = model.bounds
         if high[0] - low[0] > top.width * 1.05 or high[2] > top.room:
             continue
         aside = rng.uniform(-0.2, 0.2) * max(0.0, top.width - (high[0] - low[0]))
@@ -302,7 +299,7 @@ def _fill_tops(world: World, rng: Random) -> None:
 def _lay_table(world: World, rng: Random) -> None:
     """A table in the middle of the room with many things on it, some furniture behind."""
     x, y = world.size[0] * rng.uniform(0.42, 0.58), world.size[1] * rng.uniform(0.42, 0.58)
-    model = _make(rng.choice(["table", "table", "coffee table"]), rng)
+    model = make(rng.choice(["table", "table", "coffee table"]), rng)
     table = world.put(model, (x, y, 0.0), rng.choice([0.0, math.pi / 2, rng.uniform(-0.4, 0.4)]))
     top = table.tops.pop()
     world.focus = [(top.x, top.y, top.z)]
@@ -326,8 +323,8 @@ def fill_top(
         if len(placed) == count:
             break
         name = rng.choices(names, odds)[0]
-        model = MODELS.get(name)(rng)
-        low, high = model.bounds()
+        model = make(name, rng)
+        low, high = model.bounds
         half_x, half_y = max(-low[0], high[0]), max(-low[1], high[1])
         free_x, free_y = top.width / 2 - half_x * 0.9, top.depth / 2 - half_y * 0.9
         if free_x < 0 or free_y < 0 or high[2] > top.room:

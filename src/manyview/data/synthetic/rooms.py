@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from random import Random
 
-from manyview.data.synthetic import fixtures, materials
-from manyview.data.synthetic.materials import hsv, scaled
-from manyview.data.synthetic.models import MODELS, Model
+from manyview.data.synthetic.formulas import WORDS, draw
+from manyview.data.synthetic.materials import Colour, hsv
+from manyview.data.synthetic.models import Model, build
 from manyview.data.synthetic.world import Corner, Lighting, Placed, World, jittered
 
 WALLS = ("west", "east", "south", "north")
@@ -16,30 +16,25 @@ WALLS = ("west", "east", "south", "north")
 
 def shell(rng: Random, kind: str) -> World:
     size = (rng.uniform(3.0, 6.5), rng.uniform(2.9, 5.5), rng.uniform(2.35, 3.1))
-    main = materials.tiled_wall(rng) if rng.random() < 0.08 else materials.wall(rng)
+    main = draw("tiled_wall" if rng.random() < 0.08 else "painted_wall", rng)
     walls = [main] * 4
     if rng.random() < 0.35:
-        walls[rng.randrange(4)] = materials.wall(rng)
-    ceiling = materials.flat(
-        hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.06), rng.uniform(0.85, 0.97)), gloss=0
-    )
-    if rng.random() < 0.12:
-        ceiling = materials.Material(
-            ceiling.a, materials.shaded(ceiling.a, 0.7), "panels", rng.uniform(0.4, 0.7)
-        )
-    world = World(size, [*walls, materials.floor(rng), ceiling], kind)
+        walls[rng.randrange(4)] = draw("painted_wall", rng)
+    ceiling = draw("ceiling", rng)
+    world = World(size, [*walls, draw("floor", rng), ceiling], kind)
     if rng.random() < 0.75:
-        trim = materials.WHITE if rng.random() < 0.7 else materials.wood(rng)
+        trim = WORDS["white"] if rng.random() < 0.7 else draw("wood", rng)
         for wall in WALLS:
             at, yaw, length = wall_frame(world, wall)
-            world.put(fixtures.skirting(length, trim), at(length / 2, 0.0), yaw, block=False)
+            world.put(
+                build("skirting", rng, length=length, material=trim), at(length / 2, 0.0), yaw, block=False
+            )
     if rng.random() < 0.2:  # a corner of the room is walled off
         width, depth = rng.uniform(0.4, 0.3 * size[0]), rng.uniform(0.4, 0.3 * size[1])
         x = rng.choice([width / 2, size[0] - width / 2])
         y = rng.choice([depth / 2, size[1] - depth / 2])
-        block = Model("wall")
-        block.box((0, 0, size[2] / 2), (width, depth, size[2] + 0.01), main)
-        world.put(block, (x, y, 0.0))
+        corner = build("walled_corner", rng, width=width, depth=depth, height=size[2], material=main)
+        world.put(corner, (x, y, 0.0))
     return world
 
 
@@ -65,7 +60,7 @@ def against_wall(
     walls: tuple[str, ...] = WALLS,
 ) -> Placed | None:
     """Put a model with its back to a wall where there is room, or give up after some attempts."""
-    low, high = model.bounds()
+    low, high = model.bounds
     for _ in range(14):
         wall = rng.choice(walls)
         at, yaw, length = wall_frame(world, wall)
@@ -96,7 +91,7 @@ def doors_and_windows(world: World, rng: Random) -> None:
     order = list(WALLS)
     rng.shuffle(order)
     if rng.random() < 0.85:
-        door = MODELS.get("door")(rng)
+        door = build("door", rng)
         placed = against_wall(world, rng, door, gap=0.0, walls=(order[0],))
         if placed:
             reach = 0.75
@@ -122,7 +117,7 @@ def _window(world: World, rng: Random, wall: str) -> None:
     sill = rng.choice([0.85, 0.9, 1.0, 0.1])
     height = min(world.size[2] - 0.25, 2.25) - sill
     along = rng.uniform(width / 2 + 0.3, length - width / 2 - 0.3)
-    model = fixtures.window(rng, width, height, rng.uniform(0.9, 1.6))
+    model = build("window", rng, width=width, height=height, glow=rng.uniform(0.9, 1.6))
     low, high = world.bounds_at(model, at(along, sill), yaw)
     if not world.free(low, high):
         return
@@ -131,11 +126,11 @@ def _window(world: World, rng: Random, wall: str) -> None:
     if rng.random() < 0.65:
         floor_length = rng.random() < 0.6
         bottom = 0.03 if floor_length else sill - 0.12
-        curtain = fixtures.curtain(rng, width, sill + height + 0.08 - bottom)
+        curtain = build("curtain", rng, width=width, height=sill + height + 0.08 - bottom)
         world.put(curtain, at(along, bottom), yaw)
     if sill > 0.6 and rng.random() < 0.6:
         against = at(along, 0.0)
-        world.put(fixtures.radiator(rng, min(width, rng.uniform(0.7, 1.4))), against, yaw)
+        world.put(build("radiator", rng, width=min(width, rng.uniform(0.7, 1.4))), against, yaw)
 
 
 def _light_from(world: World, middle: Corner, yaw: float, width: float, height: float) -> None:
@@ -148,7 +143,7 @@ def light(world: World, rng: Random) -> None:
     lamp = (world.size[0] * rng.uniform(0.4, 0.6), world.size[1] * rng.uniform(0.4, 0.6))
     drop = rng.choice([0.05, 0.05, rng.uniform(0.35, 0.7)])
     drop = drop if world.size[2] - drop > 2.0 else 0.05
-    world.put(fixtures.hanging_lamp(rng, drop), (*lamp, world.size[2]), 0.0, block=True)
+    world.put(build("hanging_lamp", rng, drop=drop), (*lamp, world.size[2]), 0.0, block=True)
     window = rng.choice(world.windows) if world.windows else None
     day = rng.random() if window else 0.0
     strength = rng.uniform(0.7, 1.3) if day < 0.6 else rng.uniform(0.15, 0.5)
@@ -161,9 +156,9 @@ def light(world: World, rng: Random) -> None:
         sun = (inwards[0] + aside * inwards[1], inwards[1] - aside * inwards[0], -fall)
     world.lighting = Lighting(
         lamp=(*lamp, world.size[2] - max(drop, 0.12)),
-        lamp_colour=scaled(warm, strength),
+        lamp_colour=_scaled(warm, strength),
         window=window,
-        window_colour=scaled(sky, power),
+        window_colour=_scaled(sky, power),
         sun=sun,
         ambient=jittered(rng, (0.5, 0.5, 0.5), 0.06),
         exposure=rng.uniform(0.46, 0.62),
@@ -175,8 +170,13 @@ def light(world: World, rng: Random) -> None:
 def hang(world: World, rng: Random) -> None:
     """Televisions, pictures and clocks on the walls."""
     if rng.random() < 0.3:
-        against_wall(world, rng, MODELS.get("tv")(rng), z=rng.uniform(0.9, 1.2), gap=0.01)
+        against_wall(world, rng, build("tv", rng), z=rng.uniform(0.9, 1.2), gap=0.01)
     for _ in range(rng.randint(2, 6)):
-        against_wall(world, rng, MODELS.get("picture")(rng), z=rng.uniform(1.35, 1.75), gap=0.0)
+        against_wall(world, rng, build("picture", rng), z=rng.uniform(1.35, 1.75), gap=0.0)
     if rng.random() < 0.6:
-        against_wall(world, rng, MODELS.get("wall clock")(rng), z=rng.uniform(1.6, 1.95), gap=0.0)
+        against_wall(world, rng, build("wall clock", rng), z=rng.uniform(1.6, 1.95), gap=0.0)
+
+
+def _scaled(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (channel * factor for channel in colour)
+    return red, green, blue

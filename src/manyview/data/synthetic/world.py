@@ -90,14 +90,15 @@ class World:
 
     def bounds_at(self, model: Model, at: Corner, yaw: float) -> tuple[Corner, Corner]:
         """Axis-aligned bounds of a model put down at `at` and turned by `yaw`."""
-        low, high = model.bounds()
-        middle, half = (low + high) / 2, (high - low) / 2
+        low, high = model.bounds
+        middle, half = ((low + high) / 2).tolist(), ((high - low) / 2).tolist()
         cosine, sine = math.cos(yaw), math.sin(yaw)
         x = at[0] + cosine * middle[0] - sine * middle[1]
         y = at[1] + sine * middle[0] + cosine * middle[1]
         reach_x = abs(cosine) * half[0] + abs(sine) * half[1]
         reach_y = abs(sine) * half[0] + abs(cosine) * half[1]
-        return (x - reach_x, y - reach_y, at[2] + low[2]), (x + reach_x, y + reach_y, at[2] + high[2])
+        bottom, top = at[2] + float(low[2]), at[2] + float(high[2])
+        return (x - reach_x, y - reach_y, bottom), (x + reach_x, y + reach_y, top)
 
     def free(self, low: Corner, high: Corner, margin: float = 0.02) -> bool:
         """Whether a box lies in the room and touches nothing."""
@@ -114,9 +115,9 @@ class World:
         cosine, sine = math.cos(yaw), math.sin(yaw)
         turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
         instances: dict[str, int] = {}
-        for part in model.parts:
-            matrix = turn @ part.matrix
-            matrix[:, 3] += at
+        matrices = turn @ model.matrices
+        matrices[:, :, 3] += at
+        for part, matrix in zip(model.parts, matrices):
             name = part.label or model.name
             if name not in instances:
                 instances[name] = self._next_instance
