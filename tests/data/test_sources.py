@@ -12,6 +12,7 @@ from PIL import Image
 from manyview.data.check import check
 from manyview.data.loading import load_views
 from manyview.data.sources import SOURCES, ScanOptions, scan
+from manyview.data.sources.video import VideoOptions
 from manyview.errors import UserError
 
 K = [[80.0, 0.0, 31.5], [0.0, 81.0, 23.5], [0.0, 0.0, 1.0]]
@@ -109,7 +110,7 @@ def test_scans_that_find_nothing(photos, tmp_path):
             scan(src, format=name)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="--fps is for videos"):
-        scan(photos, format="folder", options=ScanOptions(fps=2))
+        scan(photos, format="folder", options=VideoOptions(fps=2))
     assert {"folder", "manyview", "video"} <= set(SOURCES.names())
 
 

@@ -13,6 +13,8 @@ from manyview.data.labelled import LabelledImages
 from manyview.data.loading import load_labels, read_classes
 from manyview.data.manifest import Manifest
 from manyview.data.sources import ScanOptions, scan
+from manyview.data.sources.nyuv2 import NyuOptions
+from manyview.data.sources.scannet import ScannetOptions
 from manyview.errors import UserError
 from manyview.images.reading import ImageProblem, read_image
 from manyview.recipes.dense import DenseConfig
@@ -135,11 +137,11 @@ def test_scannets_labels(tmp_path):
     assert [frame.split for frame in manifest.frames] == ["", "", "val", "val"]
     assert classes_of(manifest)[:5] == [-1, 0, -1, 19, -1]  # blinds are none of the twenty
     assert (len(manifest.info["classes"]), manifest.info["classes"][19]) == (20, "other furniture")
-    all_of, _ = scan(tmp_path / "scans", format="scannet", options=ScanOptions(classes=40))
+    all_of, _ = scan(tmp_path / "scans", format="scannet", options=ScannetOptions(classes=40))
     assert classes_of(all_of)[:5] == [-1, 0, 12, 38, -1]
     assert len(all_of.info["classes"]) == 40
     with pytest.raises(UserError, match="--classes 13"):
-        scan(tmp_path / "scans", format="scannet", options=ScanOptions(classes=13))
+        scan(tmp_path / "scans", format="scannet", options=ScannetOptions(classes=13))
     (tmp_path / "scannetv2-labels.combined.tsv").unlink()
     manifest, problems = scan(tmp_path / "scans", format="scannet")
     assert ["labels are left out" in p.reason for p in problems] == [True]
@@ -195,7 +197,7 @@ def test_nyuv2s_lists_of_classes(tmp_path):
     found = {}
     for count in (40, 13, 894):
         manifest, problems = scan(
-            tmp_path / "nyu", format="nyuv2", options=ScanOptions(classes=count, max_frames=1, **where)
+            tmp_path / "nyu", format="nyuv2", options=NyuOptions(classes=count, max_frames=1, **where)
         )
         assert [p.path for p in problems] == ["splits.mat"]
         assert len(manifest.info["classes"]) == count
@@ -204,7 +206,7 @@ def test_nyuv2s_lists_of_classes(tmp_path):
     (tmp_path / "nyu" / "class13Mapping.mat").unlink()
     for count, why in ((13, "class13Mapping.mat beside"), (7, "40, 13 or 894")):
         with pytest.raises(UserError, match=why):
-            scan(tmp_path / "nyu", format="nyuv2", options=ScanOptions(classes=count, **where))
+            scan(tmp_path / "nyu", format="nyuv2", options=NyuOptions(classes=count, **where))
     (tmp_path / "nyu" / "classMapping40.mat").write_bytes(b"no MATLAB file")
     with pytest.raises(UserError, match="MATLAB file") as caught:
         scan(tmp_path / "nyu", format="nyuv2", options=ScanOptions(**where))
@@ -244,7 +246,7 @@ def test_nyuv2_goes_on_and_refuses_damaged_files(tmp_path):
 def test_nyuv2_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     text(tmp_path / "nyu_depth_v2_labeled.mat", "MATLAB 7.3")
-    options = ScanOptions(extract_to=tmp_path / "m_frames", classes=894)
+    options = NyuOptions(extract_to=tmp_path / "m_frames", classes=894)
     with pytest.raises(UserError, match="pip install h5py"):
         scan(tmp_path, format="nyuv2", options=options)
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         "scan", help="make a manifest of image folders, videos or a data set's own layout"
     )
     if "scan" in words[:1]:
-        _add_scan(scan, value_of(words, "--format"))
+        _add_scan(scan, words)
     for name, run, text in (
         ("info", _info, "what a manifest holds"),
         ("check", _check, "read every file of a manifest again and list the problems (exit code 2 if any)"),
@@ -48,14 +48,19 @@ def run(args: argparse.Namespace) -> int:
     return int(args.data_run(args))
 
 
-def _add_scan(parser: argparse.ArgumentParser, chosen: str | None) -> None:
-    """The arguments of scan; with the format chosen, what its reader says of itself."""
-    from manyview.data.sources import SOURCES, ScanOptions
+def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """The arguments of scan; with the format chosen, what its reader says of itself, and its options."""
+    from manyview.data.sources import SOURCES, ScanOptions, option_names, options_for
 
+    chosen, options = value_of(words, "--format"), ScanOptions()
     parser.description = "Make a manifest of what lies on disk.\n\nformats: " + ", ".join(SOURCES.names())
     if chosen is not None:
-        reader: Any = SOURCES.get(chosen)
-        about = inspect.getdoc(sys.modules[reader.__module__]) or inspect.getdoc(reader) or ""
+        every = {name for format in SOURCES.names() for name in option_names(format)}
+        foreign = every - set(option_names(chosen))
+        options_for(chosen, **{name: value_of(words, f"--{name}") for name in foreign})  # refuses these
+        reader = SOURCES.get(chosen)
+        options = reader.options()
+        about = inspect.getdoc(sys.modules[reader.scenes.__module__]) or inspect.getdoc(reader.scenes) or ""
         parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{about}"
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")
@@ -67,16 +72,17 @@ def _add_scan(parser: argparse.ArgumentParser, chosen: str | None) -> None:
         help=f"{text} (docs/datasets.md); --format F --help explains one",
     )
     add("-o", "--out", type=Path, required=True, metavar="MANIFEST.parquet")
-    add_options(parser, ScanOptions(), title="what of it is taken", skip=("extract_to",))
+    add_options(parser, options, title="what of it is taken", skip=("extract_to",))
     add_json(parser)
     parser.set_defaults(data_run=_scan)
 
 
 def _scan(args: argparse.Namespace) -> int:
     from manyview.config import override
-    from manyview.data.sources import ScanOptions, scan
+    from manyview.data.sources import SOURCES, scan
 
-    options = override(ScanOptions(extract_to=args.out.with_name(f"{args.out.stem}_frames")), args.settings)
+    kind = SOURCES.get(args.format).options
+    options = override(kind(extract_to=args.out.with_name(f"{args.out.stem}_frames")), args.settings)
     manifest, problems = scan(args.src, format=args.format, options=options)
     manifest.save(args.out)
     summary = manifest.summary()

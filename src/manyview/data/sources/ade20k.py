@@ -11,35 +11,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, images_of, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
+from manyview.data.sources.rows import Row
 
 CLASSES = 150
-_NAMES = "objectInfo150.txt"
 
 
 @SOURCES.add("ade20k")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("images/training or images/validation folder with images")
+def scenes(src: Source) -> Scenes:
     """The folder ADEChallengeData2016, or the one it lies in."""
-    data = Collector(src, options, "ade20k")
-    root = data.root if (data.root / "images").is_dir() else data.root / "ADEChallengeData2016"
+    root = src.root if (src.root / "images").is_dir() else src.root / "ADEChallengeData2016"
     rows = [
-        Row(
-            image=data.below(image),
-            labels=data.below(root / "annotations" / split / f"{image.stem}.png"),
-            split=split,
-        )
+        Row(image=image, labels=root / "annotations" / split / f"{image.stem}.png", split=split)
         for split in ("training", "validation")
         for image in images_of(root / "images" / split)
     ]
-    data.add_singles(need_scenes(rows, src, "images/training or images/validation folder with images"))
-    file = root / _NAMES
-    names = data.read(file, _names) if file.is_file() else None
-    data.found.info |= {
+    if rows:
+        yield None, rows
+    file = root / "objectInfo150.txt"
+    names = src.read(file, _names) if file.is_file() else None
+    src.info |= {
         "classes": names or [f"class {number}" for number in range(1, CLASSES + 1)],
         LABEL_MAP: [NO_CLASS, *range(CLASSES)],
     }
-    return data.found
 
 
 def _names(path: Path) -> list[str]:

@@ -12,56 +12,47 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import inverse, numbers, rigid
-from manyview.data.sources.rows import Collector, Row, find_folders, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
-CHUNK = 75
 _NEAR = 0.005  # seconds
 _SPLITS = {"Training": "train", "Validation": "val"}
 
 
 @SOURCES.add("arkitscenes")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("VIDEO/lowres_wide folder", chunk=75)
+def scenes(src: Source) -> Scenes:
     """The download folder, a split, or one video."""
-    data = Collector(src, options, "arkitscenes")
-    folders = find_folders(data.root, lambda name: name == "lowres_wide")
-    for folder in need_scenes(folders, src, "VIDEO/lowres_wide folder"):
+    for folder in src.folders_named("lowres_wide".__eq__):
         video = folder.parent
-        poses = data.read(video / "lowres_wide.traj", _poses) or {}
-        lenses = {path.stem: path for path in (video / "lowres_wide_intrinsics").glob("*.pincam")}
+        poses = src.read(video / "lowres_wide.traj", _poses) or {}
         times = np.array(sorted(poses))
+        lenses = {path.stem: path for path in (video / "lowres_wide_intrinsics").glob("*.pincam")}
+        split = next((name for part, name in _SPLITS.items() if part in folder.parts), "")
         rows = []
         for image in images_of(folder):
             name, _, stamp = image.stem.rpartition("_")
             time = float(stamp)
-            lens = next((lenses[key] for key in _close(name, time) if key in lenses), None)
-            camera, size = (data.read(lens, _camera) if lens else None) or (None, None)
+            file = next((lenses[key] for key in _close(name, time) if key in lenses), None)
+            camera = (src.read(file, _camera) if file else None) or Camera()
             nearest = times[np.abs(times - time).argmin()] if len(times) else np.inf
+            pose = poses[nearest] if abs(nearest - time) < _NEAR else None
+            camera = Camera(camera.lens, pose, camera.size)
+            depth = video / "lowres_depth" / image.name
             rows.append(
-                Row(
-                    image=data.below(image),
-                    name=stamp,
-                    camera=camera,
-                    camera_size=size,
-                    cam2world=poses[nearest] if abs(nearest - time) < _NEAR else None,
-                    depth=data.below(video / "lowres_depth" / image.name),
-                    depth_scale=0.001,
-                    split=next((s for part, s in _SPLITS.items() if part in folder.parts), ""),
-                )
+                Row(image=image, name=stamp, camera=camera, depth=depth, depth_scale=0.001, split=split)
             )
-        data.add(video.name.removesuffix("_frames"), rows)
-    data.found.info["chunk"] = CHUNK
-    return data.found
+        yield video.name.removesuffix("_frames"), rows
 
 
 def _close(name: str, time: float) -> list[str]:
     return [f"{name}_{time + shift:.3f}" for shift in (0.0, -0.001, 0.001)]
 
 
-def _camera(path: Path) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
+def _camera(path: Path) -> Camera:
     width, height, fx, fy, cx, cy = numbers(path)[0]
-    return (fx, fy, cx + 0.5, cy + 0.5), (width, height)
+    return Camera((fx, fy, cx + 0.5, cy + 0.5), size=(width, height))
 
 
 def _poses(path: Path) -> dict[float, np.ndarray]:

@@ -1,7 +1,14 @@
-"""What every source shares: the registry, the options of a scan, problems, a look at many images at once.
+"""What a reader of a format is given, and what it gives: a generator of (scene, rows), one small file a format.
 
-A source is one small file with `@SOURCES.add("name") def scan(src, options) -> Scanned`; add its import in
-`manyview.data.sources`.
+    @SOURCES.add("mine")
+    @reader("SCENE/images folder")
+    def mine(src: Source) -> Scenes:
+        for folder in src.folders("*/images"):
+            yield src.name(folder.parent), [Row(image=image) for image in images_of(folder)]
+
+Everything else is done here: natural order, which frames are wanted, names, decoding every image, checking what is
+known of it, data set, split and depth scale, problems, progress. Readers of other packages leave `@SOURCES.add` away
+and are named in the entry-point group `manyview.readers`.
 """
 
 from __future__ import annotations
@@ -9,29 +16,24 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from manyview.data.manifest import Frame, every, inside, parse_span
+from manyview.data.overlap import CHUNK, GROUPS, MADE_FOR
+from manyview.data.sources.rows import Problem, Row, below
 from manyview.errors import UserError
-from manyview.files import write_bytes
-from manyview.images.reading import ImageProblem, probe_image
+from manyview.files import natural_key, write_bytes
+from manyview.images.reading import ImageProblem, folder_images, probe_image
 from manyview.progress import track
 from manyview.registry import Registry
 
 T = TypeVar("T")
 _BATCH = 4096
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that was left out, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,35 +50,241 @@ class ScanOptions:
     """Of those, every stride-th."""
     max_frames: int | None = None
     """Of those, at most this many per scene."""
-    fps: float | None = None
-    """Videos only: frames per second to take, before the positions are counted."""
     skip_bad: bool = False
     """List and leave out frames with a bad pose or a missing depth or label file instead of stopping."""
-    classes: int = 0
-    """Which of a data set's lists of classes (scannet: 20 or 40; nyuv2: 40, 13 or 894); 0 for the first."""
     extract_to: Path | None = None
     """Formats whose frames are no files (videos, nyuv2): the folder that gets them."""
 
-    def pick(self, items: Sequence[T]) -> list[T]:
-        """The wanted items of one scene."""
+    def pick(self, items: Sequence[T] | Iterator[T]) -> Iterator[T]:
+        """The wanted items of one scene; of an iterator no more are read than that takes."""
         if self.max_frames is not None and self.max_frames < 1:
             raise UserError(f"--max-frames {self.max_frames} leaves nothing; give at least 1")
-        return every(list(items)[parse_span(self.frames)], self.stride)[: self.max_frames]
+        span = parse_span(self.frames)
+        if isinstance(items, Sequence):
+            return iter(every(list(items)[span], self.stride)[: self.max_frames])
+        every([], self.stride)  # refuses a stride that selects nothing
+        if min(span.start or 0, span.stop or 0) < 0:
+            raise UserError(
+                f"frames {self.frames!r}: a video is read from its start; give positions from 0 on"
+            )
+        return islice(islice(items, span.start, span.stop, self.stride), self.max_frames)
 
 
-@dataclass
-class Scanned:
-    """What a source found; paths of the frames are relative to `root`."""
+OptionsT = TypeVar("OptionsT", bound=ScanOptions)
+Scenes = Iterator[tuple[str | None, Iterable[Row]]]
+"""A scene's name and its rows: put into natural order, an iterator taken as it comes. Without a name the images are
+counted together, and each is a scene of its own (or belongs to `Row.scene`)."""
 
-    root: Path
-    frames: list[Frame] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+
+class Source(Generic[OptionsT]):
+    """What a reader reads: a folder (or file) and the options. It may be asked about files, and told what is known."""
+
+    def __init__(self, src: Path, options: OptionsT, dataset: str) -> None:
+        self.src = src
+        self.options = options
+        self.dataset = dataset
+        """Name of the data set, unless the options have one."""
+        self.root = (src if src.is_dir() else src.parent).resolve()
+        """What the paths in the manifest are relative to."""
+        self.info: dict[str, Any] = {}
+        """What the manifest says of the whole data set."""
+        self.frames: list[Frame] = []
+        self.problems: list[Problem] = []
+        self._groups: dict[str, list[list[str]]] | None = None
+
+    # ---- for readers ----
+
+    def name(self, folder: Path) -> str:
+        """A scene's name: its folder's path below the root, or the root's own name."""
+        return self.root.name if folder == self.root else below(self.root, folder)
+
+    def folders(self, *patterns: str) -> list[Path]:
+        """Folders below the root that match a pattern, pattern by pattern in natural order, hidden ones left out."""
+        return [
+            path
+            for pattern in patterns
+            for path in sorted(self.root.glob(pattern), key=natural_key)
+            if path.is_dir() and not path.name.startswith(".")
+        ]
+
+    def folders_named(self, accept: Callable[[str], bool]) -> list[Path]:
+        """Folders with an accepted name, at any depth, in natural order; what lies inside them is not looked at."""
+        accepted = []
+        for folder, inner, _ in os.walk(self.root):
+            wanted = [name for name in inner if accept(name)]
+            accepted += [Path(folder, name) for name in wanted]
+            inner[:] = [name for name in inner if name not in wanted and not name.startswith(".")]
+        return sorted(accepted, key=natural_key)
+
+    def files_named(self, accept: Callable[[str], bool]) -> list[Path]:
+        """Files with an accepted name, at any depth, in natural order, hidden files and folders left out."""
+        accepted = []
+        for folder, inner, files in os.walk(self.root):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            accepted += [Path(folder, name) for name in files if not name.startswith(".") and accept(name)]
+        return sorted(accepted, key=natural_key)
+
+    def beside(self, name: str) -> Path | None:
+        """A file of the data set in the folder that is scanned, or up to two folders above."""
+        places = (self.root / name, self.root.parent / name, self.root.parent.parent / name)
+        return next((path for path in places if path.is_file()), None)
+
+    def problem(self, path: Path | str, reason: str) -> None:
+        """List something that is left out."""
+        relative = path if isinstance(path, str) else below(self.root, path)
+        self.problems.append(Problem(relative, " ".join(reason.split())))
+
+    def read(self, path: Path, reader: Callable[[Path], T]) -> T | None:
+        """What `reader` makes of a camera or list file; None, and a problem, when it is missing or damaged."""
+        try:
+            return reader(path)
+        except FileNotFoundError:
+            self.problem(path, "no such file; its frames are kept without what it says")
+        except UserError as error:
+            self.problem(path, str(error))
+        except Exception as error:  # anything can be wrong inside a foreign file
+            reason = str(error) or type(error).__name__
+            self.problem(path, f"damaged, its frames are kept without what it says: {reason}"[:300])
+        return None
+
+    def group(self, scene: str, groups: Iterable[Sequence[Path]]) -> None:
+        """Images of a scene that are looked at together; a scene without groups is one group of all it has."""
+        self._groups = self._groups or {}
+        self._groups[scene] = [[below(self.root, image) for image in group] for group in groups]
+
+    def extract_to(self) -> Path:
+        """The folder for frames that are no files, whose own folder becomes the root. Raises UserError without one."""
+        folder = self.options.extract_to
+        if folder is None:
+            raise UserError(
+                f"frames of {self.src} need a place; name the manifest with -o, they go beside it"
+            )
+        self.root = folder.resolve().parent
+        return self.root / folder.name
+
+    # ---- what is done with what they yield ----
+
+    def add(self, scene: str | None, rows: Iterable[Row]) -> None:
+        """One scene's rows: picked by the options, every image decoded, everything known checked."""
+        label = scene or self.dataset
+        in_order = rows if isinstance(rows, Iterator) else sorted(rows, key=_order)
+        try:
+            picked = track(self.options.pick(in_order), label=label, unit="frame")
+            wanted = [row for row in map(self._written, picked) if row is not None]
+        except ImageProblem as problem:  # of an iterator: the whole scene is unreadable
+            self.problem(problem.path.as_posix(), problem.reason)
+            return
+        images = [below(self.root, row.image) for row in wanted]
+        names = frame_names(images)
+        for row, (image, size) in zip(wanted, self._probe(images, label), strict=True):
+            if isinstance(size, Problem):
+                self.problems.append(size)
+                continue
+            name = row.name or (names[image] if scene else row.image.stem)
+            self._keep(row, scene or row.scene or image.rsplit(".", 1)[0], name, image, size)
+
+    def _written(self, row: Row) -> Row | None:
+        """The row once its image is a file."""
+        if row.write is None:
+            return row
+        try:
+            row.write()
+        except ImageProblem as problem:
+            self.problem(row.image, problem.reason)
+            return None
+        return replace(row, write=None)  # which may hold the pixels
+
+    def _probe(self, images: Sequence[str], label: str) -> Iterator[tuple[str, tuple[int, int] | Problem]]:
+        """Decode every image, several at once: upright (width, height) or problem."""
+
+        def look(relative: str) -> tuple[int, int] | Problem:
+            try:
+                return probe_image(inside(self.root, relative))
+            except ImageProblem as problem:
+                return Problem(relative, problem.reason)
+            except UserError as error:
+                return Problem(relative, str(error))
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+            sizes = (
+                size for batch in batches for size in pool.map(look, batch)
+            )  # not millions of tasks at once
+            yield from zip(images, track(sizes, total=len(images), label=label, unit="image"), strict=True)
+
+    def _keep(self, row: Row, scene: str, name: str, image: str, size: tuple[int, int]) -> None:
+        try:
+            facts, problems = row.facts(self.root, size)
+        except UserError as error:
+            if not self.options.skip_bad:
+                raise
+            facts, problems = {}, [Problem(image, str(error))]
+        self.problems += problems
+        if problems and self.options.skip_bad:
+            return
+        dataset, split = self.options.dataset or self.dataset, self.options.split or row.split
+        self.frames.append(Frame(dataset, scene, name, split, image, *size, **facts))
+
+    def finish(self) -> None:
+        """The groups as row numbers of the manifest, in `info`."""
+        if self._groups is None:
+            return
+        numbers: dict[str, dict[str, int]] = {}
+        for index, frame in enumerate(self.frames):
+            numbers.setdefault(frame.scene, {})[frame.image] = index
+        kept: list[list[int]] = []
+        for scene, number in numbers.items():
+            groups = [[number[image] for image in group if image in number] for group in self._groups[scene]]
+            kept += [group for group in groups if len(group) > 1] or [list(number.values())]
+        self.info |= {GROUPS: kept, MADE_FOR: len(self.frames)}
+
+
+@dataclass(frozen=True)
+class Reader(Generic[OptionsT]):
+    """A format that can be scanned."""
+
+    scenes: Callable[[Source[OptionsT]], Scenes]
+    layout: str
+    """What a folder of this format holds, for the line that says it is not there."""
+    options: type[OptionsT]
+    """Which options it has."""
     info: dict[str, Any] = field(default_factory=dict)
+    """What every manifest of it says."""
+
+    def scan(self, src: Path, options: OptionsT, dataset: str) -> Source[OptionsT]:
+        """Everything the source holds. Raises UserError when it is not of this format."""
+        source = Source(src, options, dataset)
+        source.info |= self.info
+        empty = True
+        for scene, rows in self.scenes(source):
+            empty = False
+            source.add(scene, rows)
+        if empty and not source.problems:
+            raise UserError(
+                f"{src} has no {self.layout}; check the folder, or use --format folder for plain images"
+            )
+        source.finish()
+        return source
 
 
-SOURCES: Registry[Callable[[Path, ScanOptions], Scanned]] = Registry(
-    "source format", package="manyview.data.sources", group="manyview.readers"
+def reader(
+    layout: str,
+    *,
+    options: type[OptionsT] = ScanOptions,  # type: ignore[assignment]
+    chunk: int | None = None,
+) -> Callable[[Callable[[Source[OptionsT]], Scenes]], Reader[OptionsT]]:
+    """Decorator: a generator of scenes as a Reader. chunk: frames of a sequence, where the data set is cut so."""
+    return lambda scenes: Reader(scenes, layout, options, {} if chunk is None else {CHUNK: chunk})
+
+
+SOURCES: Registry[Reader[Any]] = Registry(
+    "source format", package="manyview.data.sources", group="manyview.readers", instance_of=Reader
 )
+
+
+def images_of(folder: Path) -> list[Path]:
+    """Images directly in a folder, in natural order; none when the folder is not there."""
+    return folder_images(folder) if folder.is_dir() else []
 
 
 def frame_names(images: Sequence[str]) -> dict[str, str]:
@@ -86,21 +294,10 @@ def frame_names(images: Sequence[str]) -> dict[str, str]:
     return {image: stem if counts[stem] == 1 else image for image, stem in stems.items()}
 
 
-def probe(root: Path, images: Sequence[str], label: str) -> Iterator[tuple[str, tuple[int, int] | Problem]]:
-    """Decode every image (paths relative to `root`), several at once: upright (width, height) or problem."""
-
-    def look(relative: str) -> tuple[int, int] | Problem:
-        try:
-            return probe_image(inside(root, relative))
-        except ImageProblem as problem:
-            return Problem(relative, problem.reason)
-        except UserError as error:
-            return Problem(relative, str(error))
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        sizes = (size for batch in batches for size in pool.map(look, batch))  # not millions of tasks at once
-        yield from zip(images, track(sizes, total=len(images), label=label, unit="image"), strict=True)
+def first_file(paths: Iterable[Path]) -> Path:
+    """The first path that is a file, else the first."""
+    places = list(paths)
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def claim(folder: Path, source: Path, pattern: str) -> None:
@@ -115,3 +312,7 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
         for old in folder.glob(pattern):
             old.unlink()
         write_bytes(stamp, json.dumps(mine).encode())
+
+
+def _order(row: Row) -> tuple[Any, Any]:
+    return natural_key(row.name or row.image), natural_key(row.image)

@@ -12,40 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import inverse
-from manyview.data.sources.rows import (
-    Collector,
-    Row,
-    camera_from_matrix,
-    find_folders,
-    images_of,
-    need_scenes,
-)
+from manyview.data.sources.rows import Camera, Row, lens_of
 
 
 @SOURCES.add("blendedmvs")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("PID/blended_images folder")
+def scenes(src: Source) -> Scenes:
     """The folder of scenes, or one scene."""
-    data = Collector(src, options, "blendedmvs")
-    folders = find_folders(data.root, lambda name: name == "blended_images")
-    for folder in need_scenes(folders, src, "PID/blended_images folder"):
+    for folder in src.folders_named("blended_images".__eq__):
         scene = folder.parent
         rows = []
         for image in images_of(folder):
-            if image.stem.endswith("_masked"):
-                continue
-            camera, pose = data.read(scene / "cams" / f"{image.stem}_cam.txt", _camera) or (None, None)
-            depth = data.below(scene / "rendered_depth_maps" / f"{image.stem}.pfm")
-            rows.append(Row(image=data.below(image), camera=camera, cam2world=pose, depth=depth))
-        data.add(scene.name, rows)
-    return data.found
+            if not image.stem.endswith("_masked"):
+                camera = src.read(scene / "cams" / f"{image.stem}_cam.txt", _camera)
+                depth = scene / "rendered_depth_maps" / f"{image.stem}.pfm"
+                rows.append(Row(image=image, camera=camera, depth=depth))
+        yield scene.name, rows
 
 
-def _camera(path: Path) -> tuple[tuple[float, float, float, float], np.ndarray]:
+def _camera(path: Path) -> Camera:
     words = path.read_text().split()
     if words[0] != "extrinsic" or words[17] != "intrinsic":
         raise ValueError("it is no MVSNet camera file (extrinsic, 16 numbers, intrinsic, 9 numbers)")
     world2cam = np.array(words[1:17], np.float64).reshape(4, 4)
-    lens = np.array(words[18:27], np.float64).reshape(3, 3)
-    return camera_from_matrix(lens, centre=0.5), inverse(world2cam)
+    return Camera(lens_of(np.array(words[18:27], np.float64).reshape(3, 3)), inverse(world2cam))

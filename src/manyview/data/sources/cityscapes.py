@@ -8,11 +8,9 @@ are not read. Coarse annotations, disparity and cameras are not read either.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, folders_of, images_of, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
+from manyview.data.sources.rows import Row
 
 CLASSES = {
     **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
@@ -21,26 +19,23 @@ CLASSES = {
 }
 """Stored id -> name, in the order of the 19 classes."""
 _IDS = 34
-_IMAGE, _LABELS = "_leftImg8bit", "_gtFine_labelIds.png"
 
 
 @SOURCES.add("cityscapes")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("leftImg8bit/SPLIT/CITY folder")
+def scenes(src: Source) -> Scenes:
     """The folder with leftImg8bit and gtFine."""
-    data = Collector(src, options, "cityscapes")
-    cities = folders_of(data.root / "leftImg8bit", "*/*")
-    for city in need_scenes(cities, src, "leftImg8bit/SPLIT/CITY folder"):
+    for city in src.folders("leftImg8bit/*/*"):
         split = city.parent.name
-        annotated = data.root / "gtFine" / split / city.name
+        annotated = src.root / "gtFine" / split / city.name
         rows = []
         for image in images_of(city):
-            name = image.stem.removesuffix(_IMAGE)
-            labels = None if split == "test" else data.below(annotated / f"{name}{_LABELS}")
-            rows.append(Row(image=data.below(image), name=name, labels=labels, split=split))
-        data.add(city.name, rows)
+            name = image.stem.removesuffix("_leftImg8bit")
+            labels = None if split == "test" else annotated / f"{name}_gtFine_labelIds.png"
+            rows.append(Row(image=image, name=name, labels=labels, split=split))
+        yield city.name, rows
     order = list(CLASSES)
-    data.found.info |= {
+    src.info |= {
         "classes": list(CLASSES.values()),
         LABEL_MAP: [order.index(number) if number in CLASSES else NO_CLASS for number in range(_IDS)],
     }
-    return data.found

@@ -16,33 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.poses import inverse, rigid
-from manyview.data.sources.rows import Collector, Row, need_scenes
+from manyview.data.sources.rows import Camera, Lens, Row
 
 _FILE = "frame_annotations.jgz"
 
 
 @SOURCES.add("co3d")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader(f"CATEGORY/{_FILE} with sequences beside it")
+def scenes(src: Source) -> Scenes:
     """The folder of categories, or one category."""
-    data = Collector(src, options, "co3d")
-    files = need_scenes(
-        sorted([*data.root.glob(_FILE), *data.root.glob(f"*/{_FILE}")]), src, f"CATEGORY/{_FILE}"
-    )
-    for file in files:
-        base = file.parent.parent if data.root != file.parent else data.root  # paths begin with the category
-        scenes: dict[str, list[Row]] = {}
-        for entry in data.read(file, _entries) or ():
-            image = base / entry["image"]["path"]
-            if data.root == file.parent:
-                image = data.root / entry["image"]["path"].partition("/")[2]
-            if not image.parent.is_dir():
-                continue  # a sequence that was not downloaded
-            scenes.setdefault(entry["sequence_name"], []).append(_row(data, entry, image))
-        for name, rows in scenes.items():
-            data.add(f"{file.parent.name}/{name}", rows)
-    return data.found
+    for file in sorted([*src.root.glob(_FILE), *src.root.glob(f"*/{_FILE}")]):
+        sequences: dict[str, list[Row]] = {}
+        for entry in src.read(file, _entries) or ():
+            image = file.parent / entry["image"]["path"].partition("/")[2]  # paths begin with the category
+            if image.parent.is_dir():  # else a sequence that was not downloaded
+                sequences.setdefault(entry["sequence_name"], []).append(_row(entry, image))
+        for name, rows in sequences.items():
+            yield f"{file.parent.name}/{name}", rows
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
@@ -50,16 +42,17 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         return json.load(file)
 
 
-def _row(data: Collector, entry: dict[str, Any], image: Path) -> Row:
+def _row(entry: dict[str, Any], image: Path) -> Row:
     height, width = entry["image"]["size"]
     view, depth = entry.get("viewpoint"), entry.get("depth") or {}
-    scene = image.parent.parent
+    camera = None
+    if view:
+        pose = pose_from_pytorch3d(view["R"], view["T"])
+        camera = Camera(_lens(view, width, height), pose, (width, height))
     return Row(
-        image=data.below(image),
-        camera=_camera(view, width, height) if view else None,
-        camera_size=(width, height),
-        cam2world=pose_from_pytorch3d(view["R"], view["T"]) if view else None,
-        depth=data.below(scene / "depths" / Path(depth["path"]).name) if depth.get("path") else None,
+        image=image,
+        camera=camera,
+        depth=image.parent.parent / "depths" / Path(depth["path"]).name if depth.get("path") else None,
         depth_scale=float(depth.get("scale_adjustment") or 1.0),
     )
 
@@ -71,7 +64,7 @@ def pose_from_pytorch3d(rotation: Any, translation: Any) -> np.ndarray:
     return inverse(world2cam)
 
 
-def _camera(view: dict[str, Any], width: int, height: int) -> tuple[float, float, float, float]:
+def _lens(view: dict[str, Any], width: int, height: int) -> Lens:
     if view.get("intrinsics_format", "ndc_isotropic") == "ndc_isotropic":
         half = (min(width, height) / 2,) * 2
     else:

@@ -10,65 +10,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, reader
 from manyview.data.sources.colmap_model import Model, read_model
-from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 _BESIDE = ("images", "../images", "../../images", ".", "..", "../..")
 
 
 @SOURCES.add("colmap")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("sparse model (cameras and images as .bin or .txt)")
+def scenes(src: Source) -> Scenes:
     """A scene's folder, or a folder of scenes; a scene with several models gives several scenes."""
-    data = Collector(src, options, src.resolve().name)
-    files = find_files(data.root, lambda name: name in ("images.bin", "images.txt"))
-    models = list(dict.fromkeys(path.parent for path in files))
-    need_scenes(models, src, "sparse model (cameras and images as .bin or .txt)")
-    for folder in models:
-        model = data.read(folder, read_model)
-        if model is None:
-            continue
-        inside = [
-            path for path in ((folder / name).resolve() for name in _BESIDE) if _within(path, data.root)
-        ]
-        data.add(scene_name(data, folder), rows_of(data, model, inside))
-        note_distortion(data, model)
-    return data.found
+    src.dataset = src.root.name
+    files = src.files_named(("images.bin", "images.txt").__contains__)
+    for folder in dict.fromkeys(path.parent for path in files):
+        if model := src.read(folder, read_model):
+            places = [(folder / name).resolve() for name in _BESIDE]
+            inside = [path for path in places if path.is_relative_to(src.root) and path.is_dir()]
+            yield _scene(src.root, folder), rows_of(src, model, inside)
 
 
-def rows_of(data: Collector, model: Model, images: Sequence[Path]) -> list[Row]:
+def rows_of(src: Source, model: Model, images: Sequence[Path]) -> list[Row]:
     """A row per image of the model; its file is looked for in each of the folders in turn."""
+    if any(camera.distorted for camera in model.cameras.values()):
+        src.info["distortion"] = "not corrected"
     rows = []
     for photo in model.photos:
-        camera = model.cameras.get(photo.camera)
-        paths = [folder / photo.name for folder in images]
-        image = next((path for path in paths if path.is_file()), paths[0])
-        rows.append(
-            Row(
-                image=data.below(image),
-                camera=camera.pinhole if camera else None,
-                camera_size=camera.size if camera else None,
-                cam2world=photo.cam2world,
-            )
-        )
+        taken_by = model.cameras.get(photo.camera)
+        lens, size = (taken_by.pinhole, taken_by.size) if taken_by else (None, None)
+        image = first_file(folder / photo.name for folder in images)
+        rows.append(Row(image=image, camera=Camera(lens, photo.cam2world, size)))
     return rows
 
 
-def note_distortion(data: Collector, model: Model) -> None:
-    """Say in the manifest that the images of this data set are not those of a pure pinhole."""
-    if any(camera.distorted for camera in model.cameras.values()):
-        data.found.info["distortion"] = "not corrected"
-
-
-def scene_name(data: Collector, model: Path) -> str:
+def _scene(root: Path, model: Path) -> str:
     """The folder that holds sparse/0, or the model's own; its number too when there are several."""
-    parts = list(model.relative_to(data.root).parts)
+    parts = list(model.relative_to(root).parts)
     number = parts.pop() if parts and parts[-1].isdigit() else "0"
     while parts and parts[-1] in ("sparse", "sparses", "colmap", "dense"):
         parts.pop()
-    name = "/".join(parts) or data.root.name
+    name = "/".join(parts) or root.name
     return name if number == "0" else f"{name}/{number}"
-
-
-def _within(path: Path, root: Path) -> bool:
-    return path.is_relative_to(root) and path.is_dir()

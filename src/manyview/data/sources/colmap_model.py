@@ -32,7 +32,7 @@ _ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEY
 
 
 @dataclass(frozen=True)
-class Camera:
+class ColmapCamera:
     model: str
     size: tuple[int, int]  # width, height
     parameters: tuple[float, ...]
@@ -63,7 +63,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Model:
-    cameras: dict[int, Camera]
+    cameras: dict[int, ColmapCamera]
     photos: list[Photo]
 
 
@@ -96,14 +96,14 @@ def _unpack(file: BinaryIO, form: str) -> tuple:
     return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
-def _cameras(file: BinaryIO) -> dict[int, Camera]:
+def _cameras(file: BinaryIO) -> dict[int, ColmapCamera]:
     cameras = {}
     for _ in range(_unpack(file, "Q")[0]):
         number, model, width, height = _unpack(file, "iiQQ")
         if model not in _MODELS:
             raise ValueError(f"unknown camera model {model}")
         name, count = _MODELS[model]
-        cameras[number] = Camera(name, (width, height), _unpack(file, f"{count}d"))
+        cameras[number] = ColmapCamera(name, (width, height), _unpack(file, f"{count}d"))
     return cameras
 
 
@@ -127,11 +127,11 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
-def _text_cameras(path: Path) -> dict[int, Camera]:
+def _text_cameras(path: Path) -> dict[int, ColmapCamera]:
     cameras = {}
     for words in (line.split() for line in _lines(path) if line.strip()):
         parameters = tuple(float(word) for word in words[4:])
-        cameras[int(words[0])] = Camera(words[1], (int(words[2]), int(words[3])), parameters)
+        cameras[int(words[0])] = ColmapCamera(words[1], (int(words[2]), int(words[3])), parameters)
     return cameras
 
 

@@ -8,34 +8,24 @@ corrected: intrinsics are those of the pinhole part.
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.transforms_json import rows_of
 
 _FOLDERS = ("images_8", "images_4", "images_2", "images")
 
 
 @SOURCES.add("dl3dv")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("SCENE/transforms.json")
+def scenes(src: Source) -> Scenes:
     """The folder of subsets, a subset, or a scene."""
-    data = Collector(src, options, "dl3dv")
-    files = need_scenes(
-        find_files(data.root, lambda name: name == "transforms.json"), src, "SCENE/transforms.json"
-    )
-    for file in files:
+    src.info["distortion"] = "not corrected"
+    for file in src.files_named("transforms.json".__eq__):
         folder = next((name for name in _FOLDERS if (file.parent / name).is_dir()), "images")
         scene = file.parent.parent if file.parent.name == "nerfstudio" else file.parent
-        rows = rows_of(data, file, images=[file.parent])
-        moved = [Row(**{**vars(row), "image": _in_folder(row.image, folder)}) for row in rows]
-        data.add(data.root.name if scene == data.root else data.below(scene), moved)
-    data.found.info["distortion"] = "not corrected"
-    return data.found
-
-
-def _in_folder(image: str, folder: str) -> str:
-    """`.../images/frame.png` -> `.../images_8/frame.png`."""
-    head, _, name = image.rpartition("/")
-    above = head.rpartition("/")[0]
-    return f"{above}/{folder}/{name}" if above else f"{folder}/{name}"
+        rows = [
+            replace(row, image=row.image.parent.with_name(folder) / row.image.name)
+            for row in rows_of(src, file, images=[file.parent])
+        ]
+        yield src.name(scene), rows

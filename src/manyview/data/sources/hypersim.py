@@ -13,95 +13,69 @@ from __future__ import annotations
 import csv
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from manyview.data.depths import open_hdf5
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import opencv_from_opengl, rigid
-from manyview.data.sources.rows import Collector, Row, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 CAMERAS = "metadata_camera_parameters.csv"
 _STANDARD = (3**0.5, 0.0, 0.0)  # M_proj 00, 02, 12 of the 60 degree camera most scenes share
 
 
 @SOURCES.add("hypersim")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("ai_VVV_NNN/images/scene_cam_CC_final_preview folder")
+def scenes(src: Source) -> Scenes:
     """The folder of scenes, or one scene. Every camera trajectory is a scene."""
-    data = Collector(src, options, "hypersim")
-    folders = [
-        path
-        for pattern in ("images", "ai_*/images", "*/ai_*/images")
-        for path in sorted(data.root.glob(f"{pattern}/scene_cam_*_final_preview"))
-    ]
-    need_scenes(folders, src, "ai_VVV_NNN/images/scene_cam_CC_final_preview folder")
-    lenses = data.read(_cameras_file(data.root), _lenses) or {}
+    previews = "images/scene_cam_*_final_preview"
+    folders = src.folders(previews, f"ai_*/{previews}", f"*/ai_*/{previews}")
+    lenses = src.read(src.beside(CAMERAS) or src.root / CAMERAS, _lenses) if folders else None
     for folder in folders:
-        scene, camera = folder.parent.parent, folder.name.split("_")[2]
-        lens, size, standard = lenses.get(scene.name, (None, None, False))
+        scene, number = folder.parent.parent, folder.name.split("_")[2]
+        camera, standard = (lenses or {}).get(scene.name, (Camera(), False))
         detail = scene / "_detail"
-        metres = data.read(detail / "metadata_scene.csv", _metres)
-        poses = data.read(detail / f"cam_{camera}", partial(_poses, metres=metres)) or {}
-        maps = folder.parent / f"scene_cam_{camera}_geometry_hdf5"
+        metres = src.read(detail / "metadata_scene.csv", _metres)
+        poses = src.read(detail / f"cam_{number}", partial(_poses, metres=metres)) or {}
+        maps = folder.parent / f"scene_cam_{number}_geometry_hdf5"
         rows = []
         for image in images_of(folder):
             if not image.name.endswith((".tonemap.jpg", ".color.jpg")):
                 continue  # the same folder holds previews of the reflectance and others
             frame = image.name.split(".")[1]
-            rows.append(
-                Row(
-                    image=data.below(image),
-                    name=frame,
-                    camera=lens,
-                    camera_size=size,
-                    cam2world=poses.get(int(frame)),
-                    depth=data.below(maps / f"frame.{frame}.depth_meters.hdf5") if standard else None,
-                )
-            )
-        data.add(f"{scene.name}/cam_{camera}", _best(rows))
-    return data.found
+            depth = maps / f"frame.{frame}.depth_meters.hdf5" if standard else None
+            placed = Camera(camera.lens, poses.get(int(frame)), camera.size)
+            rows.append(Row(image=image, name=frame, camera=placed, depth=depth))
+        yield f"{scene.name}/cam_{number}", _best(rows)
 
 
 def _best(rows: list[Row]) -> list[Row]:
     """One picture per frame: the tone-mapped one where there are two."""
     frames: dict[str | None, Row] = {}
     for row in rows:
-        if row.name not in frames or ".tonemap." in row.image:
+        if row.name not in frames or ".tonemap." in row.image.name:
             frames[row.name] = row
     return list(frames.values())
 
 
-def _cameras_file(root: Path) -> Path:
-    """Beside the scenes, or up to two folders above; outside the root only its numbers are read."""
-    places = [root / CAMERAS, root.parent / CAMERAS, root.parent.parent / CAMERAS]
-    return next((path for path in places if path.is_file()), places[0])
-
-
-def _lenses(path: Path) -> dict[str, tuple[Any, tuple[float, float], bool]]:
-    """Scene -> (fx, fy, cx, cy) or None, the image's (width, height), whether it is the standard camera."""
-    lenses = {}
+def _lenses(path: Path) -> dict[str, tuple[Camera, bool]]:
+    """Scene -> its camera, without a lens where no pinhole describes it, and whether it is the standard one."""
+    cameras = {}
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
-            width, height = (
-                float(line["settings_output_img_width"]),
-                float(line["settings_output_img_height"]),
-            )
+            width, height = (float(line[f"settings_output_img_{side}"]) for side in ("width", "height"))
             proj = np.array([[float(line[f"M_proj_{i}{j}"]) for j in range(4)] for i in range(4)])
             plain = proj.copy()
             plain[[0, 1], [0, 1]] = plain[:2, 2] = plain[2] = 0
             plain[3, 2] += 1
             lens = None
             if np.abs(plain).max() < 1e-6:  # nothing but focal lengths, centre and depth range
-                lens = (
-                    proj[0, 0] * width / 2,
-                    proj[1, 1] * height / 2,
-                    (1 - proj[0, 2]) * width / 2,
-                    (1 + proj[1, 2]) * height / 2,
-                )
+                fx, fy = proj[0, 0] * width / 2, proj[1, 1] * height / 2
+                lens = (fx, fy, (1 - proj[0, 2]) * width / 2, (1 + proj[1, 2]) * height / 2)
             standard = lens is not None and np.allclose(proj[[0, 0, 1], [0, 2, 2]], _STANDARD, atol=1e-4)
-            lenses[line["scene_name"]] = (lens, (width, height), standard)
-    return lenses
+            cameras[line["scene_name"]] = (Camera(lens, size=(width, height)), standard)
+    return cameras
 
 
 def _metres(path: Path) -> float:

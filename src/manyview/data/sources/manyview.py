@@ -9,93 +9,109 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from manyview.data.manifest import Frame, inside, intrinsics_problem, pose_problem
-from manyview.data.sources.base import SOURCES, Problem, Scanned, ScanOptions, frame_names, probe
+from manyview.data.manifest import inside, intrinsics_problem, pose_problem
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
+from manyview.data.sources.rows import Problem, Row, below, map_size
 from manyview.errors import UserError
 from manyview.files import natural_key
 from manyview.images.fit import same_picture
 
 FILE = "cameras.json"
-_KEPT = ("units", "label_names", "ignore_label")
+_MEND = "mend it, write null, or pass --skip-bad"
 
 
-@dataclass(frozen=True)
-class _Scene:
-    file: Path
-    name: str
-    prefix: str  # from the root to the scene's folder, "" or ending in a slash
+@dataclass(frozen=True, kw_only=True)
+class _Frame(Row):
+    """A frame of a cameras.json: what is wrong with it stops the scan, since this layout is our own."""
+
+    entry: dict[str, Any]
+    folder: Path
     half_pixel: float
-    depth_scale: float
-    frames: list[dict[str, Any]]
-    facts: dict[str, Any]
+    """What has to be added to cx and cy."""
+
+    def facts(self, root: Path, size: tuple[int, int]) -> tuple[dict[str, Any], list[Problem]]:
+        """Everything a row may hold beside its image. Raises UserError for what cannot be right."""
+        where = f"{self.folder / FILE}: frame {self.entry['file']!r}"
+        given = self.entry.get("size")
+        if given is not None and tuple(given) != size:
+            raise UserError(
+                f"{where} is {size[0]}x{size[1]} once upright but size says {given}; "
+                "write size and K for the upright, stored image"
+            )
+        facts: dict[str, Any] = {
+            **_intrinsics(self.entry.get("K"), self.half_pixel, where),
+            "cam2world": _pose(self.entry.get("cam2world"), where),
+        }
+        for kind, key in (("depth", "depth"), ("labels", "labels"), ("labels", "label"), ("instances",) * 2):
+            if self.entry.get(key) is not None:
+                facts[kind] = self._map(root, key, size, where)
+        if "depth" in facts:
+            facts["depth_scale"] = self.depth_scale
+        return facts, []
+
+    def _map(self, root: Path, key: str, size: tuple[int, int], where: str) -> str:
+        """A map's path after a look at its header: it must exist and show the same picture."""
+        relative = below(root, self.folder / str(self.entry[key]))
+        path = inside(root, relative)
+        if not path.is_file():
+            raise UserError(
+                f"{where}: {key} file {relative} is missing; put it back, write null, or pass --skip-bad"
+            )
+        shape = map_size(path)
+        if shape is None:
+            raise UserError(f"{where}: {key} file {relative} is damaged; replace it or pass --skip-bad")
+        if not same_picture((shape[1], shape[0]), (size[1], size[0])):
+            raise UserError(
+                f"{where}: {key} is {shape[0]}x{shape[1]}, the image {size[0]}x{size[1]}: another aspect; "
+                "make both show the same picture, write null, or pass --skip-bad"
+            )
+        return relative
 
 
 @SOURCES.add("manyview")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("cameras.json")
+def scenes(src: Source) -> Scenes:
     """One cameras.json, a folder with one, or a folder of such folders."""
-    root = (src if src.is_dir() else src.parent).resolve()
-    dataset = options.dataset or root.name
-    found = Scanned(root, info={"scenes": {}})
-    for file in _files(src, root):
-        scene = _read(file, root)
-        found.info["scenes"][scene.name] = scene.facts
-        wanted = {scene.prefix + entry["file"]: entry for entry in options.pick(scene.frames)}
-        names = frame_names(list(wanted))
-        for image in wanted:
-            inside(root, image)  # a cameras.json that points elsewhere is refused, not just left out
-        for image, size in probe(root, list(wanted), scene.name):
-            if isinstance(size, Problem):
-                found.problems.append(size)
-                continue
-            try:
-                known = _known(root, scene, wanted[image], size)
-            except UserError as error:
-                if not options.skip_bad:
-                    raise
-                found.problems.append(Problem(image, str(error)))
-                continue
-            found.frames.append(
-                Frame(dataset, scene.name, names[image], options.split, image, *size, **known)
-            )
-    return found
-
-
-def _files(src: Path, root: Path) -> Iterator[Path]:
-    if src.is_file():
-        yield src.resolve()
-        return
-    files = [
-        p for p in root.rglob(FILE) if not any(part.startswith(".") for part in p.relative_to(root).parts)
-    ]
+    src.dataset = src.root.name
+    src.info["scenes"] = {}
+    files = [src.src.resolve()] if src.src.is_file() else src.files_named(FILE.__eq__)
     if not files:
-        raise UserError(f"no {FILE} in {src} or its folders; for plain images use --format folder")
-    yield from sorted(files, key=natural_key)
+        raise UserError(f"no {FILE} in {src.src} or its folders; for plain images use --format folder")
+    for file in files:
+        content, entries = _read(file)
+        centres = content.get("pixel_centres", 0)
+        if centres not in (0, 0.5):
+            raise UserError(
+                f"{file}: pixel_centres is {centres!r}; it must be 0 (centres at integers) or 0.5"
+            )
+        scene = src.name(file.parent)
+        kept = ("units", "label_names", "ignore_label")
+        src.info["scenes"][scene] = {key: content[key] for key in kept if key in content}
+        for entry in entries:
+            inside(src.root, below(src.root, file.parent / entry["file"]))  # refused, not just left out
+        row = partial(
+            _Frame, folder=file.parent, half_pixel=0.5 - centres, depth_scale=_depth_scale(file, content)
+        )
+        yield scene, [row(image=file.parent / entry["file"], entry=entry) for entry in entries]
 
 
-def _read(file: Path, root: Path) -> _Scene:
+def _read(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The whole content, and its frames in natural order."""
     try:
         content = json.loads(file.read_bytes())
-        frames = sorted(content["frames"], key=lambda entry: natural_key(entry["file"]))
+        return content, sorted(content["frames"], key=lambda entry: natural_key(entry["file"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is not a cameras.json ({type(error).__name__}: {error}); "
             'it needs {"frames": [{"file": "images/a.jpg"}]}'
         ) from error
-    centres = content.get("pixel_centres", 0)
-    if centres not in (0, 0.5):
-        raise UserError(f"{file}: pixel_centres is {centres!r}; it must be 0 (centres at integers) or 0.5")
-    below = file.parent.relative_to(root).as_posix()
-    name, prefix = (root.name, "") if below == "." else (below, f"{below}/")
-    facts = {key: content[key] for key in _KEPT if key in content}
-    return _Scene(file, name, prefix, 0.5 - centres, _depth_scale(file, content), frames, facts)
 
 
 def _depth_scale(file: Path, content: dict[str, Any]) -> float:
@@ -111,30 +127,6 @@ def _depth_scale(file: Path, content: dict[str, Any]) -> float:
     raise UserError(f"{file}: depth_png says {text!r}; say millimetres, or give depth_scale as a number")
 
 
-def _known(root: Path, scene: _Scene, entry: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Everything a row may hold beside its image. Raises UserError for what cannot be right."""
-    where = f"{scene.file}: frame {entry['file']!r}"
-    given = entry.get("size")
-    if given is not None and tuple(given) != size:
-        raise UserError(
-            f"{where} is {size[0]}x{size[1]} once upright but size says {given}; "
-            "write size and K for the upright, stored image"
-        )
-    fx, fy, cx, cy = _intrinsics(entry.get("K"), scene.half_pixel, where)
-    depth = _map(root, scene, entry, "depth", size)
-    return {
-        "fx": fx,
-        "fy": fy,
-        "cx": cx,
-        "cy": cy,
-        "cam2world": _pose(entry.get("cam2world"), where),
-        "depth": depth,
-        "depth_scale": scene.depth_scale if depth else None,
-        "labels": _map(root, scene, entry, "label", size) or _map(root, scene, entry, "labels", size),
-        "instances": _map(root, scene, entry, "instances", size),
-    }
-
-
 def _matrix(values: Any, shape: tuple[int, int], name: str, where: str) -> np.ndarray:
     try:
         matrix = np.array(values, np.float64)
@@ -147,17 +139,17 @@ def _matrix(values: Any, shape: tuple[int, int], name: str, where: str) -> np.nd
     return matrix
 
 
-def _intrinsics(values: Any, half_pixel: float, where: str) -> tuple[float | None, ...]:
+def _intrinsics(values: Any, half_pixel: float, where: str) -> dict[str, float]:
     if values is None:
-        return None, None, None, None
+        return {}
     matrix = _matrix(values, (3, 3), "K", where)
-    problem = intrinsics_problem([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+    fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+    problem = intrinsics_problem([fx, fy, cx, cy])
     if problem is None and (matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] != [0, 0, 0, 0, 1]).any():
         problem = "has a skew or a last row other than 0 0 1, which the manifest cannot hold"
     if problem:
-        raise UserError(f"{where}: K {problem}; mend it, write null, or pass --skip-bad")
-    fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
-    return fx, fy, cx + half_pixel, cy + half_pixel
+        raise UserError(f"{where}: K {problem}; {_MEND}")
+    return {"fx": fx, "fy": fy, "cx": cx + half_pixel, "cy": cy + half_pixel}
 
 
 def _pose(values: Any, where: str) -> tuple[float, ...] | None:
@@ -166,31 +158,5 @@ def _pose(values: Any, where: str) -> tuple[float, ...] | None:
     matrix = _matrix(values, (4, 4), "cam2world", where)
     problem = pose_problem(matrix)
     if problem:
-        raise UserError(f"{where}: cam2world {problem}; mend it, write null, or pass --skip-bad")
+        raise UserError(f"{where}: cam2world {problem}; {_MEND}")
     return tuple(matrix.ravel().tolist())
-
-
-def _map(root: Path, scene: _Scene, entry: dict[str, Any], kind: str, size: tuple[int, int]) -> str | None:
-    """A map's path after a look at its header: it must exist and show the same picture."""
-    if entry.get(kind) is None:
-        return None
-    relative = scene.prefix + str(entry[kind])
-    path = inside(root, relative)
-    where = f"{scene.file}: frame {entry['file']!r}"
-    if not path.is_file():
-        raise UserError(
-            f"{where}: {kind} file {relative} is missing; put it back, write null, or pass --skip-bad"
-        )
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Exception as error:  # decoders raise anything on damaged data
-        raise UserError(
-            f"{where}: {kind} file {relative} is damaged; replace it or pass --skip-bad"
-        ) from error
-    if not same_picture((height, width), (size[1], size[0])):
-        raise UserError(
-            f"{where}: {kind} is {width}x{height}, the image {size[0]}x{size[1]}: another aspect; "
-            "make both show the same picture, write null, or pass --skip-bad"
-        )
-    return relative

@@ -9,38 +9,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import inverse, rigid, rotation_from_quaternion
-from manyview.data.sources.rows import Collector, Row, folders_of, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 
 @SOURCES.add("mapfree")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("sNNNNN folder with seq0")
+def scenes(src: Source) -> Scenes:
     """The folder with train, val and test, one of these, or one scene; both sequences are one scene."""
-    data = Collector(src, options, "mapfree")
-    folders = [path for path in [data.root, *folders_of(data.root, "**/s*")] if (path / "seq0").is_dir()]
-    for scene in need_scenes(folders, src, "sNNNNN folder with seq0"):
-        lenses = data.read(scene / "intrinsics.txt", _table) or {}
-        poses = data.read(scene / "poses.txt", _table) or {}
+    for scene in [path for path in [src.root, *src.folders("**/s*")] if (path / "seq0").is_dir()]:
+        lenses = src.read(scene / "intrinsics.txt", _table) or {}
+        poses = src.read(scene / "poses.txt", _table) or {}
+        split = scene.parent.name if scene.parent.name in ("train", "val", "test") else ""
         rows = []
-        for part in folders_of(scene, "seq*"):
-            for image in images_of(part):
-                key = f"{part.name}/{image.name}"
-                lens = lenses.get(key)
-                rows.append(
-                    Row(
-                        image=data.below(image),
-                        name=f"{part.name}/{image.stem}",
-                        camera=None if lens is None else (lens[0], lens[1], lens[2], lens[3]),
-                        camera_size=None if lens is None else (lens[4], lens[5]),
-                        cam2world=_pose(poses.get(key)),
-                        split=scene.parent.name if scene.parent.name in ("train", "val", "test") else "",
-                    )
-                )
-        data.add(scene.name, rows)
-    return data.found
+        for image in [image for part in sorted(scene.glob("seq*")) for image in images_of(part)]:
+            part = image.parent.name
+            key = f"{part}/{image.name}"
+            camera = _camera(lenses.get(key), poses.get(key))
+            rows.append(Row(image=image, name=f"{part}/{image.stem}", camera=camera, split=split))
+        yield scene.name, rows
 
 
 def _table(path: Path) -> dict[str, list[float]]:
@@ -48,7 +36,11 @@ def _table(path: Path) -> dict[str, list[float]]:
     return {words[0]: [float(word) for word in words[1:]] for words in lines if words}
 
 
-def _pose(values: list[float] | None) -> np.ndarray | None:
-    if not values or not any(values[:4]):
-        return None
-    return inverse(rigid(rotation_from_quaternion(values[:4]), values[4:7]))
+def _camera(lens: list[float] | None, pose: list[float] | None) -> Camera:
+    cam2world = None
+    if pose and any(pose[:4]):
+        cam2world = inverse(rigid(rotation_from_quaternion(pose[:4]), pose[4:7]))
+    if lens is None:
+        return Camera(None, cam2world)
+    fx, fy, cx, cy, width, height = lens[:6]
+    return Camera((fx, fy, cx, cy), cam2world, (width, height))

@@ -10,34 +10,33 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, find_folders, images_of, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
+from manyview.data.sources.rows import Row
 
 
 @SOURCES.add("mapillary-sls")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("CITY/query/images folder")
+def scenes(src: Source) -> Scenes:
     """The folder with train_val and test, one of these, or a city."""
-    data = Collector(src, options, "mapillary-sls")
-    parents = ("query", "database")
-    folders = [
-        path for path in find_folders(data.root, lambda name: name == "images") if path.parent.name in parents
-    ]
     alone: list[Row] = []
-    for folder in need_scenes(folders, src, "CITY/query/images folder"):
+    for folder in src.folders_named("images".__eq__):
+        if folder.parent.name not in ("query", "database"):
+            continue
         file = folder.parent / "seq_info.csv"
-        order = (data.read(file, _sequences) or {}) if file.is_file() else {}
+        order = (src.read(file, _sequences) or {}) if file.is_file() else {}
         split = next((part for part in ("train_val", "test") if part in folder.parts), "")
-        scenes: dict[str, list[Row]] = {}
+        sequences: dict[str, list[Row]] = {}
         for image in images_of(folder):
-            sequence, number = order.get(image.stem, ("", 0))
-            row = Row(image=data.below(image), name=f"{number:06d}_{image.stem}", split=split)
-            scenes.setdefault(sequence, []).append(row)
-        alone += [Row(image=row.image, split=split) for row in scenes.pop("", [])]
-        for sequence, rows in scenes.items():
-            data.add(f"{data.below(folder.parent)}/{sequence}", rows)
+            if image.stem in order:
+                sequence, number = order[image.stem]
+                row = Row(image=image, name=f"{number:06d}_{image.stem}", split=split)
+                sequences.setdefault(sequence, []).append(row)
+            else:
+                alone.append(Row(image=image, split=split))
+        for sequence, rows in sequences.items():
+            yield f"{src.name(folder.parent)}/{sequence}", rows
     if alone:
-        data.add_singles(alone)
-    return data.found
+        yield None, alone
 
 
 def _sequences(path: Path) -> dict[str, tuple[str, int]]:

@@ -15,37 +15,29 @@ from pathlib import Path
 import numpy as np
 
 from manyview.data.overlap import point_chains
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.colmap import note_distortion, rows_of
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
+from manyview.data.sources.colmap import rows_of
 from manyview.data.sources.colmap_model import Model, Photo, is_model, read_model
-from manyview.data.sources.rows import Collector, folders_of, need_scenes
-from manyview.files import natural_key
 
 _LEAST = 12  # images of a model
 
 
 @SOURCES.add("megascenes")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("reconstruct/AAA/BBB/sparses/N models")
+def scenes(src: Source) -> Scenes:
     """The folder that holds `images` and `reconstruct`; models of fewer than 12 images are left out."""
-    data = Collector(src, options, "megascenes")
-    base = data.root / "reconstruct"
-    models = [path for path in folders_of(base, "*/*/sparses/*") if is_model(path)]
-    need_scenes(models, src, "reconstruct/AAA/BBB/sparses/N models")
-    for folder in sorted(models, key=natural_key):
-        model = data.read(folder, read_model)
+    for folder in src.folders("reconstruct/*/*/sparses/*"):
+        model = src.read(folder, read_model) if is_model(folder) else None
         if model is None or len(model.photos) < _LEAST:
             continue
-        parts = folder.relative_to(base).parts
-        scene = f"{parts[0]}/{parts[1]}" + ("" if parts[3] == "0" else f"/{parts[3]}")
-        images = data.root / "images" / parts[0] / parts[1]
-        model = _with_paths(model, images)
-        rows = rows_of(data, model, [images])
-        data.add(scene, rows)
-        note_distortion(data, model)
+        _, first, second, _, number = folder.relative_to(src.root).parts
+        scene = f"{first}/{second}" + ("" if number == "0" else f"/{number}")
+        images = src.root / "images" / first / second
+        rows = rows_of(src, _with_paths(model, images), [images])
+        yield scene, rows
         poses = np.stack([photo.cam2world for photo in model.photos])
         groups = point_chains([photo.points for photo in model.photos], poses)
-        data.group(scene, [[rows[i].image for i in group] for group in groups])
-    return data.finish()
+        src.group(scene, [[rows[i].image for i in group] for group in groups])
 
 
 def _with_paths(model: Model, images: Path) -> Model:

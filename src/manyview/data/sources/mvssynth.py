@@ -13,32 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import full, inverse, unmirrored
-from manyview.data.sources.rows import Collector, Row, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 
 @SOURCES.add("mvssynth")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("NNNN folder with images and poses")
+def scenes(src: Source) -> Scenes:
     """The folder of numbered sequences, or one sequence."""
-    data = Collector(src, options, "mvssynth")
-    folders = [
-        path.parent
-        for pattern in ("images", "*/images", "*/*/images")
-        for path in sorted(data.root.glob(pattern))
-        if (path.parent / "poses").is_dir()
-    ]
-    for scene in need_scenes(folders, src, "NNNN folder with images and poses"):
+    for poses in src.folders("poses", "*/poses", "*/*/poses"):
+        scene = poses.parent
         rows = []
         for image in images_of(scene / "images"):
-            camera, pose = data.read(scene / "poses" / f"{image.stem}.json", _camera) or (None, None)
-            depth = data.below(scene / "depths" / f"{image.stem}.exr")
-            rows.append(Row(image=data.below(image), camera=camera, cam2world=pose, depth=depth))
-        data.add(data.root.name if scene == data.root else data.below(scene), rows)
-    return data.found
+            camera = src.read(poses / f"{image.stem}.json", _camera)
+            rows.append(Row(image=image, camera=camera, depth=scene / "depths" / f"{image.stem}.exr"))
+        yield src.name(scene), rows
 
 
-def _camera(path: Path) -> tuple[tuple[float, float, float, float], np.ndarray]:
+def _camera(path: Path) -> Camera:
     content = json.loads(path.read_text())
     fx, fy, cx, cy = (float(content[key]) for key in ("f_x", "f_y", "c_x", "c_y"))
-    return (fx, fy, cx, cy), unmirrored(inverse(full(np.array(content["extrinsic"], np.float64))))
+    world2cam = full(np.array(content["extrinsic"], np.float64))
+    return Camera((fx, fy, cx, cy), unmirrored(inverse(world2cam)))

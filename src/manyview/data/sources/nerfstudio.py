@@ -6,30 +6,26 @@ Layout: docs.nerf.studio, "Data conventions". Every folder with a transforms.jso
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
+from manyview.data.sources.rows import Row
 from manyview.data.sources.transforms_json import rows_of
 
-_FILES = {"": "transforms.json", "train": "transforms_train.json", "val": "transforms_val.json"}
-_FILES["test"] = "transforms_test.json"
+_SPLITS = {"transforms.json": "", **{f"transforms_{split}.json": split for split in ("train", "val", "test")}}
 
 
 @SOURCES.add("nerfstudio")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("transforms.json")
+def scenes(src: Source) -> Scenes:
     """A transforms.json, a folder with one, or a folder of such folders."""
-    folder = src.parent if src.is_file() else src
-    data = Collector(folder, options, folder.resolve().name)
-    known = set(_FILES.values())
-    files = [src.resolve()] if src.is_file() else find_files(data.root, known.__contains__)
-    scenes: dict[Path, dict[str, Row]] = {}
-    splits = {name: split for split, name in _FILES.items()}
-    for path in need_scenes(files, src, "transforms.json"):
-        rows = scenes.setdefault(path.parent, {})
-        for row in rows_of(data, path, images=[path.parent]):
-            split = row.split or splits.get(path.name, "")
-            rows.setdefault(row.image, Row(**{**vars(row), "split": split}))
-    for scene, rows in scenes.items():
-        data.add(data.root.name if scene == data.root else data.below(scene), rows.values())
-    return data.found
+    src.dataset = src.root.name
+    files = [src.src.resolve()] if src.src.is_file() else src.files_named(_SPLITS.__contains__)
+    rows_by_folder: dict[Path, dict[Path, Row]] = {}
+    for path in files:
+        rows = rows_by_folder.setdefault(path.parent, {})
+        for row in rows_of(src, path, images=[path.parent]):
+            rows.setdefault(row.image, replace(row, split=row.split or _SPLITS.get(path.name, "")))
+    for folder, rows in rows_by_folder.items():
+        yield src.name(folder), rows.values()

@@ -16,7 +16,10 @@ Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of fold
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,103 +27,111 @@ import numpy as np
 from PIL import Image
 
 from manyview.data.depths import open_hdf5
-from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions, claim
-from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.data.manifest import LABEL_MAP, NO_CLASS
+from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, claim, reader
+from manyview.data.sources.rows import Row
 from manyview.errors import UserError
 from manyview.files import write_bytes
-from manyview.progress import track
+from manyview.images.reading import ImageProblem
 
 FILE = "nyu_depth_v2_labeled.mat"
 _STORED = 894
 _MISSING = "--classes {0} needs {1} beside {2}; put it there, or keep the stored numbers with --classes 894"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NyuOptions(ScanOptions):
+    """What of NYU Depth v2 is wanted."""
+
+    classes: int = 40
+    """How many classes the labels of the .mat file get: 40, 13, or the 894 stored ones."""
+
+
 @SOURCES.add("nyuv2")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader(f"{FILE}, and no rgb_N.jpg with sync_depth_N.png", options=NyuOptions)
+def scenes(src: Source[NyuOptions]) -> Scenes:
     """The .mat file, the folder it lies in, or a folder of folders of rgb_N.jpg."""
-    file = src / FILE if src.is_dir() else src
-    if src.is_dir() and not file.is_file():
-        return _folders(src, options)
-    return _labelled(file, options)
+    file = src.src / FILE if src.src.is_dir() else src.src
+    yield from _labelled(src, file) if file.is_file() else _folders(src)
 
 
-def _folders(src: Path, options: ScanOptions) -> Scanned:
-    data = Collector(src, options, "nyuv2")
-    scenes: dict[Path, list[Row]] = {}
-    for image in find_files(
-        data.root, lambda name: name.startswith("rgb_") and name.endswith((".jpg", ".png"))
-    ):
+def _folders(src: Source) -> Scenes:
+    rows_by_folder: dict[Path, list[Row]] = {}
+    for image in src.files_named(lambda name: name.startswith("rgb_") and name.endswith((".jpg", ".png"))):
         depth = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
-        split = next((part for part in ("train", "test") if part in image.relative_to(data.root).parts), "")
-        row = Row(image=data.below(image), depth=data.below(depth), depth_scale=0.001, split=split)
-        scenes.setdefault(image.parent, []).append(row)
-    need_scenes(list(scenes), src, f"{FILE}, and no rgb_N.jpg with sync_depth_N.png")
-    for folder, rows in scenes.items():
-        data.add(data.below(folder) if folder != data.root else data.root.name, rows)
-    return data.found
+        split = next((part for part in ("train", "test") if part in image.relative_to(src.root).parts), "")
+        row = Row(image=image, depth=depth, depth_scale=0.001, split=split)
+        rows_by_folder.setdefault(image.parent, []).append(row)
+    for folder, rows in rows_by_folder.items():
+        yield src.name(folder), rows
 
 
-def _labelled(file: Path, options: ScanOptions) -> Scanned:
-    if options.extract_to is None:
-        raise UserError(f"frames of {file} need a place; name the manifest with -o, they go beside it")
-    names, table = _classes(file, options.classes or 40)
-    folder = options.extract_to.resolve()
+def _labelled(src: Source[NyuOptions], file: Path) -> Scenes:
+    folder = src.extract_to()
+    names, table = _classes(file, src.options.classes or 40)
+    src.info |= {"classes": names, LABEL_MAP: table}
     claim(folder, file, "*/[0-9]*.png")
-    root = folder.parent
-    collector = Collector(root, options, "nyuv2")
-    splits = _splits(collector, file.parent / "splits.mat")
+    splits = _splits(src, file.parent / "splits.mat")
+    with ExitStack() as opened:
+        with _whole(file):
+            stored = opened.enter_context(open_hdf5(file))
+            rows = _rows(stored, file, folder, splits)
+        yield None, rows
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Turn what h5py raises for another or a damaged file into a UserError."""
     try:
-        with open_hdf5(file) as stored:
-            _extract(stored, file, folder, options, (collector, splits))
+        yield
     except UserError:
         raise
     except (OSError, KeyError, ValueError, IndexError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{file} is not {FILE}, or is damaged: {said}; download it again") from error
-    found = collector.found
-    found.info |= {"classes": names, LABEL_MAP: table}
-    return found
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} is not {FILE}, or is damaged: {reason}; download it again") from error
 
 
-def _extract(
-    stored: Any, file: Path, folder: Path, options: ScanOptions, into: tuple[Collector, dict[int, str]]
-) -> None:
-    """Write the wanted frames that are not there yet, and list them."""
-    collector, splits = into
+def _rows(stored: Any, file: Path, folder: Path, splits: dict[int, str]) -> list[Row]:
+    """A row for every frame of the file; its pictures are written once they are wanted."""
     images, labels = stored["images"], stored["labels"]
     depths = stored["rawDepths"] if "rawDepths" in stored else stored["depths"]
     if not len(images) == len(labels) == len(depths):
         raise ValueError(f"{len(images)} images, {len(depths)} depth maps, {len(labels)} label maps")
-    for index in track(options.pick(range(len(images))), label=file.stem, unit="frame"):
-        paths = {kind: folder / kind / f"{index + 1:04d}.png" for kind in ("images", "depth", "labels")}
+    rows = []
+    for index in range(len(images)):
+        name = f"{index + 1:04d}"
+        row = Row(
+            image=folder / "images" / f"{name}.png",
+            name=name,
+            scene=_scene(stored, index),
+            depth=folder / "depth" / f"{name}.png",
+            depth_scale=0.001,
+            labels=folder / "labels" / f"{name}.png",
+            split=splits.get(index + 1, ""),
+        )
+        rows.append(replace(row, write=partial(_extract, row, file, images, depths, labels, index)))
+    return rows
+
+
+def _extract(row: Row, file: Path, images: Any, depths: Any, labels: Any, index: int) -> None:
+    """Write the three pictures of a frame that are not there yet. Raises ImageProblem when they do not fit."""
+    with _whole(file):
         image = np.transpose(images[index], (2, 1, 0))
         depth, label = (np.transpose(maps[index]) for maps in (depths, labels))
-        if not image.shape[:2] == depth.shape == label.shape:
-            collector.problem(
-                paths["images"], f"image {image.shape}, depth {depth.shape}, labels {label.shape}"
-            )
-            continue
-        metres = np.where(np.isfinite(depth), depth, 0)
-        _write(paths["images"], image.astype(np.uint8))
-        _write(paths["depth"], np.clip(metres * 1000 + 0.5, 0, 65535).astype(np.uint16))
-        _write(paths["labels"], label.astype(np.uint16))
-        relative = {kind: collector.below(path) for kind, path in paths.items()}
-        collector.found.frames.append(
-            Frame(
-                options.dataset or "nyuv2", _scene(stored, index), f"{index + 1:04d}",
-                options.split or splits.get(index + 1, ""), relative["images"], image.shape[1], image.shape[0],
-                depth=relative["depth"], depth_scale=0.001, labels=relative["labels"],
-            )
-        )  # fmt: skip
-
-
-def _write(path: Path, values: np.ndarray) -> None:
-    if path.is_file():
-        return
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG")
-    write_bytes(path, buffer.getbuffer())
+    if not image.shape[:2] == depth.shape == label.shape:
+        raise ImageProblem(row.image, f"image {image.shape}, depth {depth.shape}, labels {label.shape}")
+    metres = np.where(np.isfinite(depth), depth, 0)
+    millimetres = np.clip(metres * 1000 + 0.5, 0, 65535).astype(np.uint16)
+    pictures = (
+        (row.image, image.astype(np.uint8)),
+        (row.depth, millimetres),
+        (row.labels, label.astype(np.uint16)),
+    )
+    for path, values in pictures:
+        if path is not None and not path.is_file():
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG")
+            write_bytes(path, buffer.getbuffer())
 
 
 def _scene(stored: Any, index: int) -> str:
@@ -131,10 +142,10 @@ def _scene(stored: Any, index: int) -> str:
     return "".join(chr(int(code)) for code in np.ravel(characters))
 
 
-def _splits(collector: Collector, file: Path) -> dict[int, str]:
+def _splits(src: Source, file: Path) -> dict[int, str]:
     """Number of a frame, from 1 on -> train or test; nothing without the file."""
     if not file.is_file():
-        collector.problem(file.name, "no such file beside the .mat file; the frames have no split")
+        src.problem(file.name, "no such file beside the .mat file; the frames have no split")
         return {}
     known = _matlab(file)
     keys = {"train": "trainNdxs", "test": "testNdxs"}

@@ -8,28 +8,38 @@ folders, also none.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, need_scenes
+from manyview.data.sources.base import SOURCES, Reader, ScanOptions, Scenes, Source
+from manyview.data.sources.rows import Row, below
 from manyview.files import natural_key
 from manyview.images.reading import SUFFIXES
 
-Scene = Literal["image", "folder", "parent"]
+Scene = Literal["image", "folder"]
 _SPLITS = ("train", "training", "val", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which files, and what a scene is: the image itself, its folder, or the folder above that."""
+    """Which files, and what a scene is: the image itself or its folder. {a,b} in the pattern are alternatives."""
 
     pattern: str
     scene: Scene
     source: str
+    or_else: str = ""
+    """The pattern where the first one matches nothing."""
+
+    def scenes(self, src: Source) -> Scenes:
+        """Images whose path below the root matches, with the split that the topmost folder names."""
+        rows_by_scene: dict[str | None, list[Row]] = {}
+        for path in _matching(src.root, self.pattern) or _matching(src.root, self.or_else):
+            top = below(src.root, path).split("/")[0]
+            name = src.name(path.parent) if self.scene == "folder" else None
+            row = Row(image=path, split=top if top in _SPLITS else "")
+            rows_by_scene.setdefault(name, []).append(row)
+        yield from rows_by_scene.items()
 
 
 LAYOUTS = {
@@ -55,33 +65,28 @@ LAYOUTS = {
         "README of github.com/IDEA-Research/OSX: 1280x720 and 3840x2160; train_0 ... validation, test: unverified",
     ),
     "cuffs": Layout("**/*", "image", "unverified: any folder of images"),
+    "imagenet": Layout(
+        "{train,val,test}/*/*",
+        "image",
+        "torchvision's ImageFolder and ImageNet documentation: split folder, class folder named by its WordNet id, "
+        "images; also one of the splits, or any folder of class folders",
+        or_else="*/*",
+    ),
+    "imagenet21k": Layout(
+        "*/*",
+        "image",
+        "as imagenet: CLASS/IMAGE.JPEG; the 19K classes that DUNE keeps lie in the same folders",
+    ),
 }
-
-
-def scan_images(src: Path, options: ScanOptions, *, dataset: str, pattern: str, scene: Scene) -> Scanned:
-    """Images under `src` whose relative path matches; {a,b} in the pattern are alternatives."""
-    data = Collector(src, options, dataset)
-    scenes: dict[str, list[Row]] = defaultdict(list)
-    for path in need_scenes(_matching(data.root, pattern), src, f"images like {pattern}"):
-        below = data.below(path)
-        split = below.split("/")[0] if below.split("/")[0] in _SPLITS else ""
-        name = (
-            data.below(path.parent if scene == "folder" else path.parent.parent) if scene != "image" else ""
-        )
-        scenes[data.root.name if name == "." else name].append(Row(image=below, split=split))
-    if scene == "image":
-        data.add_singles(scenes[""])
-        return data.found
-    for name, rows in scenes.items():
-        data.add(name, rows)
-    return data.found
+for _name, _layout in LAYOUTS.items():
+    SOURCES.add(_name)(Reader(_layout.scenes, f"images like {_layout.pattern}", ScanOptions))
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:
     """Image files in natural order, each once, hidden files and folders left out."""
-    found = {path for choice in _choices(pattern) for path in root.glob(choice)}
-    wanted = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
-    visible = (path for path in wanted if not any(p.startswith(".") for p in path.relative_to(root).parts))
+    paths = {path for choice in _choices(pattern) for path in root.glob(choice)} if pattern else set()
+    images = (path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
+    visible = (path for path in images if not any(p.startswith(".") for p in path.relative_to(root).parts))
     return sorted(visible, key=natural_key)
 
 
@@ -92,12 +97,3 @@ def _choices(pattern: str) -> list[str]:
         return [pattern]
     before, after = pattern[: match.start()], pattern[match.end() :]
     return [choice for part in match[1].split(",") for choice in _choices(before + part + after)]
-
-
-def _scan(name: str, src: Path, options: ScanOptions) -> Scanned:
-    layout = LAYOUTS[name]
-    return scan_images(src, options, dataset=name, pattern=layout.pattern, scene=layout.scene)
-
-
-for _name in LAYOUTS:
-    SOURCES.add(_name)(partial(_scan, _name))

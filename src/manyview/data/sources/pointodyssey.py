@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, images_of, reader
 from manyview.data.sources.poses import full, inverse
-from manyview.data.sources.rows import Collector, Row, camera_from_matrix, folders_of, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row, lens_of
 
 _FILES = ("anno.npz", "annotations.npz")
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -24,36 +24,28 @@ _PIXELS = 2.0  # median distance of the tracks that is still agreement
 
 
 @SOURCES.add("pointodyssey")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("SCENE/rgbs folder")
+def scenes(src: Source) -> Scenes:
     """The folder with train, val, test, one of these, or one scene."""
-    data = Collector(src, options, "pointodyssey")
-    folders = [
-        path.parent for pattern in ("rgbs", "*/rgbs", "*/*/rgbs") for path in folders_of(data.root, pattern)
-    ]
-    for scene in need_scenes(folders, src, "SCENE/rgbs folder"):
-        file = next((scene / name for name in _FILES if (scene / name).is_file()), scene / _FILES[0])
-        cameras = data.read(file, read_cameras) or {}
+    for folder in src.folders("rgbs", "*/rgbs", "*/*/rgbs"):
+        scene = folder.parent
+        cameras = src.read(first_file(scene / name for name in _FILES), read_cameras) or {}
+        split = scene.parent.name if scene.parent.name in ("train", "val", "test") else ""
         rows = []
-        for image in images_of(scene / "rgbs"):
+        for image in images_of(folder):
             frame = image.stem.rsplit("_", 1)[-1]
-            camera, pose = cameras.get(int(frame), (None, None)) if frame.isdigit() else (None, None)
+            camera = cameras.get(int(frame)) if frame.isdigit() else None
+            depth = scene / "depths" / f"depth_{frame}.png"
             rows.append(
                 Row(
-                    image=data.below(image),
-                    name=frame,
-                    camera=camera,
-                    cam2world=pose,
-                    depth=data.below(scene / "depths" / f"depth_{frame}.png"),
-                    depth_scale=1000 / 65535,
-                    split=scene.parent.name if scene.parent.name in ("train", "val", "test") else "",
+                    image=image, name=frame, camera=camera, depth=depth, depth_scale=1000 / 65535, split=split
                 )
             )
-        data.add(data.root.name if scene == data.root else data.below(scene), rows)
-    return data.found
+        yield src.name(scene), rows
 
 
-def read_cameras(path: Path) -> dict[int, tuple[tuple[float, float, float, float], np.ndarray]]:
-    """Frame -> camera and cam2world. Raises ValueError when the tracks agree with no known axes."""
+def read_cameras(path: Path) -> dict[int, Camera]:
+    """Frame -> camera. Raises ValueError when the tracks agree with no known axes."""
     with np.load(path, allow_pickle=False) as file:
         lenses, extrinsics = file["intrinsics"].astype(np.float64), file["extrinsics"].astype(np.float64)
         middle = len(extrinsics) // 2
@@ -62,7 +54,7 @@ def read_cameras(path: Path) -> dict[int, tuple[tuple[float, float, float, float
     valid &= np.isfinite(points).all(-1) & np.isfinite(pixels).all(-1)
     axes = _axes(points[valid], pixels[valid], lenses[middle], full(extrinsics[middle]))
     return {
-        frame: (camera_from_matrix(lens, centre=0.5), inverse(axes @ full(world2cam)))
+        frame: Camera(lens_of(lens), inverse(axes @ full(world2cam)))
         for frame, (lens, world2cam) in enumerate(zip(lenses, extrinsics, strict=True))
     }
 

@@ -13,41 +13,30 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import full, inverse
-from manyview.data.sources.rows import Collector, Row, find_files, find_folders, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 _TEXT = 19  # numbers of a line
+_SPLITS = ("train", "test", "validation")
 
 
 @SOURCES.add("re10k")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("CLIP.txt with a CLIP folder of frames")
+def scenes(src: Source) -> Scenes:
     """A folder with the clips' text files and their folders of frames, side by side or in a folder of each."""
-    data = Collector(src, options, "re10k")
-    lists = {path.stem: path for path in find_files(data.root, lambda name: name.endswith(".txt"))}
-    folders = find_folders(data.root, lists.__contains__)
-    clips = [(path, images_of(path)) for path in folders]
-    need_scenes([path for path, images in clips if images], src, "CLIP.txt with a CLIP folder of frames")
-    for folder, images in clips:
-        cameras = data.read(lists[folder.name], _cameras) or {}
-        rows = []
-        for image in images:
-            camera, pose = cameras.get(image.stem.lstrip("0") or "0", (None, None))
-            rows.append(
-                Row(
-                    image=data.below(image),
-                    camera=camera,
-                    camera_size=(1, 1),
-                    cam2world=pose,
-                    split=_split(data.below(lists[folder.name])),
-                )
-            )
-        data.add(folder.name, rows)
-    return data.found
+    lists = {path.stem: path for path in src.files_named(lambda name: name.endswith(".txt"))}
+    for folder in src.folders_named(lists.__contains__):
+        images, file = images_of(folder), lists[folder.name]
+        if images:
+            cameras = src.read(file, _cameras) or {}
+            split = next((part for part in file.relative_to(src.root).parts if part in _SPLITS), "")
+            rows = [Row(image=path, camera=cameras.get(_time(path.stem)), split=split) for path in images]
+            yield folder.name, rows
 
 
-def _cameras(path: Path) -> dict[str, tuple[tuple[float, float, float, float], np.ndarray]]:
-    """Time in microseconds (as written) -> fractions fx, fy, cx, cy and cam2world."""
+def _cameras(path: Path) -> dict[str, Camera]:
+    """Time in microseconds -> camera."""
     cameras = {}
     first, *lines = path.read_text().splitlines()
     if len(first.split()) == _TEXT:
@@ -56,11 +45,11 @@ def _cameras(path: Path) -> dict[str, tuple[tuple[float, float, float, float], n
         words = line.split()
         if len(words) != _TEXT:
             raise ValueError(f"a line has {len(words)} words, not {_TEXT}")
-        values = [float(word) for word in words[1:]]
-        fx, fy, cx, cy = values[:4]
-        cameras[words[0].lstrip("0") or "0"] = ((fx, fy, cx, cy), inverse(full(np.array(values[6:]))))
+        fx, fy, cx, cy, _, _, *matrix = (float(word) for word in words[1:])
+        cameras[_time(words[0])] = Camera((fx, fy, cx, cy), inverse(full(np.array(matrix))), (1, 1))
     return cameras
 
 
-def _split(below: str) -> str:
-    return next((part for part in below.split("/") if part in ("train", "test", "validation")), "")
+def _time(text: str) -> str:
+    """As written, without leading zeros."""
+    return text.lstrip("0") or "0"

@@ -16,15 +16,15 @@ Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the sce
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, first_file, images_of, reader
 from manyview.data.sources.poses import full, matrix_of
-from manyview.data.sources.rows import Collector, Row, camera_from_matrix, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row, lens_of
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
 from manyview.images.reading import ImageProblem, probe_image
@@ -40,54 +40,58 @@ _CLASSES = {
 """The benchmark's classes by their number among NYU's 40."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScannetOptions(ScanOptions):
+    """What of ScanNet is wanted."""
+
+    classes: int = 20
+    """How many classes labels get: the benchmark's 20, or all 40 of NYU."""
+
+
 @SOURCES.add("scannet")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("SCENE folder with color and pose", options=ScannetOptions)
+def scenes(src: Source[ScannetOptions]) -> Scenes:
     """The folder of scenes (scans, or what a frames archive unpacks to), or one scene."""
-    data = Collector(src, options, "scannet")
-    folders = [
-        path.parent
-        for pattern in ("color", "*/color", "*/*/color")
-        for path in sorted(data.root.glob(pattern))
-        if (path.parent / "pose").is_dir()
-    ]
-    need_scenes(folders, src, "SCENE folder with color and pose")
-    labels = _labels(data, folders, options.classes or len(_CLASSES))
-    splits = _splits(data)
+    folders = [path.parent for path in src.folders("color", "*/color", "*/*/color")]
+    folders = [folder for folder in folders if (folder / "pose").is_dir()]
+    labels = _labels(src, folders) if folders else {}
+    splits = _splits(src)
     for scene in folders:
-        file = scene / "intrinsic" / "intrinsic_color.txt"
-        file = file if file.is_file() else scene / "intrinsics_color.txt"
-        lens = data.read(file, matrix_of)
+        file = first_file([scene / "intrinsic" / "intrinsic_color.txt", scene / "intrinsics_color.txt"])
+        matrix = src.read(file, matrix_of)
+        lens = None if matrix is None else lens_of(matrix)
         images = images_of(scene / "color")
-        depth = _aligned(scene, images)
-        rows = [
-            Row(
-                image=data.below(image),
-                camera=None if lens is None else camera_from_matrix(lens, centre=0.5),
-                camera_size=_FULL,
-                cam2world=data.read(scene / "pose" / f"{image.stem}.txt", _pose),
-                depth=data.below(scene / "depth" / f"{image.stem}.png") if depth else None,
-                depth_scale=0.001,
-                labels=data.below(scene / "label-filt" / f"{image.stem}.png") if labels else None,
-                split=splits.get(scene.name, ""),
+        aligned = _aligned(scene, images)
+        rows = []
+        for image in images:
+            pose = src.read(scene / "pose" / f"{image.stem}.txt", lambda path: full(matrix_of(path)))
+            name = f"{image.stem}.png"
+            rows.append(
+                Row(
+                    image=image,
+                    camera=Camera(lens, pose, _FULL),
+                    depth=scene / "depth" / name if aligned else None,
+                    depth_scale=0.001,
+                    labels=scene / "label-filt" / name if labels else None,
+                    split=splits.get(scene.name, ""),
+                )
             )
-            for image in images
-        ]
-        data.add(data.root.name if scene == data.root else scene.name, rows)
-    data.found.info |= labels
-    return data.found
+        yield scene.name, rows
+    src.info |= labels
 
 
-def _labels(data: Collector, scenes: list[Path], count: int) -> dict[str, Any]:
+def _labels(src: Source[ScannetOptions], folders: Sequence[Path]) -> dict[str, Any]:
     """Names and numbers of the classes for the manifest; nothing without labels, or without their table."""
+    count = src.options.classes or len(_CLASSES)
     if count not in (len(_CLASSES), 40):
         raise UserError(f"--classes {count}: ScanNet is evaluated on 20 classes or 40")
-    if not any((scene / "label-filt").is_dir() for scene in scenes):
+    if not any((scene / "label-filt").is_dir() for scene in folders):
         return {}
-    file = _beside(data.root, _TABLE)
+    file = src.beside(_TABLE)
     if file is None:
-        data.problem(_TABLE, "no such file beside the scenes; labels are left out")
-    known = data.read(file, _numbers) if file else None
-    if not known:
+        src.problem(_TABLE, "no such file beside the scenes; labels are left out")
+    number_of = src.read(file, _numbers) if file else None
+    if not number_of:
         return {}
     names = (
         _CLASSES
@@ -95,7 +99,7 @@ def _labels(data: Collector, scenes: list[Path], count: int) -> dict[str, Any]:
         else {number: _CLASSES.get(number, f"class {number}") for number in range(1, 41)}
     )
     order = {number: place for place, number in enumerate(names)}
-    table = [order.get(known.get(number, 0), NO_CLASS) for number in range(max(known) + 1)]
+    table = [order.get(number_of.get(number, 0), NO_CLASS) for number in range(max(number_of) + 1)]
     return {"classes": list(names.values()), LABEL_MAP: table}
 
 
@@ -106,25 +110,15 @@ def _numbers(path: Path) -> dict[int, int]:
     return {int(row["id"]): int(row["nyu40id"]) for row in rows}
 
 
-def _splits(data: Collector) -> dict[str, str]:
+def _splits(src: Source) -> dict[str, str]:
     """Scene -> train, val or test, by the lists that are there."""
-    files = {split: _beside(data.root, f"scannetv2_{split}.txt") for split in ("train", "val", "test")}
+    files = {split: src.beside(f"scannetv2_{split}.txt") for split in ("train", "val", "test")}
     return {
         scene: split
         for split, file in files.items()
         if file
         for scene in file.read_text(encoding="utf-8").split()
     }
-
-
-def _beside(root: Path, name: str) -> Path | None:
-    """A file in the folder that is scanned, or up to two folders above."""
-    places = [root / name, root.parent / name, root.parent.parent / name]
-    return next((path for path in places if path.is_file()), None)
-
-
-def _pose(path: Path) -> np.ndarray:
-    return full(matrix_of(path))
 
 
 def _aligned(scene: Path, images: list[Path]) -> bool:

@@ -10,13 +10,9 @@ for them as its user configured. `test_frames` get the split test. MuM cuts scen
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.transforms_json import rows_of
 
-CHUNK = 100
 _KINDS = (
     ("resized_undistorted_images", "transforms_undistorted.json"),
     ("resized_images", "transforms.json"),
@@ -24,14 +20,9 @@ _KINDS = (
 
 
 @SOURCES.add("scannetpp")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("SCENE/dslr folder", chunk=100)
+def scenes(src: Source) -> Scenes:
     """The release's folder, its `data`, or one scene."""
-    data = Collector(src, options, "scannetpp")
-    patterns = ("dslr", "*/dslr", "data/*/dslr")
-    folders = [path for pattern in patterns for path in sorted(data.root.glob(pattern)) if path.is_dir()]
-    for dslr in need_scenes(folders, src, "SCENE/dslr folder"):
+    for dslr in src.folders("dslr", "*/dslr", "data/*/dslr"):
         images, file = next((kind for kind in _KINDS if (dslr / kind[0]).is_dir()), _KINDS[-1])
-        rows = rows_of(data, dslr / "nerfstudio" / file, images=[dslr / images])
-        data.add(dslr.parent.name, rows)
-    data.found.info["chunk"] = CHUNK
-    return data.found
+        yield dslr.parent.name, rows_of(src, dslr / "nerfstudio" / file, images=[dslr / images])

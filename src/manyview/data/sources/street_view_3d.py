@@ -8,29 +8,23 @@ read.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
-from manyview.data.sources.rows import Collector, Row, find_files, need_scenes
+from manyview.data.sources.base import SOURCES, Scenes, Source, reader
+from manyview.data.sources.rows import Row
 from manyview.images.reading import SUFFIXES
-
-CHUNK = 24
 
 
 @SOURCES.add("3dstreetview")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("DATASET_IMAGE_VIEW_TARGET.jpg images", chunk=24)
+def scenes(src: Source) -> Scenes:
     """A folder that holds the unpacked tar files, in folders or not."""
-    data = Collector(src, options, "3dstreetview")
-    regions: dict[str, list[Path]] = defaultdict(list)
-    for path in find_files(data.root, lambda name: name.lower().endswith(SUFFIXES)):
+    regions: dict[str, list[Row]] = {}
+    for path in src.files_named(lambda name: name.lower().endswith(SUFFIXES)):
         if len(ids(path)) == 4:
-            regions[ids(path)[0]].append(path)
-    need_scenes(list(regions), src, "DATASET_IMAGE_VIEW_TARGET.jpg images")
+            regions.setdefault(ids(path)[0], []).append(Row(image=path))
     for region in sorted(regions):
-        data.add(region, [Row(image=data.below(path)) for path in regions[region]])
-    data.found.info["chunk"] = CHUNK
-    return data.found
+        yield region, regions[region]
 
 
 def ids(path: Path) -> list[str]:

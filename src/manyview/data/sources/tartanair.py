@@ -12,42 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import numbers, rigid, rotation_from_quaternion
-from manyview.data.sources.rows import Collector, Row, find_folders, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
-_CAMERA, _SIZE = (320.0, 320.0, 320.0, 240.0), (640.0, 480.0)
+_LENS, _SIZE = (320.0, 320.0, 320.0, 240.0), (640.0, 480.0)
 _NED = rigid(np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), np.zeros(3))  # forward right down <- OpenCV
 
 
 @SOURCES.add("tartanair")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("PNNN/image_left folder")
+def scenes(src: Source) -> Scenes:
     """The folder of environments, one of them, or one trajectory."""
-    data = Collector(src, options, "tartanair")
-    folders = find_folders(data.root, lambda name: name in ("image_left", "image_right"))
-    for folder in need_scenes(folders, src, "PNNN/image_left folder"):
+    for folder in src.folders_named(("image_left", "image_right").__contains__):
         side, scene = folder.name.removeprefix("image_"), folder.parent
-        poses = data.read(scene / f"pose_{side}.txt", _poses) or []
+        poses = src.read(scene / f"pose_{side}.txt", _poses) or []
         rows = []
         for image in images_of(folder):
             index = int(image.stem.split("_")[0])
+            camera = Camera(_LENS, poses[index] if index < len(poses) else None, _SIZE)
             depth = scene / f"depth_{side}" / f"{image.stem}_depth.npy"
-            rows.append(
-                Row(
-                    image=data.below(image),
-                    camera=_CAMERA,
-                    camera_size=_SIZE,
-                    cam2world=poses[index] if index < len(poses) else None,
-                    depth=data.below(depth),
-                )
-            )
-        name = data.root.name if scene == data.root else data.below(scene)
-        data.add(f"{name}/{side}", rows)
-    return data.found
+            rows.append(Row(image=image, camera=camera, depth=depth))
+        yield f"{src.name(scene)}/{side}", rows
 
 
 def _poses(path: Path) -> list[np.ndarray]:
-    found = []
-    for x, y, z, qx, qy, qz, qw in numbers(path):
-        found.append(rigid(rotation_from_quaternion([qw, qx, qy, qz]), [x, y, z]) @ _NED)
-    return found
+    return [
+        rigid(rotation_from_quaternion([qw, qx, qy, qz]), [x, y, z]) @ _NED
+        for x, y, z, qx, qy, qz, qw in numbers(path)
+    ]

@@ -11,29 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import full, inverse, numbers, unmirrored
-from manyview.data.sources.rows import Collector, Row, camera_from_matrix, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row, lens_of
 
 
 @SOURCES.add("unreal4k")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("NNNNN/Image0 folder")
+def scenes(src: Source) -> Scenes:
     """The folder of scenes, or one scene; both cameras are in it."""
-    data = Collector(src, options, "unreal4k")
-    found = sorted({path.parent for pattern in ("Image0", "*/Image0") for path in data.root.glob(pattern)})
-    for scene in need_scenes(found, src, "NNNNN/Image0 folder"):
+    for folder in src.folders("Image0", "*/Image0"):
+        scene = folder.parent
         rows = []
-        for camera in "01":
-            for image in images_of(scene / f"Image{camera}"):
-                file = scene / f"Extrinsics{camera}" / f"{image.stem}.txt"
-                lens, pose = data.read(file, _camera) or (None, None)
-                name = f"{image.stem}_{camera}"
-                rows.append(Row(image=data.below(image), name=name, camera=lens, cam2world=pose))
-        data.add(data.root.name if scene == data.root else data.below(scene), rows)
-    return data.found
+        for number in "01":
+            for image in images_of(scene / f"Image{number}"):
+                camera = src.read(scene / f"Extrinsics{number}" / f"{image.stem}.txt", _camera)
+                rows.append(Row(image=image, name=f"{image.stem}_{number}", camera=camera))
+        yield src.name(scene), rows
 
 
-def _camera(path: Path) -> tuple[tuple[float, float, float, float], np.ndarray]:
+def _camera(path: Path) -> Camera:
     lens, pose = numbers(path)
-    matrix = np.array(lens).reshape(3, 3)
-    return camera_from_matrix(matrix, centre=0.5), unmirrored(inverse(full(np.array(pose))))
+    return Camera(lens_of(np.array(lens).reshape(3, 3)), unmirrored(inverse(full(np.array(pose)))))

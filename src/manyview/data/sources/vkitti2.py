@@ -14,42 +14,36 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import full, inverse, numbers
-from manyview.data.sources.rows import Collector, Row, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row
 
 _PARTS = ("", "vkitti_2.0.3_rgb", "vkitti_2.0.3_depth", "vkitti_2.0.3_textgt")
 
 
 @SOURCES.add("vkitti2")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("SceneNN/VARIATION/frames/rgb/Camera_C folder")
+def scenes(src: Source) -> Scenes:
     """The folder the tar files were unpacked into."""
-    data = Collector(src, options, "vkitti2")
-    folders = [
-        path for part in _PARTS for path in sorted((data.root / part).glob("Scene*/*/frames/rgb/Camera_*"))
-    ]
-    for folder in need_scenes(folders, src, "SceneNN/VARIATION/frames/rgb/Camera_C folder"):
+    for folder in src.folders(*(f"{part}/Scene*/*/frames/rgb/Camera_*".lstrip("/") for part in _PARTS)):
         *_, world, variation, _, _, camera = folder.parts
-        number = int(camera.rsplit("_", 1)[1])
-        texts = _find(data.root, f"{world}/{variation}/extrinsic.txt").parent
-        poses = data.read(texts / "extrinsic.txt", partial(_columns, camera=number)) or {}
-        lenses = data.read(texts / "intrinsic.txt", partial(_columns, camera=number)) or {}
+        columns = partial(_columns, camera=int(camera.rsplit("_", 1)[1]))
+        texts = _find(src.root, f"{world}/{variation}/extrinsic.txt").parent
+        poses = src.read(texts / "extrinsic.txt", columns) or {}
+        lenses = src.read(texts / "intrinsic.txt", columns) or {}
         rows = []
         for image in images_of(folder):
             frame = int(image.stem.rsplit("_", 1)[1])
-            depth = _find(data.root, f"{world}/{variation}/frames/depth/{camera}/depth_{frame:05d}.png")
             rows.append(
                 Row(
-                    image=data.below(image),
+                    image=image,
                     name=f"{frame:05d}",
-                    camera=_shifted(lenses.get(frame)),
-                    cam2world=inverse(full(poses[frame])) if frame in poses else None,
-                    depth=data.below(depth),
+                    camera=_camera(lenses.get(frame), poses.get(frame)),
+                    depth=_find(src.root, f"{world}/{variation}/frames/depth/{camera}/depth_{frame:05d}.png"),
                     depth_scale=0.01,
                 )
             )
-        data.add(f"{world}/{variation}/{camera}", rows)
-    return data.found
+        yield f"{world}/{variation}/{camera}", rows
 
 
 def _find(root: Path, relative: str) -> Path:
@@ -63,8 +57,9 @@ def _columns(path: Path, camera: int) -> dict[int, np.ndarray]:
     return {int(line[0]): np.array(line[2:]) for line in numbers(path, skip=1) if int(line[1]) == camera}
 
 
-def _shifted(lens: np.ndarray | None) -> tuple[float, float, float, float] | None:
+def _camera(lens: np.ndarray | None, world2cam: np.ndarray | None) -> Camera:
+    pose = None if world2cam is None else inverse(full(world2cam))
     if lens is None:
-        return None
+        return Camera(None, pose)
     fx, fy, cx, cy = lens.tolist()
-    return fx, fy, cx + 0.5, cy + 0.5
+    return Camera((fx, fy, cx + 0.5, cy + 0.5), pose)

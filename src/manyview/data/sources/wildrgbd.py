@@ -12,46 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.data.sources.base import SOURCES, Scanned, ScanOptions
+from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
 from manyview.data.sources.poses import full, numbers
-from manyview.data.sources.rows import Collector, Row, camera_from_matrix, images_of, need_scenes
+from manyview.data.sources.rows import Camera, Row, lens_of
 
 
 @SOURCES.add("wildrgbd")
-def scan(src: Path, options: ScanOptions) -> Scanned:
+@reader("CATEGORY/scenes/SCENE/rgb folder")
+def scenes(src: Source) -> Scenes:
     """The data set's folder, a category's, or one scene's."""
-    data = Collector(src, options, "wildrgbd")
-    scenes = [
-        path.parent
-        for pattern in ("rgb", "*/rgb", "*/*/rgb", "*/*/*/rgb")
-        for path in src.resolve().glob(pattern)
-    ]
-    for scene in sorted(need_scenes(scenes, src, "CATEGORY/scenes/SCENE/rgb folder")):
-        camera, size = data.read(scene / "metadata", _camera) or (None, None)
-        poses = data.read(scene / "cam_poses.txt", _poses) or {}
-        rows = [
-            Row(
-                image=data.below(image),
-                camera=camera,
-                camera_size=size,
-                cam2world=poses.get(int(image.stem)) if image.stem.isdigit() else None,
-                depth=data.below(scene / "depth" / f"{image.stem}.png"),
-                depth_scale=0.001,
-            )
-            for image in images_of(scene / "rgb")
-        ]
-        data.add(
-            "/".join(part for part in data.below(scene).split("/") if part not in (".", "scenes"))
-            or scene.name,
-            rows,
-        )
-    return data.found
+    for folder in src.folders("rgb", "*/rgb", "*/*/rgb", "*/*/*/rgb"):
+        scene = folder.parent
+        camera = src.read(scene / "metadata", _camera) or Camera()
+        poses = src.read(scene / "cam_poses.txt", _poses) or {}
+        rows = []
+        for image in images_of(folder):
+            pose = poses.get(int(image.stem)) if image.stem.isdigit() else None
+            placed = Camera(camera.lens, pose, camera.size)
+            depth = scene / "depth" / f"{image.stem}.png"
+            rows.append(Row(image=image, camera=placed, depth=depth, depth_scale=0.001))
+        yield "/".join(part for part in src.name(scene).split("/") if part != "scenes"), rows
 
 
-def _camera(path: Path) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
+def _camera(path: Path) -> Camera:
     content = json.loads(path.read_text())
     matrix = np.array(content["K"], np.float64).reshape(3, 3).T
-    return camera_from_matrix(matrix, centre=0.5), (content["w"], content["h"])
+    return Camera(lens_of(matrix), size=(content["w"], content["h"]))
 
 
 def _poses(path: Path) -> dict[int, np.ndarray]:
