@@ -54,14 +54,14 @@ def test_what_is_read_back_is_what_was_rendered(written):
 
 
 def test_the_layout_says_its_own_conventions(written):
-    from manyview.data.sources.base import SOURCES, ScanOptions
+    from manyview.data.sources import scan
 
     content = json.loads((written / "scene_000001" / "cameras.json").read_text())
     assert content["pixel_centres"] == 0.5
     assert tuple(content["label_names"]) == CLASSES
     assert content["settings"]["seed"] == 5_000_001
-    scanned = SOURCES.get("manyview")(written, ScanOptions())
-    assert not scanned.problems
+    scanned, problems = scan(written, format="manyview")
+    assert not problems
     mine = Manifest.load(written / "manifest.parquet")
     assert [frame.image for frame in scanned.frames] == [frame.image for frame in mine.frames]
     for a, b in zip(scanned.frames, mine.frames):

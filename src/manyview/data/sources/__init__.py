@@ -8,11 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from manyview.data.manifest import Manifest
-from manyview.data.sources.base import SOURCES, ScanOptions
-from manyview.data.sources.rows import Problem
+from manyview.data.sources.base import SOURCES, Reader, ScanOptions, Scenes, Source, images_of, reader
+from manyview.data.sources.rows import Camera, Problem, Row
 from manyview.errors import UserError
 
-__all__ = ["SOURCES", "Problem", "ScanOptions", "option_names", "options_for", "scan"]
+__all__ = [
+    "SOURCES",
+    "Camera",
+    "Problem",
+    "Reader",
+    "Row",
+    "ScanOptions",
+    "Scenes",
+    "Source",
+    "images_of",
+    "option_names",
+    "options_for",
+    "reader",
+    "scan",
+]
 
 _LISTED = 1000  # problems kept in the manifest itself
 
@@ -24,13 +38,13 @@ def scan(
 
     Raises UserError when nothing is good, and for poses, intrinsics or depth files that cannot be right.
     """
-    src, reader = Path(src), SOURCES.get(format)
+    src, chosen = Path(src), SOURCES.get(format)
     if not src.exists():
         raise UserError(f"nothing to scan: {src} does not exist; check the path")
     fitting = options_for(format, **vars(options or ScanOptions()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # damaged files are listed with the reason
-        source = reader.scan(src, fitting, format)
+        source = chosen.scan(src, fitting, format)
     problems = source.problems
     if not source.frames:
         first = f"; first: {problems[0].path}: {problems[0].reason}" if problems else ""

@@ -80,7 +80,7 @@ class Source(Generic[OptionsT]):
     """What a reader reads: a folder (or file) and the options. It may be asked about files, and told what is known."""
 
     def __init__(self, src: Path, options: OptionsT, dataset: str) -> None:
-        self.src = src
+        self.path = src
         self.options = options
         self.dataset = dataset
         """Name of the data set, unless the options have one."""
@@ -157,7 +157,7 @@ class Source(Generic[OptionsT]):
         folder = self.options.extract_to
         if folder is None:
             raise UserError(
-                f"frames of {self.src} need a place; name the manifest with -o, they go beside it"
+                f"frames of {self.path} need a place; name the manifest with -o, they go beside it"
             )
         self.root = folder.resolve().parent
         return self.root / folder.name

@@ -16,8 +16,8 @@ from manyview.images.reading import SUFFIXES
 @reader("images")
 def scenes(src: Source) -> Scenes:
     """A folder of images, or of folders of images. Hidden files and folders are left out."""
-    if not src.src.is_dir():
-        raise UserError(f"{src.src} is a file; --format folder takes a folder of images")
+    if not src.path.is_dir():
+        raise UserError(f"{src.path} is a file; --format folder takes a folder of images")
     src.dataset = src.root.name
     folders = []
     for path, inner, _ in os.walk(src.root):
@@ -25,7 +25,7 @@ def scenes(src: Source) -> Scenes:
         folders.append(Path(path))
     images = {folder: images_of(folder) for folder in sorted(folders, key=natural_key)}
     if not any(images.values()):
-        raise UserError(f"no images in {src.src}, known suffixes: {' '.join(SUFFIXES)}")
+        raise UserError(f"no images in {src.path}, known suffixes: {' '.join(SUFFIXES)}")
     for folder, paths in images.items():
         if paths:
             yield src.name(folder), [Row(image=path) for path in paths]

@@ -81,9 +81,9 @@ def scenes(src: Source) -> Scenes:
     """One cameras.json, a folder with one, or a folder of such folders."""
     src.dataset = src.root.name
     src.info["scenes"] = {}
-    files = [src.src.resolve()] if src.src.is_file() else src.files_named(FILE.__eq__)
+    files = [src.path.resolve()] if src.path.is_file() else src.files_named(FILE.__eq__)
     if not files:
-        raise UserError(f"no {FILE} in {src.src} or its folders; for plain images use --format folder")
+        raise UserError(f"no {FILE} in {src.path} or its folders; for plain images use --format folder")
     for file in files:
         content, entries = _read(file)
         centres = content.get("pixel_centres", 0)

@@ -21,7 +21,7 @@ _SPLITS = {"transforms.json": "", **{f"transforms_{split}.json": split for split
 def scenes(src: Source) -> Scenes:
     """A transforms.json, a folder with one, or a folder of such folders."""
     src.dataset = src.root.name
-    files = [src.src.resolve()] if src.src.is_file() else src.files_named(_SPLITS.__contains__)
+    files = [src.path.resolve()] if src.path.is_file() else src.files_named(_SPLITS.__contains__)
     rows_by_folder: dict[Path, dict[Path, Row]] = {}
     for path in files:
         rows = rows_by_folder.setdefault(path.parent, {})

@@ -51,7 +51,7 @@ class NyuOptions(ScanOptions):
 @reader(f"{FILE}, and no rgb_N.jpg with sync_depth_N.png", options=NyuOptions)
 def scenes(src: Source[NyuOptions]) -> Scenes:
     """The .mat file, the folder it lies in, or a folder of folders of rgb_N.jpg."""
-    file = src.src / FILE if src.src.is_dir() else src.src
+    file = src.path / FILE if src.path.is_dir() else src.path
     yield from _labelled(src, file) if file.is_file() else _folders(src)
 
 

@@ -34,10 +34,10 @@ class VideoOptions(ScanOptions):
 def scenes(src: Source[VideoOptions]) -> Scenes:
     """One video, or a folder of videos. Frames already there from the same video are kept as they are."""
     place = src.extract_to()
-    folder = src.src if src.src.is_dir() else None
-    videos = sorted(filter(is_video, folder.iterdir()), key=natural_key) if folder else [src.src]
+    folder = src.path if src.path.is_dir() else None
+    videos = sorted(filter(is_video, folder.iterdir()), key=natural_key) if folder else [src.path]
     if not videos:
-        raise UserError(f"no videos in {src.src}, known suffixes: {' '.join(SUFFIXES)}")
+        raise UserError(f"no videos in {src.path}, known suffixes: {' '.join(SUFFIXES)}")
     stems = [video.stem for video in videos]
     names = {video: video.stem if stems.count(video.stem) == 1 else video.name for video in videos}
     src.info["videos"] = {name: video.name for video, name in names.items()}
@@ -56,7 +56,7 @@ def _rows(src: Source[VideoOptions], video: Path, folder: Path) -> Iterator[Row]
             path = folder / f"{index:06d}.jpg"
             yield Row(image=path, write=partial(_write, path, pixels))
     except UserError as error:
-        if src.src == video or not str(error).startswith(str(video)):
+        if src.path == video or not str(error).startswith(str(video)):
             raise
         raise ImageProblem(video.name, str(error)) from error
     if src.options.fps is None and declared and index + 1 < declared - max(2, declared // 50):
