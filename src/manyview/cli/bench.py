@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import manyview
-from manyview.cli.output import STDOUT, add_json, check_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
@@ -25,10 +24,9 @@ FOLDER = Path(manyview.__file__).resolve().parents[2] / "benchmarks"
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("name", nargs="?", help="which benchmark; without it, the list")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     scripts = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
     if not scripts:
         raise UserError(
@@ -36,37 +34,18 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.name is None:
         lines = {name: _first_sentence(path) for name, path in scripts.items()}
-        deliver(args, lines, lambda: _show(lines))
-        return 0
+        return Answer(values=lines, lines=rows(lines), next=["manyview bench NAME"])
     if args.name not in scripts:
         raise UserError(f"no benchmark {args.name!r}; {did_you_mean(args.name, scripts)}")
-    _check_place(args)
     script = scripts[args.name]
     benchmark = runpy.run_path(str(script))
     if "run" not in benchmark:
         raise UserError(f"{script} is a script with its own arguments: python {script} --help")
     results = benchmark["run"]()
-    deliver(args, results, lambda: print(json.dumps(results, indent=1)), indent=1)
-    return 0
-
-
-def _show(lines: Mapping[str, str]) -> None:
-    print_rows(lines)
-    print_next("manyview bench NAME")
+    return Answer(values=results, lines=[json.dumps(results, indent=1)], indent=1)
 
 
 def _first_sentence(script: Path) -> str:
     """The first line of a script's docstring, read without running it."""
     text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "-"
     return text.partition("\n")[0]
-
-
-def _check_place(args: argparse.Namespace) -> None:
-    """Raises UserError where `--json FILE` cannot be written: better before minutes of measuring than after."""
-    if args.json in (None, STDOUT):
-        return
-    path = Path(args.json).absolute()
-    folder = next(parent for parent in path.parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {path}; choose another file for --json")
-    check_json(args)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyview.cli.options import add_options
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 
 
@@ -38,54 +38,55 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|info|verify")
     text = "ask a teacher for every sample of a manifest; goes on where an earlier build stopped"
     build = actions.add_parser("build", help=text, description=text)
-    add = build.add_argument
-    add("manifest", type=Path, metavar="MANIFEST")
-    add("--teacher", required=True, metavar="T", help="sensor: the manifest's own depth and poses")
-    add("-o", "--out", type=Path, required=True, metavar="CACHE")
+    build.add_argument("manifest", type=Path, metavar="MANIFEST")
+    build.add_argument(
+        "--teacher", required=True, metavar="T", help="sensor: the manifest's own depth and poses"
+    )
+    build.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE")
     add_options(build, BuildOptions())
-    add_json(build)
-    for name, line in (("info", "what a cache holds"), ("verify", "check every byte of a cache")):
-        action = actions.add_parser(name, help=line, description=line)
-        action.add_argument("cache", type=Path, metavar="CACHE")
-        add_json(action)
+    for name, text in (("info", "what a cache holds"), ("verify", "check every byte of a cache")):
+        actions.add_parser(name, help=text, description=text).add_argument(
+            "cache", type=Path, metavar="CACHE"
+        )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     return {"build": _build, "info": _info, "verify": _verify}[args.action](args)
 
 
-def _build(args: argparse.Namespace) -> int:
+def _build(args: argparse.Namespace) -> Answer:
     from manyview.cache.build import build
     from manyview.config import override
     from manyview.teachers.base import TEACHERS
 
     options = override(BuildOptions(), args.settings)
-    teacher, shard = TEACHERS.get(args.teacher)(), _shard(options.shard)
-    report = build(
-        args.manifest, teacher, args.out, views=options.views, step=options.step, size=options.size, shard=shard
-    )  # fmt: skip
-    numbers = {
-        "cache": str(args.out),
-        "written": report.written,
-        "skipped": report.skipped,
-        "seconds": round(report.seconds, 2),
-        "problems": [{"sample": p.sample, "reason": p.reason} for p in report.problems],
-    }
-
-    def show() -> None:
-        earlier = f", {report.skipped} were there already" if report.skipped else ""
-        print(f"wrote {report.written} samples to {args.out} in {report.seconds:.1f} s{earlier}")
-        if not report.problems:
-            train = f"manyview train distill3r --cache {args.out} -o run"
-            print_next([f"manyview cache info {args.out}", train])
-
-    deliver(args, numbers, show)
+    teacher, kept = (
+        TEACHERS.get(args.teacher)(),
+        {"views": options.views, "step": options.step, "size": options.size},
+    )
+    report = build(args.manifest, teacher, args.out, shard=_shard(options.shard), **kept)
+    problem, next_steps = (
+        "",
+        [f"manyview cache info {args.out}", f"manyview train distill3r --cache {args.out} -o run"],
+    )
     if report.problems:
-        raise UserError(
+        problem = (
             f"{len(report.problems)} samples are left out, the first because {report.problems[0].reason}; "
             "all others are kept, run the same line again once it is mended"
         )
-    return 0
+    earlier = f", {report.skipped} were there already" if report.skipped else ""
+    return Answer(
+        values={
+            "cache": str(args.out),
+            "written": report.written,
+            "skipped": report.skipped,
+            "seconds": round(report.seconds, 2),
+            "problems": [{"sample": p.sample, "reason": p.reason} for p in report.problems],
+        },
+        lines=[f"wrote {report.written} samples to {args.out} in {report.seconds:.1f} s{earlier}"],
+        next=[] if problem else next_steps,
+        problem=problem,
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -95,52 +96,47 @@ def _shard(text: str) -> tuple[int, int]:
     return int(first), int(count)
 
 
-def _info(args: argparse.Namespace) -> int:
+def _info(args: argparse.Namespace) -> Answer:
     from manyview.cache.store import Cache
 
     info = Cache.open(args.cache).info()
     per_view, compression = info["mb_per_1000_views"], info["compression"]
     missing = info["samples_planned"] - info["samples"]
-
-    def show() -> None:
-        print_rows(
-            {
-                "samples": f"{info['samples']} of {info['samples_planned']}",
-                "frames": f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})",
-                "size": info["size"],
-                "on disk": f"{info['bytes'] / 1e6:.1f} MB",
-                "per 1000 views": "-" if per_view is None else f"{per_view} MB",
-                "compression": "-" if compression is None else f"{compression}x against plain float16",
-                "teacher": f"{info['teacher']} ({info['digest'][:12]})",
-                "licence": info["licence"],
-            }
-        )
-        again = f"run the same manyview cache build again, {missing} samples are missing"
-        print_next(again if missing else f"manyview cache verify {args.cache}")
-
-    deliver(args, info, show)
-    return 0
+    again = f"run the same manyview cache build again, {missing} samples are missing"
+    lines = rows(
+        {
+            "samples": f"{info['samples']} of {info['samples_planned']}",
+            "frames": f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})",
+            "size": info["size"],
+            "on disk": f"{info['bytes'] / 1e6:.1f} MB",
+            "per 1000 views": "-" if per_view is None else f"{per_view} MB",
+            "compression": "-" if compression is None else f"{compression}x against plain float16",
+            "teacher": f"{info['teacher']} ({info['digest'][:12]})",
+            "licence": info["licence"],
+        }
+    )
+    return Answer(
+        values=info, lines=lines, next=[again if missing else f"manyview cache verify {args.cache}"]
+    )
 
 
-def _verify(args: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace) -> Answer:
     from manyview.cache.store import Cache
     from manyview.cache.verify import verify
 
-    problems = verify(args.cache)
-    count = len(Cache.open(args.cache))
-
-    def show() -> None:
-        for problem in problems:
-            print(f"{problem.file}: {problem.reason}")
-        if not problems:
-            print(f"{count} samples, every checksum and every map right")
-            print_next(f"manyview train distill3r --cache {args.cache} -o run")
-
+    problems, count = verify(args.cache), len(Cache.open(args.cache))
     listed = [{"file": problem.file, "reason": problem.reason} for problem in problems]
-    deliver(args, {"cache": str(args.cache), "samples": count, "problems": listed}, show)
+    values = {"cache": str(args.cache), "samples": count, "problems": listed}
     if problems:
-        raise UserError(
-            f"{args.cache} has {len(problems)} problems, the first: {problems[0].file}: "
-            f"{problems[0].reason}; delete the archives named, then run the same cache build again"
+        first = f"{problems[0].file}: {problems[0].reason}"
+        return Answer(
+            values=values,
+            lines=[f"{problem.file}: {problem.reason}" for problem in problems],
+            problem=f"{args.cache} has {len(problems)} problems, the first: {first}; "
+            "delete the archives named, then run the same cache build again",
         )
-    return 0
+    return Answer(
+        values=values,
+        lines=[f"{count} samples, every checksum and every map right"],
+        next=[f"manyview train distill3r --cache {args.cache} -o run"],
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyview.cli.options import add_set
-from manyview.cli.output import add_json, deliver, print_next
+from manyview.cli.output import Answer
 from manyview.config import read_value, split_assignment
 from manyview.errors import UserError
 
@@ -23,10 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("-o", "--out", required=True, type=Path, metavar="DIR", help="model directory to write")
     text = "configuration field to override: attention_scale=plain, encoder=NAME|DIR|FILE, …; may be repeated"
     add_set(parser, text, nargs=None, action="append")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     from manyview import zoo
 
     given = [split_assignment(assignment) for assignment in args.settings]
@@ -38,16 +37,12 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise UserError(f"--set: {error}") from error
     licences = zoo.licences_of(out)
-    task = zoo.CARDS[args.arch].task if args.arch in zoo.CARDS else ""
-
-    def show() -> None:
-        print(f"wrote {out} ({args.arch})")
-        for entry in licences:
-            print(f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}")
-        print_next(next_command(task, out))
-
-    deliver(args, {"model": str(out), "arch": args.arch, "licences": licences}, show)
-    return 0
+    terms = [f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}" for entry in licences]
+    return Answer(
+        values={"model": str(out), "arch": args.arch, "licences": licences},
+        lines=[f"wrote {out} ({args.arch})", *terms],
+        next=[next_command(zoo.CARDS[args.arch].task if args.arch in zoo.CARDS else "", out)],
+    )
 
 
 def next_command(task: str, model: Path | str) -> str:

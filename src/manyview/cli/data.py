@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from manyview.cli.options import add_options, value_of
-from manyview.cli.output import add_json, deliver, print_next, print_table
+from manyview.cli.output import Answer, table
 
 _LISTED = 20
 
@@ -40,12 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("manifest", type=Path, metavar="MANIFEST")
-        add_json(command)
         command.set_defaults(data_run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    return int(args.data_run(args))
+def run(args: argparse.Namespace) -> Answer:
+    return args.data_run(args)
 
 
 def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -73,11 +72,10 @@ def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     )
     add("-o", "--out", type=Path, required=True, metavar="MANIFEST.parquet")
     add_options(parser, options, title="what of it is taken", skip=("extract_to",))
-    add_json(parser)
     parser.set_defaults(data_run=_scan)
 
 
-def _scan(args: argparse.Namespace) -> int:
+def _scan(args: argparse.Namespace) -> Answer:
     from manyview.config import override
     from manyview.data.sources import SOURCES, scan
 
@@ -86,31 +84,21 @@ def _scan(args: argparse.Namespace) -> int:
     manifest, problems = scan(args.src, format=args.format, options=options)
     manifest.save(args.out)
     summary = manifest.summary()
-
-    def show() -> None:
-        _print_problems([(problem.path, problem.reason) for problem in problems], "left out")
-        print(f"wrote {args.out}: {_size(summary)}, {_contents(summary)}")
-        print_next(_next(args.out, manifest, args.src if args.format == "video" else None))
-
-    listed = [{"path": problem.path, "reason": problem.reason} for problem in problems]
-    deliver(args, {"manifest": str(args.out), **summary, "left_out": listed}, show)
-    return 0
+    left_out = [(problem.path, problem.reason) for problem in problems]
+    return Answer(
+        values={"manifest": str(args.out), **summary, "left_out": _as_json(left_out)},
+        lines=[*_listed(left_out, "left out"), f"wrote {args.out}: {_size(summary)}, {_contents(summary)}"],
+        next=[_next(args.out, manifest, args.src if args.format == "video" else None)],
+    )
 
 
-def _info(args: argparse.Namespace) -> int:
+def _info(args: argparse.Namespace) -> Answer:
     from manyview.data.manifest import Manifest
 
     manifest = Manifest.load(args.manifest)
     summary = manifest.summary()
-    deliver(args, {"manifest": str(args.manifest), **summary}, lambda: _show_info(args.manifest, manifest))
-    return 0
-
-
-def _show_info(path: Path, manifest: Any) -> None:
-    summary = manifest.summary()
-    print(f"{path}: {_size(summary)}, files under {manifest.root}")
     head = ("scene", "dataset", "split", "frames", "sizes", "intrinsics", "pose", "depth", "labels")
-    rows = [
+    cells = [
         (
             name,
             scene["dataset"],
@@ -121,31 +109,33 @@ def _show_info(path: Path, manifest: Any) -> None:
         )
         for name, scene in summary["scenes"].items()
     ]
-    print_table([head, *rows])
-    left_out = manifest.info.get("left_out", 0)
-    if left_out:
-        _print_problems(manifest.info.get("problems", []), "left out by the scan", left_out)
-    print_next(f"manyview data check {path}")
+    left_out = _listed(
+        manifest.info.get("problems", []), "left out by the scan", manifest.info.get("left_out", 0)
+    )
+    return Answer(
+        values={"manifest": str(args.manifest), **summary},
+        lines=[
+            f"{args.manifest}: {_size(summary)}, files under {manifest.root}",
+            *table([head, *cells]),
+            *left_out,
+        ],
+        next=[f"manyview data check {args.manifest}"],
+    )
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> Answer:
     from manyview.data.check import check
     from manyview.data.manifest import Manifest
 
     manifest = Manifest.load(args.manifest, check_files=False)
     problems = check(manifest)
-
-    def show() -> None:
-        if problems:
-            _print_problems(problems, "with problems", listed=len(problems))
-            print_next("mend or remove these files, then run manyview data scan again")
-            return
-        print(f"{args.manifest}: all files of {_count(len(manifest), 'frame')} can be read")
-        print_next(_next(args.manifest, manifest))
-
-    listed = [{"path": path, "reason": reason} for path, reason in problems]
-    deliver(args, {"manifest": str(args.manifest), "frames": len(manifest), "problems": listed}, show)
-    return 2 if problems else 0
+    values = {"manifest": str(args.manifest), "frames": len(manifest), "problems": _as_json(problems)}
+    if problems:
+        lines = _listed(problems, "with problems", most=len(problems))
+        mend = "mend or remove these files, then run manyview data scan again"
+        return Answer(values=values, lines=lines, next=[mend], code=2)
+    line = f"{args.manifest}: all files of {_count(len(manifest), 'frame')} can be read"
+    return Answer(values=values, lines=[line], next=[_next(args.manifest, manifest)])
 
 
 def _size(summary: dict[str, Any]) -> str:
@@ -178,13 +168,17 @@ def _next(path: Path, manifest: Any, video: Path | None = None) -> str:
     return f"manyview reconstruct {source} -o {stem}-scene"
 
 
-def _print_problems(problems: Any, what: str, total: int | None = None, listed: int = _LISTED) -> None:
-    problems = list(problems)
-    if not problems:
-        return
+def _as_json(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in problems]
+
+
+def _listed(
+    problems: Sequence[tuple[str, str]], what: str, total: int | None = None, most: int = _LISTED
+) -> list[str]:
+    """How many files there are with problems, and the first `most` of them; nothing when there are none."""
     count = len(problems) if total is None else total
-    print(f"{_count(count, 'file')} {what}:")
-    for path, reason in problems[:listed]:
-        print(f"  {path}: {reason}")
-    if count > min(listed, len(problems)):
-        print(f"  ... and {count - min(listed, len(problems))} more")
+    if not problems or not count:
+        return []
+    shown = [f"  {path}: {reason}" for path, reason in problems[:most]]
+    rest = [f"  ... and {count - len(shown)} more"] if count > len(shown) else []
+    return [f"{_count(count, 'file')} {what}:", *shown, *rest]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
-from manyview.cli.output import add_json, deliver, print_next
+from manyview.cli.output import Answer, table
 from manyview.config import parse_size
 from manyview.errors import UserError
 
@@ -41,10 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
     add("--report", action="store_true", help="measure shares and separability of the classes instead")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     if args.contact_sheet is not None:
         return _contact_sheet(args)
     if args.report:
@@ -52,10 +50,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UserError("no OUT given: name a folder, for example: manyview data synth scenes")
     return _write(args)
-
-
-def _given(value: int | None, default: int) -> int:
-    return default if value is None else value
 
 
 def _check_device(name: str) -> None:
@@ -69,58 +63,47 @@ def _check_device(name: str) -> None:
         ) from error
 
 
-def _write(args: argparse.Namespace) -> int:
+def _write(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic import write_scenes
 
     _check_device(args.device)
     start = time.perf_counter()
-    scenes, views = _given(args.scenes, 20), _given(args.views, 20)
+    scenes, views = (20 if value is None else value for value in (args.scenes, args.views))
     manifest = write_scenes(
         args.out, scenes=scenes, views=views, size=parse_size(args.size, "--size"), seed=args.seed, kind=args.kind,
         trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
     )  # fmt: skip
-    seconds = time.perf_counter() - start
-
-    def show() -> None:
-        print(f"wrote {manifest}: {scenes} scenes, {scenes * views} frames of {args.size} in {seconds:.0f} s")
-        print_next(f"manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}")
-
-    numbers = {"manifest": str(manifest), "scenes": scenes, "frames": scenes * views, "seconds": seconds}
-    deliver(args, numbers, show)
-    return 0
+    seconds, frames = time.perf_counter() - start, scenes * views
+    return Answer(
+        values={"manifest": str(manifest), "scenes": scenes, "frames": frames, "seconds": seconds},
+        lines=[f"wrote {manifest}: {scenes} scenes, {frames} frames of {args.size} in {seconds:.0f} s"],
+        next=[f"manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}"],
+    )
 
 
-def _contact_sheet(args: argparse.Namespace) -> int:
+def _contact_sheet(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic.report import contact_sheet
 
     path = contact_sheet(args.contact_sheet, seed=args.seed)
-
-    def show() -> None:
-        print(f"wrote {path}")
-        print_next("manyview data synth scenes")
-
-    deliver(args, {"contact_sheet": str(path)}, show)
-    return 0
+    return Answer(
+        values={"contact_sheet": str(path)}, lines=[f"wrote {path}"], next=["manyview data synth scenes"]
+    )
 
 
-def _report(args: argparse.Namespace) -> int:
+def _report(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic.report import class_report
 
-    report = class_report(_given(args.scenes, 50), views=_given(args.views, 8), first=args.seed)
-    deliver(args, vars(report), lambda: _show_report(report))
-    return 0
-
-
-def _show_report(report: Any) -> None:
+    scenes, views = (50 if args.scenes is None else args.scenes), (8 if args.views is None else args.views)
+    report = class_report(scenes, views=views, first=args.seed)
+    cells = [("class", "of the pixels", "of its crops named rightly")]
     for name, share in sorted(report.shares.items(), key=lambda item: -item[1]):
-        told = f"{report.per_class[name]:8.0%}" if name in report.per_class else "       -"
-        print(f"{name:12s}{share:8.2%} of the pixels{told} of its crops named rightly")
-    print(f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}")
+        named = f"{report.per_class[name]:.0%}" if name in report.per_class else "-"
+        cells.append((name, f"{share:.2%}", named))
+    lines = [*table(cells, indent=0, right=(1, 2)), f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}"]
     for source, value in (
         ("colours and edges", report.accuracy),
         ("colours alone", report.accuracy_of_pixels),
     ):
-        print(
-            f"a linear classifier of {source} names {value:.1%} of the crops, {value / report.chance:.1f}x chance"
-        )
-    print_next("manyview data synth scenes")
+        better = f"{value / report.chance:.1f}x chance"
+        lines.append(f"a linear classifier of {source} names {value:.1%} of the crops, {better}")
+    return Answer(values=vars(report), lines=lines, next=["manyview data synth scenes"])

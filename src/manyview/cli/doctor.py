@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 
 OPTIONAL = {
     "tensorboard": "training curves in TensorBoard: pip install 'manyview[track]'",
@@ -29,7 +29,7 @@ OPTIONAL = {
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    add_json(parser)
+    """Nothing but --json."""
 
 
 def findings() -> dict[str, object]:
@@ -70,18 +70,17 @@ def findings() -> dict[str, object]:
     }
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     machine = findings()
     versions, optional = machine["versions"], machine["optional"]
     assert isinstance(versions, dict)
     assert isinstance(optional, dict)
     complete = "missing" not in versions.values()
-
-    def show() -> None:
-        plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
-        extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
-        print_rows({**plain, **versions, **extras})
-        print_next("manyview quickstart" if complete else "pip install manyview (what is missing)")
-
-    deliver(args, machine, show)
-    return 0 if complete else 1
+    plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
+    extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
+    return Answer(
+        values=machine,
+        lines=rows({**plain, **versions, **extras}),
+        next=["manyview quickstart" if complete else "pip install manyview (what is missing)"],
+        code=0 if complete else 1,
+    )

@@ -17,12 +17,16 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manyview.cli.options import add_device, add_options, add_set, named
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.config import hints_of, sentences_of
 from manyview.errors import UserError
+
+if TYPE_CHECKING:
+    from manyview.evaluation.base import Protocol
+    from manyview.registry import Registry
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -43,27 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     text = "throw away what OUT holds of other settings, or what FILE of --json holds"
     add("--overwrite", action="store_true", help=text)
     add_device(parser)
-    add_json(parser)
-    name = named(parser, words, _names)
+    name = named(parser, words, lambda: _protocols().names())
     if name is not None:
-        from manyview.evaluation.base import PROTOCOLS
-
-        protocol: Any = PROTOCOLS.get(name)
+        protocol: Any = _protocols().get(name)
         if "train" in hints_of(protocol):
             text = sentences_of(protocol).get("train", "training frames")
             add("--train", type=Path, metavar="TRAIN.parquet", help=f"{text} (manifest)")
         add_options(parser, protocol(), title=f"options of {name}", about=protocol.line, skip=("train",))
 
 
-def _names() -> list[str]:
+def _protocols() -> Registry[type[Protocol]]:
     from manyview.evaluation.base import PROTOCOLS
 
-    return PROTOCOLS.names()
+    return PROTOCOLS
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     if args.list:
-        return _list(args)
+        lines = {name: _protocols().get(name).line for name in _protocols().names()}
+        example = "manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet"
+        return Answer(values=lines, lines=rows(lines, indent=0), next=[example])
     for name, value in (("PROTOCOL", args.protocol), ("--model", args.model), ("--data", args.data)):
         if value is None:
             raise UserError(
@@ -80,40 +83,23 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or _default_out(args, all_settings(protocol, model, data))
     names = {"model": str(args.model), "data": str(args.data)}
     summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names)
-
-    def show() -> None:
-        print(protocol.markdown(summary))
-        written = sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith("."))
-        print(f"wrote {out}: {', '.join(written)}")
-        print_next(f"manyview {protocol.next_step} --model {args.model}")
-
-    deliver(args, json.loads((out / "summary.json").read_text(encoding="utf-8")), show)
-    return 0
+    written = sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith("."))
+    return Answer(
+        values=json.loads((out / "summary.json").read_text(encoding="utf-8")),
+        lines=[protocol.markdown(summary), f"wrote {out}: {', '.join(written)}"],
+        next=[f"manyview {protocol.next_step} --model {args.model}"],
+    )
 
 
 def _protocol(args: argparse.Namespace) -> Any:
     """The protocol with its options; the manifest of training frames, where it takes one, is read here."""
     from manyview.config import override
     from manyview.data.manifest import Manifest
-    from manyview.evaluation.base import PROTOCOLS
 
-    kind: Any = PROTOCOLS.get(args.protocol)
+    kind: Any = _protocols().get(args.protocol)
     train = getattr(args, "train", None)
     given = {} if train is None else {"train": Manifest.load(train)}
     return override(kind(**given), args.settings)
-
-
-def _list(args: argparse.Namespace) -> int:
-    from manyview.evaluation.base import PROTOCOLS
-
-    lines = {name: PROTOCOLS.get(name).line for name in PROTOCOLS.names()}
-
-    def show() -> None:
-        print_rows(lines, indent=0)
-        print_next("manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet")
-
-    deliver(args, lines, show)
-    return 0
 
 
 def _default_out(args: argparse.Namespace, settings: dict[str, Any]) -> Path:

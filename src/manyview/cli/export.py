@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyview.cli.options import add_options, value_of
-from manyview.cli.output import add_json, deliver, print_next
+from manyview.cli.output import Answer
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     from manyview.scene.exporters import EXPORTERS
 
-    add = parser.add_argument
-    add("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
     formats = "; ".join(f"{name}: {EXPORTERS.get(name).line}" for name in EXPORTERS.names())
-    add("--to", required=True, metavar="FORMAT", help=formats)
-    add("-o", "--out", type=Path, required=True, metavar="OUT", help="file (ply, glb) or directory to write")
+    parser.add_argument("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="file or directory to write"
+    )
     chosen = value_of(words, "--to")
     if chosen is not None:
         exporter = EXPORTERS.get(chosen)
         add_options(parser, exporter(), title=f"options of {chosen}", about=exporter.line)
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
     from manyview.scene.exporters import EXPORTERS
     from manyview.scene.scene import Scene
@@ -41,10 +41,5 @@ def run(args: argparse.Namespace) -> int:
     scene = Scene.load(args.scene)
     written = exporter.write(scene, exporter.place(args.out))
     following = exporter.next_step(written)
-
-    def show() -> None:
-        print(f"wrote {written}")
-        print_next(following)
-
-    deliver(args, {"wrote": str(written), "to": args.to, "views": len(scene), "next": following}, show)
-    return 0
+    values = {"wrote": str(written), "to": args.to, "views": len(scene), "next": following}
+    return Answer(values=values, lines=[f"wrote {written}"], next=[following])

@@ -28,15 +28,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from manyview.cli.options import add_device, add_options
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
+
+if TYPE_CHECKING:
+    from manyview.pipelines.feature_set import FeatureSet
 
 KINDS = ("pca", "compare", "attention")
 """Sorts of pictures, as the index of a folder of features calls them."""
@@ -58,10 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--attention", nargs="?", type=int, const=9, metavar="K", help=text)
     add_device(parser)
     add_options(parser, FeatureOptions(), title="more", flat=True, skip=("compare", "attention"))
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     layers = parse_layers(args.layers)
     compare = None if args.compare is None else parse_teachers(args.compare)
     from manyview.config import override
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     options = override(FeatureOptions(compare=compare, attention=args.attention), args.settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the index keeps them; they are printed below
-        found = features(
+        taken = features(
             args.images[0] if len(args.images) == 1 else list_images(args.images),
             model=args.model,
             out=args.out,
@@ -82,9 +83,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             options=options,
         )
-    report = _report(found, args)
-    deliver(args, report, lambda: _show(report))
-    return 0
+    return _report(taken, args)
 
 
 def parse_layers(text: str | None) -> list[int] | Literal["all"] | None:
@@ -112,44 +111,74 @@ def parse_teachers(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _report(found: Any, args: argparse.Namespace) -> dict[str, Any]:
-    info, first = found.info, found[0]
-    quoted = shlex.quote(str(args.out))
+def _report(taken: FeatureSet, args: argparse.Namespace) -> Answer:
+    info, first = taken.info, taken[0]
+    sheets = {kind: info[kind]["sheet"] for kind in KINDS if info.get(kind)}
     file = args.out / info["images"][0]["file"]
     load = f"from safetensors.numpy import load_file; print(load_file({str(file)!r})['patches'].shape)"
-    return {
+    look = [f"open {shlex.quote(str(args.out))}/{sheet}" for sheet in sheets.values()]
+    arrays = {name: list(values.shape) for name, values in first.arrays().items()}
+    values = {
         "features": str(args.out),
         "model": info["model"],
         "licence": info["licence"],
-        "images": len(found),
+        "images": len(taken),
         "first": {
             "name": first.name,
             "size": list(first.size),
             "grid": list(first.grid),
-            "arrays": {name: list(values.shape) for name, values in first.arrays().items()},
+            "arrays": arrays,
             "dtype": str(first.patches.dtype),
         },
         "bytes": sum((args.out / image["file"]).stat().st_size for image in info["images"]),
-        "pca": info.get("pca"),
-        "compare": info.get("compare"),
-        "attention": info.get("attention"),
-        "pictures": _pictures(found, args.out),
-        "skipped": found.skipped,
-        "next": [
-            f'python -c "{load}"',
-            *([f"open {quoted}/{info[kind]['sheet']}" for kind in KINDS if info.get(kind)] or [again(args)]),
-        ],
+        **{kind: info.get(kind) for kind in KINDS},
+        "pictures": [str(path) for kind in sheets for path in _pictures(info[kind], taken.names, args.out)],
+        "skipped": taken.skipped,
+        "next": [f'python -c "{load}"', *(look or [again(args)])],
     }
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays.items())
+    about = [
+        ("pictures", f"{len(taken)}, the first at {first.size[1]}x{first.size[0]} pixels"),
+        ("arrays", f"{shapes if len(shapes) < 160 else shapes[:157] + '...'} ({first.patches.dtype})"),
+        ("on disk", f"{values['bytes'] / 1e6:,.1f} MB"),
+        ("licence", f"{info['licence'] or 'not known'} (the model's; it holds for what is made with it)"),
+        *_drawn(info),
+    ]
+    return Answer(
+        values=values,
+        lines=[f"wrote {args.out}/ (features.json, one .safetensors per picture)", *rows(about)],
+        notes=[f"left out: {line}" for line in taken.skipped],
+        next=values["next"],
+    )
 
 
-def _pictures(found: Any, out: Path) -> list[str]:
-    """Files of all pictures that were asked for."""
-    files = []
-    for kind in KINDS:
-        if about := found.info.get(kind):
-            files.append(out / about["sheet"])
-            files += [out / about["pictures"] / f"{name}.png" for name in found.names if "pictures" in about]
-    return [str(file) for file in files]
+def _pictures(about: dict[str, Any], names: Sequence[str], out: Path) -> list[Path]:
+    """Files of one sort of pictures: the sheet, then one for each photo where it has them."""
+    return [
+        out / about["sheet"],
+        *(out / about["pictures"] / f"{n}.png" for n in names if "pictures" in about),
+    ]
+
+
+def _drawn(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the pictures show, for people."""
+    if pca := info.get("pca"):
+        shares = " + ".join(f"{share:.0%}" for share in pca["explained"])
+        yield "components", f"{shares} of the variance as red, green, blue: pca.png, pca/"
+    if compared := info.get("compare"):
+        line = f"{len(compared['shown'])} photos, axes from {compared['fitted']}: compare.png"
+        alone = "" if compared["projections"] else "; this model has no projectors, so only its own tokens"
+        yield "side by side", line + alone
+        for name, teacher in compared["teachers"].items():
+            line = f"{name}: cosine {teacher['cosine']:.2f} with {teacher['source']} ({teacher['licence']})"
+            if teacher["resized"]:
+                line += f"; photos resized to put its patches of {teacher['patch']} on the model's"
+            if teacher["resampled"]:
+                line += "; its patch grid was resampled"
+            yield "side by side", line
+    if looks := info.get("attention"):
+        reach = ", ".join(f"{name} {far:.1f}" for name, far in looks["reach"].items())
+        yield "attention", f"{looks['k']} maps per block: attention.png; mean reach in patches: {reach}"
 
 
 def again(args: argparse.Namespace) -> str:
@@ -165,46 +194,3 @@ def again(args: argparse.Namespace) -> str:
         flag = key.rpartition(".")[2].replace("_", "-")
         words.append({"true": f"--{flag}", "false": f"--no-{flag}"}.get(text, f"--{flag}={text}"))
     return shlex.join([*words, "--pca"])
-
-
-def _show(report: dict[str, Any]) -> None:
-    first = report["first"]
-    arrays = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in first["arrays"].items())
-    rows = [
-        ("pictures", f"{report['images']}, the first at {first['size'][1]}x{first['size'][0]} pixels"),
-        ("arrays", f"{arrays if len(arrays) < 160 else arrays[:157] + '...'} ({first['dtype']})"),
-        ("on disk", f"{report['bytes'] / 1e6:,.1f} MB"),
-        ("licence", f"{report['licence'] or 'not known'} (the model's; it holds for what is made with it)"),
-    ]
-    if report["pca"]:
-        shares = " + ".join(f"{share:.0%}" for share in report["pca"]["explained"])
-        rows.append(("components", f"{shares} of the variance as red, green, blue: pca.png, pca/"))
-    rows += [("side by side", line) for line in _compared(report["compare"])]
-    if looks := report["attention"]:
-        reach = ", ".join(f"{name} {far:.1f}" for name, far in looks["reach"].items())
-        rows.append(
-            ("attention", f"{looks['k']} maps per block: attention.png; mean reach in patches: {reach}")
-        )
-    print(f"wrote {report['features']}/ (features.json, one .safetensors per picture)")
-    print_rows(rows)
-    for line in report["skipped"]:
-        print(f"left out: {line}", file=sys.stderr)
-    print_next(report["next"])
-
-
-def _compared(about: dict[str, Any] | None) -> list[str]:
-    """Lines on the sheet that --compare wrote."""
-    if not about:
-        return []
-    shown = f"{len(about['shown'])} photos, axes from {about['fitted']}: compare.png"
-    lines = [
-        shown if about["projections"] else f"{shown}; this model has no projectors, so only its own tokens"
-    ]
-    for name, teacher in about["teachers"].items():
-        line = f"{name}: cosine {teacher['cosine']:.2f} with {teacher['source']} ({teacher['licence']})"
-        if teacher["resized"]:
-            line += f"; photos resized to put its patches of {teacher['patch']} on the model's"
-        if teacher["resampled"]:
-            line += "; its patch grid was resampled"
-        lines.append(line)
-    return lines

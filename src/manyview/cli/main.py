@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from manyview.cli.options import Parser
-from manyview.cli.output import STDOUT, check_json
+from manyview.cli.output import STDOUT, add_json, check_json, give
 from manyview.errors import UserError
 from manyview.version import __version__
 
@@ -60,6 +60,7 @@ def build_parser(command: str | None, words: Sequence[str] = ()) -> Parser:
         sub = subparsers.add_parser(name, help=line, description=(module and module.__doc__) or line)
         if module:
             module.add_arguments(sub, words)
+            add_json(sub)
             sub.set_defaults(run=module.run)
     return parser
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         check_json(args)
-        return int(args.run(args))
+        return give(args.run(args), args)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from manyview.cli.output import add_json, deliver, print_next, print_rows, print_table
+from manyview.cli.output import Answer, rows, table
 from manyview.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         "--download", action="store_true", help="get the published file and convert it, licence first"
     )
     parser.add_argument("--yes", action="store_true", help="accept the licence without being asked")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     from manyview.registry import did_you_mean
     from manyview.zoo import CARDS, present
 
@@ -33,17 +32,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"no model {args.name!r}; {did_you_mean(args.name, CARDS)}")
     if args.download:
         return _download(args)
-    chosen = [CARDS[args.name]] if args.name else [CARDS[name] for name in sorted(CARDS)]
-    cards = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in chosen}
-    show = partial(_print_card, chosen[0]) if args.name else partial(_print_list, chosen)
-    deliver(args, cards, show, indent=1)
-    return 0
-
-
-def _print_list(cards: list[Card]) -> None:
-    from manyview.zoo import present
-
-    rows = [
+    cards = [CARDS[args.name]] if args.name else [CARDS[name] for name in sorted(CARDS)]
+    values = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in cards}
+    if args.name:
+        return Answer(values=values, lines=_card(cards[0]), next=[_next(cards[0])], indent=1)
+    cells = [
         (
             card.name,
             _millions(card),
@@ -53,21 +46,20 @@ def _print_list(cards: list[Card]) -> None:
         )
         for card in cards
     ]
-    print_table(rows, indent=0, right=(1,))
-    print_next("manyview models NAME  (where to get one, its licence and numbers)")
+    following = "manyview models NAME  (where to get one, its licence and numbers)"
+    return Answer(values=values, lines=table(cells, indent=0, right=(1,)), next=[following], indent=1)
 
 
 def _millions(card: Card) -> str:
     return f"{card.parameters / 1e6:.1f}M" if card.parameters else "?"
 
 
-def _print_card(card: Card) -> None:
+def _card(card: Card) -> list[str]:
     from manyview.zoo import present
 
-    here = present(card.name)
     parameters = f"{card.parameters:,}" if card.parameters else "as in the file"
     size = f" ({card.bytes / 1e6:.0f} MB)" if card.bytes else ""
-    rows = (
+    entries = (
         ("what it does", card.task),
         ("parameters", parameters),
         ("licence", card.licence),
@@ -80,17 +72,16 @@ def _print_card(card: Card) -> None:
         ("container", card.container),
         *(("as published", f"{title}: {numbers}") for title, numbers in card.scores.items()),
         ("note", card.note),
+        ("here", "yes" if present(card.name) else "no"),
     )
-    print(card.name)
-    print_rows((title, text) for title, text in (*rows, ("here", "yes" if here else "no")) if text)
-    print_next(_next(card, here))
+    return [card.name, *rows((title, text) for title, text in entries if text)]
 
 
-def _next(card: Card, here: bool) -> str:
+def _next(card: Card, fresh: bool = False) -> str:
     from manyview.cli.convert import next_command
-    from manyview.zoo import models_folder
+    from manyview.zoo import models_folder, present
 
-    if here:
+    if fresh or present(card.name):
         return next_command(card.task, card.name)
     if card.bundled:
         return "this installation is incomplete; install the package again"
@@ -101,26 +92,20 @@ def _next(card: Card, here: bool) -> str:
     return card.note or f"manyview.zoo.build({card.name!r}) in Python"
 
 
-def _download(args: argparse.Namespace) -> int:
+def _download(args: argparse.Namespace) -> Answer:
     from manyview.zoo import CARDS, download, models_folder, present
 
     if args.name is None:
         raise UserError("--download needs a name; `manyview models` lists them")
     card = CARDS[args.name]
-    if present(card.name):
-        out, fresh = models_folder() / card.name, False
-    else:
-        out, fresh = (
-            download(card.name, models_folder() / card.name, accept=partial(_ask, yes=args.yes)),
-            True,
-        )
-
-    def show() -> None:
-        print(f"wrote {out}" if fresh else f"{card.name} is here already")
-        print_next(_next(card, True))
-
-    deliver(args, {"model": card.name, "path": str(out), "licence": card.licence, "new": fresh}, show)
-    return 0
+    out, fresh = models_folder() / card.name, not present(card.name)
+    if fresh:
+        out = download(card.name, out, accept=partial(_ask, yes=args.yes))
+    return Answer(
+        values={"model": card.name, "path": str(out), "licence": card.licence, "new": fresh},
+        lines=[f"wrote {out}" if fresh else f"{card.name} is here already"],
+        next=[_next(card, fresh)],
+    )
 
 
 def _ask(card: Card, yes: bool) -> bool:

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.config import parse_size
 from manyview.errors import UserError
 
@@ -29,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--size", metavar="HxW", help="rows x columns; default: the model's own size, square")
     add("--batch", type=int, metavar="N", help="fix the number of images (encoders) or scenes")
     add("--views", type=int, metavar="N", help="fix the number of views of a scene")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     if args.out.suffix.lower() != ".onnx":
         raise UserError(f"-o says {args.out}; an ONNX file ends in .onnx")
     size = None if args.size is None else parse_size(args.size, "--size")
@@ -45,16 +44,10 @@ def run(args: argparse.Namespace) -> int:
     shape = " x ".join([*leading, "3", *map(str, done.size)])
     session = f"import onnxruntime as ort; print(ort.InferenceSession({str(done.path)!r}).get_outputs())"
     following = f'python -c "{session}"'
-
-    def show() -> None:
-        print(f"wrote {done.path} ({done.bytes / 1e6:,.1f} MB, licence: {done.metadata['licence']})")
-        rows = {"images": f"{shape}, RGB in [0, 1]"}
-        for name in done.outputs:
-            gap, share = done.largest_difference[name], done.relative_difference[name]
-            rows[name] = f"differs from PyTorch by {gap:.2g} at most, {share:.2g} of its largest value"
-        print_rows(rows)
-        print_next(following)
-
-    report = {**dataclasses.asdict(done), "path": str(done.path), "input": shape, "next": following}
-    deliver(args, report, show)
-    return 0
+    about = {"images": f"{shape}, RGB in [0, 1]"}
+    for name in done.outputs:
+        gap, share = done.largest_difference[name], done.relative_difference[name]
+        about[name] = f"differs from PyTorch by {gap:.2g} at most, {share:.2g} of its largest value"
+    written = f"wrote {done.path} ({done.bytes / 1e6:,.1f} MB, licence: {done.metadata['licence']})"
+    values = {**dataclasses.asdict(done), "path": str(done.path), "input": shape, "next": following}
+    return Answer(values=values, lines=[written, *rows(about)], next=[following])

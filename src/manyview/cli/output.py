@@ -1,10 +1,13 @@
-"""What commands print: sentences or one JSON object, tables, what was written and the next sensible command."""
+"""What a command answers, and how it is given out: sentences, or the same as one JSON object."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,33 @@ from manyview.errors import UserError
 STDOUT = "-"
 
 
+@dataclass(kw_only=True)
+class Answer:
+    """What every command returns; `give` prints it."""
+
+    values: Any
+    """The answer for machines: one JSON-able object."""
+    lines: Sequence[str] = ()
+    """The answer for people."""
+    next: Sequence[str] = ()
+    """The next sensible commands."""
+    notes: Iterable[str] = ()
+    """What was left out or is doubtful, for stderr."""
+    problem: str = ""
+    """A mistake that did not prevent the answer: one line for stderr, and exit code 2."""
+    code: int = 0
+    indent: int | None = None
+    """Of the JSON."""
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json` prints one JSON object instead of sentences; `--json FILE` writes it beside them."""
+    """`--json` to a command, or to every command below it."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for inner in group.choices.values():
+            add_json(inner)
+    if groups:
+        return
     parser.add_argument(
         "--json", nargs="?", const=STDOUT, metavar="FILE",
         help="print one JSON object instead of sentences; with FILE (.json) write it there as well as sentences",
@@ -25,63 +53,62 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def deliver(
-    args: argparse.Namespace, values: Any, show: Callable[[], None], *, indent: int | None = None
-) -> None:
-    """Give out the numbers of a command as `--json` asks for them; `show` prints the sentences."""
+def give(answer: Answer, args: argparse.Namespace) -> int:
+    """Print an answer as `--json` asks for it, and write it where it says; the exit code."""
     if args.json == STDOUT:
-        print(json.dumps(values, indent=indent))
-        return
-    show()
-    if args.json is not None:
-        from manyview.files import write_text
+        print(json.dumps(answer.values, indent=answer.indent))
+    else:
+        for line in answer.lines:
+            print(line)
+        for note in answer.notes:
+            print(note, file=sys.stderr)
+        if args.json is not None:
+            from manyview.files import write_text
 
-        check_json(args, values)
-        write_text(Path(args.json), json.dumps(values, indent=1) + "\n")
-        print(f"wrote {args.json}")
+            check_json(args, answer.values)
+            write_text(Path(args.json), json.dumps(answer.values, indent=1) + "\n")
+            print(f"wrote {args.json}")
+        if answer.next:
+            print("next: " + "\n      ".join(answer.next))
+    if answer.problem:
+        raise UserError(answer.problem)
+    return answer.code
 
 
 def check_json(args: argparse.Namespace, values: Any = None) -> None:
-    """Raise UserError when `--json FILE` would replace something else than such an object, unless told to.
+    """Raise UserError when `--json FILE` cannot be written, or would replace something else, unless told to.
 
-    values: what will be written; a file of an earlier run shares its keys.
+    values: what will be written; a file of an earlier run shares its keys. Without them, a check before the work.
     """
-    target = getattr(args, "json", None)
-    if target in (None, STDOUT) or args.overwrite or not Path(target).exists():
+    if args.json in (None, STDOUT):
+        return
+    path = Path(args.json).absolute()
+    folder = next(parent for parent in path.parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {path}; choose another file for --json")
+    if args.overwrite or not path.exists():
         return
     try:
-        older = json.loads(Path(target).read_bytes())
+        older = json.loads(path.read_bytes())
     except (OSError, ValueError):
         older = None
-    same = isinstance(older, dict) and (values is None or bool({*older} & {*values}) or not older)
-    if not same:
+    if not isinstance(older, dict) or (values is not None and older and not {*older} & {*values}):
         raise UserError(
-            f"--json {target}: that file holds something else; name another one, or add --overwrite"
+            f"--json {args.json}: that file holds something else; name another one, or add --overwrite"
         )
 
 
-def print_next(steps: str | Sequence[str]) -> None:
-    """The next sensible commands, one a line."""
-    lines = [steps] if isinstance(steps, str) else list(steps)
-    print("next: " + "\n      ".join(lines))
+def rows(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, indent: int = 2) -> list[str]:
+    """Names and values, a line each, the values below each other."""
+    pairs = values.items() if isinstance(values, Mapping) else values
+    return table([(name, str(value)) for name, value in pairs], indent=indent)
 
 
-def print_rows(rows: Mapping[str, Any] | Iterable[tuple[str, Any]], *, indent: int = 2) -> None:
-    """Names and values, the values below each other."""
-    pairs = [(name, str(value)) for name, value in (rows.items() if isinstance(rows, Mapping) else rows)]
-    width = max((len(name) for name, _ in pairs), default=0)
-    for name, value in pairs:
-        print(f"{'':{indent}}{name:<{width}}  {value}")
-
-
-def print_table(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Iterable[int] = ()) -> None:
+def table(cells: Sequence[Sequence[str]], *, indent: int = 2, right: Iterable[int] = ()) -> list[str]:
     """Rows of words in columns; the columns numbered in `right` are flushed to the right."""
-    if not rows:
-        return
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            word.rjust(width) if i in right else word.ljust(width)
-            for i, (word, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print(" " * indent + "  ".join(cells).rstrip())
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        words = [f"{word:{'>' if i in right else '<'}{widths[i]}}" for i, word in enumerate(row)]
+        lines.append((" " * indent + "  ".join(words)).rstrip())
+    return lines

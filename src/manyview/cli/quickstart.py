@@ -14,36 +14,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyview.cli.options import add_options
-from manyview.cli.output import add_json, deliver, print_next, print_table
+from manyview.cli.output import Answer, table
+
+OUT = Path("out/quickstart")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     from manyview.quickstart import QuickstartConfig
 
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("out/quickstart"), metavar="DIR",
-        help="where everything goes; default: %(default)s",
-    )  # fmt: skip
+        "-o", "--out", type=Path, default=OUT, metavar="DIR", help=f"folder to write; default: {OUT}"
+    )
     add_options(parser, QuickstartConfig(), title="sizes of the job")
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
     from manyview.quickstart import QuickstartConfig, quickstart, say_to_stderr
 
-    first = ["steps=420"] if "scratch=true" in args.settings else []  # random weights need longer
-    config = override(QuickstartConfig(), [*first, *args.settings])
-    result = quickstart(args.out, config=config, say=say_to_stderr)
-
-    def show() -> None:
-        rows = [
-            (name, f"{row['abs_rel']:.3f}", f"{row['accuracy']:.1f}", f"{row['completeness']:.1f}")
-            for name, row in result["table"].items()
-        ]
-        print_table([("", "AbsRel", "accuracy", "completeness (cm)"), *rows], right=(1, 2, 3))
-        print(f"wrote {result['report']} and {result['model']} in {result['seconds']:.0f} s")
-        print_next(f"open {result['report']}; manyview reconstruct photos/ -o scene")
-
-    deliver(args, result, show)
-    return 0
+    longer = ["steps=420"] if "scratch=true" in args.settings else []  # random weights have more to learn
+    result = quickstart(
+        args.out, config=override(QuickstartConfig(), [*longer, *args.settings]), say=say_to_stderr
+    )
+    cells = [("", "AbsRel", "accuracy", "completeness (cm)")]
+    for name, row in result["table"].items():
+        cells.append((name, f"{row['abs_rel']:.3f}", f"{row['accuracy']:.1f}", f"{row['completeness']:.1f}"))
+    written = f"wrote {result['report']} and {result['model']} in {result['seconds']:.0f} s"
+    next_steps = [f"open {result['report']}", "manyview reconstruct photos/ -o scene"]
+    return Answer(values=result, lines=[*table(cells, right=(1, 2, 3)), written], next=next_steps)

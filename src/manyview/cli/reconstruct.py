@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from manyview.cli.options import add_device, add_options
-from manyview.cli.output import add_json, deliver, print_next, print_rows
+from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
+
+FIRST_EXPORTS = {"glb": ".glb", "colmap": "-colmap"}
+"""Formats that are proposed after a reconstruction, and how their names end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -33,10 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals")
     add("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
     add_options(parser, ReconstructOptions(), title="how the scene is put together", flat=True)
-    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
     from manyview.files import refuse_other_content
     from manyview.images.reading import list_images
@@ -56,9 +57,7 @@ def run(args: argparse.Namespace) -> int:
             options=override(ReconstructOptions(), args.settings),
         )
     scene.save(args.out)
-    report = _report(scene, args.out)
-    deliver(args, report, lambda: _show(report))
-    return 0
+    return _report(scene, args.out)
 
 
 def _intrinsics(text: str | None) -> list[list[float]] | None:
@@ -71,47 +70,39 @@ def _intrinsics(text: str | None) -> list[list[float]] | None:
     return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
 
 
-def _report(scene: Any, out: Path) -> dict[str, Any]:
+def _report(scene: Any, out: Path) -> Answer:
     import numpy as np
 
-    quoted = shlex.quote(str(out))
-    return {
+    quoted, agreement = shlex.quote(str(out)), scene.info["agreement"]
+    height, width = scene.views[0].depth.shape
+    next_steps = [f"manyview export {quoted} --to {to} -o {quoted}{end}" for to, end in FIRST_EXPORTS.items()]
+    values = {
         "scene": str(out),
         "model": scene.info["model"],
         "views": len(scene),
-        "size": list(scene.views[0].depth.shape),
+        "size": [height, width],
         "points": sum(int(view.valid.sum()) for view in scene.views),
         "scale": scene.scale,
         "scale_source": scene.scale_source,
         "median_focal": float(np.median([view.source.intrinsics[0, 0] for view in scene.views])),
-        "agreement": scene.info["agreement"],
+        "agreement": agreement,
         "skipped": scene.info["skipped"],
         "warnings": scene.info["warnings"],
-        "next": [
-            f"manyview export {quoted} --to glb -o {quoted}.glb",
-            f"manyview export {quoted} --to colmap -o {quoted}-colmap",
-        ],
+        "next": next_steps,
     }
-
-
-def _show(report: dict[str, Any]) -> None:
-    agreement = report["agreement"]
-    error = agreement["pixel_error"]
-    median = "" if error is None else f", median {error:.2f} px"
-    print(f"wrote {report['scene']}/ (scene.json, images, maps)")
-    print_rows(
+    error = "" if agreement["pixel_error"] is None else f", median {agreement['pixel_error']:.2f} px"
+    lines = rows(
         {
-            "views": f"{report['views']} at {report['size'][1]}x{report['size'][0]} (first)",
-            "points": f"{report['points']:,}",
-            "scale": f"{report['scale']} ({report['scale_source']})",
-            "focal length": f"{report['median_focal']:.1f} px of the original (median)",
+            "views": f"{len(scene)} at {width}x{height} (first)",
+            "points": f"{values['points']:,}",
+            "scale": f"{scene.scale} ({scene.scale_source})",
+            "focal length": f"{values['median_focal']:.1f} px of the original (median)",
             "poses": ", ".join(f"{count} {method}" for method, count in agreement["views_per_pose"].items()),
-            "agreement": f"{agreement['inliers']:.0%} of the points within reach of their pixel{median}",
+            "agreement": f"{agreement['inliers']:.0%} of the points within reach of their pixel{error}",
             "overlap": f"{agreement['overlap']:.0%} of a view is seen from another one (median)",
         }
     )
-    for line in report["skipped"]:
-        print(f"left out: {line}", file=sys.stderr)
-    for line in report["warnings"]:
-        print(f"warning: {line}", file=sys.stderr)
-    print_next(report["next"])
+    notes = [f"left out: {line}" for line in scene.info["skipped"]]
+    notes += [f"warning: {line}" for line in scene.info["warnings"]]
+    written = f"wrote {out}/ (scene.json, images, maps)"
+    return Answer(values=values, lines=[written, *lines], notes=notes, next=next_steps)

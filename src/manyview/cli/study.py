@@ -15,10 +15,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manyview.cli.options import add_options, add_set, named, shown
-from manyview.cli.output import add_json, deliver, print_next
+from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
+
+if TYPE_CHECKING:
+    from manyview.registry import Registry
+    from manyview.studies.base import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -31,33 +36,37 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--minutes", type=float, metavar="M", help="start no job after this long")
     add_set(parser, "an option of the study: steps=600, train=[M.parquet]; RECIPE --help explains them")
     add("--report", action="store_true", help="run nothing, write the report of what is there")
-    text = "also write a page: report, picture, every run, how it was made"
-    add("--page", type=Path, metavar="FILE.md", help=text)
-    add_json(parser)
-    name = named(parser, words, _names)
+    add(
+        "--page",
+        type=Path,
+        metavar="FILE.md",
+        help="also write a page: report, picture, every run, how it was made",
+    )
+    name = named(parser, words, lambda: _studies().names())
     if name is not None:
-        from manyview.studies.base import STUDIES
-
-        kind = STUDIES.get(name)
-        variants = "\n".join(f"  {variant.name:<20} {variant.line}" for variant in kind.variants)
-        about = f"{kind.line}\nvariants:\n{variants}"
+        kind = _studies().get(name)
+        about = "\n".join([kind.line, "variants:", *_variants(kind)])
         add_options(parser, kind.Options(), title=f"options of study {name}", about=about)
 
 
-def _names() -> list[str]:
+def _studies() -> Registry[type[Study]]:
     from manyview.studies.base import STUDIES
 
-    return STUDIES.names()
+    return STUDIES
 
 
-def run(args: argparse.Namespace) -> int:
+def _variants(kind: type[Study]) -> list[str]:
+    return rows((variant.name, variant.line) for variant in kind.variants)
+
+
+def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
-    from manyview.studies.base import STUDIES, as_json, read_results, run_study
+    from manyview.studies.base import as_json, read_results, run_study
     from manyview.studies.report import markdown, write_page, write_report
 
     if args.list or args.study is None:
-        return _list(args)
-    kind = STUDIES.get(args.study)
+        return _list()
+    kind = _studies().get(args.study)
     study = kind(override(kind.Options(), args.settings))
     out = args.out or Path("out") / f"study-{args.study}"
     if args.page:
@@ -71,18 +80,13 @@ def run(args: argparse.Namespace) -> int:
     report = write_report(study, results, out)
     if args.page:
         write_page(study, results, args.page, notes=study.notes(out))
-
-    def show() -> None:
-        print(markdown(study, results))
-        print(
-            f"wrote {', '.join(str(path) for path in (report, report.with_suffix('.svg'), args.page) if path)}"
-        )
-        left = sum(len({*args.seeds} - {*runs}) for runs in results.values())
-        if left:
-            print_next(f"manyview study {args.study} -o {out}  ({left} jobs are not done yet)")
-
-    deliver(args, as_json(study, results), show)
-    return 0
+    left = sum(len({*args.seeds} - {*runs}) for runs in results.values())
+    written = [str(path) for path in (report, report.with_suffix(".svg"), args.page) if path]
+    return Answer(
+        values=as_json(study, results),
+        lines=[markdown(study, results), f"wrote {', '.join(written)}"],
+        next=[f"manyview study {args.study} -o {out}  ({left} jobs are not done yet)"] if left else [],
+    )
 
 
 def _check_page(page: Path) -> None:
@@ -99,28 +103,15 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list() -> Answer:
     from manyview.config import to_dict
-    from manyview.studies.base import STUDIES
 
-    kinds = {name: STUDIES.get(name) for name in STUDIES.names()}
-    studies = {
-        name: {
-            "line": kind.line,
-            "variants": {variant.name: variant.line for variant in kind.variants},
-            "options": to_dict(kind.Options()),
-        }
-        for name, kind in kinds.items()
-    }
-
-    def show() -> None:
-        for name, kind in kinds.items():
-            print(f"{name}: {kind.line}")
-            for variant in kind.variants:
-                print(f"  {variant.name:14} {variant.line}")
-            options = to_dict(kind.Options())
-            print("  options: " + ", ".join(f"{key}={shown(value)}" for key, value in options.items()))
-        print_next("manyview study RECIPE -o DIR")
-
-    deliver(args, studies, show, indent=1)
-    return 0
+    values, lines = {}, []
+    for name in _studies().names():
+        kind = _studies().get(name)
+        options = to_dict(kind.Options())
+        variants = {variant.name: variant.line for variant in kind.variants}
+        values[name] = {"line": kind.line, "variants": variants, "options": options}
+        shown_options = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
+        lines += [f"{name}: {kind.line}", *_variants(kind), f"  options: {shown_options}"]
+    return Answer(values=values, lines=lines, next=["manyview study RECIPE -o DIR"], indent=1)

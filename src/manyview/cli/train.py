@@ -18,11 +18,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manyview.cli.options import add_device, add_options, add_set, named, value_of
-from manyview.cli.output import add_json, deliver, print_next
+from manyview.cli.output import Answer
 from manyview.errors import UserError
+
+if TYPE_CHECKING:
+    from manyview.recipes.base import Recipe
+    from manyview.registry import Registry
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -43,23 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add_device(parser)
     add("-o", "--out", type=Path, metavar="DIR", help="run directory; default: runs/RECIPE-PRESET")
     add("--resume", action="store_true", help="go on with the run in DIR")
-    add_json(parser)
-    name = named(parser, words, _names)
+    name = named(parser, words, lambda: _recipes().names())
     if name is not None:
         _add_recipe(parser, name, value_of(words, "--preset"))
 
 
-def _names() -> list[str]:
+def _recipes() -> Registry[type[Recipe]]:
     from manyview.recipes.base import RECIPES
 
-    return RECIPES.names()
+    return RECIPES
 
 
 def _add_recipe(parser: argparse.ArgumentParser, name: str, preset_name: str | None) -> None:
     """The options of a recipe, with the defaults of the preset."""
-    from manyview.recipes.base import RECIPES, preset
+    from manyview.recipes.base import preset
 
-    recipe = RECIPES.get(name)
+    recipe = _recipes().get(name)
     label, chosen = preset(recipe, preset_name)
     presets = [inspect.getdoc(recipe.presets) or "", *_preset_lines(recipe)]
     about = f"{_line(recipe)}\n\npresets (the first is the default):\n" + "\n".join(filter(None, presets))
@@ -68,9 +71,9 @@ def _add_recipe(parser: argparse.ArgumentParser, name: str, preset_name: str | N
     add_options(parser, chosen.run, title="how it is optimised", prefix="run.")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     if args.list:
-        return _list(args)
+        return _list()
     if args.recipe is None and not args.resume:
         raise UserError("which recipe? manyview train --list names them")
     _log_to_stderr()
@@ -78,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
     joined = ranks.join()
     try:
-        return _report(_train(args), args, first=ranks.rank() == 0)
+        answer = _report(_train(args), args)
+        if ranks.rank() == 0:
+            return answer
+        args.json = None  # the first process speaks for all
+        return Answer(values={}, code=answer.code)
     finally:
         if joined:
             ranks.leave()
@@ -86,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> Any:
     from manyview.pipelines import train as pipeline
-    from manyview.recipes.base import RECIPES, preset
+    from manyview.recipes.base import preset
 
     if args.resume:
         for flag, value in (("--preset", args.preset), ("--init", args.init), ("--set", args.settings)):
@@ -102,43 +109,35 @@ def _train(args: argparse.Namespace) -> Any:
         )  # fmt: skip
     settings = args.settings + ([f"run.steps={args.steps}"] if args.steps is not None else [])
     if args.out is None:
-        args.out = Path("runs", f"{args.recipe}-{preset(RECIPES.get(args.recipe), args.preset)[0]}")
+        args.out = Path("runs", f"{args.recipe}-{preset(_recipes().get(args.recipe), args.preset)[0]}")
     return pipeline.train(
         args.recipe, out=args.out, preset=args.preset, data=args.data, cache=args.cache,
         init=args.init, settings=settings, device=args.device,
     )  # fmt: skip
 
 
-def _report(trained: Any, args: argparse.Namespace, *, first: bool) -> int:
-    """Say what was written and what to do next; the exit code."""
-    done = trained.fit
-    following = _next_steps(trained, args)
-    report = {
+def _report(trained: Any, args: argparse.Namespace) -> Answer:
+    """What was written and what to do next."""
+    done, following = trained.fit, _next_steps(trained, args)
+    values = {
         "out": str(trained.out), "model": trained.model and str(trained.model), "steps": done.steps,
         "seconds": round(done.seconds, 1), "final_loss": done.final_loss, "stopped": done.stopped,
         "checkpoint": str(done.checkpoint), "next": following,
     }  # fmt: skip
-
-    def show() -> None:
-        if done.stopped:
-            print(
-                f"interrupted at step {done.steps}; everything is in {done.checkpoint}\ngo on: {following[0]}"
-            )
-            return
-        loss = "" if done.final_loss is None else f", last loss {done.final_loss:.4g}"
-        print(f"trained {done.steps} steps in {done.seconds:.0f} s{loss}")
-        print(f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}")
-        print_next(following)
-
-    if first:
-        deliver(args, report, show)
-    return 130 if done.stopped else 0
+    if done.stopped:
+        line = f"interrupted at step {done.steps}; everything is in {done.checkpoint}"
+        return Answer(values=values, lines=[line, f"go on: {following[0]}"], code=130)
+    loss = "" if done.final_loss is None else f", last loss {done.final_loss:.4g}"
+    lines = [
+        f"trained {done.steps} steps in {done.seconds:.0f} s{loss}",
+        f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}",
+    ]
+    return Answer(values=values, lines=lines, next=following)
 
 
 def _next_steps(trained: Any, args: argparse.Namespace) -> list[str]:
     """The line that resumes an interrupted run, or what the recipe proposes for its student."""
     from manyview.engine.rundir import read_config
-    from manyview.recipes.base import RECIPES
 
     if trained.fit.stopped:
         words = [
@@ -150,36 +149,31 @@ def _next_steps(trained: Any, args: argparse.Namespace) -> list[str]:
             str(trained.out),
         ]
         return [shlex.join(words)]
-    recipe = RECIPES.get(str(read_config(trained.out).get("recipe")))  # --resume need not name it
+    recipe = _recipes().get(str(read_config(trained.out).get("recipe")))  # --resume need not name it
     data = shlex.quote(str(args.data[0])) if args.data else "M.parquet"
     return [line.format(model=shlex.quote(str(trained.model)), data=data) for line in recipe.next_steps]
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list() -> Answer:
     from manyview.config import to_dict
-    from manyview.recipes.base import RECIPES
 
-    recipes = {name: RECIPES.get(name) for name in RECIPES.names()}
-
-    def show() -> None:
-        for name, recipe in recipes.items():
-            print("\n".join([f"{name}: {_line(recipe)}", *_preset_lines(recipe)]))
-        print_next("manyview train RECIPE --preset P --cache CACHE -o RUN")
-
-    presets = {name: recipe.presets() for name, recipe in recipes.items()}
+    recipes = {name: _recipes().get(name) for name in _recipes().names()}
+    lines = [
+        line for name, kind in recipes.items() for line in (f"{name}: {_line(kind)}", *_preset_lines(kind))
+    ]
     values = {
-        name: {key: to_dict(value) for key, value in choices.items()} for name, choices in presets.items()
+        name: {key: to_dict(preset) for key, preset in kind.presets().items()}
+        for name, kind in recipes.items()
     }
-    deliver(args, values, show)
-    return 0
+    return Answer(values=values, lines=lines, next=["manyview train RECIPE --preset P --cache CACHE -o RUN"])
 
 
-def _line(recipe: Any) -> str:
+def _line(recipe: type[Recipe]) -> str:
     """The first line of the recipe's module: what it learns from what."""
     return (sys.modules[recipe.__module__].__doc__ or recipe.__doc__ or "").strip().partition("\n")[0]
 
 
-def _preset_lines(recipe: Any) -> list[str]:
+def _preset_lines(recipe: type[Recipe]) -> list[str]:
     """A line of numbers for each preset."""
     lines = []
     for label, choice in recipe.presets().items():
