@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def judge(model: Path, out: Path, real: Path | None) -> dict[str, dict[str, Any]
 
 def card(commands: list[str], judged: dict[str, dict[str, Any]]) -> str:
     """The README.md beside the weights."""
-    from manyview.evaluation.report import recon_per_view
+    from manyview.evaluation.recon_per_view import tables
 
     parts = [
         "# manyview-tiny",
@@ -102,18 +101,17 @@ def card(commands: list[str], judged: dict[str, dict[str, Any]]) -> str:
         "float16." + PROVENANCE,
     ]
     for name, summary in judged.items():
-        parts += [f"## {name}", recon_per_view(summary).split("\n", 2)[2].strip()]
+        parts += [f"## {name}", tables(summary).split("\n", 2)[2].strip()]
     return "\n\n".join(parts) + "\n"
 
 
 def install(model: Path, text: str) -> None:
     """Half-precision weights and the card into the package."""
     from manyview import zoo
+    from manyview.files import write_text
 
     zoo.save_model(zoo.load(model), ASSETS, zoo.CARDS["manyview-tiny"], half=True)
-    temporary = ASSETS / "README.md.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, ASSETS / "README.md")
+    write_text(ASSETS / "README.md", text)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from goldens import Result, run_models_folder
-from manyview.evaluation.report import markdown_table
+from manyview.evaluation.tables import markdown_table
 
 
 def table(results: list[Result], root: Path) -> list[list[str]]:

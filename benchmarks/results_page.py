@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from manyview.evaluation.report import COLUMNS, HEADS, markdown_table, number
-from manyview.evaluation.report import recon_per_view as tables
+from manyview.evaluation.recon_per_view import NUMBERS, tables
+from manyview.evaluation.tables import markdown_table
 
+HEADS = {number.key: number.head for number in NUMBERS}
 ASKED = {
     "constant_plane": {"abs_rel": 0.50, "completeness": 0.40, "accuracy": 0.80},
     "mean_map": {"abs_rel": 0.65, "completeness": 0.55, "accuracy": 0.60},
@@ -27,7 +28,7 @@ def page(students: dict[str, dict[str, Any]], machine: str) -> str:
         "in both: this measures a student specialised to a place, not one that knows new places.",
         "## The students",
         markdown_table(
-            ["student", *(HEADS[c] for c in COLUMNS), "steps", "CPU minutes"],
+            ["student", *HEADS.values(), "steps", "CPU minutes"],
             [
                 [name, *_numbers(_model(s)), str(s["steps"]), f"{s['cpu_minutes']:.1f}"]
                 for name, s in students.items()
@@ -56,7 +57,7 @@ def _model(student: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:
-    return [number(column, row.get(column)) for column in COLUMNS]
+    return [number.text(row.get(number.key)) for number in NUMBERS]
 
 
 def _ratio(ours: float, theirs: float, most: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyview.evaluation.dense_scores import confusion, segmentation_scores
+from manyview.evaluation.dense_labels import confusion, segmentation_scores
 from manyview.evaluation.patch_fit import neighbours, voted
 from manyview.geometry.matching import PosedDepth, decode, kernel_log_probabilities, warp
 from manyview.metrics.matching import end_point_errors, matching_scores

@@ -66,3 +66,9 @@ def draw(
             )
         )  # fmt: skip
     return Manifest(frames, folder, {"classes": ["sea", "sand", "sky"][:classes]})
+
+
+def maps_of(folder: Path) -> np.ndarray | list[np.ndarray]:
+    """The maps of an evaluation's folder, in order: (N, h, w), or a list where sizes differ."""
+    maps = [np.load(path)["map"] for path in sorted(folder.glob("*.npz"))]
+    return np.stack(maps) if len({values.shape for values in maps}) == 1 else maps

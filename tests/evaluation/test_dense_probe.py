@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from dense_world import PATCH, SIDE, Seer, draw
+from dense_world import PATCH, SIDE, Seer, draw, maps_of
 
 from manyview import zoo
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
-from manyview.evaluation.base import evaluate
+from manyview.evaluation.base import Item, evaluate
 from manyview.evaluation.dense_fit import Schedule
-from manyview.evaluation.dense_scores import confusion, depth_scores, segmentation_scores
+from manyview.evaluation.dense_labels import confusion, segmentation_scores
 from manyview.evaluation.linear_depth import LinearDepth
 from manyview.evaluation.linear_segmentation import LinearSegmentation
 
@@ -61,7 +61,7 @@ def test_scenes_are_split_and_every_picture_has_its_numbers(segmented):
     assert summary["images"] == {"train": 16, "test": 8}
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 8 * 4
-    assert not (out / "training" / "tokens").exists()
+    assert not (out / "scratch").exists()
 
 
 def test_finished_probes_are_scored_without_the_model_and_repeat(segmented, data, tmp_path):
@@ -74,10 +74,10 @@ def test_finished_probes_are_scored_without_the_model_and_repeat(segmented, data
 
 
 def test_unknown_labels_and_depths_are_neither_learned_nor_judged(segmented, measured):
-    labels = np.load(segmented[1] / "measured" / "test.npy")
+    labels = maps_of(segmented[1] / "measured")
     assert (labels[:, :3] == -1).all()
     assert (labels[:, 3:] >= 0).all()
-    assert (np.load(measured[1] / "measured" / "test.npy")[:, :3] == 0).all()
+    assert (maps_of(measured[1] / "measured")[:, :3] == 0).all()
 
 
 def test_training_frames_of_their_own_and_unreadable_pictures(data, tmp_path):
@@ -111,7 +111,7 @@ def test_every_pixel_and_the_gradient_loss_can_be_learned_from(data, tmp_path):
     fit = Schedule(steps=60, batch=8, lr=0.05, pixels=0, gradient=0.5)
     for protocol in (LinearDepth, LinearSegmentation):
         summary = evaluate(protocol(fit=fit), Seer(), data, tmp_path / protocol.name)
-        rows, column = rows_of(summary), next(iter(protocol.heads))
+        rows, column = rows_of(summary), protocol.numbers[0].key
         better = rows["model"][column] > rows["untrained"][column]
         assert better is (column == "miou")
 
@@ -143,6 +143,7 @@ def test_scores_by_hand():
     scores = segmentation_scores(counts)
     assert scores["iou"] == [0.5, 0.5, None]
     assert (scores["miou"], scores["accuracy"]) == (0.5, pytest.approx(2 / 3))
-    numbers = depth_scores(np.array([2.0, 3.0, 5.0]), np.array([2.0, 2.0, 0.0]))
+    item, answer = Item("0", "a"), {"map": np.array([2.0, 3.0, 5.0])}
+    numbers = LinearDepth().judge(item, answer, (np.array([2.0, 2.0, 0.0]), {}))
     assert numbers == {"rmse": pytest.approx(0.5**0.5), "abs_rel": 0.25, "delta_1": 0.5}
-    assert depth_scores(np.ones(2), np.zeros(2)) is None
+    assert list(LinearDepth().judge(item, answer, (np.zeros(3), {}))) == ["failed"]

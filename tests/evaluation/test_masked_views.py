@@ -12,10 +12,10 @@ from matching_world import HEIGHT, PATCH, WIDTH, write_scenes
 
 from manyview import zoo
 from manyview.data.manifest import Manifest
+from manyview.data.pairs import DepthReader, measured_pairs
 from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.masked_views import MaskedViews, choose_items, difference
-from manyview.evaluation.pairs import DepthReader, measured_pairs
 from manyview.losses.masked import patch_statistics, patchify
 
 SMALL = {"items": 6, "draws": 2, "overlap": 0.3, "apart": 0.2}

@@ -75,13 +75,13 @@ def test_nearest_tokens_of_perfect_features_err_by_quantisation_alone(rooms, tmp
 
 
 def test_zero_flow_is_the_mean_length_of_the_true_flow(judged, rooms):
-    from manyview.evaluation.pairs import DepthReader
+    from manyview.data.pairs import DepthReader
     from manyview.geometry.matching import warp
 
     items = json.loads((judged[1] / "items.json").read_text())
     lengths = []
-    for pair in items["pairs"]["test"]:
-        a, b = (DepthReader(rooms, (HEIGHT, WIDTH))[pair[side]] for side in "ab")
+    for item in items["items"]:
+        a, b = (DepthReader(rooms, (HEIGHT, WIDTH))[item["about"][side]] for side in "ab")
         uv, valid = warp(a, b)
         lengths.append(float((uv - warp(a, a)[0]).norm(dim=-1)[valid].mean()))
     assert rows_of(judged[0])["zero_flow"]["epe"] == pytest.approx(np.mean(lengths), rel=1e-4)
@@ -90,7 +90,9 @@ def test_zero_flow_is_the_mean_length_of_the_true_flow(judged, rooms):
 def test_no_scene_is_in_two_splits_and_files_hold_everything(judged):
     summary, out = judged
     items = json.loads((out / "items.json").read_text())
-    scenes = {split: {pair["scene"] for pair in pairs} for split, pairs in items["pairs"].items()}
+    learned = items["about"]["pairs"]
+    scenes = {split: {pair["scene"] for pair in pairs} for split, pairs in learned.items()}
+    scenes["test"] = {item["scene"] for item in items["items"]}
     assert all(scenes[split] for split in ("train", "val", "test"))
     assert not scenes["train"] & scenes["val"]
     assert not (scenes["train"] | scenes["val"]) & scenes["test"]
@@ -101,7 +103,7 @@ def test_no_scene_is_in_two_splits_and_files_hold_everything(judged):
     )
     assert "raw pixels" in (out / "summary.md").read_text()
     assert "places" in (out / "report.html").read_text()
-    assert not (out / "training" / "tokens").exists()
+    assert not (out / "scratch").exists()
 
 
 def test_finished_evaluations_are_not_encoded_again_and_interrupted_ones_go_on(rooms, tmp_path):
@@ -110,11 +112,11 @@ def test_finished_evaluations_are_not_encoded_again_and_interrupted_ones_go_on(r
     again = PlaceEncoder()
     assert evaluate(PROBE, again, rooms, out)["rows"] == first["rows"]
     assert again.encoded == 0
-    (out / "training" / "done").unlink()
-    (out / "predictions" / "model.npz").unlink()
-    kept = (out / "predictions" / "pixels.npz").stat().st_mtime_ns
+    lost, *others = sorted((out / "predictions" / "model").iterdir())
+    kept = {path: path.stat().st_mtime_ns for path in (*others, *(out / "predictions" / "pixels").iterdir())}
+    lost.unlink()
     assert evaluate(PROBE, again, rooms, out)["rows"] == first["rows"]
-    assert (out / "predictions" / "pixels.npz").stat().st_mtime_ns == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     with pytest.raises(UserError, match="--overwrite"):
         evaluate(MatchingProbe(**SMALL, seed=1), again, rooms, out)
 
@@ -154,12 +156,12 @@ def test_training_scenes_of_their_own_and_unreadable_images(rooms, tmp_path):
     summary = evaluate(
         MatchingProbe(**{**SMALL, "baselines": False}, train=rooms), PlaceEncoder(), test, tmp_path / "out"
     )
-    items = json.loads((tmp_path / "out" / "items.json").read_text())
-    assert list(items["skipped"]) == [test[1].image]
-    assert {pair["scene"] for pair in items["pairs"]["test"]} == {"s20"}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert list(summary["skipped"]) == [test[1].image]
+    assert {line["scene"] for line in lines} == {"s20"}
     assert 0 < summary["pairs"]["test"] <= 6
     assert "one scene" in (tmp_path / "out" / "summary.md").read_text()
-    assert not any(1 in (pair["a"], pair["b"]) for pair in items["pairs"]["test"])
+    assert not any(test[1].image in (line["frame_a"], line["frame_b"]) for line in lines)
 
 
 @pytest.mark.parametrize(

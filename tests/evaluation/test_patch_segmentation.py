@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from dense_world import PATCH, SIDE, Seer, draw
+from dense_world import PATCH, SIDE, Seer, draw, maps_of
 from scipy.optimize import minimize
 
 from manyview.errors import UserError
@@ -46,7 +46,7 @@ def test_tokens_that_tell_the_class_are_worth_more_than_those_that_do_not(judged
     assert rows["model"]["miou"] > 0.95  # squares are whole patches here
     assert rows["model"]["miou"] > 1.5 * max(rows["untrained"]["miou"], rows["constant"]["miou"])
     assert rows["pixels"]["miou"] > 0.8
-    labels, said = (np.load(out / file) for file in ("measured/test.npy", "predictions/model.npy"))
+    labels, said = (maps_of(out / folder) for folder in ("measured", "predictions/model"))
     assert labels.shape == said.shape == (8, SIDE, SIDE)
     assert (labels[:, :3] == -1).all()
     assert len((out / "results.jsonl").read_text().splitlines()) == 8 * 4
@@ -69,8 +69,8 @@ def test_finished_evaluations_do_not_ask_the_model_again_and_repeat(judged, data
     again = Seer()
     assert evaluate(protocol, again, data, out)["rows"] == summary["rows"]
     assert again.encoded == 0
-    (out / "training" / "done").unlink()
-    (out / "predictions" / "pixels.npy").unlink()  # as if it had been stopped there
+    for path in sorted((out / "predictions" / "pixels").iterdir())[3:]:
+        path.unlink()  # as if it had been stopped there
     assert evaluate(protocol, Seer(), data, out)["rows"] == summary["rows"]
 
 
@@ -79,7 +79,7 @@ def test_squashed_pictures_and_training_pictures_of_their_own(data, tmp_path):
     protocol = NeighbourSegmentation(train=data, framing="squash", size=64, baselines=False, train_images=9)
     summary = evaluate(protocol, Seer(), wide, tmp_path / "out")
     assert summary["images"] == {"train": 9, "test": 6}
-    assert np.load(tmp_path / "out" / "predictions" / "model.npy").shape == (6, 64, 64)
+    assert maps_of(tmp_path / "out" / "predictions" / "model").shape == (6, 64, 64)
     assert summary["rows"][0]["miou"] > 0.6  # five squares of 12.8 pixels, in patches of 8
 
 
@@ -115,7 +115,7 @@ def test_labels_count_as_the_manifest_maps_them(data, tmp_path):
     assert mapped.digest() != data.digest()
     summary = evaluate(NeighbourSegmentation(baselines=False), Seer(), mapped, tmp_path / "out")
     assert len(summary["rows"][0]["iou"]) == 2
-    plain = np.load(tmp_path / "out" / "measured" / "test.npy")
+    plain = maps_of(tmp_path / "out" / "measured")
     assert sorted(np.unique(plain)) == [-1, 0, 1]
 
 

@@ -85,9 +85,14 @@ def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> N
         _write_config(out, run, {**before, **describe})
 
 
+def work_folder(out: Path) -> WorkFolder:
+    """A run's folder: its record is config.json."""
+    return WorkFolder(out, "run", "config.json", ("metrics.jsonl", "checkpoints", "model", "tensorboard"))
+
+
 def _hold(out: Path) -> AbstractContextManager[None]:
     busy = f"another process is training in {out}; wait for it or choose another folder with -o"
-    return WorkFolder(out, "run", "config.json").lock(busy=busy)
+    return work_folder(out).lock(busy=busy)
 
 
 def _same(out: Path, name: str, before: Any, now: Any) -> None:

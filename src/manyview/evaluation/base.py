@@ -1,53 +1,226 @@
-"""A protocol is an evaluation in two loops: `export` asks the model once and keeps its answers, `score` reads
-files.
+"""A protocol is an evaluation in two loops: the model is asked about every item once, then answers are judged as files.
 
-Scores can so be recomputed, compared item by item and looked at without the model. A folder belongs to one
-set of settings (model, data, options): the same settings go on where they stopped, others are refused.
+Scores can so be computed again, compared item by item and looked at without the model. A protocol says its items, how
+to ask about one, how to judge an answer and which numbers matter; everything else is done here.
 """
 
 from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Callable
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from manyview.config import to_dict
 from manyview.data.manifest import Manifest
-from manyview.evaluation import store
+from manyview.errors import UserError
+from manyview.evaluation import intervals
+from manyview.evaluation.tables import Number, markdown_table
+from manyview.evaluation.work import Answer, Item, Skipped, Work
+from manyview.files import write_json, write_lines, write_text
+from manyview.progress import track
 from manyview.registry import Registry
 
-Model = Callable[[Tensor], dict[str, Tensor]]
+__all__ = ["PROTOCOLS", "Answer", "Item", "Number", "Protocol", "Skipped", "Summary", "Work", "evaluate"]
+
+Model = Any
 Summary = dict[str, Any]
+Row = dict[str, Any]
+"""A line of results.jsonl: method, scene, what the item is called, its numbers or why it has none (`failed`).
+
+Keys that begin with _ are for the table only."""
+Method = Callable[[Sequence[Item]], Iterator[tuple[Item, Answer | Skipped]]]
+"""Answers about the items it is handed, in any order; asked for what is missing only."""
 
 
 class Protocol(abc.ABC):
-    """Options are the fields of a frozen dataclass; `name` and `line` are what `manyview eval --list` prints."""
+    """The options are the fields of a frozen dataclass.
+
+    A simple protocol has `choose`, `ask`, `judge` and `numbers`. One that judges several methods side by side, or that
+    learns before it answers, has `methods` in place of `ask`.
+    """
 
     name: ClassVar[str]
     line: ClassVar[str]
+    """What `manyview eval --list` prints."""
     next_step: ClassVar[str] = "features IMAGES -o features --pca"
     """A command that uses the judged model, without `manyview` and `--model`."""
+    numbers: ClassVar[tuple[Number, ...]]
+    """What matters: a column each of the table, with an interval over scenes."""
+    unit: ClassVar[str] = "items"
+    """What the table calls items."""
+    labels: ClassVar[Mapping[str, str]] = {"model": "model"}
+    """What methods are, in a few words, in the order of the table."""
 
     @abc.abstractmethod
+    def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
+        """What the model is asked about; what judging needs of the data is kept in `work`. UserError for nothing."""
+
+    def ask(self, model: Model, data: Manifest, item: Item) -> Answer | Skipped:
+        """The model's answer about an item."""
+        raise NotImplementedError(f"{type(self).__name__} has neither `ask` nor `methods`")
+
+    def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
+        """Everything that is judged, by name; by default the model alone, asked item by item."""
+
+        def one_by_one(items: Sequence[Item]) -> Iterator[tuple[Item, Answer | Skipped]]:
+            return ((item, self.ask(model, data, item)) for item in items if not item.skipped)
+
+        return {"model": one_by_one}
+
+    def truth(self, item: Item, work: Work) -> Any:  # noqa: B027
+        """What answers about an item are judged against, from files."""
+
+    @abc.abstractmethod
+    def judge(self, item: Item, answer: Answer, truth: Any) -> Row | list[Row]:
+        """The numbers of an answer, or `failed` and why it has none; several rows for several questions."""
+
     def settings(self) -> dict[str, Any]:
-        """The options that decide what is exported, as JSON-able values."""
+        """The options that decide the answers, as JSON; a manifest counts by its digest."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {k: v.digest() if isinstance(v, Manifest) else to_dict(v) for k, v in values.items()}
 
-    @abc.abstractmethod
-    def export(self, model: Model, data: Manifest, out: Path) -> None:
-        """Write measurements and predictions into `out`, one file per view; files that are there stay."""
+    # Tables.
 
-    @abc.abstractmethod
-    def score(self, out: Path) -> Summary:
-        """Judge what `export` wrote: results.jsonl (a line per item), summary.json; returns the summary."""
+    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
+        """A row per method: the means of its numbers."""
+        return [{"method": name, "label": self.label(name), **self.means(of)} for name, of in rows.items()]
 
-    @abc.abstractmethod
+    def label(self, method: str) -> str:
+        return self.labels.get(method, method)
+
+    def means(self, rows: Sequence[Row]) -> Row:
+        """Means over the items that have the number; `failed` counts items without numbers."""
+        scored = [row for row in rows if "failed" not in row]
+        means = {
+            number.key: float(np.mean([row[number.key] for row in scored]))
+            for number in self.numbers
+            if scored and all(row.get(number.key) is not None for row in scored)
+        }
+        return {**means, self.unit: len(scored), "failed": len(rows) - len(scored)}
+
+    def intervals(
+        self, rows: Mapping[str, list[Row]], seed: int
+    ) -> dict[str, dict[str, tuple[float, float]]]:
+        """95 % intervals of the means over scenes: method -> number -> (low, high)."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for method, of in rows.items():
+            for number in self.numbers:
+                scored = [row for row in of if row.get(number.key) is not None and "failed" not in row]
+                if scored:
+                    parts = np.array([[row[number.key], 1.0] for row in scored])
+                    bounds = intervals.over_scenes(parts, [row["scene"] for row in scored], seed)
+                    found.setdefault(method, {})[number.key] = bounds
+        return found
+
+    def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
+        """What the summary says beside the table: counts, ratios, differences. more: rows of other comparisons."""
+        return {self.unit: len(work.items)}
+
+    def more_rows(self, work: Work) -> Iterator[Row]:
+        """Rows of what needs all items at once and no model; those with a `comparison` are not in the table."""
+        yield from ()
+
     def markdown(self, summary: Summary) -> str:
-        """The summary as tables for people."""
+        """The summary as text and tables for people."""
+        name, data = summary.get("model", "the model"), summary.get("data", "the data")
+        parts = [f"# {name} on {data}: {self.name}", *self.sections(summary)]
+        return "\n\n".join(parts) + "\n"
+
+    def sections(self, summary: Summary) -> list[str]:
+        """Paragraphs and tables below the title."""
+        heads = ["", *(number.head for number in self.numbers)]
+        return [markdown_table(heads, (self.cells(row) for row in summary["rows"]))]
+
+    def cells(self, row: Row) -> list[str]:
+        """A row of the table as text."""
+        return [row["label"], *(number.text(row.get(number.key)) for number in self.numbers)]
+
+    def pictures(self, work: Work, summary: Summary) -> None:  # noqa: B027
+        """Write a page or pictures, for protocols that have some."""
+
+    # The two loops.
+
+    def export(self, model: Model, data: Manifest, work: Work) -> None:
+        """Ask about everything that has no answer yet."""
+        if not work.has_items:
+            work.keep_items(self.choose(model, data, work))
+        done = work.methods
+        if done and all(self._missing(work, name) == [] for name in done):
+            return
+        methods = self.methods(model, data, work)
+        for name, method in methods.items():
+            missing = self._missing(work, name)
+            if missing:
+                answers = track(method(missing), total=len(missing), label=name, unit=self.unit.rstrip("s"))
+                for item, answer in answers:
+                    work.keep_answer(name, item, answer)
+        work.note(list(methods))
+        shutil.rmtree(work.scratch, ignore_errors=True)
+
+    def _missing(self, work: Work, method: str) -> list[Item]:
+        return [item for item in work.items if not item.skipped and not work.has_answer(method, item)]
+
+    def score(self, out: Path) -> Summary:
+        """Judge the answers in `out`: results.jsonl, summary.json, summary.md; needs neither model nor data."""
+        work = Work.open(out)
+        rows = [*self._judged(work), *self.more_rows(work)]
+        if not rows:
+            item, reason = next(iter(skipped(work).items()))
+            raise UserError(f"{out}: nothing could be judged; first {item}: {reason}")
+        lines = ({key: value for key, value in row.items() if key[0] != "_"} for row in rows)
+        write_lines(out / "results.jsonl", lines)
+        by_method: dict[str, list[Row]] = defaultdict(list)
+        more = [row for row in rows if "comparison" in row]
+        for row in rows:
+            if "comparison" not in row:
+                by_method[row["method"]].append(row)
+        summary = {
+            "protocol": self.name,
+            **work.names,
+            "settings": work.settings,
+            "rows": self.table(by_method, work),
+            "intervals": self.intervals(by_method, work.settings.get("seed", 0)),
+            **self.summarise(by_method, work, more),
+        }
+        write_json(out / "summary.json", summary)
+        write_text(out / "summary.md", self.markdown(summary))
+        self.pictures(work, summary)
+        return summary
+
+    def _judged(self, work: Work) -> Iterator[Row]:
+        methods = work.methods
+        if not methods:
+            raise UserError(
+                f"{work.path} holds an evaluation that was stopped; go on with the line that began it"
+            )
+        for item in track([item for item in work.items if not item.skipped], label="scores", unit="item"):
+            answers = {method: work.answer(method, item) for method in methods}
+            if any(isinstance(answer, Skipped) for answer in answers.values()):
+                continue
+            truth = self.truth(item, work)
+            for method, answer in answers.items():
+                numbers = self.judge(item, answer, truth)  # type: ignore[arg-type]
+                for row in numbers if isinstance(numbers, list) else [numbers]:
+                    yield {"method": method, "scene": item.scene, **item.names, **row}
+
+
+def skipped(work: Work) -> dict[str, str]:
+    """Why items have no score: by what they are called, else by key."""
+    reasons = {}
+    for item in work.items:
+        answers = [] if item.skipped else [work.answer(method, item) for method in work.methods]
+        why = item.skipped or next((a.reason for a in answers if isinstance(a, Skipped)), None)
+        if why:
+            reasons[str(next(iter(item.names.values()), item.key))] = why
+    return reasons
 
 
 PROTOCOLS: Registry[type[Protocol]] = Registry(
@@ -64,27 +237,28 @@ def evaluate(
     overwrite: bool = False,
     names: dict[str, str] | None = None,
 ) -> Summary:
-    """Export into `out`, then score. Goes on where an interrupted export with the same settings stopped.
+    """Ask, then judge, in the folder `out`. Goes on where an interrupted evaluation of the same settings stopped.
 
-    names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation
-    with other settings, unless `overwrite`.
+    names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation of other
+    settings, unless `overwrite`, or when another process is at work there.
     """
-    settings = all_settings(protocol, model, data)
-    store.claim(out, settings, names or {}, overwrite=overwrite)
-    protocol.export(model, data, out)
-    return protocol.score(out)
+    folder = Work.folder(out)
+    folder.refuse_strangers()
+    with folder.lock():
+        settings = all_settings(protocol, model, data)
+        work = Work.claim(out, settings, names or {}, overwrite=overwrite)
+        protocol.export(model, data, work)
+        return protocol.score(out)
 
 
 def all_settings(protocol: Protocol, model: Model, data: Manifest) -> dict[str, Any]:
-    """What decides the exported predictions: protocol, options, model weights, data."""
+    """What decides the answers: protocol, options, model weights, data."""
     fixed = {"protocol": protocol.name, "model": fingerprint(model), "data": data.digest()}
     return {**fixed, **protocol.settings()}
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or
-    class.
-    """
+    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or class."""
     digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode())
     if isinstance(model, torch.nn.Module):
         for name, value in sorted(model.state_dict().items()):

@@ -31,6 +31,10 @@ class MeasuredView:
 
     depth: np.ndarray
     rays: np.ndarray
+    cam2world: np.ndarray | None = None
+    """(4, 4), when it is known."""
+    thumbnail: np.ndarray | None = None
+    """(D,) what the view looks like, see `thumbnail`."""
 
     @cached_property
     def valid(self) -> np.ndarray:
@@ -207,9 +211,41 @@ def nearest_image(query: np.ndarray, thumbnails: np.ndarray) -> int:
     return int(np.argmin(np.linalg.norm(thumbnails - query, axis=1)))
 
 
-def describe(name: str, **facts: Any) -> str:
-    """What a row of the table is, in a few words."""
-    return LABELS[name].format(**facts)
+Depths = dict[str, tuple[np.ndarray, dict[str, Any]]]
+"""Depth (H, W) by method, and where it is from."""
+
+
+def planes(view: MeasuredView) -> Depths:
+    """The planes that are judged like any other answer."""
+    tilted = {"tilted_plane": False, "tilted_plane_robust": True}
+    return {
+        "constant_plane_median": (view.rays[..., 2], {}),
+        **{name: (tilted_plane(view, robust=robust), {}) for name, robust in tilted.items()},
+    }
+
+
+class TrainingMaps:
+    """Depth maps (T, H, W) of training frames, and answers looked up in them.
+
+    Pixels that a frame did not measure take the mean map's.
+    """
+
+    def __init__(self, depth: np.ndarray, thumbnails: np.ndarray, names: np.ndarray) -> None:
+        self.mean = mean_map(depth)
+        self.depths, self.thumbnails, self.names = without_holes(depth, self.mean), thumbnails, names
+
+    def answers(self, view: MeasuredView) -> Depths:
+        """The mean map, the map of lowest AbsRel, and that of the frame that looks most alike."""
+        assert view.thumbnail is not None
+        choices = {
+            "retrieved_map": lowest_abs_rel(view, self.depths),
+            "nearest_frame": nearest_image(view.thumbnail, self.thumbnails),
+        }
+        looked_up: Depths = {
+            name: (self.depths[choice], {"training_frame": str(self.names[choice])})
+            for name, choice in choices.items()
+        }
+        return {"mean_map": (self.mean, {}), **looked_up}
 
 
 LABELS = {

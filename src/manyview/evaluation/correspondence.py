@@ -8,31 +8,42 @@ Legend: V views, L patches of a view, Q queries, h x w the patch grid.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import asdict, dataclass, fields
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from manyview.config import to_dict
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
+from manyview.data.pairs import Choice, DepthReader
 from manyview.errors import UserError
-from manyview.evaluation import store
-from manyview.evaluation.base import PROTOCOLS, Model, Protocol, Summary
-from manyview.evaluation.matching_frames import image_size
-from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs
+from manyview.evaluation.base import (
+    PROTOCOLS,
+    Answer,
+    Item,
+    Method,
+    Model,
+    Number,
+    Protocol,
+    Row,
+    Summary,
+    Work,
+)
+from manyview.evaluation.encoders import image_size
+from manyview.evaluation.pairs import choose_pairs
 from manyview.evaluation.pictures import colour_map, grid
-from manyview.evaluation.report import markdown_table
+from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.tokens import device_of, encoder_of
 from manyview.files import write_bytes
 from manyview.geometry.matching import cell_centres, warp
 from manyview.models.attention_maps import recorded
-from manyview.progress import track
 
 ZOOM = 3
 MARK = (255, 40, 40)
@@ -48,6 +59,8 @@ class Correspondence(Protocol):
     line: ClassVar[str] = (
         "pictures of where attention or features look for a patch in another view (MuM, Figure 6)"
     )
+    numbers: ClassVar[tuple[Number, ...]] = (Number("error", "distance px", digits=1),)
+    unit: ClassVar[str] = "pairs"
 
     pairs: int = 12
     """Pairs of views."""
@@ -68,50 +81,52 @@ class Correspondence(Protocol):
     seed: int = 0
     """Seed of pairs and queries."""
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = to_dict({field.name: getattr(self, field.name) for field in fields(self)})
-        return settings
-
-    def export(self, model: Model, data: Manifest, out: Path) -> None:
-        if (out / "items.json").is_file():
-            return
+    def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         size = image_size(encoder_of(model), self.size)
+        work.note(size=size)
         choice = Choice(overlap=self.overlap, motion=self.motion, seed=self.seed)
-        reader = DepthReader(data, size)
-        pairs, rows = choose_pairs(reader, self.pairs, choice), []
-        for number, pair in enumerate(track(pairs, label="correspondence", unit="pair")):
-            rows += self._pair(model, reader, pair, out if number < self.panels else None)
-        store.write_json(
-            out / "items.json", {"size": size, "pairs": [asdict(pair) for pair in pairs], "rows": rows}
-        )
+        items = []
+        for number, pair in enumerate(choose_pairs(DepthReader(data, size), self.pairs, choice)):
+            names = {"frame_a": data[pair.a].image, "frame_b": data[pair.b].image}
+            about = {**asdict(pair), "drawn": number < self.panels}
+            items.append(Item(f"{pair.a:06d}_{pair.b:06d}", pair.scene, names, about))
+        return items
 
-    def _pair(self, model: Any, reader: DepthReader, pair: Pair, out: Path | None) -> list[dict[str, Any]]:
-        """A row per query and method; a panel too when `out` is given."""
+    def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
+        reader = DepthReader(data, tuple(work.about["size"]))
+
+        def asked(items: Sequence[Item]) -> Iterator[tuple[Item, Answer]]:
+            for item in items:
+                panel = work.path / "panels" / f"{item.key}.png" if item.about["drawn"] else None
+                yield item, self._pair(model, reader, item.about["a"], item.about["b"], panel)
+
+        return {"model": asked}
+
+    def _pair(self, model: Model, reader: DepthReader, a: int, b: int, panel: Path | None) -> Answer:
+        """The asked cells `queries` (Q,), where they truly lie, `places` (Q, 2), and every method's guess."""
         data, size = reader.data, reader.size
         patch = int(encoder_of(model).config.patch_size)
         shape = size[0] // patch, size[1] // patch
         centres = cell_centres(shape, size)
-        true, valid = warp(reader[pair.a], reader[pair.b], uv=centres)
+        true, valid = warp(reader[a], reader[b], uv=centres)
         seen = valid.flatten().nonzero()[:, 0].numpy()
-        if len(seen) == 0:
-            return []
-        rng = np.random.default_rng([self.seed, pair.a, pair.b])
+        rng = np.random.default_rng([self.seed, a, b])
         queries = torch.from_numpy(np.sort(rng.permutation(seen)[: self.queries]))
-        images = torch.cat([load_views(data, [i], size).images[0] for i in (pair.a, pair.b)])
+        if len(queries) == 0:
+            return {"queries": queries.numpy()}
+        images = torch.cat([load_views(data, [index], size).images[0] for index in (a, b)])
         maps = answers(model, images.to(device_of(model)), queries, norm=self.norm)
-        places, starts = true.flatten(0, 1)[queries], centres.flatten(0, 1)[queries]
-        found = {name: centres.flatten(0, 1)[values.argmax(-1)] for name, values in maps.items()}
-        if out is not None:
+        cells = centres.flatten(0, 1)
+        places, starts = true.flatten(0, 1)[queries], cells[queries]
+        if panel is not None:
             drawn = {name: maps[name] for name in self._drawn(maps)}
-            panel = draw_panel(images, drawn, shape, starts, places)
-            write_bytes(out / "panels" / f"{pair.a:06d}_{pair.b:06d}.png", _png(panel))
-        guesses = {"zero_flow": starts, **found}
-        return [
-            {"method": name, "scene": pair.scene, "frame_a": data[pair.a].image, "frame_b": data[pair.b].image,
-             "query": int(query), "error": float((uv[row] - places[row]).norm())}
-            for name, uv in guesses.items()
-            for row, query in enumerate(queries)
-        ]  # fmt: skip
+            write_bytes(panel, _png(draw_panel(images, drawn, shape, starts, places)))
+        guesses = {"zero_flow": starts, **{name: cells[values.argmax(-1)] for name, values in maps.items()}}
+        return {
+            "queries": queries.numpy(),
+            "places": places.numpy(),
+            **{n: uv.numpy() for n, uv in guesses.items()},
+        }
 
     def _drawn(self, maps: dict[str, Tensor]) -> list[str]:
         attention = [name for name in maps if name != "features"]
@@ -119,46 +134,42 @@ class Correspondence(Protocol):
             raise UserError(f"block {self.block}: this decoder has global blocks 0 to {len(attention) - 1}")
         return [*([attention[self.block]] if attention else []), "features"]
 
-    def score(self, out: Path) -> Summary:
-        described, items = store.read_settings(out), store.read_json(out / "items.json")
-        store.write_lines(out / "results.jsonl", items["rows"])
-        errors: dict[str, list[float]] = defaultdict(list)
-        for row in items["rows"]:
-            errors[row["method"]].append(row["error"])
-        summary = {
-            "protocol": self.name,
-            **described["names"],
-            "settings": described["settings"],
-            "size": items["size"],
-            "pairs": len(items["pairs"]),
-            "rows": [
-                {"method": name, "mean": float(np.mean(values)), "median": float(np.median(values)),
-                 "queries": len(values)}
-                for name, values in errors.items()
-            ],
-        }  # fmt: skip
-        store.write_json(out / "summary.json", summary)
-        store.write_text(out / "summary.md", self.markdown(summary))
-        return summary
+    def judge(self, item: Item, answer: Answer, truth: None) -> list[Row]:
+        queries, places = answer["queries"].tolist(), answer.get("places")
+        return [
+            {"method": name, "query": query, "error": float(np.linalg.norm(guess[row] - places[row]))}
+            for name, guess in answer.items()
+            if places is not None and name not in ("queries", "places")
+            for row, query in enumerate(queries)
+        ]
 
-    def markdown(self, summary: Summary) -> str:
+    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
+        errors = {name: [row["error"] for row in of] for name, of in rows.items()}
+        return [
+            {"method": name, "label": self.label(name), "mean": float(np.mean(of)), "median": float(np.median(of)),
+             "queries": len(of)}
+            for name, of in errors.items()
+        ]  # fmt: skip
+
+    def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
+        return {"size": work.about["size"], "pairs": len(work.items)}
+
+    def label(self, method: str) -> str:
+        if method.startswith("attention"):
+            return f"attention, global block {int(method.rsplit('_', 1)[1])}"
+        return {"zero_flow": "zero flow", "features": "most similar token"}[method]
+
+    def sections(self, summary: Summary) -> list[str]:
+        height, width = summary["size"]
         rows = [
-            [_label(row["method"]), f"{row['mean']:.1f}", f"{row['median']:.1f}", f"{row['queries']}"]
+            [row["label"], f"{row['mean']:.1f}", f"{row['median']:.1f}", row["queries"]]
             for row in summary["rows"]
         ]
-        height, width = summary["size"]
-        return "\n\n".join([
-            f"# {summary.get('model', 'the model')} on {summary.get('data', 'the data')}: correspondence",
+        return [
             f"Distance in pixels, at {height}x{width}, from the best patch of the other view to the true place.",
             markdown_table(["", "mean", "median", "queries"], rows),
             "Pictures in panels/: the asked patch in red, its true place in green, what the model looks at in colour.",
-        ]) + "\n"  # fmt: skip
-
-
-def _label(method: str) -> str:
-    if method.startswith("attention"):
-        return f"attention, global block {int(method.rsplit('_', 1)[1])}"
-    return {"zero_flow": "zero flow", "features": "most similar token"}[method]
+        ]
 
 
 @torch.inference_mode()
@@ -169,7 +180,7 @@ def answers(model: Any, images: Tensor, queries: Tensor, *, norm: bool = True) -
     `features`: cosine of the encoder's tokens.
     """
     tokens = F.normalize(encoder_of(model).encode(images, norm=norm).patches, dim=-1)
-    found = {}
+    maps = {}
     blocks = getattr(getattr(model, "decoder", None), "everywhere", None)
     if blocks is not None and hasattr(model, "normalised"):
         patches, prefix = tokens.shape[1], model.encoder.prefix
@@ -179,9 +190,9 @@ def answers(model: Any, images: Tensor, queries: Tensor, *, norm: bool = True) -
         for number, weight in enumerate(weights):
             second = weight.mean(1)[0, :, 2 * prefix + patches :]
             if second.shape[-1] == patches:  # not where views are kept apart
-                found[f"attention_{number}"] = (second / second.sum(-1, keepdim=True)).cpu()
-    found["features"] = (tokens[0, queries.to(images.device)] @ tokens[1].T).cpu()
-    return found
+                maps[f"attention_{number}"] = (second / second.sum(-1, keepdim=True)).cpu()
+    maps["features"] = (tokens[0, queries.to(images.device)] @ tokens[1].T).cpu()
+    return maps
 
 
 def draw_panel(
@@ -217,10 +228,6 @@ def _marked(picture: np.ndarray, uv: Tensor, side: int, colour: tuple[int, int, 
 
 
 def _png(picture: np.ndarray) -> bytes:
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()

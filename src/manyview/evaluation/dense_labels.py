@@ -1,17 +1,21 @@
-"""What probes of segmentation share: classes, ignored pixels, mIoU and pixel accuracy."""
+"""What probes of segmentation share: classes, ignored pixels, mIoU and pixel accuracy.
+
+Legend: C classes, N pictures, H x W pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from manyview.errors import UserError
+from manyview.evaluation import intervals
+from manyview.evaluation.base import Answer, Item, Number, Row
 from manyview.evaluation.dense_maps import Kind, Part
-from manyview.evaluation.dense_probe import DenseProbe, Maps
-from manyview.evaluation.dense_scores import confusion, segmentation_scores
+from manyview.evaluation.dense_probe import DenseProbe, Facts
 
 MOST = 4096  # classes
 
@@ -21,12 +25,15 @@ class SegmentationProbe(DenseProbe):
     """Classes 0 to C - 1; label 255 and those outside are neither learned nor judged."""
 
     kind: ClassVar[Kind] = "labels"
-    heads: ClassVar[dict[str, str]] = {"miou": "mIoU", "accuracy": "pixel accuracy"}
+    numbers: ClassVar[tuple[Number, ...]] = (
+        Number("miou", "mIoU", "higher"),
+        Number("accuracy", "pixel accuracy", "higher"),
+    )
 
     classes: int = 0
     """Labels 0 to this minus one are judged; 0: as many as the manifest names, else as occur in training."""
 
-    def know(self, part: Part, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    def facts(self, part: Part, maps: Sequence[np.ndarray]) -> Facts:
         named = part.data.info.get("classes") or ()
         counts = np.zeros(MOST, np.int64)
         for chunk in maps:
@@ -39,8 +46,71 @@ class SegmentationProbe(DenseProbe):
     def clean(self, values: np.ndarray) -> np.ndarray:
         return values  # read with -1 where there is no class
 
-    def judge(self, predicted: Maps, true: Maps, known: dict[str, Any]) -> dict[str, Any]:
-        classes = known["classes"]
-        each = [confusion(p, t, classes) for p, t in zip(predicted, true, strict=True)]
-        items = [{"accuracy": segmentation_scores(counts)["accuracy"]} for counts in each]
-        return {**segmentation_scores(np.sum(each, 0)), "items": items}
+    def judge(self, item: Item, answer: Answer, truth: tuple[np.ndarray, Facts]) -> Row:
+        counts = confusion(answer["map"], truth[0], truth[1]["classes"])
+        return {"accuracy": segmentation_scores(counts)["accuracy"], "_sums": class_sums(counts)}
+
+    def means(self, rows: Sequence[Row]) -> Row:
+        """Of all pictures' pixels together, as the field does."""
+        return scores_of(np.sum([row["_sums"] for row in rows], 0))
+
+    def intervals(
+        self, rows: Mapping[str, list[Row]], seed: int
+    ) -> dict[str, dict[str, tuple[float, float]]]:
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for method, of in rows.items():
+            parts, scenes = np.stack([row["_sums"].ravel() for row in of]), [row["scene"] for row in of]
+            for name, number in (("miou", _miou), ("accuracy", _accuracy)):
+                found.setdefault(method, {})[name] = intervals.over_scenes(parts, scenes, seed, number=number)
+        return found
+
+
+def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
+    """(C, C + 1) counts, true class by row; the last column is of predictions that are no class.
+
+    Pixels whose true label is outside 0 .. C - 1 are left out.
+    """
+    judged = (true >= 0) & (true < classes)
+    answer = predicted[judged].astype(np.int64)
+    answer = np.where((answer >= 0) & (answer < classes), answer, classes)
+    index = true[judged].astype(np.int64) * (classes + 1) + answer
+    return np.bincount(index, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def class_sums(counts: np.ndarray) -> np.ndarray:
+    """Of a confusion (C, C + 1), per class: pixels hit, predicted, and there, (3, C)."""
+    return np.stack([np.diag(counts), counts[:, :-1].sum(0), counts.sum(1)])
+
+
+def _iou(sums: np.ndarray) -> np.ndarray:
+    """(..., 3, C) -> (..., C), NaN for classes that are neither there nor predicted."""
+    hits, predicted, there = np.moveaxis(sums.astype(float), -2, 0)
+    union = predicted + there - hits
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(union > 0, hits / union, np.nan)
+
+
+def _miou(sums: np.ndarray) -> np.ndarray:
+    iou = _iou(sums.reshape(*sums.shape[:-1], 3, -1))
+    there = np.isfinite(iou)
+    return np.where(there, iou, 0).sum(-1) / there.sum(-1)
+
+
+def _accuracy(sums: np.ndarray) -> np.ndarray:
+    hits, _, there = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    return np.asarray(hits.sum(-1) / there.sum(-1))
+
+
+def scores_of(sums: np.ndarray) -> dict[str, Any]:
+    """`miou` over the classes that are there or were predicted, `accuracy` over pixels, `iou` of every class."""
+    iou, total = _iou(sums), sums[2].sum()
+    return {
+        "miou": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        "accuracy": float(sums[0].sum() / total) if total else float("nan"),
+        "iou": [None if np.isnan(value) else float(value) for value in iou],
+    }
+
+
+def segmentation_scores(counts: np.ndarray) -> dict[str, Any]:
+    """The same of a confusion (C, C + 1)."""
+    return scores_of(class_sums(counts))

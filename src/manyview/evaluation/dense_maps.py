@@ -5,7 +5,6 @@ Legend: N pictures, h x w pixels of a scaled picture, H x W of a crop.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,8 @@ from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.evaluation.dense_framing import Framing, Size
+from manyview.evaluation.pairs import share_out
+from manyview.files import fresh_file
 from manyview.images.fit import same_picture
 from manyview.images.reading import ImageProblem
 from manyview.models.vit import IMAGENET_MEAN
@@ -99,10 +100,17 @@ class Part:
     def maps(self, path: Path, clean: Clean) -> list[np.ndarray]:
         """The cleaned maps (h, w), int32 or float32, kept in `path`; made when it is not there."""
         if not path.is_file():
-            frames = track(self.frames, label=f"{self.kind}, {path.stem}", unit="frame")
-            made = (self._map(self.data[index], clean) for index in frames)
-            write_maps(path, made, self.sizes, np.int32 if self.kind == "labels" else np.float32)
+            write_maps(path, self.cleaned(path.stem, clean), self.sizes, self.dtype)
         return read_maps(path, self.sizes)
+
+    @property
+    def dtype(self) -> type:
+        return np.int32 if self.kind == "labels" else np.float32
+
+    def cleaned(self, name: str, clean: Clean) -> Iterator[np.ndarray]:
+        """The cleaned maps (h, w), one after the other; `name` is what progress calls them."""
+        for index in track(self.frames, label=f"{self.kind}, {name}", unit="frame"):
+            yield self._map(self.data[index], clean).astype(self.dtype, copy=False)
 
     def _map(self, frame: Frame, clean: Clean) -> np.ndarray:
         relative = str(getattr(frame, self.kind))
@@ -120,17 +128,13 @@ class Part:
 
 def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dtype: type) -> None:
     """Maps in one file, whole or not there: (N, h, w), or one row of pixels where sizes differ."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".partial")
     ends = np.cumsum([height * width for height, width in sizes])
     shape = (len(sizes), *sizes[0]) if len(set(sizes)) == 1 else (int(ends[-1]),)
-    values = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=shape)
-    flat = values.reshape(-1)
-    for end, values_of_one in zip(ends, maps, strict=True):
-        flat[end - values_of_one.size : end] = values_of_one.reshape(-1)
-    values.flush()
-    del values, flat
-    os.replace(draft, path)
+    with fresh_file(path) as draft:
+        flat = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=shape).reshape(-1)
+        for end, values in zip(ends, maps, strict=True):
+            flat[end - values.size : end] = values.reshape(-1)
+        del flat
 
 
 def read_maps(path: Path, sizes: Sequence[Size]) -> list[np.ndarray]:
@@ -156,14 +160,14 @@ def split(
     elif all(named.values()):
         chosen = {name: (data, frames) for name, frames in named.items()}
     else:
-        scenes = _shared(list(data.scenes()), share, seed)
+        scenes = share_out(list(data.scenes()), {"train": share, "test": 1 - share}, seed)
         chosen = {name: (data, _with(data, kind, names)) for name, names in scenes.items()}
-    found = {}
+    parts = {}
     for (name, (manifest, frames)), limit in zip(chosen.items(), most, strict=True):
         if not frames:
             raise UserError(f"no frame to {name} on has {kind}; give a manifest whose frames do")
-        found[name] = Part(manifest, _spread(frames, limit), kind, framing)
-    return found
+        parts[name] = Part(manifest, _spread(frames, limit), kind, framing)
+    return parts
 
 
 def _same_classes(train: Manifest, data: Manifest, kind: Kind) -> None:
@@ -173,18 +177,6 @@ def _same_classes(train: Manifest, data: Manifest, kind: Kind) -> None:
             f"--train has {len(first)} classes ({first[0]}, …) and the data {len(second)} ({second[0]}, …), another "
             "list; scan both with the same --classes"
         )
-
-
-def _shared(names: list[str], share: float, seed: int) -> dict[str, list[str]]:
-    """Scenes at random."""
-    if len(names) < 2:
-        raise UserError(
-            f"{len(names)} scene cannot be split into train and test; give the probe's training scenes with "
-            "--train TRAIN.parquet"
-        )
-    np.random.default_rng([seed, 3]).shuffle(names)
-    count = min(len(names) - 1, max(1, round(share * len(names))))
-    return {"train": names[:count], "test": names[count:]}
 
 
 def _size(frame: Frame) -> Size:

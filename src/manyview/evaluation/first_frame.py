@@ -1,121 +1,115 @@
 """Has a model learnt where its views stand? Its global map against its local map left where it is.
 
-The truth is each measured view moved into the first view's camera frame. Compared are `global` (the model's
-pointmap), `local_identity` (its local map placed as if the camera had not moved) and `local_measured_pose`
-(its local map placed with the measured pose: what perfect poses would give). One scale per group of views,
-the same kind for each: the median over measured pixels of true / predicted distance from the camera that the
-map is centred on.
+The truth is each measured view moved into the first view's camera frame. Compared are `global` (the model's pointmap),
+`local_identity` (its local map placed as if the camera had not moved) and `local_measured_pose` (its local map placed
+with the measured pose: what perfect poses would give). One scale per group of views, the same kind for each: the
+median over measured pixels of true / predicted distance from the camera that the map is centred on.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from manyview.evaluation import exporting, store
-from manyview.evaluation.exporting import Item
+from manyview.evaluation.base import Answer, Item, Row, Work
+from manyview.evaluation.baselines import MeasuredView
+from manyview.evaluation.views import measured_view
 from manyview.metrics.reconstruction import FACTOR, FEWEST_PIXELS, median_distances
 from manyview.progress import track
 
-METHODS = ("global", "local_identity", "local_measured_pose")
-Points = dict[str, np.ndarray]
+METHODS = {
+    "global": "the model's global map",
+    "local_identity": "its local map, camera left where the first one was",
+    "local_measured_pose": "its local map, moved with the measured pose",
+}
+COMPARISON = "first_frame"
+KEYS = ("accuracy", "completeness", "point_error")
+"""All x100; point_error is the median distance of a pixel's point from the true one."""
 
 
-def compare_global(out: Path, items: Sequence[Item], folder: Path) -> dict[str, Any]:
-    """Mean accuracy, completeness and point_error (median distance of a pixel's point from the true one), all
-    x100.
-
-    Views after the first of their group only. {"table", "views", "skipped", "rows"}; rows: a line per view
-    and method.
-    """
-    groups: dict[int, list[tuple[Item, dict[str, np.ndarray]]]] = defaultdict(list)
-    for item in items:
-        answer = store.load_arrays(folder / item.file)
-        groups[int(answer.pop("first"))].append((item, answer))
-    rows: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
-    by_index = {item.index: item for item in items}
+def compare_global(work: Work, method: str) -> Iterator[Row]:
+    """A row per comparison and view after the first of its group; `failed` for groups that cannot be compared."""
+    groups: dict[int, list[tuple[Item, Answer]]] = defaultdict(list)
+    items = {item.about["index"]: item for item in work.items if not item.skipped}
+    for item in items.values():
+        answer = work.answer(method, item)
+        if isinstance(answer, dict):
+            groups[int(answer["first"])].append((item, answer))
     for first, group in track(sorted(groups.items()), label="global against local", unit="group"):
-        problem = _problem(out, by_index.get(first), group)
+        views = [measured_view(item, work) for item, _ in group]
+        problem = None
+        if first not in items:
+            problem = "the first view of the group has no measurement"
+        elif any("pointmap" not in answer for _, answer in group):
+            problem = "the model gives no global pointmap"
+        elif any(v.cam2world is None for v in (measured_view(items[first], work), *views)):
+            problem = "a view of the group has no measured pose"
+        later = [place for place, (item, _) in enumerate(group) if item.about["index"] != first]
         if problem:
-            skipped += [{"frame": item.image, "reason": problem} for item, _ in group if item.index != first]
-        else:
-            rows += _compare(out, by_index[first], group)
-    means = {}
-    for method in METHODS:
-        mine = [row for row in rows if row["method"] == method]
-        keys = ("accuracy", "completeness", "point_error")
-        means[method] = {key: float(np.mean([row[key] for row in mine])) for key in keys} if mine else None
-    return {"table": means, "views": len(rows) // len(METHODS), "skipped": skipped, "rows": rows}
-
-
-def _problem(out: Path, first: Item | None, group: Sequence[tuple[Item, Points]]) -> str | None:
-    if first is None:
-        return "the first view of the group has no measurement"
-    if any("pointmap" not in answer for _, answer in group):
-        return "the model gives no global pointmap"
-    if any(
-        "cam2world" not in store.load_arrays(out / "measured" / item.file)
-        for item in (first, *(i for i, _ in group))
-    ):
-        return "a view of the group has no measured pose"
-    return None
-
-
-def _compare(out: Path, first: Item, group: Sequence[tuple[Item, Points]]) -> list[dict[str, Any]]:
-    world2first = np.linalg.inv(exporting.load_measured(out, first)["cam2world"])
-    views = [_view(exporting.load_measured(out, item), answer, world2first) for item, answer in group]
-    scales = {
-        method: _scale([v[f"{method}_truth"] for v in views], [v[f"{method}_points"] for v in views])
-        for method in METHODS
-    }
-    rows = []
-    for (item, _), view in zip(group, views, strict=True):
-        if item.index == first.index:
+            for place in later:
+                item = group[place][0]
+                yield {"comparison": COMPARISON, "method": "none", **item.names, "failed": problem}
             continue
-        truth = view["global_truth"]
+        world2first = np.linalg.inv(measured_view(items[first], work).cam2world)  # type: ignore[arg-type]
+        clouds = [_clouds(view, answer, world2first) for view, (_, answer) in zip(views, group, strict=True)]
+        yield from _compare([group[place][0] for place in later], [clouds[place] for place in later], clouds)
+
+
+def _compare(items: Sequence[Item], judged: Sequence[Answer], group: Sequence[Answer]) -> Iterator[Row]:
+    scales = {method: _scale(group, method) for method in METHODS}
+    for item, clouds in zip(items, judged, strict=True):
+        truth = clouds["global_truth"]
         for method in METHODS:
-            points = scales[method] * view[f"{method}_points"]
+            points = scales[method] * clouds[f"{method}_points"]
             if method == "local_measured_pose":
-                first_from_local = view["first_from_local"]
+                first_from_local = clouds["first_from_local"]
                 points = points @ first_from_local[:3, :3].T + first_from_local[:3, 3]
             usable = np.isfinite(points).all(-1)
             if usable.sum() < FEWEST_PIXELS:
                 continue
             accuracy, completeness = median_distances(points[usable], truth)
             distance = np.where(usable, np.linalg.norm(points - truth, axis=-1), np.inf)
-            error = FACTOR * float(np.median(distance))
-            numbers = {"accuracy": accuracy, "completeness": completeness, "point_error": error}
-            rows.append({"comparison": "first_frame", "method": method, "frame": item.image, **numbers})
-    return rows
+            numbers = dict(
+                zip(KEYS, (accuracy, completeness, FACTOR * float(np.median(distance))), strict=True)
+            )
+            yield {"comparison": COMPARISON, "method": method, **item.names, **numbers}
 
 
-def _view(measured: Points, answer: Points, world2first: np.ndarray) -> Points:
-    """Measured and predicted points (N, 3) of the measured pixels: per method the map's own frame and the
-    truth in it.
-    """
-    valid = measured["depth"] > 0
-    local = measured["rays"][valid] * measured["depth"][valid][:, None]
-    first_from_local = world2first @ measured["cam2world"]
+def _clouds(view: MeasuredView, answer: Answer, world2first: np.ndarray) -> Answer:
+    """Measured and predicted points (N, 3) of the measured pixels: per method in the map's own frame."""
+    valid = view.depth > 0
+    local = view.rays[valid] * view.depth[valid][:, None]
+    first_from_local = world2first @ view.cam2world
     truth = local @ first_from_local[:3, :3].T + first_from_local[:3, 3]
-    predicted_local = answer["pointmap_local"][valid].astype(np.float64)
+    predicted = answer["pointmap_local"][valid].astype(np.float64)
     return {
         "first_from_local": first_from_local,
         "global_truth": truth,
         "global_points": answer["pointmap"][valid].astype(np.float64),
         "local_identity_truth": truth,
-        "local_identity_points": predicted_local,
+        "local_identity_points": predicted,
         "local_measured_pose_truth": local,
-        "local_measured_pose_points": predicted_local,
+        "local_measured_pose_points": predicted,
     }
 
 
-def _scale(truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
-    truth, predicted = np.concatenate(truths), np.concatenate(predictions)
+def _scale(group: Sequence[Answer], method: str) -> float:
+    truth, predicted = (
+        np.concatenate([clouds[f"{method}_{kind}"] for clouds in group]) for kind in ("truth", "points")
+    )
     ratio = np.linalg.norm(truth, axis=-1) / np.linalg.norm(predicted, axis=-1).clip(1e-12)
     ratio = ratio[np.isfinite(ratio)]
     return float(np.median(ratio)) if len(ratio) else 1.0
+
+
+def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """{"table": {method: means}, "views", "skipped"} of the rows of this comparison."""
+    table: dict[str, dict[str, float] | None] = {}
+    for method in METHODS:
+        of = [row for row in rows if row["method"] == method]
+        table[method] = {key: float(np.mean([row[key] for row in of])) for key in KEYS} if of else None
+    skipped = [{"frame": row["frame"], "reason": row["failed"]} for row in rows if "failed" in row]
+    return {"table": table, "views": (len(rows) - len(skipped)) // len(METHODS), "skipped": skipped}

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from manyview.errors import UserError
-from manyview.evaluation.base import PROTOCOLS
+from manyview.evaluation.base import PROTOCOLS, Answer, Item, Number, Row
 from manyview.evaluation.dense_maps import Kind, Part
-from manyview.evaluation.dense_probe import Maps
-from manyview.evaluation.dense_scores import depth_scores
+from manyview.evaluation.dense_probe import Facts
 from manyview.evaluation.linear_probe import LinearProbe
-from manyview.metrics import eigen_crop
+from manyview.metrics.depth import depth_errors, eigen_crop
 from manyview.models.dense_heads import DepthHead
 
-COLUMNS = ("rmse", "abs_rel", "delta_1")
+FLOOR = 1e-9  # predicted depths below it are raised to it before a ratio
 
 
 @PROTOCOLS.add("linear-depth")
@@ -30,7 +29,11 @@ class LinearDepth(LinearProbe):
     name: ClassVar[str] = "linear-depth"
     line: ClassVar[str] = "depth errors of a linear probe on frozen features (DUNE's NYUd column)"
     kind: ClassVar[Kind] = "depth"
-    heads: ClassVar[dict[str, str]] = {"rmse": "RMSE", "abs_rel": "AbsRel", "delta_1": "δ < 1.25"}
+    numbers: ClassVar[tuple[Number, ...]] = (
+        Number("rmse", "RMSE"),
+        Number("abs_rel", "AbsRel"),
+        Number("delta_1", "δ < 1.25", "higher"),
+    )
 
     cls: bool = True
     """Class token beside every patch token, when the encoder has one."""
@@ -50,7 +53,7 @@ class LinearDepth(LinearProbe):
             return features.patches
         return torch.cat([features.patches, features.cls[:, None].expand_as(features.patches)], -1)
 
-    def know(self, part: Part, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    def facts(self, part: Part, maps: Sequence[np.ndarray]) -> Facts:
         total, count = 0.0, 0
         for chunk in maps:
             valid = chunk[chunk > 0]
@@ -68,13 +71,16 @@ class LinearDepth(LinearProbe):
             values = np.where(inside, values, 0)
         return np.where(values <= self.most, values, 0)
 
-    def head(self, dim: int, known: dict[str, Any]) -> DepthHead:
+    def head(self, dim: int, facts: Facts) -> DepthHead:
         return DepthHead(dim, least=self.least, most=self.most, bins=self.bins)
 
-    def judge(self, predicted: Maps, true: Maps, known: dict[str, Any]) -> dict[str, Any]:
-        each = [depth_scores(p, t) for p, t in zip(predicted, true, strict=True)]
-        scored = [item for item in each if item is not None]
-        if not scored:
+    def judge(self, item: Item, answer: Answer, truth: tuple[np.ndarray, Facts]) -> Row:
+        errors = depth_errors(answer["map"], truth[0], floor=FLOOR)
+        if not errors["pixels"]:
+            return {"failed": f"no depth between 0 and {self.most}"}
+        return {number.key: errors[number.key] for number in self.numbers}
+
+    def means(self, rows: Sequence[Row]) -> Row:
+        if all("failed" in row for row in rows):
             raise UserError(f"no test depth lies between 0 and {self.most}; set most=METRES to what there is")
-        means = {column: float(np.mean([item[column] for item in scored])) for column in COLUMNS}
-        return {**means, "items": [item or {} for item in each]}
+        return super().means(rows)

@@ -18,8 +18,8 @@ import torch
 from manyview.errors import UserError
 from manyview.evaluation.dense_fit import Examples, Schedule, answers, train_head
 from manyview.evaluation.dense_framing import Framing
-from manyview.evaluation.dense_probe import DenseProbe
-from manyview.evaluation.matching import image_size
+from manyview.evaluation.dense_probe import DenseProbe, Facts
+from manyview.evaluation.encoders import image_size
 from manyview.models.dense_heads import DepthHead, SegmentationHead
 
 
@@ -35,8 +35,8 @@ class LinearProbe(DenseProbe):
     """How the head is trained (fit.steps, fit.batch, fit.lr, ...)."""
 
     @abc.abstractmethod
-    def head(self, dim: int, known: dict[str, Any]) -> SegmentationHead | DepthHead:
-        """A fresh head for tokens of `dim` channels, given what `know` said."""
+    def head(self, dim: int, facts: Facts) -> SegmentationHead | DepthHead:
+        """A fresh head for tokens of `dim` channels, given what the training maps decide."""
 
     def look(self, encoder: Any) -> Framing:
         patch = int(encoder.config.patch_size)
@@ -49,10 +49,10 @@ class LinearProbe(DenseProbe):
         return Framing(size, self.framing, self.stride, patch)
 
     def predict(
-        self, method: str, train: Examples, test: Examples, known: dict[str, Any]
+        self, method: str, train: Examples, test: Examples, facts: Facts
     ) -> tuple[dict[str, Any], Iterable[np.ndarray]]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            head = self.head(train.tokens.dim, known).to(train.device)
+            head = self.head(train.tokens.dim, facts).to(train.device)
         loss = train_head(head, train, self.fit, label=method, seed=self.seed)
         return {"loss": loss}, answers(head, test)

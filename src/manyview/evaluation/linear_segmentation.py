@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from manyview.evaluation.base import PROTOCOLS
 from manyview.evaluation.dense_labels import SegmentationProbe
+from manyview.evaluation.dense_probe import Facts
 from manyview.evaluation.linear_probe import LinearProbe
 from manyview.models.dense_heads import SegmentationHead
 
@@ -19,5 +20,5 @@ class LinearSegmentation(LinearProbe, SegmentationProbe):
     name: ClassVar[str] = "linear-segmentation"
     line: ClassVar[str] = "mIoU of a linear probe on frozen features (DUNE's segmentation tables)"
 
-    def head(self, dim: int, known: dict[str, Any]) -> SegmentationHead:
-        return SegmentationHead(dim, known["classes"])
+    def head(self, dim: int, facts: Facts) -> SegmentationHead:
+        return SegmentationHead(dim, facts["classes"])

@@ -6,26 +6,24 @@ none of it. The masks are the same each time, so that only the content of the ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.config import to_dict
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
+from manyview.data.pairs import DepthReader, measured_pairs
 from manyview.errors import UserError
-from manyview.evaluation import store
-from manyview.evaluation.base import PROTOCOLS, Model, Protocol, Summary
-from manyview.evaluation.matching_frames import image_size
-from manyview.evaluation.pairs import DepthReader, measured_pairs
-from manyview.evaluation.report import markdown_table
+from manyview.evaluation import intervals
+from manyview.evaluation.base import PROTOCOLS, Answer, Item, Model, Number, Protocol, Row, Summary, Work
+from manyview.evaluation.encoders import image_size
+from manyview.evaluation.tables import interval, markdown_table
 from manyview.evaluation.tokens import device_of
-from manyview.images.reading import ImageProblem
+from manyview.images.reading import ImageProblem, probe_image
 from manyview.losses.masked import hidden_pixels, masked_mse
 from manyview.models.mum import random_mask
 from manyview.progress import track
@@ -38,8 +36,8 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True)
-class Item:
-    """A target frame and the frames beside it under each condition, as indices into the manifest."""
+class Target:
+    """A frame to complete and the frames beside it under each condition, as indices into the manifest."""
 
     scene: str
     target: int
@@ -53,6 +51,9 @@ class MaskedViews(Protocol):
 
     name: ClassVar[str] = "masked-views"
     line: ClassVar[str] = "masked reconstruction beside the scene's own views, against other views (MuM)"
+    numbers: ClassVar[tuple[Number, ...]] = tuple(
+        Number(key, f"loss beside {words}", digits=4) for key, words in CONDITIONS.items()
+    )
 
     views: int = 2
     """Frames seen together, the target included."""
@@ -79,38 +80,31 @@ class MaskedViews(Protocol):
         if self.views < 2:
             raise UserError(f"--views {self.views}: the target needs at least one view beside it")
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = to_dict({field.name: getattr(self, field.name) for field in fields(self)})
-        return settings
-
-    def export(self, model: Model, data: Manifest, out: Path) -> None:
-        file = out / "predictions" / "losses.npz"
-        if file.is_file():
-            return
+    def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         if not hasattr(model, "normalised"):
             raise UserError(f"a {type(model).__name__} does not fill in hidden patches; give a MuM model")
         size = image_size(model, self.size)
-        items = choose_items(self, data, size)
-        losses = np.full((len(items), len(CONDITIONS), self.draws), np.nan, np.float32)
-        for row, item in enumerate(track(items, label="masked views", unit="item")):
-            losses[row] = self._losses(model, data, item, size, row)
-        store.write_json(out / "items.json", {"size": size, "items": [asdict(item) for item in items]})
-        store.save_arrays(file, losses=losses)
+        work.note(size=size)
+        return [
+            Item(f"{row:06d}", t.scene, {"target": t.target}, {"row": row, "beside": t.beside, "size": size})
+            for row, t in enumerate(choose_items(self, data, size))
+        ]
 
     @torch.inference_mode()
-    def _losses(self, model: Any, data: Manifest, item: Item, size: tuple[int, int], row: int) -> np.ndarray:
-        """(conditions, draws): mean over the target's hidden patches; NaN where a condition has no views."""
-        patch, answers = model.config.patch_size, np.full((len(CONDITIONS), self.draws), np.nan)
+    def ask(self, model: Model, data: Manifest, item: Item) -> Answer:
+        """`losses` (conditions, draws): means over the target's hidden patches; NaN where a condition has no views."""
+        size, patch = tuple(item.about["size"]), model.config.patch_size
+        answers = np.full((len(CONDITIONS), self.draws), np.nan, np.float32)
         cells = (size[0] // patch) * (size[1] // patch)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + row)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + item.about["row"])
         masks = random_mask((self.draws, self.views, cells), self.mask_ratio, generator)
         if self.reference:
             masks[:, 1:] = False
         masks = masks.to(device_of(model))
         for number, condition in enumerate(CONDITIONS):
-            beside = item.beside.get(condition)
+            beside = item.about["beside"].get(condition)
             if beside:
-                images = _images(data, [item.target, *beside], size).to(masks.device)
+                images = _images(data, [item.names["target"], *beside], size).to(masks.device)
                 images = images.expand(self.draws, -1, -1, -1, -1)
                 prediction = model(images, mask=masks).reconstruction[:, :1]
                 truth = hidden_pixels(
@@ -118,56 +112,46 @@ class MaskedViews(Protocol):
                 )
                 total, count = masked_mse(prediction, truth)
                 answers[number] = (total / count).cpu().numpy()
-        return answers
+        return {"losses": answers}
 
-    def score(self, out: Path) -> Summary:
-        described, known = store.read_settings(out), store.read_json(out / "items.json")
-        losses = store.load_arrays(out / "predictions" / "losses.npz")["losses"].mean(
-            2
-        )  # (items, conditions)
-        rows = [
-            {"scene": item["scene"], "target": item["target"], **dict(zip(CONDITIONS, values, strict=True))}
-            for item, values in zip(known["items"], losses.tolist(), strict=True)
-        ]
-        store.write_lines(out / "results.jsonl", rows)
-        scenes = np.array([row["scene"] for row in rows])
-        summary = {
-            "protocol": self.name,
-            **described["names"],
-            "settings": described["settings"],
-            "size": known["size"],
-            "items": len(rows),
-            "loss_own": float(losses[:, 0].mean()),
+    def judge(self, item: Item, answer: Answer, truth: None) -> Row:
+        losses = answer["losses"].mean(1).tolist()
+        return {
+            key: loss if np.isfinite(loss) else None for key, loss in zip(CONDITIONS, losses, strict=True)
+        }
+
+    def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
+        of = rows["model"]
+        losses = {key: np.array([row[key] for row in of], float) for key in CONDITIONS}  # None becomes NaN
+        scenes, seed = [row["scene"] for row in of], work.settings["seed"]
+        return {
+            **work.about,
+            "items": len(of),
+            "loss_own": float(losses["own"].mean()),
             "differences": {
-                name: difference(losses[:, 0], losses[:, number], scenes, described["settings"]["seed"])
-                for number, name in enumerate(CONDITIONS)
-                if number
+                key: difference(losses["own"], losses[key], scenes, seed)
+                for key in CONDITIONS
+                if key != "own"
             },
         }
-        store.write_json(out / "summary.json", summary)
-        store.write_text(out / "summary.md", self.markdown(summary))
-        return summary
 
-    def markdown(self, summary: Summary) -> str:
-        settings = summary["settings"]
+    def sections(self, summary: Summary) -> list[str]:
+        settings, differences = summary["settings"], summary["differences"]
         rows = [
             [CONDITIONS[name], f"{d['loss']:.4f}", f"{d['loss_own']:.4f}", f"{d['percent']:+.2f} %",
-             f"{d['low']:+.2f} to {d['high']:+.2f}", f"{d['spread']:.2f}", f"{d['items']}"]
-            for name, d in summary["differences"].items()
+             interval(d["low"], d["high"], "+.2f"), f"{d['spread']:.2f}", f"{d['items']}"]
+            for name, d in differences.items()
             if d["items"]
         ]  # fmt: skip
         heads = ["beside", "loss", "beside its own", "difference", "95 % over scenes", "spread over items, %",
                  "items"]  # fmt: skip
-        none = [
-            f"No item had {CONDITIONS[name]}." for name, d in summary["differences"].items() if not d["items"]
-        ]
-        return "\n\n".join([
-            f"# {summary.get('model', 'the model')} on {summary.get('data', 'the data')}: masked-views",
+        return [
             f"{summary['items']} target views, {settings['views']} views together, {settings['draws']} masks each, "
             f"{100 * settings['mask_ratio']:.0f} % hidden. Loss over the target's hidden patches; positive: worse "
             "than beside overlapping views of its own scene.",
-            markdown_table(heads, rows), *none,
-        ]) + "\n"  # fmt: skip
+            markdown_table(heads, rows),
+            *(f"No item had {CONDITIONS[name]}." for name, d in differences.items() if not d["items"]),
+        ]
 
 
 def _images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -175,7 +159,7 @@ def _images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> Ten
     return torch.cat([load_views(data, [frame], size).images for frame in frames], 1)
 
 
-def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -> list[Item]:
+def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -> list[Target]:
     """Targets spread over the scenes. Raises UserError when none has enough overlapping views."""
     groups, beside = data.scenes(), protocol.views - 1
     names = list(groups)
@@ -183,9 +167,9 @@ def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -
     rng.shuffle(names)
     most = -(-protocol.items // max(1, len(names)))
     reader = DepthReader(data, size)
-    found: list[Item] = []
+    chosen: list[Target] = []
     for number, scene in enumerate(track(names, label="items", unit="scene")):
-        if len(found) >= protocol.items:
+        if len(chosen) >= protocol.items:
             break
         pairs = measured_pairs(reader, scene, groups[scene], 400, rng)
         others = names[(number + 1) % len(names)]
@@ -202,19 +186,17 @@ def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -
                 for name, frames in choices.items()
                 if len(frames) >= beside
             }
-            items.append(Item(scene, target, picked))
+            items.append(Target(scene, target, picked))
         order = sorted(rng.permutation(len(items)).tolist(), key=lambda i: "apart" not in items[i].beside)
-        found += [items[i] for i in order[:most]]
-    if not found:
+        chosen += [items[i] for i in order[:most]]
+    if not chosen:
         raise UserError(
             f"no frame has {beside} views beside it with an overlap of {protocol.overlap:g}; lower overlap or views"
         )
-    return found[: protocol.items]
+    return chosen[: protocol.items]
 
 
 def _readable(data: Manifest, frame: int) -> bool:
-    from manyview.images.reading import probe_image
-
     try:
         probe_image(data.path(data[frame].image))
     except ImageProblem:
@@ -222,26 +204,27 @@ def _readable(data: Manifest, frame: int) -> bool:
     return True
 
 
-def difference(
-    own: np.ndarray, other: np.ndarray, scenes: np.ndarray, seed: int, draws: int = 2000
-) -> dict[str, float]:
+def difference(own: np.ndarray, other: np.ndarray, scenes: Sequence[str], seed: int) -> dict[str, float]:
     """How much higher `other` is than `own` (N,), in percent of the mean of `own`, over items that have both.
 
-    low, high: 95 % interval from redrawing scenes. spread: standard deviation over items.
+    low, high: 95 % interval over scenes, NaN for one. spread: standard deviation over items.
     """
     both = np.isfinite(own) & np.isfinite(other)
     if not both.any():
         return {"items": 0, "percent": float("nan")}
-    own, other, scenes = own[both], other[both], scenes[both]
-    sums = np.array([[own[scenes == s].sum(), other[scenes == s].sum()] for s in np.unique(scenes)])
-    drawn = sums[np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))].sum(1)
-    low, high = np.percentile(100 * (drawn[:, 1] / drawn[:, 0] - 1), [2.5, 97.5])
+    own, other = own[both], other[both]
+    low, high = intervals.over_scenes(
+        np.stack([own, other], 1),
+        np.asarray(scenes)[both].tolist(),
+        seed,
+        number=lambda sums: 100 * (sums[..., 1] / sums[..., 0] - 1),
+    )
     return {
         "items": int(both.sum()),
         "loss": float(other.mean()),
         "loss_own": float(own.mean()),
         "percent": float(100 * (other.mean() / own.mean() - 1)),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "spread": float(100 * ((other - own) / own.mean()).std()),
     }

@@ -1,30 +1,40 @@
-"""What the matching protocols share: pairs and their truth, encoded frames, scores of predicted warps, tables.
+"""What the matching protocols share: pairs and their truth, encoded frames, scores of predicted warps.
 
-A method's prediction is a warp at the cells of the feature grid, one file for all test pairs. It is judged at every
-pixel of the evaluation resolution where the true warp is known (`epe` and the shares), and at the cells (`epe_cells`).
+A method's answer about a pair is a warp at the cells of the feature grid. It is judged at every pixel of the evaluation
+resolution where the true warp is known (`epe` and the shares), and at the cells (`epe_cells`).
 """
 
 from __future__ import annotations
 
 import abc
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.config import to_dict
 from manyview.data.manifest import Manifest
+from manyview.data.pairs import Choice, DepthReader, Pair
 from manyview.errors import UserError
-from manyview.evaluation import matching_report, store
-from manyview.evaluation.base import Model, Protocol, Summary
-from manyview.evaluation.matching_frames import Frames, image_size, write_items
-from manyview.evaluation.matching_pictures import read_measured
-from manyview.evaluation.pairs import Choice, DepthReader, Pair, choose_pairs, split_scenes
+from manyview.evaluation import matching_report
+from manyview.evaluation.base import (
+    Answer,
+    Item,
+    Method,
+    Model,
+    Number,
+    Protocol,
+    Row,
+    Skipped,
+    Summary,
+    Work,
+)
+from manyview.evaluation.encoders import image_size
+from manyview.evaluation.matching_frames import Frames, key_of, posed_depth
+from manyview.evaluation.pairs import choose_pairs, share_out, split_scenes
 from manyview.evaluation.probe import Shape
 from manyview.evaluation.tokens import (
     Tokenise,
@@ -39,14 +49,17 @@ from manyview.evaluation.tokens import (
 )
 from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
-from manyview.progress import track
 
-Row = dict[str, Any]  # one line of results.jsonl: method, pair, its numbers
+Truth = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The true warp and where it is known, at pixels (H, W, ...) and at cells (h, w, ...)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matching(Protocol):
     """Options of every matching protocol."""
+
+    numbers: ClassVar[tuple[Number, ...]] = matching_report.NUMBERS
+    unit: ClassVar[str] = "pairs"
 
     train: Manifest | None = None
     """Frames for training and validation; by default the scenes of the data are split."""
@@ -71,10 +84,7 @@ class Matching(Protocol):
     seed: int = 0
     """Seed of splits, pairs, random weights and probes."""
 
-    def settings(self) -> dict[str, Any]:
-        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "train"}
-        plain: dict[str, Any] = to_dict(chosen)
-        return {**plain, "train": None if self.train is None else self.train.digest()}
+    norms: ClassVar[tuple[bool, ...]] = (True,)
 
     @property
     def training_pairs(self) -> dict[str, int]:
@@ -87,42 +97,92 @@ class Matching(Protocol):
         return {}
 
     @abc.abstractmethod
-    def predict(self, tokens: dict[str, dict[str, Tokens]], frames: Frames, out: Path) -> None:
-        """Write predictions/NAME.npz, `uv` (N, P, 2) of all test pairs, for each of the named tokens."""
+    def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterable[Tensor]:
+        """`uv` (n, P, 2) of the test pairs, in order and n at a time, from tokens by split."""
 
-    @abc.abstractmethod
-    def methods(self, model: Any, encoder: Any) -> list[Tokenise]:
-        """The ways to make tokens."""
-
-    def export(self, model: Model, data: Manifest, out: Path) -> None:
-        done = out / "training" / "done"
-        if done.is_file():
-            return
-        encoder = encoder_of(model)
-        frames = self._frames(encoder, data, out)
-        folder = out / "training" / "tokens"
-        tokens = frames.encode(together(self.methods(model, encoder)), folder)
-        write_items(out, frames)
-        frames.export_pictures(out)
-        self.predict(tokens, frames, out)
-        store.write_text(done, "")
-        shutil.rmtree(folder, ignore_errors=True)  # large, and quickly made again
-
-    def _frames(self, encoder: Any, data: Manifest, out: Path) -> Frames:
-        size = image_size(encoder, self.size)
-        patch = int(encoder.config.patch_size)
-        shape = Shape((size[0] // patch, size[1] // patch), size, self.decode)
-        test = DepthReader(data, size)
-        train = test if self.train is None else DepthReader(self.train, size)
-        readers = {split: test if split == "test" else train for split in (*self.training_pairs, "test")}
-        pairs = self._pairs(readers)
-        frames = Frames(readers, pairs, shape, self.published, device_of(encoder), int(encoder.config.dim))
-        frames.export_measured(out / "measured")
-        return frames
+    def tokenisers(self, model: Model, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
+        """The model, and with baselines the same with random weights and raw pixels."""
+        layers = layers_of(encoder, self.layers)
+        methods = [from_encoder(encoder, "model", norms=norms, layers=layers)]
+        if self.baselines:
+            fresh = encoder_of(untrained(model, self.seed))
+            methods.append(from_encoder(fresh, "untrained", norms=norms[:1]))
+            methods.append(from_pixels(int(encoder.config.patch_size)))
+        return methods
 
     @property
     def decode(self) -> Decoding:
         return "neighbours_wrapped" if self.published else self.decoding
+
+    # Asking.
+
+    def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
+        encoder = encoder_of(model)
+        layers_of(encoder, self.layers)
+        shape, readers = self._shape(encoder), self._readers(encoder, data)
+        pairs = self._pairs(readers)
+        test = readers["test"]
+        for index in sorted({index for pair in pairs["test"] for index in (pair.a, pair.b)}):
+            if not work.has_measured(f"{index:06d}"):
+                arrays = test[index]._asdict()
+                work.keep_measured(f"{index:06d}", **{name: value.numpy() for name, value in arrays.items()})
+        learned = {split: [asdict(p) for p in of] for split, of in pairs.items() if split != "test"}
+        work.note(size=shape.size, grid=shape.grid, pairs=learned)
+        return [
+            Item(
+                key_of(pair), pair.scene,
+                {"frame_a": data[pair.a].image, "frame_b": data[pair.b].image,
+                 "overlap": pair.overlap, "motion": pair.motion},
+                asdict(pair),
+            )
+            for pair in pairs["test"]
+        ]  # fmt: skip
+
+    def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
+        encoder = encoder_of(model)
+        pairs = {
+            **{split: [Pair(**row) for row in rows] for split, rows in work.about["pairs"].items()},
+            "test": [Pair(**item.about) for item in work.items],
+        }
+        frames = Frames(
+            self._readers(encoder, data), pairs, self._shape(encoder), self.published, device_of(encoder),
+            int(encoder.config.dim),
+        )  # fmt: skip
+        tokens = frames.encode(together(self.tokenisers(model, encoder, self.norms)), work.scratch)
+        counts = {split: len(of) for split, of in frames.pairs.items()}
+        work.note(skipped=frames.unreadable, counts=counts)
+        frames.keep_pictures(work)
+        readable = {key_of(pair) for pair in frames.pairs["test"]}
+
+        def answers(
+            predict: Callable[[], Iterable[Answer]], missing: Sequence[Item]
+        ) -> Iterator[tuple[Item, Answer | Skipped]]:
+            wanted, predictions = {item.key for item in missing}, iter(predict())
+            for item in work.items:
+                answer = next(predictions) if item.key in readable else _unreadable(item, frames)
+                if item.key in wanted:
+                    yield item, answer
+
+        start = cell_centres(frames.shape.grid, frames.shape.size).flatten(0, 1).numpy()
+        zero_flow = [{"uv": start, "exact": np.array(True)}] * len(readable)
+        return {"zero_flow": partial(answers, lambda: zero_flow)} | {
+            name: partial(answers, partial(self._warps, name, of_split, frames, work))
+            for name, of_split in tokens.items()
+        }
+
+    def _warps(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Answer]:
+        for uv in self.predict(name, tokens, frames, work):
+            yield from ({"uv": pair.float().numpy()} for pair in uv)
+
+    def _shape(self, encoder: Any) -> Shape:
+        size, patch = image_size(encoder, self.size), int(encoder.config.patch_size)
+        return Shape((size[0] // patch, size[1] // patch), size, self.decode)
+
+    def _readers(self, encoder: Any, data: Manifest) -> dict[str, DepthReader]:
+        size = image_size(encoder, self.size)
+        test = DepthReader(data, size)
+        train = test if self.train is None else DepthReader(self.train, size)
+        return {split: test if split == "test" else train for split in (*self.training_pairs, "test")}
 
     def _pairs(self, readers: dict[str, DepthReader]) -> dict[str, list[Pair]]:
         scenes, chosen = self._split(readers["test"].data), {}
@@ -141,73 +201,55 @@ class Matching(Protocol):
             return {"test": list(data.scenes())}
         if self.train is None:
             return split_scenes(data, seed=self.seed, shares=self.shares)
-        return {**train_and_val(self.train, self.shares, self.seed), "test": list(data.scenes())}
+        scenes = list(self.train.scenes())
+        if len(scenes) < 2:
+            raise UserError(
+                f"--train has {len(scenes)} scene; training and validation need one each: add scenes to it"
+            )
+        share = self.shares[1] / (self.shares[0] + self.shares[1])
+        return {
+            **share_out(scenes, {"val": share, "train": 1 - share}, self.seed),
+            "test": list(data.scenes()),
+        }
 
-    def score(self, out: Path) -> Summary:
-        described, items = store.read_settings(out), store.read_json(out / "items.json")
-        rows = list(_score(out, items, self.published))
-        store.write_lines(out / "results.jsonl", rows)
-        summary = matching_report.summarise(self.name, described, items, rows, _sweeps(out))
-        store.write_json(out / "summary.json", summary)
-        store.write_text(out / "summary.md", self.markdown(summary))
-        matching_report.write_page(out, summary)
-        return summary
+    # Judging.
 
-    def markdown(self, summary: Summary) -> str:
-        return matching_report.markdown(summary)
+    def truth(self, item: Item, work: Work) -> Truth:
+        about = work.about
+        a, b = (posed_depth(work, item.about[side]) for side in "ab")
+        centres = cell_centres(tuple(about["grid"]), tuple(about["size"]))
+        return warp(a, b, published=self.published), warp(a, b, uv=centres, published=self.published)
 
+    def judge(self, item: Item, answer: Answer, truth: Truth) -> Row:
+        (true, valid), (cells, seen) = truth
+        uv, published = torch.from_numpy(answer["uv"]), self.published and "exact" not in answer
+        (rows, columns), (height, width) = seen.shape, valid.shape
+        fine = upsample_warp(uv[None], (rows, columns), (height, width), published=published)[0]
+        errors = end_point_errors(fine, true, valid)
+        at_cells = end_point_errors(uv.unflatten(0, (rows, columns)), cells, seen)
+        numbers = {**matching_scores(errors), "epe_cells": matching_scores(at_cells)["epe"]}
+        failed = {} if errors.size else {"failed": "no measured place is seen in both"}
+        return {**numbers, "pixels": errors.size, **failed}
 
-def train_and_val(train: Manifest, shares: Sequence[float], seed: int) -> dict[str, list[str]]:
-    """Scenes of a training manifest apart for validation. Raises UserError with fewer than two."""
-    names = list(train.scenes())
-    if len(names) < 2:
-        raise UserError(
-            f"--train has {len(names)} scene; training and validation need one each: add scenes to it"
-        )
-    np.random.default_rng([seed, 3]).shuffle(names)
-    val = max(1, round(len(names) * shares[1] / (shares[0] + shares[1])))
-    return {"train": names[val:], "val": names[:val]}
+    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
+        return matching_report.table(super().table(dict(sorted(rows.items(), key=_order)), work), rows, work)
 
+    def label(self, method: str) -> str:
+        return matching_report.label(method)
 
-def encoder_methods(protocol: Matching, model: Any, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
-    """The model, and with baselines the same with random weights and raw pixels."""
-    layers = layers_of(encoder, protocol.layers)
-    found = [from_encoder(encoder, "model", norms=norms, layers=layers)]
-    if protocol.baselines:
-        fresh = encoder_of(untrained(model, protocol.seed))
-        found.append(from_encoder(fresh, "untrained", norms=norms[:1]))
-        found.append(from_pixels(int(encoder.config.patch_size)))
-    return found
+    def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
+        return matching_report.summarise(rows, self.table(rows, work), work)
 
+    def sections(self, summary: Summary) -> list[str]:
+        return matching_report.sections(summary, super().sections(summary))
 
-def save_prediction(out: Path, name: str, uv: Tensor) -> None:
-    store.save_arrays(out / "predictions" / f"{name}.npz", uv=uv.float().numpy())
-
-
-def _sweeps(out: Path) -> dict[str, Any]:
-    files = sorted((out / "training").glob("*.json"))
-    return {file.stem: store.read_json(file) for file in files}
+    def pictures(self, work: Work, summary: Summary) -> None:
+        matching_report.write_page(self, work, summary)
 
 
-def _score(out: Path, items: dict[str, Any], published: bool) -> Iterator[Row]:
-    """A row per method and pair."""
-    size, grid = tuple(items["size"]), tuple(items["grid"])
-    predictions = {
-        file.stem: store.load_arrays(file)["uv"] for file in sorted((out / "predictions").glob("*.npz"))
-    }
-    start = cell_centres(grid, size).flatten(0, 1).numpy()
-    predictions = {"zero_flow": np.broadcast_to(start, (len(items["images"]), *start.shape)), **predictions}
-    for number, pair in enumerate(track(items["pairs"]["test"], label="scores", unit="pair")):
-        a, b = (read_measured(out, pair[side]) for side in "ab")
-        (true, valid), (cells, known) = (
-            warp(a, b, uv=uv, published=published) for uv in (None, cell_centres(grid, size))
-        )
-        names = dict(zip(("frame_a", "frame_b"), items["images"][number], strict=True))
-        common = {**names, **{key: pair[key] for key in ("scene", "overlap", "motion")}}
-        for method, uv in predictions.items():
-            coarse = torch.tensor(uv[number])[None]
-            fine = upsample_warp(coarse, grid, size, published=published and method != "zero_flow")[0]
-            errors = end_point_errors(fine, true, valid)
-            cell_errors = end_point_errors(coarse[0].unflatten(0, grid), cells, known)
-            numbers = {**matching_scores(errors), "epe_cells": matching_scores(cell_errors)["epe"]}
-            yield {"method": method, **common, **numbers, "pixels": errors.size}
+def _unreadable(item: Item, frames: Frames) -> Skipped:
+    return Skipped(next(why for image, why in frames.unreadable.items() if image in item.names.values()))
+
+
+def _order(entry: tuple[str, Any]) -> tuple[bool, str]:
+    return not entry[0].startswith("model"), entry[0]

@@ -6,15 +6,14 @@ cell of A votes, by a softmax over cosines, for the cell of B that shows the sam
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
+from torch import Tensor
 
-from manyview.evaluation import store
-from manyview.evaluation.base import PROTOCOLS
-from manyview.evaluation.matching import Matching, encoder_methods, save_prediction
+from manyview.evaluation.base import PROTOCOLS, Model, Work
+from manyview.evaluation.matching import Matching
 from manyview.evaluation.matching_frames import Frames
 from manyview.evaluation.probe import (
     PUBLISHED_DECAYS,
@@ -66,18 +65,14 @@ class MatchingProbe(Matching):
     def per_scene(self) -> dict[str, int]:
         return {"train": self.pairs_per_scene}
 
-    def methods(self, model: Any, encoder: Any) -> list[Tokenise]:
-        return encoder_methods(self, model, encoder, (self.norm,))
+    def tokenisers(self, model: Model, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
+        return super().tokenisers(model, encoder, (self.norm,))
 
-    def predict(self, tokens: dict[str, dict[str, Tokens]], frames: Frames, out: Path) -> None:
-        for name, of_split in tokens.items():
-            if (out / "predictions" / f"{name}.npz").is_file():
-                continue
-            tried = [self._fitted(of_split, frames, scaling) for scaling in self._scalings]
-            probe, found, test = min(tried, key=lambda one: one[1]["picked"]["epe"])
-            store.write_json(out / "training" / f"{name}.json", found)
-            uv = torch.cat(list(predict(probe, test, **self._common(frames))), 1)[0]
-            save_prediction(out, name, uv)
+    def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Tensor]:
+        tried = [self._fitted(tokens, frames, scaling) for scaling in self._scalings]
+        probe, learned, test = min(tried, key=lambda one: one[1]["picked"]["epe"])
+        work.keep_learned(name, learned)
+        return (uv[0] for uv in predict(probe, test, **self._common(frames)))
 
     def _fitted(
         self, of_split: dict[str, Tokens], frames: Frames, scaling: Scaling | None
@@ -89,8 +84,8 @@ class MatchingProbe(Matching):
         picked_on = "test" if self.published else self.pick
         train, picking, test = (frames.examples(of_split, split) for split in ("train", picked_on, "test"))
         width = min(train.tokens.dim, frames.width)
-        probe, found = train_sweep(train, picking, **self._common(frames), width=width)
-        return probe, {"scaling": scaling, **found}, test
+        probe, sweep = train_sweep(train, picking, **self._common(frames), width=width)
+        return probe, {"scaling": scaling, **sweep}, test
 
     def _common(self, frames: Frames) -> dict[str, Any]:
         return {"shape": frames.shape, "sweep": self.the_sweep, "device": frames.device}

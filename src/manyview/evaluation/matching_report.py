@@ -1,129 +1,86 @@
-"""Tables, chart and page of the matching protocols."""
+"""Tables, chart and page of the matching protocols, and predicted warps as pictures."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from manyview.evaluation import store
-from manyview.evaluation.matching_pictures import rows_of_pictures
+from manyview.evaluation import intervals
+from manyview.evaluation.base import Number, Protocol, Row, Summary, Work
+from manyview.evaluation.encoders import LABELS
+from manyview.evaluation.matching_frames import posed_depth
 from manyview.evaluation.page import Page
-from manyview.evaluation.pictures import line_chart
-from manyview.evaluation.report import markdown_table
+from manyview.evaluation.pictures import PAPER, line_chart
+from manyview.evaluation.tables import interval, markdown_table
+from manyview.files import write_text
+from manyview.geometry.matching import upsample_warp, warp
 
-COLUMNS = ("epe", "robustness", "pck_1", "pck_3", "pck_5", "pck_8", "pck_16", "epe_cells")
-HEADS = {"epe": "EPE px", "robustness": "< 32 px", "epe_cells": "EPE at cells", **{
-    f"pck_{t}": f"< {t} px" for t in (1, 3, 5, 8, 16)
-}}  # fmt: skip
-LABELS = {
-    "zero_flow": "zero flow",
-    "pixels": "raw pixels",
-    "untrained": "the same encoder, random weights",
-    "model": "model",
-}
+NUMBERS = (
+    Number("epe", "EPE px", digits=2),
+    Number("robustness", "< 32 px", "higher", digits=1, percent=True),
+    *(Number(f"pck_{t}", f"< {t} px", "higher", digits=1, percent=True) for t in (1, 3, 5, 8, 16)),
+    Number("epe_cells", "EPE at cells", digits=2),
+)
 BATCH = 8  # published means are over batches of this many pairs, their pixels pooled
-LAYER = re.compile(r"(?P<name>\w+?)_layer_(?P<layer>\d+)(?P<ending>_raw)?")
+METHOD = re.compile(r"(?P<name>\w+?)(_layer_(?P<layer>\d+))?(?P<ending>_raw)?")
+RATIO_HEADS = ("mean EPE of the model divided by that of", "ratio", "95 % over scenes")
 
 
 def label(method: str) -> str:
     """What a method is, in a few words."""
-    found = LAYER.fullmatch(method)
-    base, ending = (found["name"], found["ending"]) if found else _ending(method)
-    words = LABELS.get(base, base)
-    if found:
-        words += f", block {int(found['layer'])}"
-    return words + (", without layer norm" if ending else "")
+    parts = METHOD.fullmatch(method)
+    assert parts
+    block = f", block {int(parts['layer'])}" if parts["layer"] else ""
+    return (
+        LABELS.get(parts["name"], parts["name"]) + block + (", without layer norm" if parts["ending"] else "")
+    )
 
 
-def _ending(method: str) -> tuple[str, str]:
-    return (method.removesuffix("_raw"), "_raw") if method.endswith("_raw") else (method, "")
+def table(means: Sequence[Row], rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
+    """The means with what the published evaluation averages, and which probe was picked."""
+    full = []
+    for row in means:
+        scored = [r for r in rows[row["method"]] if r["pixels"]]
+        errors, weights = ([r[key] for r in scored] for key in ("epe", "pixels"))
+        batches = [slice(start, start + BATCH) for start in range(0, len(scored), BATCH)]
+        pooled = [np.average(errors[batch], weights=weights[batch]) for batch in batches]
+        learned = work.learned(row["method"])
+        probe = {"probe": {"scaling": learned["scaling"], **learned["picked"]}} if learned else {}
+        full.append({**row, "epe_of_batches": float(np.mean(pooled)), **probe})
+    return full
 
 
-def summarise(
-    protocol: str,
-    described: dict[str, Any],
-    items: dict[str, Any],
-    rows: Sequence[dict[str, Any]],
-    sweeps: dict[str, Any],
-) -> dict[str, Any]:
-    """Means over pairs per method, ratios of the model to the others with a 95 % interval over scenes."""
-    by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_method[row["method"]].append(row)
-    ordered = sorted(by_method, key=lambda m: (not m.startswith("model"), m))
-    table = [_mean_row(method, by_method[method], sweeps.get(method)) for method in ordered]
-    best = min((row for row in table if row["method"].startswith("model")), key=lambda row: row["epe"])
-    return {
-        "protocol": protocol,
-        **described["names"],
-        "settings": described["settings"],
-        "size": items["size"],
-        "pairs": {split: len(pairs) for split, pairs in items["pairs"].items()},
-        "scenes": len({row["scene"] for row in rows}),
-        "rows": table,
-        "best": best["method"],
-        "ratios": {
-            method: ratio(by_method[best["method"]], by_method[method], described["settings"]["seed"])
-            for method in ordered
-            if not method.startswith("model")
-        },
-    }
-
-
-def _mean_row(method: str, rows: Sequence[dict[str, Any]], sweep: dict[str, Any] | None) -> dict[str, Any]:
-    scored = [row for row in rows if row["pixels"]]
-    means = {column: float(np.mean([row[column] for row in scored])) for column in COLUMNS}
-    weights = np.array([row["pixels"] for row in scored], float)
-    errors = np.array([row["epe"] for row in scored])
-    batches = [slice(start, start + BATCH) for start in range(0, len(scored), BATCH)]
-    pooled = [float(np.average(errors[batch], weights=weights[batch])) for batch in batches]
-    return {
-        "method": method,
-        "label": label(method),
-        **means,
-        "epe_of_batches": float(np.mean(pooled)),
-        "pairs": len(scored),
-        **({} if sweep is None else {"probe": {"scaling": sweep["scaling"], **sweep["picked"]}}),
-    }
-
-
-def ratio(
-    ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], seed: int, draws: int = 2000
-) -> dict[str, float]:
-    """Mean EPE of `ours` divided by `others`', with the 95 % interval from redrawing scenes (NaN for one scene)."""
-    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-    for mine, theirs in zip(ours, others, strict=True):
-        if mine["pixels"]:
-            sums[mine["scene"]] += (mine["epe"], theirs["epe"])
-    scenes = np.array(list(sums.values()))
-    drawn = np.random.default_rng(seed).integers(0, len(scenes), (draws, len(scenes)))
-    totals = scenes[drawn].sum(1)
-    low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
-    if len(scenes) < 2:
-        low = high = math.nan
-    total = scenes.sum(0)
-    return {"ratio": float(total[0] / total[1]), "low": float(low), "high": float(high)}
-
-
-def table_rows(summary: dict[str, Any]) -> list[list[str]]:
-    return [
-        [
-            row["label"],
-            f"{row['epe']:.2f}",
-            *(f"{100 * row[c]:.1f} %" for c in COLUMNS[1:-1]),
-            f"{row['epe_cells']:.2f}",
-        ]
-        for row in summary["rows"]
+def summarise(rows: Mapping[str, list[Row]], means: Sequence[Row], work: Work) -> Summary:
+    """Counts, and ratios of the best of the model's methods to what needs no training of it."""
+    about, seed = work.about, work.settings["seed"]
+    best = min((row for row in means if row["method"].startswith("model")), key=lambda row: row["epe"])[
+        "method"
     ]
+    others = [row["method"] for row in means if not row["method"].startswith("model")]
+    return {
+        "size": about["size"],
+        "pairs": about["counts"],
+        "scenes": len({row["scene"] for of in rows.values() for row in of}),
+        "skipped": about["skipped"],
+        "best": best,
+        "ratios": {method: ratio(rows[best], rows[method], seed) for method in others},
+    }
 
 
-def describe(summary: dict[str, Any]) -> str:
+def ratio(mine: Sequence[Row], theirs: Sequence[Row], seed: int) -> dict[str, float]:
+    """Mean EPE of one method divided by another's on the same pairs, with the 95 % interval over scenes."""
+    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a["pixels"]]
+    parts = np.array([[a["epe"], b["epe"]] for a, b in pairs])
+    low, high = intervals.over_scenes(parts, [a["scene"] for a, _ in pairs], seed)
+    total = parts.sum(0)
+    return {"ratio": float(total[0] / total[1]), "low": low, "high": high}
+
+
+def describe(summary: Summary) -> str:
     pairs, (height, width) = summary["pairs"], summary["size"]
     learned = f", {pairs['train']} to learn from and {pairs['val']} to pick by" if "train" in pairs else ""
     return (
@@ -132,18 +89,14 @@ def describe(summary: dict[str, Any]) -> str:
     )
 
 
-def ratio_lines(summary: dict[str, Any]) -> list[list[str]]:
+def ratio_lines(summary: Summary) -> list[list[str]]:
     return [
-        [label(method), f"{found['ratio']:.3f}", _interval(found["low"], found["high"])]
+        [label(method), f"{found['ratio']:.3f}", interval(found["low"], found["high"])]
         for method, found in summary["ratios"].items()
     ]
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "one scene"
-
-
-def sweep_lines(summary: dict[str, Any]) -> list[str]:
+def sweep_lines(summary: Summary) -> list[str]:
     return [
         f"{row['label']}: learning rate {row['probe']['lr']:g}, weight decay {row['probe']['decay']:g}, "
         f"step {row['probe']['step']}."
@@ -152,55 +105,78 @@ def sweep_lines(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-RATIO_HEADS = ("mean EPE of the model divided by that of", "ratio", "95 % over scenes")
-
-
-def markdown(summary: dict[str, Any]) -> str:
-    """The summary as markdown."""
-    name, data = summary.get("model", "the model"), summary.get("data", "the data")
-    parts = [
-        f"# {name} on {data}: {summary['protocol']}",
-        describe(summary),
-        markdown_table(["", *(HEADS[column] for column in COLUMNS)], table_rows(summary)),
-        markdown_table(list(RATIO_HEADS), ratio_lines(summary)),
-    ]
+def sections(summary: Summary, means: list[str]) -> list[str]:
     picked = sweep_lines(summary)
-    return "\n\n".join([*parts, *(["Picked probes. " + " ".join(picked)] if picked else [])]) + "\n"
+    return [
+        describe(summary),
+        *means,
+        markdown_table(RATIO_HEADS, ratio_lines(summary)),
+        *(["Picked probes. " + " ".join(picked)] if picked else []),
+    ]
 
 
-def layer_curves(summary: dict[str, Any]) -> dict[str, tuple[list[float], list[float]]]:
+def layer_curves(summary: Summary) -> dict[str, tuple[list[float], list[float]]]:
     """EPE by block, a line per way of normalising; empty unless layers were asked for."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in summary["rows"]:
-        found = LAYER.fullmatch(row["method"])
-        if found:
-            name = f"{found['name']} {'without layer norm' if found['ending'] else 'with layer norm'}"
+        parts = METHOD.fullmatch(row["method"])
+        if parts and parts["layer"]:
+            name = f"{parts['name']} {'without layer norm' if parts['ending'] else 'with layer norm'}"
             blocks, errors = curves.setdefault(name, ([], []))
-            blocks.append(int(found["layer"]))
+            blocks.append(int(parts["layer"]))
             errors.append(row["epe"])
     return curves
 
 
-def write_page(out: Path, summary: dict[str, Any]) -> None:
+def write_page(protocol: Protocol, work: Work, summary: Summary) -> None:
     """report.html, and layers.svg where several layers were judged."""
     page = Page(f"{summary['protocol']}: {summary.get('model', 'the model')}", describe(summary))
-    page.table(["", *(HEADS[column] for column in COLUMNS)], table_rows(summary), best=0)
+    page.table(["", *(n.head for n in NUMBERS)], [protocol.cells(row) for row in summary["rows"]], best=0)
     page.table(list(RATIO_HEADS), ratio_lines(summary))
     for line in sweep_lines(summary):
         page.text(line, note=True)
     curves = layer_curves(summary)
     if curves:
         chart = line_chart(curves, x_label="block", y_label="EPE, pixels")
-        store.write_text(out / "layers.svg", chart)
+        write_text(work.path / "layers.svg", chart)
         page.heading("By layer")
         page.svg(chart)
-    trained = [
-        row["method"] for row in summary["rows"] if row["method"] not in (summary["best"], "zero_flow")
-    ]
-    shown = [summary["best"], *(method for method in trained if not method.startswith("model"))]
-    pictures = rows_of_pictures(out, [(method, label(method)) for method in shown])
-    if pictures:
-        page.heading("Some pairs")
-    for row in pictures:
+    others = [m for m in summary["ratios"] if m != "zero_flow"]
+    page.heading("Some pairs")
+    for row in rows_of_pictures(work, [summary["best"], *others]):
         page.pictures(row, zoom=2)
-    page.write(out / "report.html")
+    page.write(work.path / "report.html")
+
+
+def rows_of_pictures(work: Work, methods: Sequence[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
+    """For a few pairs: A, B, and B seen through the true warp and through those of methods, with captions."""
+    kept, about = work.measured("pictures"), work.about
+    pairs = dict(zip(kept["keys"].tolist(), kept["images"], strict=True))
+    for item in work.items:
+        if item.key not in pairs:
+            continue
+        first, second = pairs[item.key]
+        true, valid = warp(*(posed_depth(work, item.about[side]) for side in "ab"))
+        row = [
+            ("A", first),
+            ("B", second),
+            ("B through the true warp", through(second, true.numpy(), valid.numpy())),
+        ]
+        for method in methods:
+            answer: Any = work.answer(method, item)
+            uv = upsample_warp(
+                torch.from_numpy(answer["uv"])[None], tuple(about["grid"]), tuple(about["size"])
+            )[0]
+            row.append((f"B through: {label(method)}", through(second, uv.numpy(), valid.numpy())))
+        yield row
+
+
+def through(picture: np.ndarray, uv: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 sampled at pixels uv (H, W, 2), paper-coloured where not valid (H, W)."""
+    import cv2
+
+    places = (uv - 0.5).astype(np.float32)  # OpenCV's centres are at integers
+    sampled = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.where(valid[..., None], sampled, np.array(PAPER, np.uint8)).astype(np.uint8)

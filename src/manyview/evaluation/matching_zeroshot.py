@@ -5,16 +5,16 @@ Tokens are compared by cosine, with and without the encoder's final layer norm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
+from torch import Tensor
 
-from manyview.evaluation.base import PROTOCOLS
-from manyview.evaluation.matching import Matching, encoder_methods, save_prediction
+from manyview.evaluation.base import PROTOCOLS, Work
+from manyview.evaluation.matching import Matching
 from manyview.evaluation.matching_frames import Frames
-from manyview.evaluation.tokens import Tokenise, Tokens
+from manyview.evaluation.tokens import Tokens
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 
 BATCH = 8
@@ -33,14 +33,11 @@ class MatchingZeroshot(Matching):
     temperature: float = 0.1
     """What cosines are divided by."""
 
-    def methods(self, model: Any, encoder: Any) -> list[Tokenise]:
-        return encoder_methods(self, model, encoder, (True, False))
+    norms: ClassVar[tuple[bool, ...]] = (True, False)
 
-    def predict(self, tokens: dict[str, dict[str, Tokens]], frames: Frames, out: Path) -> None:
-        for name, of_split in tokens.items():
-            (test, pairs), shape, found = frames.examples(of_split, "test"), frames.shape, []
-            for start in range(0, len(pairs), BATCH):
-                a, b = (test[side[start : start + BATCH]].to(frames.device) for side in (pairs.a, pairs.b))
-                scores = kernel_log_probabilities(a, b, self.temperature)
-                found.append(decode(scores, shape.grid, shape.size, shape.decoding).cpu())
-            save_prediction(out, name, torch.cat(found))
+    def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Tensor]:
+        (test, pairs), shape = frames.examples(tokens, "test"), frames.shape
+        for start in range(0, len(pairs), BATCH):
+            a, b = (test[side[start : start + BATCH]].to(frames.device) for side in (pairs.a, pairs.b))
+            scores = kernel_log_probabilities(a, b, self.temperature)
+            yield decode(scores, shape.grid, shape.size, shape.decoding).cpu()

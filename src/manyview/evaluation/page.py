@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from manyview.files import write_text
 
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fafaf8;max-width:1080px;margin:2rem auto;padding:0 1rem}
@@ -26,7 +27,7 @@ code,pre{background:#f0f0ec;border-radius:3px;padding:.1rem .3rem} pre{padding:.
 
 
 class Page:
-    """Collects a report top to bottom and writes it atomically."""
+    """Collects a report top to bottom and writes it whole or not at all."""
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
@@ -68,10 +69,7 @@ class Page:
             + "\n".join(self._parts)
             + "</body></html>"
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".html.tmp")
-        temporary.write_text(document, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, document)
 
 
 def _data_uri(picture: np.ndarray, zoom: int) -> str:

@@ -1,4 +1,4 @@
-"""Pairs of posed depth frames to judge on, spread evenly over scenes, and splits by scene.
+"""Pairs of posed depth frames to judge on, spread evenly over scenes, and scenes shared out to learn from and to test.
 
 No room of the test was trained on.
 """
@@ -6,16 +6,14 @@ No room of the test was trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from manyview.data.manifest import Manifest
-from manyview.data.pairs import Choice, DepthReader, Pair, measured_pairs, stack
+from manyview.data.pairs import Choice, DepthReader, Pair, measured_pairs
 from manyview.errors import UserError
 from manyview.progress import track
-
-__all__ = ["Choice", "DepthReader", "Pair", "choose_pairs", "measured_pairs", "split_scenes", "stack"]
 
 CANDIDATES = 8  # pairs measured per scene and wanted pair, at least
 SPLITS = ("train", "val", "test")
@@ -33,21 +31,48 @@ def choose_pairs(
     names = list(groups if scenes is None else scenes)
     np.random.default_rng([choice.seed, 1]).shuffle(names)
     most = max(choice.per_scene, math.ceil(count / max(1, len(names))))
-    found, spare = [], []
+    chosen: list[Pair] = []
+    spare: list[Pair] = []
     for number, scene in enumerate(track(names, label="pairs", unit="scene")):
         rng = np.random.default_rng([choice.seed, 2, number])
         measured = measured_pairs(reader, scene, groups[scene], most * CANDIDATES, rng)
-        here = [pair for pair in measured if choice.accepts(pair)]
-        found += here[:most]
-        spare += here[most:]
-        if len(found) >= count:
+        accepted = [pair for pair in measured if choice.accepts(pair)]
+        chosen += accepted[:most]
+        spare += accepted[most:]
+        if len(chosen) >= count:
             break
-    if not found:
+    if not chosen:
         raise UserError(
             f"no pair of {len(reader.data)} frames has depth, poses, an overlap of {choice.overlap[0]:g} to "
             f"{choice.overlap[1]:g} and a motion of at least {choice.motion:g}; widen overlap or lower motion"
         )
-    return sorted([*found, *spare][:count], key=lambda pair: (pair.scene, pair.a, pair.b))
+    return sorted([*chosen, *spare][:count], key=lambda pair: (pair.scene, pair.a, pair.b))
+
+
+def share_out(
+    scenes: Sequence[str] | Mapping[str, int], shares: Mapping[str, float], seed: int | None
+) -> dict[str, list[str]]:
+    """Whole scenes, in random order, for every part in turn: its share, but one at least; the last part gets the rest.
+
+    scenes: names, or how many items each has, so that shares are of items. seed: None for the order they have. Raises
+    UserError for fewer scenes than parts.
+    """
+    sizes = scenes if isinstance(scenes, Mapping) else dict.fromkeys(scenes, 1)
+    if len(sizes) < len(shares):
+        raise UserError(
+            f"{len(sizes)} scene{'s' * (len(sizes) != 1)} cannot be split into {' and '.join(shares)}; give the "
+            "probe's training scenes with --train TRAIN.parquet"
+        )
+    names, total, chosen = list(sizes), sum(sizes.values()), {}
+    if seed is not None:
+        np.random.default_rng([seed, 3]).shuffle(names)
+    for place, (part, share) in enumerate(shares.items(), start=1):
+        wanted, chosen[part] = max(1, round(share * total)), list[str]()
+        while len(names) > len(shares) - place and (
+            place == len(shares) or sum(sizes[name] for name in chosen[part]) < wanted
+        ):
+            chosen[part].append(names.pop(0))
+    return chosen
 
 
 def split_scenes(data: Manifest, *, seed: int, shares: Sequence[float]) -> dict[str, list[str]]:
@@ -55,20 +80,11 @@ def split_scenes(data: Manifest, *, seed: int, shares: Sequence[float]) -> dict[
 
     Raises UserError with fewer than three scenes.
     """
-    groups = data.scenes()
     own: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for scene, indices in groups.items():
+    for scene, indices in data.scenes().items():
         split = data[indices[0]].split
         if split in own:
             own[split].append(scene)
     if all(own.values()):
         return own
-    if len(groups) < 3:
-        raise UserError(
-            f"{len(groups)} scenes cannot be split into train, val and test; give the probe's training scenes "
-            "with --train TRAIN.parquet"
-        )
-    names = list(groups)
-    np.random.default_rng([seed, 3]).shuffle(names)
-    test, val = (max(1, round(share * len(names))) for share in (shares[2], shares[1]))
-    return {"train": names[test + val :], "val": names[test : test + val], "test": names[:test]}
+    return share_out(list(data.scenes()), {"test": shares[2], "val": shares[1], "train": shares[0]}, seed)

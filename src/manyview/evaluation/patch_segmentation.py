@@ -8,6 +8,7 @@ that tenth are scenes of their own, lest the next frame of a video makes one nei
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor
 
 from manyview.errors import UserError
-from manyview.evaluation.base import PROTOCOLS
+from manyview.evaluation.base import PROTOCOLS, Summary
 from manyview.evaluation.dense_fit import AT_ONCE, Examples
 from manyview.evaluation.dense_framing import Framing
-from manyview.evaluation.dense_labels import SegmentationProbe
-from manyview.evaluation.dense_scores import confusion, segmentation_scores
+from manyview.evaluation.dense_labels import SegmentationProbe, confusion, segmentation_scores
+from manyview.evaluation.dense_probe import Facts
+from manyview.evaluation.pairs import share_out
 from manyview.evaluation.patch_fit import (
     Distance,
     logistic,
@@ -84,9 +86,9 @@ class PatchProbe(SegmentationProbe):
         return super().look(encoder)
 
     def predict(
-        self, method: str, train: Examples, test: Examples, known: dict[str, Any]
+        self, method: str, train: Examples, test: Examples, facts: Facts
     ) -> tuple[dict[str, Any], Iterable[np.ndarray]]:
-        classes = known["classes"]
+        classes = facts["classes"]
         rest_of, held_of = self._held_out(train)
         rest, held = _gather(train, rest_of, classes), _gather(train, held_of, classes, all_of=True)
         tried = [
@@ -105,27 +107,27 @@ class PatchProbe(SegmentationProbe):
         }
         if len(set(names.values())) < 2:
             names = {index: str(index) for index in names}
-        groups = np.random.default_rng([self.seed, 5]).permutation(sorted(set(names.values()))).tolist()
-        if len(groups) < 2:
+        sizes = Counter(names.values())
+        if len(sizes) < 2:
             raise UserError(
                 "hyper-parameters are picked on training pictures held out; give at least 2 pictures"
             )
-        held: list[int] = []
-        while groups[1:] and len(held) < max(1, round(self.held_out * len(names))):
-            scene = groups.pop()
-            held += [index for index, name in names.items() if name == scene]
-        return [index for index in names if index not in set(held)], held
+        order = np.random.default_rng([self.seed, 5]).permutation(sorted(sizes))[::-1].tolist()
+        shares = {"held": self.held_out, "rest": 1 - self.held_out}
+        scenes = share_out({name: sizes[name] for name in order}, shares, seed=None)
+        rest, held = (
+            [index for index, name in names.items() if name in set(scenes[part])] for part in ("rest", "held")
+        )
+        return rest, held
 
-    def markdown(self, summary: dict[str, Any]) -> str:
-        picked = {
-            row["label"]: row["learned"]["picked"].items() for row in summary["rows"] if "learned" in row
-        }
-        lines = [
-            f"- {label}: {', '.join(f'{name} {_short(value)}' for name, value in found)}"
-            for label, found in picked.items()
+    def sections(self, summary: Summary) -> list[str]:
+        picked = [
+            f"- {row['label']}: {', '.join(f'{n} {_short(v)}' for n, v in row['learned']['picked'].items())}"
+            for row in summary["rows"]
+            if "learned" in row
         ]
         title = "Picked, with the mIoU on the pictures held out for that:"
-        return "\n".join([super().markdown(summary), title, "", *lines, ""])
+        return [*super().sections(summary), "\n".join([title, "", *picked])]
 
 
 @PROTOCOLS.add("knn-segmentation")

@@ -1,33 +1,48 @@
-"""Reconstruction judged view by view, as in Distill3R, Table II, with depth AbsRel and answers that need no
-learning.
+"""Reconstruction judged view by view, as in Distill3R, Table II, with depth AbsRel and answers that need no learning.
 
-Definitions: `manyview.metrics.per_view_reconstruction`. Means over the views that have a score; the others
-are listed.
+Definitions: `manyview.metrics.per_view_reconstruction`. Means over the views that have a score; the others are listed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
-from manyview.evaluation import baselines, exporting, report, store
-from manyview.evaluation.base import PROTOCOLS, Model, Protocol, Summary
+from manyview.evaluation import baselines, first_frame
+from manyview.evaluation.base import (
+    PROTOCOLS,
+    Answer,
+    Item,
+    Method,
+    Model,
+    Number,
+    Protocol,
+    Row,
+    Summary,
+    Work,
+)
 from manyview.evaluation.baselines import MeasuredView
-from manyview.evaluation.exporting import Item
-from manyview.evaluation.first_frame import compare_global
+from manyview.evaluation.tables import markdown_table
+from manyview.evaluation.views import ask_views, measured_items, measured_view, scene_sizes, training_stack
+from manyview.files import load_arrays, save_arrays
 from manyview.metrics.reconstruction import per_view_reconstruction
 from manyview.progress import track
 
-Row = dict[str, Any]  # one line of results.jsonl: method, frame, its numbers or why it has none
 MOST_TRAINING_FRAMES = 300
+NUMBERS = (
+    Number("accuracy", "accuracy ×100", digits=2),
+    Number("completeness", "completeness ×100", digits=2),
+    Number("abs_rel", "AbsRel"),
+    Number("delta_1", "δ < 1.25", "higher"),
+    Number("scale_factor", "scale factor"),
+)
+OF_TRAINING = ("mean_map", "retrieved_map", "nearest_frame")
 
 
 @PROTOCOLS.add("recon-per-view")
@@ -38,6 +53,8 @@ class ReconPerView(Protocol):
     name: ClassVar[str] = "recon-per-view"
     line: ClassVar[str] = "accuracy, completeness, scale factor (Distill3R, Table II) and AbsRel of each view"
     next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
+    numbers: ClassVar[tuple[Number, ...]] = NUMBERS
+    unit: ClassVar[str] = "views"
 
     views: int = 4
     """Frames the model sees together in the second run ("N views against one"); 1 leaves that run out."""
@@ -53,56 +70,108 @@ class ReconPerView(Protocol):
             raise UserError(f"--views {self.views}: a model looks at one view at least")
 
     def settings(self) -> dict[str, Any]:
-        train = self.train.digest() if self.train is not None and self.baselines else None
-        return {"views": self.views, "baselines": self.baselines, "train": train, "seed": self.seed}
+        return {**super().settings(), **({} if self.baselines else {"train": None})}
 
-    def export(self, model: Model, data: Manifest, out: Path) -> None:
-        items = exporting.export_measured(data, exporting.scene_sizes(model, data), out)
-        predictions = out / "predictions"
-        exporting.export_predictions(model, data, items, 1, predictions / "model")
+    def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
+        items = measured_items(data, scene_sizes(model, data), work)
+        if self.baselines and self.train is not None:
+            for size in {tuple(item.about["size"]) for item in items if not item.skipped}:
+                stack = training_stack(self.train, size, MOST_TRAINING_FRAMES)
+                save_arrays(work.path / "training" / f"{size[0]}x{size[1]}.npz", **stack)
+        return items
+
+    def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
+        methods: dict[str, Method] = {"model": partial(ask_views, model, data, work.items, 1)}
         if self.views > 1:
-            exporting.export_predictions(
-                model, data, items, self.views, predictions / f"model_{self.views}_views"
-            )
-        if not self.baselines:
-            return
-        untrained = fresh_copy(model, self.seed)
+            methods[self._together] = partial(ask_views, model, data, work.items, self.views)
+        untrained = fresh_copy(model, self.seed) if self.baselines else None
         if untrained is not None:
-            exporting.export_predictions(untrained, data, items, 1, predictions / "untrained")
-        if self.train is not None:
-            for size in dict.fromkeys(item.size for item in items if not item.skipped):
-                exporting.training_stack(self.train, size, MOST_TRAINING_FRAMES, out, baselines.thumbnail)
-            self._export_thumbnails(data, items, out)
+            methods["untrained"] = partial(ask_views, untrained, data, work.items, 1)
+        return methods
 
-    @staticmethod
-    def _export_thumbnails(data: Manifest, items: Sequence[Item], out: Path) -> None:
-        file = out / "training" / "thumbnails_of_test_frames.npz"
-        if file.is_file():
-            return
-        scored = [item for item in items if not item.skipped]
-        images = {i.file: exporting.load_views(data, [i.index], i.size).images[0, 0].numpy() for i in scored}
-        store.save_arrays(file, **{name: baselines.thumbnail(image) for name, image in images.items()})
+    @property
+    def _together(self) -> str:
+        return f"model_{self.views}_views"
 
-    def score(self, out: Path) -> Summary:
-        described = store.read_settings(out)
-        items = exporting.read_items(out)
-        scored = [item for item in items if not item.skipped]
-        rows: list[Row] = []
-        for folder in sorted((out / "predictions").iterdir()):
-            rows += _score_model(out, scored, folder)
-        if described["settings"]["baselines"]:
-            rows += _score_planes(out, scored)
-            rows += _score_training(out, scored)
-        windows = out / "predictions" / f"model_{described['settings']['views']}_views"
-        first_frame = compare_global(out, scored, windows) if windows.is_dir() else None
-        store.write_lines(out / "results.jsonl", [*rows, *(first_frame or {}).pop("rows", [])])
-        summary = _summary(described, items, rows, first_frame)
-        store.write_json(out / "summary.json", summary)
-        store.write_text(out / "summary.md", self.markdown(summary))
-        return summary
+    def truth(self, item: Item, work: Work) -> MeasuredView:
+        return measured_view(item, work)
+
+    def judge(self, item: Item, answer: Answer, truth: MeasuredView) -> Row:
+        try:
+            return dict(per_view_reconstruction(answer["pointmap_local"], truth.pointmap, truth.valid))
+        except ValueError as problem:
+            return {"failed": str(problem)}
+
+    def more_rows(self, work: Work) -> Iterator[Row]:
+        items = [item for item in work.items if not item.skipped]
+        if work.settings["baselines"]:
+            yield from self._baselines(work, items)
+        together = f"model_{work.settings['views']}_views"
+        if together in work.methods:
+            yield from first_frame.compare_global(work, together)
+
+    def _baselines(self, work: Work, items: Sequence[Item]) -> Iterator[Row]:
+        views = [measured_view(item, work) for item in items]
+        for method, values in baselines.constant_planes(views).items():
+            for item, row in zip(items, values, strict=True):
+                yield {"method": method, "scene": item.scene, **item.names, **row}
+        stacks: dict[str, baselines.TrainingMaps] = {}
+        for item, view in track(list(zip(items, views, strict=True)), label="baselines", unit="view"):
+            name = "{}x{}".format(*item.about["size"])
+            depths = baselines.planes(view)
+            if work.settings["train"] is not None:
+                if name not in stacks:
+                    stacks[name] = baselines.TrainingMaps(
+                        **load_arrays(work.path / "training" / f"{name}.npz")
+                    )
+                depths |= stacks[name].answers(view)
+            for method, (depth, source) in depths.items():
+                row = self.judge(item, {"pointmap_local": view.rays * depth[..., None]}, view)
+                yield {"method": method, "scene": item.scene, **item.names, **row, **source}
+
+    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
+        order = list(baselines.LABELS)
+        names = sorted(
+            rows,
+            key=lambda m: (
+                m != "model",
+                m in order,
+                order.index(m) if m in order else 0,
+                m,
+            ),
+        )
+        return super().table({name: rows[name] for name in names}, work)
+
+    def label(self, method: str) -> str:
+        if method.startswith("model_"):
+            return f"model, {method.split('_')[1]} views together"
+        return {"model": "model, one view at a time", **baselines.LABELS}[method]
+
+    def means(self, rows: Sequence[Row]) -> Row:
+        unusable = [row["unusable"] for row in rows if "unusable" in row]
+        share = {"unusable": sum(unusable) / len(unusable)} if unusable and max(unusable) > 0 else {}
+        return {**super().means(rows), **share}
+
+    def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
+        left_out = {}
+        if work.settings["baselines"] and work.settings["train"] is None:
+            left_out = dict.fromkeys(OF_TRAINING, "needs --train TRAIN.parquet")
+        if work.settings["baselines"] and "untrained" not in rows:
+            left_out["untrained"] = "this model cannot be built afresh from its config"
+        skipped = [{**item.names, "reason": item.skipped} for item in work.items if item.skipped]
+        compared = [row for row in more if row.get("comparison") == first_frame.COMPARISON]
+        return {
+            "frames": len(work.items),
+            "scored": len(work.items) - len(skipped),
+            "skipped": skipped,
+            "sizes": sorted({tuple(item.about["size"]) for item in work.items}),
+            "ratios": ratios(self.table(rows, work)),
+            "first_frame": first_frame.summary_of(compared) if work.settings["views"] > 1 else None,
+            "left_out": left_out,
+        }
 
     def markdown(self, summary: Summary) -> str:
-        return report.recon_per_view(summary)
+        return tables(summary)
 
 
 def fresh_copy(model: Any, seed: int) -> Any | None:
@@ -119,86 +188,58 @@ def fresh_copy(model: Any, seed: int) -> Any | None:
     return fresh.to(device).eval()
 
 
-def _measured(out: Path, item: Item) -> MeasuredView:
-    known = exporting.load_measured(out, item)
-    return MeasuredView(known["depth"], known["rays"])
-
-
-def _judge(method: str, item: Item, points: np.ndarray, view: MeasuredView) -> Row:
-    row: Row = {"method": method, "frame": item.image, "scene": item.scene}
-    try:
-        return {**row, **per_view_reconstruction(points, view.pointmap, view.valid)}
-    except ValueError as problem:
-        return {**row, "failed": str(problem)}
-
-
-def _score_model(out: Path, items: Sequence[Item], folder: Path) -> Iterator[Row]:
-    for item in track(items, label=f"scores of {folder.name}", unit="view"):
-        points = store.load_arrays(folder / item.file)["pointmap_local"]
-        yield _judge(folder.name, item, points, _measured(out, item))
-
-
-def _score_planes(out: Path, items: Sequence[Item]) -> Iterator[Row]:
-    views = [_measured(out, item) for item in items]
-    for method, values in baselines.constant_planes(views).items():
-        for item, row in zip(items, values, strict=True):
-            yield {"method": method, "frame": item.image, "scene": item.scene, **row}
-    for item, view in zip(items, views, strict=True):
-        yield _judge("constant_plane_median", item, view.rays, view)
-        for method, robust in (("tilted_plane", False), ("tilted_plane_robust", True)):
-            depth = baselines.tilted_plane(view, robust=robust)
-            yield _judge(method, item, view.rays * depth[..., None], view)
-
-
-def _score_training(out: Path, items: Sequence[Item]) -> Iterator[Row]:
-    """Mean map, retrieved map and look-alike frame. Pixels a training frame did not measure take the mean
-    map's.
-    """
-    thumbnails = out / "training" / "thumbnails_of_test_frames.npz"
-    if not thumbnails.is_file():
-        return
-    look = store.load_arrays(thumbnails)
-    for size in dict.fromkeys(item.size for item in items):
-        known = store.load_arrays(out / "training" / f"{size[0]}x{size[1]}.npz")
-        mean = baselines.mean_map(known["depth"])
-        depths = baselines.without_holes(known["depth"], mean)
-        for item in track([i for i in items if i.size == size], label="training frames", unit="view"):
-            view = _measured(out, item)
-            yield _judge("mean_map", item, view.rays * mean[..., None], view)
-            choices = {
-                "retrieved_map": baselines.lowest_abs_rel(view, depths),
-                "nearest_frame": baselines.nearest_image(look[item.file], known["thumbnails"]),
-            }
-            for method, choice in choices.items():
-                row = _judge(method, item, view.rays * depths[choice][..., None], view)
-                yield {**row, "training_frame": str(known["names"][choice])}
-
-
-def _summary(
-    described: dict[str, Any], items: Sequence[Item], rows: Sequence[Row], first_frame: dict[str, Any] | None
-) -> Summary:
-    by_method: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_method[row["method"]].append(row)
-    settings, skipped = described["settings"], [i for i in items if i.skipped]
-    left_out = {}
-    if settings["baselines"] and settings["train"] is None:
-        left_out = {
-            name: "needs --train TRAIN.parquet" for name in ("mean_map", "retrieved_map", "nearest_frame")
-        }
-    if settings["baselines"] and "untrained" not in by_method:
-        left_out["untrained"] = "this model cannot be built afresh from its config"
-    table = [report.mean_row(method, by_method[method]) for method in report.ordered(by_method)]
+def ratios(table: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """The model's accuracy, completeness and AbsRel divided by every other row's: below 1 the model is better."""
+    model: Row = next((row for row in table if row["method"] == "model"), {})
+    keys = [number.key for number in NUMBERS[:3]]
     return {
-        "protocol": "recon-per-view",
-        **described["names"],
-        "settings": settings,
-        "frames": len(items),
-        "scored": len(items) - len(skipped),
-        "skipped": [{"frame": item.image, "reason": item.skipped} for item in skipped],
-        "sizes": sorted({item.size for item in items}),
-        "rows": table,
-        "ratios": report.ratios(table),
-        "first_frame": first_frame,
-        "left_out": left_out,
+        row["method"]: {key: model[key] / row[key] for key in keys if key in model and row.get(key)}
+        for row in table
+        if row["method"] != "model"
     }
+
+
+def tables(summary: Summary) -> str:
+    """The summary as markdown: the table, ratios, the question of the poses, what was skipped."""
+    sizes = ", ".join(f"{height}x{width}" for height, width in summary["sizes"])
+    name, data = summary.get("model", "the model"), summary.get("data", "the data")
+    labels = {row["method"]: row["label"] for row in summary["rows"]} | baselines.LABELS
+    rows = [
+        [row["label"], *(n.text(row.get(n.key)) for n in NUMBERS),
+         f"{row['views']}" + (f" ({row['failed']} failed)" if row["failed"] else "")]
+        for row in summary["rows"]
+    ]  # fmt: skip
+    parts = [
+        f"# {name} on {data}: reconstruction per view",
+        f"{summary['scored']} of {summary['frames']} views judged at {sizes} pixels. Local points; one scale "
+        "per view (median of measured / predicted depth); medians of nearest-neighbour distances, means over "
+        "views; ×100 is centimetres for data in metres.",
+        markdown_table(["", *(number.head for number in NUMBERS), "views"], rows),
+    ]
+    if summary["ratios"]:
+        heads = [number.head.removesuffix(" ×100") for number in NUMBERS[:3]]
+        shown = [
+            [labels[method], *("–" if n.key not in ratio else f"{ratio[n.key]:.3f}" for n in NUMBERS[:3])]
+            for method, ratio in summary["ratios"].items()
+        ]
+        parts.append(
+            "The model (one view at a time) divided by each of the others; below 1 the model is better:"
+        )
+        parts.append(markdown_table(["", *heads], shown))
+    compared = summary.get("first_frame")
+    if compared and compared["views"]:
+        numbers = (*NUMBERS[:2], Number("point_error", "point error ×100", digits=2))
+        shown = [
+            [first_frame.METHODS[method], *(n.text((means or {}).get(n.key)) for n in numbers)]
+            for method, means in compared["table"].items()
+        ]
+        parts.append(
+            f"Points in the first view's camera frame, {compared['views']} later views, one scale per group:"
+        )
+        parts.append(markdown_table(["", *(number.head for number in numbers)], shown))
+    parts += [f"Left out: {labels[name]}: {reason}." for name, reason in summary["left_out"].items()]
+    skipped = summary["skipped"]
+    parts += [f"Not judged: {row['frame']}: {row['reason']}." for row in skipped[:20]]
+    if len(skipped) > 20:
+        parts.append(f"Not judged: {len(skipped) - 20} more frames (summary.json).")
+    return "\n\n".join(parts) + "\n"

@@ -13,7 +13,9 @@ import numpy as np
 
 from manyview.metrics.arrays import Array, as_numpy
 
-FLOOR = 1e-5  # predicted depths below it are raised to it before a logarithm or a ratio
+FLOOR = 1e-5
+"""Predicted depths below it are raised to it before a logarithm or a ratio. Probes of depth and reconstruction per view
+keep the smaller floors their numbers were published with: 1e-9 and 1e-12."""
 
 
 def valid_depth(true: Array, valid: Array | None = None, *, most: float | None = None) -> np.ndarray:
@@ -111,13 +113,14 @@ def depth_errors(
     *,
     align: str = "none",
     clip: tuple[float | None, float | None] = (None, None),
+    floor: float = FLOOR,
 ) -> dict[str, float]:
     """Errors over the valid pixels of one depth map, after `align` (see align_depth) and then clipping to
     `clip`.
 
     abs_rel mean |p-t|/t; sq_rel mean (p-t)²/t; rmse; mae; log_rmse of natural logarithms; log_10 mean |log10
     p/t|; silog standard deviation of log p/t; delta_1..3 share with max(p/t, t/p) < 1.25^k; inlier_103 the
-    same with 1.03; pixels. Lengths in the unit of `true`. All NaN without a valid pixel.
+    same with 1.03; pixels. Lengths in the unit of `true`. All NaN without a valid pixel. floor: see FLOOR.
     """
     true = as_numpy(true, np.float64)
     mask = valid_depth(true, valid)
@@ -127,7 +130,7 @@ def depth_errors(
         return {**dict.fromkeys(ERRORS, float("nan")), "pixels": 0}
     with np.errstate(all="ignore"):
         difference = moved - truth
-        safe = np.maximum(moved, FLOOR)
+        safe = np.maximum(moved, floor)
         log = np.log(safe) - np.log(truth)
         ratio = np.maximum(safe / truth, truth / safe)
         errors = {

@@ -12,6 +12,7 @@ import numpy as np
 
 from manyview.geometry.neighbours import nearest_distances
 from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.depth import depth_errors
 
 FACTOR = 100.0
 FEWEST_PIXELS = 16
@@ -52,13 +53,13 @@ def per_view_reconstruction(
     scale = float(np.median(truth[usable, 2] / points[usable, 2]))
     depth = np.where(usable, scale * points[:, 2], 0.0)
     accuracy, completeness = median_distances(scale * points[usable], truth)
-    ratio = np.maximum(depth, 1e-12) / truth[:, 2]
+    errors = depth_errors(depth, truth[:, 2], floor=1e-12)
     return {
         "accuracy": accuracy,
         "completeness": completeness,
         "scale_factor": scale,
-        "abs_rel": float(np.mean(np.abs(depth - truth[:, 2]) / truth[:, 2])),
-        "delta_1": float(np.mean(np.maximum(ratio, 1 / ratio) < 1.25)),
+        "abs_rel": errors["abs_rel"],
+        "delta_1": errors["delta_1"],
         "pixels": int(valid.sum()),
         "unusable": float(1 - usable.mean()),
     }

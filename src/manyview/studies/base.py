@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Literal
 
 from manyview.config import to_dict
 from manyview.errors import UserError
-from manyview.evaluation import store
+from manyview.files import write_text
 from manyview.registry import Registry
+from manyview.workfolder import WorkFolder
 
 Verdict = Literal["reproduced", "undecided", "contradicted"]
-RESULT = "result.json"
+RECORD, RESULT = "study.json", "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,10 @@ class Study(abc.ABC):
         """Train and judge one job in its folder, going on with what an interruption left there."""
 
     def variant(self, name: str) -> Variant:
-        found = next((variant for variant in self.variants if variant.name == name), None)
-        if found is None:
-            known = ", ".join(variant.name for variant in self.variants)
-            raise UserError(f"study {self.name} has no variant {name!r}; it has {known}")
-        return found
+        variants = {variant.name: variant for variant in self.variants}
+        if name not in variants:
+            raise UserError(f"study {self.name} has no variant {name!r}; it has {', '.join(variants)}")
+        return variants[name]
 
 
 STUDIES: Registry[type[Study]] = Registry("study", package="manyview.studies")
@@ -142,7 +142,7 @@ def run_study(
     `tell` hears a line before each job, with the time left at the pace so far. Raises UserError when `out` holds a
     study with other settings.
     """
-    _claim(study, out)
+    WorkFolder(out, "study", RECORD).claim(study.settings())
     chosen = [study.variant(name) for name in only] or list(study.variants)
     jobs = [(variant, seed, out / variant.name / f"seed-{seed}") for seed in seeds for variant in chosen]
     jobs = [job for job in jobs if not (job[2] / RESULT).is_file()]
@@ -160,7 +160,8 @@ def run_study(
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         numbers = study.run(variant, seed, folder)
-        _write(folder / RESULT, {**numbers, "seconds": round(time.monotonic() - began, 1)})
+        result = {**numbers, "seconds": round(time.monotonic() - began, 1)}
+        write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")  # NaN stays what it is
     return read_results(study, out)
 
 
@@ -176,12 +177,12 @@ def read_results(study: Study, out: Path) -> Results:
 
 def answers(study: Study, results: Results) -> list[Answer]:
     """Every question with the seeds that both of its variants have."""
-    found = []
+    judged = []
     for question in study.questions:
         better, worse = results[question.better], results[question.worse]
         pairs = [worse[s][study.score] - better[s][study.score] for s in sorted({*better} & {*worse})]
-        found.append(judge(question, pairs))
-    return found
+        judged.append(judge(question, pairs))
+    return judged
 
 
 def as_json(study: Study, results: Results) -> dict[str, Any]:
@@ -194,21 +195,21 @@ def as_json(study: Study, results: Results) -> dict[str, Any]:
     }
 
 
-def _claim(study: Study, out: Path) -> None:
-    path, settings = out / "study.json", json.loads(json.dumps(study.settings()))
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
-        if different:
-            key = different[0]
-            raise UserError(
-                f"{out} holds a study with {key} = {found.get(key)!r}, not {settings.get(key)!r}; "
-                "give the same options, or another folder with -o"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, settings)
+def trained(recipe: str, folder: Path, **inputs: Any) -> Path:
+    """The model directory of a run in `folder`: done, gone on with, or begun with these inputs of `train`.
 
+    Raises UserError when the folder holds something else than a run.
+    """
+    from manyview.engine import checkpoint, rundir
+    from manyview.pipelines import train as pipeline
 
-def _write(path: Path, content: Any) -> None:
-    store.write_text(path, json.dumps(content, indent=1) + "\n")  # NaN stays what it is
+    run = rundir.work_folder(folder)
+    run.refuse_strangers()
+    if not (folder / "model" / "config.json").is_file():
+        begun = bool(checkpoint.steps(folder))
+        if not begun:
+            run.clear()  # stopped before its first checkpoint
+        done = pipeline.resume(folder) if begun else pipeline.train(recipe, out=folder, **inputs)
+        if done.model is None:
+            raise KeyboardInterrupt
+    return folder / "model"

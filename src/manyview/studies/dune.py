@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from manyview.data.manifest import Manifest
-from manyview.evaluation import store
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.dense_fit import Schedule
-from manyview.studies.base import STUDIES, Question, Study, Variant
+from manyview.evaluation.tables import markdown_table
+from manyview.files import read_json, write_json, write_text
+from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 from manyview.studies.dune_losses import final_losses
-from manyview.studies.teachers import TASKS, Size, Task, draw_domains, train_teacher, trained
+from manyview.studies.teachers import TASKS, Size, Task, draw_domains, train_teacher
 
 SHARING = "poster, data sharing (ADE20K mIoU / NYUd RMSE: full 44.9 / 0.377, {})"
 PROJECTOR = "poster, projector design (ADE20K mIoU / NYUd RMSE / BEDLAM PA-PVE: TP 44.9 / 0.377 / 68.3, {})"
@@ -108,10 +109,10 @@ class DuneStudy(Study):
             task.name: train_teacher(task, self.data[task.name][0], out, self.at) for task in TASKS
         }
         if not (out / REFERENCES).is_file():
-            found = self._references(out)
-            store.write_json(out / REFERENCES, found)
-            store.write_text(out / "references.md", describe(found))
-        self.references = store.read_json(out / REFERENCES)
+            references = self._references(out)
+            write_json(out / REFERENCES, references)
+            write_text(out / "references.md", describe(references))
+        self.references = _read(out)
 
     @property
     def encoder(self) -> tuple[str, ...]:
@@ -151,7 +152,7 @@ class DuneStudy(Study):
         return [
             "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "
             "that nothing was trained on:",
-            describe(store.read_json(out / REFERENCES)).strip(),
+            describe(_read(out)).strip(),
             _sizes(out),
         ]
 
@@ -211,6 +212,11 @@ class DuneStudy(Study):
         return found
 
 
+def _read(out: Path) -> dict[str, dict[str, float]]:
+    references: dict[str, dict[str, float]] = read_json(out / REFERENCES, mend="remove it and go on")
+    return references
+
+
 def _sizes(out: Path) -> str:
     """A sentence on the parameters of the teachers and of the first student of all three."""
     from manyview import zoo
@@ -230,10 +236,8 @@ def _sizes(out: Path) -> str:
 def describe(references: dict[str, dict[str, float]]) -> str:
     """The references as a table, and whether every teacher is one."""
     heads = [f"{task.name} ({task.column} {'↑' if task.higher else '↓'})" for task in TASKS]
-    lines = [f"| linear probe of | {' | '.join(heads)} |", "|---|" + "---:|" * len(TASKS)]
-    for name, numbers in references.items():
-        lines.append(f"| {name} | {' | '.join(f'{numbers[task.name]:.3f}' for task in TASKS)} |")
-    lines.append("")
+    rows = ([name, *(f"{numbers[task.name]:.3f}" for task in TASKS)] for name, numbers in references.items())
+    lines = [markdown_table(["linear probe of", *heads], rows), ""]
     for task in TASKS:
         own, random = references[task.name][task.name], references["random"][task.name]
         others = [references[t.name][task.name] for t in TASKS if t is not task]

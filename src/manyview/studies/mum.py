@@ -6,22 +6,19 @@ and how much the other views of a scene help to complete a view.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from manyview.data.manifest import Manifest
-from manyview.evaluation import store
-from manyview.evaluation.base import evaluate
+from manyview.evaluation.base import Work, evaluate, fingerprint
 from manyview.evaluation.masked_views import MaskedViews
 from manyview.evaluation.matching_probe import MatchingProbe
 from manyview.evaluation.probe import Sweep
 from manyview.evaluation.tokens import untrained
-from manyview.studies.base import STUDIES, Question, Study, Variant
+from manyview.files import read_json, write_json
+from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 
 TABLE_10 = "Table 10 (EPE, 2 to 12 views)"
 TABLE_11 = "Table 11 (EPE; 10.6 with 2 to 24 views)"
@@ -128,32 +125,26 @@ class MumStudy(Study):
 
     def run(self, variant: Variant, seed: int, out: Path) -> dict[str, float]:
         from manyview import zoo
-        from manyview.engine.checkpoint import steps
-        from manyview.pipelines import train as pipeline
 
-        folder, options = out / "run", self.options
+        options = self.options
         settings = [*variant.settings, f"run.seed={seed}", f"run.steps={options.steps}"]
         if options.weights:
             settings.append(f"method.weights={json.dumps(options.weights)}")
-        if not (folder / "model" / "config.json").is_file():
-            if folder.is_dir() and steps(folder):
-                pipeline.resume(folder, device="auto")
-            else:
-                pipeline.train("mum", out=folder, preset=options.preset, data=self.train, settings=settings)
-        model = zoo.load(folder / "model")
-        found = self._probe(model, options.test or self.test, out / "probe", "")
+        folder = trained("mum", out / "run", preset=options.preset, data=self.train, settings=settings)
+        model = zoo.load(folder)
+        numbers = self._probe(model, options.test or self.test, out / "probe", "")
         if options.real:
-            found |= self._probe(model, options.real, out / "real", "real_")
-        return found | self._views(model, variant, out / "views")
+            numbers |= self._probe(model, options.real, out / "real", "real_")
+        return numbers | self._views(model, variant, out / "views")
 
     def _probe(self, model: Any, data: str, out: Path, prefix: str) -> dict[str, float]:
         """End-point errors of the probe, and what random weights, raw pixels and no motion give.
 
         Jobs whose encoders start alike share those references.
         """
-        known = self.references / f"{prefix}{_fingerprint(untrained(model, 0).encoder)}.json"
-        begun = (out / store.SETTINGS).is_file()  # an interrupted job goes on as it began
-        baselines = store.read_settings(out)["settings"]["baselines"] if begun else not known.is_file()
+        references = self.references / f"{prefix}{fingerprint(untrained(model, 0).encoder)[:12]}.json"
+        begun = Work.folder(out).read() is not None  # an interrupted job goes on as it began
+        baselines = Work.open(out).settings["baselines"] if begun else not references.is_file()
         protocol = MatchingProbe(
             train=Manifest.load(self.train[0]),
             pairs=self.options.pairs,
@@ -163,13 +154,13 @@ class MumStudy(Study):
         rows = evaluate(protocol, model, Manifest.load(data), out)["rows"]
         errors = {row["method"]: row["epe"] for row in rows}
         if not baselines:
-            errors = {**store.read_json(known), "model": errors["model"]}
-        elif not known.is_file():
-            store.write_json(known, {name: value for name, value in errors.items() if name != "model"})
-        found = {
+            errors = {**read_json(references, mend="remove it and go on"), "model": errors["model"]}
+        elif not references.is_file():
+            write_json(references, {name: value for name, value in errors.items() if name != "model"})
+        named = {
             f"{prefix}{'epe' if name == 'model' else f'epe_{name}'}": value for name, value in errors.items()
         }
-        return {**found, f"{prefix}gain": 1 - errors["model"] / errors["untrained"]}
+        return {**named, f"{prefix}gain": 1 - errors["model"] / errors["untrained"]}
 
     def _views(self, model: Any, variant: Variant, out: Path) -> dict[str, float]:
         """By how many percent a completion is worse beside views of another scene, or that show another place."""
@@ -178,13 +169,4 @@ class MumStudy(Study):
             normalise="method.normalise=true" in variant.settings,
         )
         summary = evaluate(protocol, model, Manifest.load(self.test), out)
-        found = summary["differences"]
-        return {f"views_{name}": found[name]["percent"] for name in found if found[name]["items"]}
-
-
-def _fingerprint(encoder: torch.nn.Module) -> str:
-    """The same for encoders of the same weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+        return {f"views_{name}": d["percent"] for name, d in summary["differences"].items() if d["items"]}

@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.evaluation import store
-from manyview.evaluation.report import markdown_table
+from manyview.evaluation.tables import markdown_table
+from manyview.files import write_text
 from manyview.studies.base import Answer, Results, Study, answers
 
 WRITTEN = "Written by `manyview study "
@@ -22,16 +22,15 @@ WRITTEN = "Written by `manyview study "
 
 def write_report(study: Study, results: Results, out: Path) -> Path:
     """Write report.md and report.svg into the folder `out`; returns the first."""
-    store.write_text(out / "report.md", markdown(study, results))
-    store.write_text(out / "report.svg", plot(study, results))
+    write_text(out / "report.md", markdown(study, results))
+    write_text(out / "report.svg", plot(study, results))
     return out / "report.md"
 
 
 def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[str] = ()) -> None:
     """The report as a page to keep, at `path`: the picture beside it and shown in it, how it was made, every run."""
     picture = path.with_suffix(".svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store.write_text(picture, plot(study, results))
+    write_text(picture, plot(study, results))
     title, _, tables = markdown(study, results).partition("\n")
     changed = {key: value for key, value in study.settings().items() if value != study.defaults().get(key)}
     options = "".join(
@@ -48,7 +47,7 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
         "## Every run",
         every_run(study, results),
     ]
-    store.write_text(path, "\n\n".join(parts) + "\n")
+    write_text(path, "\n\n".join(parts) + "\n")
 
 
 def every_run(study: Study, results: Results) -> str:
@@ -83,40 +82,33 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
 def markdown(study: Study, results: Results) -> str:
     """Both tables."""
     columns = study.columns
-    head = ["variant", "what", study.score, *columns.values(), "seeds", "paper"]
-    lines = [f"# {study.line}", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    heads = ["variant", "what", study.score, *columns.values(), "seeds", "paper"]
+    rows = []
     for variant in study.variants:
         runs = list(results[variant.name].values())
-        cells = [
-            variant.name,
-            variant.line,
-            _spread([run[study.score] for run in runs]),
-            *(_spread([run[key] for run in runs if key in run], 3) for key in columns),
-            str(len(runs)),
-            "" if variant.paper is None else f"{variant.paper:g}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Mean ± standard deviation over seeds. The paper's numbers are at its own scale.", ""]
-    lines += [
-        "| claim | better by here | seeds | verdict | source |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [_row(answer) for answer in answers(study, results)]
-    lines += [
-        "",
+        numbers = (_spread([run[key] for run in runs if key in run], 3) for key in columns)
+        paper = "" if variant.paper is None else f"{variant.paper:g}"
+        score = _spread([run[study.score] for run in runs])
+        rows.append([variant.name, variant.line, score, *numbers, len(runs), paper])
+    claims = ["claim", "better by here", "seeds", "verdict", "source"]
+    parts = [
+        f"# {study.line}",
+        markdown_table(heads, rows, texts=True),
+        "Mean ± standard deviation over seeds. The paper's numbers are at its own scale.",
+        markdown_table(claims, (_row(answer) for answer in answers(study, results)), texts=True),
         "A verdict needs three seeds or more that agree in sign, and a mean difference above its spread; "
         "everything else is undecided.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _row(answer: Answer) -> str:
+def _row(answer: Answer) -> list[str]:
     question = answer.question
     size = "not run" if math.isnan(answer.mean) else f"{answer.mean:+.3f}"
     if not math.isnan(answer.spread):
         size += f" ± {answer.spread:.3f}"
     claim = f"{question.name}: `{question.better}` beats `{question.worse}`"
-    return f"| {claim} | {size} | {answer.seeds} | {answer.verdict} | {question.source} |"
+    return [claim, size, str(answer.seeds), answer.verdict, question.source]
 
 
 def plot(study: Study, results: Results) -> str:

@@ -5,7 +5,6 @@ Rooms teach what things are, laid tables how far they are, drawn people which pa
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from manyview.data.manifest import Manifest
 from manyview.evaluation.base import Protocol
 from manyview.evaluation.linear_depth import LinearDepth
 from manyview.evaluation.linear_segmentation import LinearSegmentation
+from manyview.studies.base import trained
 
 VIEWS = 4  # per procedural scene
 
@@ -85,14 +85,14 @@ class Size:
 
 def draw_domains(out: Path, size: Size) -> dict[str, tuple[Path, Path]]:
     """Training and unseen pictures of every task, drawn unless they are there: task -> two manifests."""
-    found = {}
+    manifests = {}
     for number, task in enumerate(TASKS):
         folder, square = out / "data" / task.name, (size.side, size.side)
-        found[task.name] = (
+        manifests[task.name] = (
             task.draw(folder / "train", count=size.images, size=square, seed=100 + number),
             task.draw(folder / "unseen", count=size.unseen, size=square, seed=900 + number),
         )
-    return found
+    return manifests
 
 
 def train_teacher(task: Task, data: Path, out: Path, size: Size) -> Path:
@@ -103,17 +103,3 @@ def train_teacher(task: Task, data: Path, out: Path, size: Size) -> Path:
     else:  # a closer crop must not say another depth
         settings += ["method.augmentation.scale=[0.9, 1.0]", "method.augmentation.ratio=[1.0, 1.0]"]
     return trained("dense", out / "teachers" / task.name, data=[data], settings=[*settings, *size.settings])
-
-
-def trained(recipe: str, folder: Path, **inputs: Any) -> Path:
-    """The model directory of a run in `folder`: done, gone on with, or begun with these inputs of `train`."""
-    from manyview.engine.checkpoint import steps
-    from manyview.pipelines import train as pipeline
-
-    if not (folder / "model" / "config.json").is_file():
-        if folder.is_dir() and not steps(folder):
-            shutil.rmtree(folder)  # stopped before its first checkpoint
-        done = pipeline.resume(folder) if folder.is_dir() else pipeline.train(recipe, out=folder, **inputs)
-        if done.model is None:
-            raise KeyboardInterrupt
-    return folder / "model"
