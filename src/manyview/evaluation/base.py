@@ -257,9 +257,12 @@ def all_settings(protocol: Protocol, model: Model, data: Manifest) -> dict[str, 
     return {**fixed, **protocol.settings()}
 
 
-def fingerprint(model: Model) -> str:
-    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or class."""
-    digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode())
+def fingerprint(model: Model, *, config: bool = True) -> str:
+    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or class.
+
+    config: false for the weights and buffers alone.
+    """
+    digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode() if config else b"")
     if isinstance(model, torch.nn.Module):
         for name, value in sorted(model.state_dict().items()):
             digest.update(name.encode())

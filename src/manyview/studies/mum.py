@@ -142,7 +142,8 @@ class MumStudy(Study):
 
         Jobs whose encoders start alike share those references.
         """
-        references = self.references / f"{prefix}{fingerprint(untrained(model, 0).encoder)[:12]}.json"
+        start = fingerprint(untrained(model, 0).encoder, config=False)
+        references = self.references / f"{prefix}{start[:12]}.json"
         begun = Work.folder(out).read() is not None  # an interrupted job goes on as it began
         baselines = Work.open(out).settings["baselines"] if begun else not references.is_file()
         protocol = MatchingProbe(
