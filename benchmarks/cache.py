@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from manyview.cache import codec
+from manyview.cache import archive, codec
 
 VIEWS, HEIGHT, WIDTH, FOCAL = 8, 224, 518, 400.0
 
@@ -80,9 +80,9 @@ def measure(fields: dict[str, np.ndarray], folder: Path) -> dict[str, dict[str, 
     stores = {
         "manyview": (
             ours,
-            lambda: ours.write_bytes(codec.encode_archive(fields, {})),
-            lambda: codec.decode_archive(ours),
-            lambda: codec.decode_archive(ours, views=[3]),
+            lambda: ours.write_bytes(archive.encode_archive(fields, {})),
+            lambda: archive.decode_archive(ours),
+            lambda: archive.decode_archive(ours, views=[3]),
         ),
         "np.savez_compressed": (
             theirs,
@@ -100,7 +100,7 @@ def measure(fields: dict[str, np.ndarray], folder: Path) -> dict[str, dict[str, 
             "read_mb_s": round(raw / 1e6 / best(read), 1),
             "one_view_mb_s": round(raw / VIEWS / 1e6 / best(read_one), 1),
         }
-    _, back = codec.decode_archive(ours)
+    _, back = archive.decode_archive(ours)
     assert all(np.array_equal(back[name], values) for name, values in fields.items())
     return results
 

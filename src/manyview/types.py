@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,36 @@ class Signal:
     def to(self, device: torch.device | str) -> Signal:
         value = self.value.to(device, non_blocking=True)
         return Signal(value, _moved(self.weight, device), _moved(self.valid, device))
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """Loss weight in [0, 1] of a raw confidence: clamp(confidence / unit, low, high).
+
+    by "value": the unit is `scale` itself. By "quantile": it is that quantile of the sample's valid confidences, for
+    sources whose confidences have a scale of their own.
+    """
+
+    scale: float
+    low: float
+    high: float
+    by: Literal["value", "quantile"] = "value"
+
+    def unit(self, confidence: Tensor, valid: Tensor | None = None) -> float:
+        """What one sample's confidences are divided by."""
+        if self.by == "value":
+            return self.scale
+        values = confidence.flatten() if valid is None else confidence[valid]
+        values = values[values.isfinite()].float()
+        if not len(values):
+            return 1.0
+        place = min(len(values), 1 + int(self.scale * len(values)))
+        return max(float(values.kthvalue(place).values), 1e-12)
+
+    def __call__(self, confidence: Tensor, unit: float | None = None) -> Tensor:
+        """Weights of confidences; unit: of the whole sample, where these are a part of it."""
+        unit = self.unit(confidence) if unit is None else unit
+        return (confidence / unit).clamp(self.low, self.high)
 
 
 @dataclass

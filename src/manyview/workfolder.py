@@ -103,11 +103,12 @@ class WorkFolder:
                     path.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, name: str = ".lock", *, busy: str | None = None) -> Iterator[None]:
+    def lock(self, name: str = ".lock", *, busy: str | None = None, wait: bool = False) -> Iterator[None]:
         """Hold the folder against a second process; the system lets go when this one ends, however it ends.
 
         name: a hidden file of its own for every part that may be worked on side by side. Where the file system has no
-        locks, nothing is held. Raises UserError (`busy`) when another process holds it, or when it cannot be written.
+        locks, nothing is held. wait: until another process lets go, for short work such as writing the record; without
+        it raises UserError (`busy`) when another process holds it. Raises UserError when the folder cannot be written.
         """
         from filelock import FileLock, Timeout
 
@@ -117,7 +118,7 @@ class WorkFolder:
         )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            held = FileLock(self.path / name, timeout=0)
+            held = FileLock(self.path / name, timeout=-1 if wait else 0)
             held.acquire()
         except Timeout as error:
             raise UserError(busy) from error

@@ -11,6 +11,7 @@ import torch
 from manyview.cache import augment, dataset
 from manyview.cache.build import build
 from manyview.cache.dataset import CachedViews
+from manyview.cache.record import checksum
 from manyview.cache.store import Cache
 from manyview.data.loading import load_views
 from manyview.errors import UserError
@@ -161,8 +162,8 @@ def test_the_manifest_is_found_or_asked_for(cache, make_manifest, tmp_path):
     (tmp_path / "data.parquet").rename(tmp_path / "moved.parquet")
     with pytest.raises(UserError, match="no longer"):
         CachedViews(cache)
-    meta = json.loads((cache / "cache.json").read_text())
-    (cache / "cache.json").write_text(json.dumps({**meta, "manifest_path": None}))
+    meta = {**json.loads((cache / "cache.json").read_text()), "manifest_path": None}
+    (cache / "cache.json").write_text(json.dumps({**meta, "sha256": checksum(meta)}))
     with pytest.raises(UserError, match="does not say where"):
         CachedViews(cache)
 

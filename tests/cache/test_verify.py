@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from manyview.cache import codec
+from manyview.cache import archive
 from manyview.cache.build import build
+from manyview.cache.store import Entry
 from manyview.cache.verify import verify
 from manyview.errors import UserError
 from manyview.teachers.sensor import Sensor
@@ -25,9 +27,10 @@ def cache(make_manifest, tmp_path):
 def replace_archive(cache, number: int, content: bytes) -> None:
     """Put another archive in place, with a checksum that agrees."""
     (cache / "samples" / f"{number:06d}.zip").write_bytes(content)
-    lines = [json.loads(line) for line in (cache / "index.jsonl").read_text().splitlines()]
-    lines[number] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (cache / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [Entry.from_line(line) for line in (cache / "index.jsonl").read_text().splitlines()]
+    digest = hashlib.sha256(content).hexdigest()
+    lines[number] = replace(lines[number], bytes=len(content), sha256=digest)
+    (cache / "index.jsonl").write_text("".join(line.to_line() for line in lines))
 
 
 def test_a_whole_cache_has_no_problems(cache):
@@ -61,27 +64,28 @@ def test_missing_short_foreign_and_unfinished(cache):
 
 
 def test_content_is_judged_even_when_the_checksum_agrees(cache):
-    header, fields = codec.decode_archive(cache / "samples" / "000001.zip")
+    header, fields = archive.decode_archive(cache / "samples" / "000001.zip")
     header = {name: value for name, value in header.items() if name != "fields"}
 
     broken = {name: values.copy() for name, values in fields.items()}
-    broken["pointmap_local"][1, 3, 4, 0] = np.nan
-    assert fields["valid"][1, 3, 4]
-    replace_archive(cache, 1, codec.encode_archive(broken, header))
+    broken["sensor/pointmap_local"][1, 3, 4, 0] = np.nan
+    assert fields["sensor/valid"][1, 3, 4]
+    replace_archive(cache, 1, archive.encode_archive(broken, header))
     assert [p.reason for p in verify(cache)] == [
         "pointmap_local has NaN or infinite values where it is valid"
     ]
 
-    replace_archive(cache, 1, codec.encode_archive({n: v[:, :20] for n, v in fields.items()}, header))
+    replace_archive(cache, 1, archive.encode_archive({n: v[:, :20] for n, v in fields.items()}, header))
     assert "is 20x32, the cache 24x32" in verify(cache)[0].reason
 
-    replace_archive(cache, 1, codec.encode_archive({n: v[:1] for n, v in fields.items()}, header))
+    replace_archive(cache, 1, archive.encode_archive({n: v[:1] for n, v in fields.items()}, header))
     assert "1 views for 2 frames" in verify(cache)[0].reason
 
-    replace_archive(cache, 1, codec.encode_archive(fields, {**header, "digest": "0"}))
+    other = json.loads(json.dumps(header).replace(header["teachers"]["sensor"]["digest"], "0"))
+    replace_archive(cache, 1, archive.encode_archive(fields, other))
     assert "another teacher" in verify(cache)[0].reason
 
-    replace_archive(cache, 1, codec.encode_archive({"valid": fields["valid"]}, header))
+    replace_archive(cache, 1, archive.encode_archive({"sensor/valid": fields["sensor/valid"]}, header))
     assert "cannot be read" in verify(cache)[0].reason
 
     buffer = io.BytesIO(b"not a zip")

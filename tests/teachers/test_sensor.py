@@ -10,9 +10,9 @@ import torch
 
 from manyview.errors import UserError
 from manyview.geometry import cameras, pointmaps, poses
-from manyview.teachers.base import TEACHERS, WeightRule
+from manyview.teachers.base import TEACHERS
 from manyview.teachers.sensor import Sensor, plane_step
-from manyview.types import Views
+from manyview.types import Views, WeightRule
 
 HEIGHT, WIDTH = 40, 56
 BOX_LOW, BOX_HIGH = torch.tensor([-0.5, -0.4, 0.0]), torch.tensor([0.5, 0.4, 0.8])

@@ -1,86 +1,101 @@
-"""One sample as one archive: every map of every view is a small lossless frame inside a plain zip.
+"""How one map of one view becomes bytes, by the name of its encoding. All numbers are little-endian, maps C-ordered.
 
-An archive is an uncompressed zip that any tool opens: `header.json` and one member `FIELD/VIEW` per map, so
-that one view can be read without the others. Equal maps give equal bytes (fixed timestamps, fixed order).
-
-Members, all little-endian and C-ordered:
-- float16 maps (H, W, ...): each value's 16-bit pattern minus that of its left neighbour (wrap-around; the
-  first column is kept), all low bytes, then all high bytes, zstd. Bit patterns survive, NaN, infinities and
-  -0 included.
-- bool maps: 8 pixels per byte, first pixel highest, zstd.
+- row-delta16+byte-shuffle+zstd: float16 (H, W, ...): each value's 16-bit pattern minus that of its left neighbour
+  (wrap-around; the first column is kept), all low bytes, then all high bytes, zstd. Bit patterns survive, NaN,
+  infinities and -0 included.
+- packbits+zstd: bool: 8 pixels a byte, first pixel highest, zstd.
+- int8-per-channel+zstd: float32 (..., D): the lowest value of every channel and its step (float32), then a byte per
+  value: value = lowest + step * byte. At most half a step is lost, 1/510 of the channel's range in this map.
+- pca+int8-per-channel+zstd: float32 (..., D): the coordinates of every (D,) on the axes of a Basis, kept like that.
+- plain: any numbers as they are, so that a file can be mapped into memory.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
+import torch
 
-from manyview.errors import UserError
-
-ENCODINGS = {"float16": "row-delta16+byte-shuffle+zstd", "bool": "packbits+zstd"}
+HALF, MASK, INT8 = "row-delta16+byte-shuffle+zstd", "packbits+zstd", "int8-per-channel+zstd"
+PCA, PLAIN = f"pca+{INT8}", "plain"
+LOSSLESS = {"float16": HALF, "bool": MASK}
+"""How maps are kept that nobody asks to be kept smaller, by their type."""
 LARGEST = 65504.0  # the largest finite float16
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date
+SHARE_KEPT = 4
+"""A basis has one axis for so many channels."""
 
 
 class BrokenArchive(ValueError):
     """An archive that cannot be read: cut off, flipped bits, or not one of ours."""
 
 
-@cache
-def _zstd() -> pyarrow.Codec:
-    return pyarrow.Codec("zstd", 1)
+@dataclass(frozen=True)
+class Basis:
+    """Mean (D,) and principal axes (d, D) of features, float32, the strongest axis first."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def fit(cls, rows: np.ndarray) -> Basis:
+        """The axes of (..., D) values: a quarter of the channels, at least one."""
+        values = torch.from_numpy(np.ascontiguousarray(rows)).flatten(0, -2).double()
+        centred = values - values.mean(0)
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        axes = vectors.flip(1)[:, : max(1, values.shape[1] // SHARE_KEPT)].T
+        return cls(values.mean(0).float().numpy(), axes.float().contiguous().numpy())
 
 
-def encode_half(values: np.ndarray) -> bytes:
-    """Frame of a float16 map (H, W, ...) with any bit patterns."""
-    bits = np.ascontiguousarray(values).view(np.uint16)
-    delta = bits.copy()
-    delta[:, 1:] -= bits[:, :-1]
-    planes = delta.reshape(-1).view(np.uint8).reshape(-1, 2).T
-    return _zstd().compress(planes.tobytes(), asbytes=True)
+def encode(values: np.ndarray, encoding: str, basis: Basis | None = None) -> bytes:
+    """The bytes of one view's map."""
+    if encoding == HALF:
+        bits = np.ascontiguousarray(values).view(np.uint16)
+        rows = bits.reshape(_rows(bits.shape))
+        delta = rows.copy()
+        delta[:, 1:] -= rows[:, :-1]
+        return _deflated(delta.reshape(-1).view(np.uint8).reshape(-1, 2).T)
+    if encoding == MASK:
+        return _deflated(np.packbits(values))
+    if encoding == PLAIN:
+        return values.tobytes()
+    wide = values.reshape(-1, values.shape[-1]).astype(np.float32)
+    if encoding == PCA:
+        wide = (wide - _needed(basis).mean) @ _needed(basis).axes.T
+    low = wide.min(0)
+    step = np.maximum((wide.max(0) - low) / 255, 1e-12)
+    codes = np.rint((wide - low) / step).astype(np.uint8)
+    return _deflated(np.concatenate([low.view(np.uint8), step.view(np.uint8), codes.reshape(-1)]))
 
 
-def decode_half(frame: bytes, shape: Sequence[int]) -> np.ndarray:
-    """The float16 map (H, W, ...) of a frame, bit for bit."""
-    planes = _inflate(frame, 2 * math.prod(shape)).reshape(2, -1)
-    delta = np.empty((planes.shape[1], 2), np.uint8)
-    delta[:, 0], delta[:, 1] = planes
-    bits = np.add.accumulate(delta.view(np.uint16).reshape(shape), axis=1, dtype=np.uint16)
-    return bits.view(np.float16)
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """Frame of a bool map of any shape."""
-    return _zstd().compress(np.packbits(mask).tobytes(), asbytes=True)
-
-
-def decode_mask(frame: bytes, shape: Sequence[int]) -> np.ndarray:
-    """The bool map of a frame."""
-    count = math.prod(shape)
-    return np.unpackbits(_inflate(frame, -(-count // 8)), count=count).reshape(shape).view(bool)
-
-
-_ENCODE: dict[str, Callable[[np.ndarray], bytes]] = {"float16": encode_half, "bool": encode_mask}
-_DECODE: dict[str, Callable[[bytes, Sequence[int]], np.ndarray]] = {
-    "float16": decode_half,
-    "bool": decode_mask,
-}
-
-
-def _inflate(frame: bytes, size: int) -> np.ndarray:
-    try:
-        return np.frombuffer(_zstd().decompress(frame, decompressed_size=size, asbytes=True), np.uint8)
-    except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-        raise BrokenArchive(f"a frame does not decompress to {size} bytes") from error
+def decode_into(out: np.ndarray, frame: bytes, encoding: str, basis: Basis | None = None) -> None:
+    """Fill `out`, a contiguous map of the right type and shape. Raises BrokenArchive for other bytes."""
+    if encoding == HALF:
+        low, high = _inflated(frame, out.nbytes).reshape(2, -1)
+        delta = high.astype(np.uint16)
+        delta <<= 8
+        delta |= low
+        # torch adds up along rows in half of numpy's time.
+        rows = torch.from_numpy(delta.view(np.int16).reshape(_rows(out.shape)))
+        torch.cumsum(rows, 1, dtype=torch.int16, out=torch.from_numpy(out.view(np.int16).reshape(rows.shape)))
+    elif encoding == MASK:
+        out.reshape(-1)[:] = np.unpackbits(_inflated(frame, -(-out.size // 8)), count=out.size).view(bool)
+    elif encoding == PLAIN:
+        if len(frame) != out.nbytes:
+            raise BrokenArchive(f"a map has {len(frame)} bytes instead of {out.nbytes}")
+        out.reshape(-1)[:] = np.frombuffer(frame, out.dtype)
+    elif encoding in (INT8, PCA):
+        flat = out.reshape(-1, out.shape[-1])
+        channels = flat.shape[1] if encoding == INT8 else len(_needed(basis).axes)
+        raw = _inflated(frame, (8 + len(flat)) * channels)
+        low, step = raw[: 8 * channels].view(np.float32).reshape(2, -1)
+        wide = raw[8 * channels :].reshape(len(flat), channels) * step + low
+        flat[:] = wide if encoding == INT8 else wide @ _needed(basis).axes + _needed(basis).mean
+    else:
+        raise BrokenArchive(f"a map is kept as {encoding!r}, which this program does not know")
 
 
 def to_half(
@@ -101,61 +116,29 @@ def to_half(
     return half.reshape(values.shape), kept
 
 
-def encode_archive(fields: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
-    """A whole sample: fields of V views, float16 (V, H, W, ...) or bool, and a JSON-able header."""
-    described = {
-        name: {
-            "dtype": values.dtype.name,
-            "encoding": ENCODINGS[values.dtype.name],
-            "shape": list(values.shape),
-        }
-        for name, values in sorted(fields.items())
-    }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        text = json.dumps({**header, "fields": described}, indent=1, sort_keys=True, ensure_ascii=False)
-        _add(archive, "header.json", text.encode())
-        for name, values in sorted(fields.items()):
-            for view, plane in enumerate(values):
-                _add(archive, _member(name, view), _ENCODE[values.dtype.name](plane))
-    return buffer.getvalue()
+@cache
+def _zstd() -> pyarrow.Codec:
+    return pyarrow.Codec("zstd", 1)
 
 
-def decode_archive(
-    source: Path | io.BytesIO, views: Sequence[int] | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and fields of an archive, of all or some views. Raises BrokenArchive or FileNotFoundError."""
+def _deflated(values: np.ndarray) -> bytes:
+    return _zstd().compress(values.tobytes(), asbytes=True)
+
+
+def _inflated(frame: bytes, size: int) -> np.ndarray:
     try:
-        with zipfile.ZipFile(source) as archive:
-            header = json.loads(archive.read("header.json"))
-            fields = {
-                name: _read_field(archive, name, about, views) for name, about in header["fields"].items()
-            }
-    except FileNotFoundError:
-        raise
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
-        raise BrokenArchive(f"cannot be read ({type(error).__name__}: {error})") from error
-    return header, fields
+        return np.frombuffer(_zstd().decompress(frame, decompressed_size=size), np.uint8)
+    except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
+        raise BrokenArchive(f"a frame does not decompress to {size} bytes") from error
 
 
-def _read_field(
-    archive: zipfile.ZipFile, name: str, about: Mapping[str, Any], views: Sequence[int] | None
-) -> np.ndarray:
-    count, *shape = about["shape"]
-    wanted = range(count) if views is None else views
-    if any(not 0 <= view < count for view in wanted):
-        raise UserError(f"view {max(wanted)} was asked for; the sample has {count}")
-    decode = _DECODE[about["dtype"]]
-    maps = [decode(archive.read(_member(name, view)), shape) for view in wanted]
-    return np.stack(maps) if maps else np.empty((0, *shape), about["dtype"])
+def _rows(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(H, W, the rest); a vector (D,) is one row."""
+    height, width = shape[:2] if len(shape) > 1 else (1, shape[0])
+    return height, width, math.prod(shape[2:])
 
 
-def _member(name: str, view: int) -> str:
-    return f"{name}/{view:03d}"
-
-
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    info = zipfile.ZipInfo(name, EPOCH)
-    info.create_system = 3  # the same bytes on every system
-    info.external_attr = 0o644 << 16
-    archive.writestr(info, content)
+def _needed(basis: Basis | None) -> Basis:
+    if basis is None:
+        raise BrokenArchive("a map is kept on principal axes, and the store has none")
+    return basis

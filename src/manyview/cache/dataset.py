@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyview.cache import augment
-from manyview.cache.store import Cache, weighted
+from manyview.cache.store import Cache
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
@@ -83,12 +83,12 @@ class CachedViews:
 
     def describe(self) -> dict[str, Any]:
         """What a run should write down about its data."""
-        meta = self.cache.meta
+        teacher = self.cache.teacher()
         return {
             "cache": str(self.cache.folder),
-            "teacher": meta.teacher,
-            "digest": meta.digest,
-            "size": list(meta.size),
+            "teacher": teacher.name,
+            "digest": teacher.digest,
+            "size": list(self.cache.meta.size),
             "samples": len(self),
             "left_out": len(self.cache) - len(self),
             "views": self.views,
@@ -127,12 +127,12 @@ class CachedViews:
         """Views of one sample in this order, "pointmap" in the frame of the first of them."""
         entry = self.cache.entries[sample]
         frames = [self._image(self._where[entry.frames[i]]) for i in chosen]
-        signals = weighted(self.cache.meta, self._signals(sample, chosen))
+        signals = self.cache.weighted(sample, self._signals(sample, chosen))
         if chosen[0] != 0:
             reference_from_first = None
             origin = self.manifest[self._where[entry.frames[0]]].pose
             target = self.manifest[self._where[entry.frames[chosen[0]]]].pose
-            if self.cache.meta.uses_given_poses and origin is not None and target is not None:
+            if self.cache.teacher().uses_given_poses and origin is not None and target is not None:
                 world_from_first, world_from_target = torch.from_numpy(origin), torch.from_numpy(target)
                 reference_from_first = poses.invert(world_from_target) @ world_from_first
             signals = augment.refer_to_view(signals, 0, reference_from_first)

@@ -1,51 +1,43 @@
-"""A teacher cache on disk: what made it, which samples it holds, and reading them.
+"""A store of teachers' answers on disk: whose they are, which samples it holds, and reading them.
 
-    CACHE/cache.json          what made it: teacher, digest, licence, settings, weight rule, size, manifest
-    CACHE/index.jsonl         a line per sample: archive, sha256, bytes, raw_bytes, scene, frames
+    CACHE/cache.json          what the samples are, and per teacher: digest, licence, settings, weight rule
+    CACHE/index.jsonl         a line per sample: archive, sha256, bytes, raw_bytes, scene, frames, teachers
     CACHE/index-I-of-N.jsonl  the same, of one shard of a build; readers merge all of them
-    CACHE/samples/000000.zip  one archive per sample, see manyview.cache.codec
+    CACHE/samples/000000.zip  one archive per sample with the answers of all teachers, see manyview.cache.archive
+    CACHE/basis/T.SIGNAL.zip  the principal axes on which a teacher's features are kept (keep = pca)
 
-A line is appended after its archive lies whole in its place, so whatever the index names is there. A last
-line cut off by a crash is ignored.
+A line is appended after its archive lies whole in its place, so whatever the index names is there. A last line cut
+off by a crash is ignored; every line carries a checksum. Reading needs no right to write, and many may read at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
-from manyview.cache import codec, samples
+from manyview.cache import archive, codec, signals
+from manyview.cache.record import RECORD, SAMPLES, Record, TeacherCard, read_record, work_folder
+from manyview.cache.signals import Parts
 from manyview.errors import UserError
+from manyview.files import write_bytes
+from manyview.registry import did_you_mean
 from manyview.types import Signal
-
-FORMAT = "manyview teacher cache"
-VERSION = 1
-META = "cache.json"
-FOLDER = "samples"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meta:
-    """What made a cache: two caches with equal Metas hold equal answers."""
+    """The samples of a cache: windows of a manifest's frames."""
 
-    teacher: str
-    digest: str
-    """SHA-256 of the teacher's name, settings and weights."""
-    licence: str
-    settings: dict[str, Any]
-    weight_rule: dict[str, float]
-    """clamp(confidence / scale, low, high)."""
-    weighted_by: dict[str, str]
-    """Signal -> the confidence its weight is derived from."""
-    uses_given_poses: bool
-    """Whether the manifest's poses may move "pointmap" to another view's frame."""
     size: tuple[int, int]
-    """(H, W) of the images the teacher saw."""
+    """(H, W) of the images that the teachers saw."""
     views: int
     step: int
     samples: int
@@ -54,13 +46,6 @@ class Meta:
     """The manifest's digest."""
     manifest_path: str | None
     """Where the manifest lay, relative to the cache: a hint."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION, **asdict(self), "size": list(self.size)}
-
-    def weight(self, confidence: Tensor) -> Tensor:
-        rule = self.weight_rule
-        return (confidence / rule["scale"]).clamp(rule["low"], rule["high"])
 
 
 @dataclass(frozen=True)
@@ -73,9 +58,22 @@ class Entry:
     raw_bytes: int
     scene: str
     frames: list[str]  # the images' paths in the manifest
+    teachers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Those that answered, each with what its confidences are divided by where its weight rule goes by quantile."""
 
     def to_line(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")) + "\n"
+        return _line({**asdict(self), "check": _check(asdict(self))})
+
+    @classmethod
+    def from_line(cls, line: str) -> Entry:
+        """Raises ValueError or TypeError for a damaged line. Lines of version 1 have no checksum and no teachers."""
+        values = json.loads(line)
+        check = values.pop("check", None)
+        if check is None and "teachers" in values:
+            raise ValueError("it has no checksum")
+        if check is not None and check != _check(values):
+            raise ValueError("its checksum is another")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -90,36 +88,110 @@ class CachedSample:
     """Batch 1: (1, V, H, W, ...), float32."""
 
 
-class Cache:
-    """An opened cache; reads nothing but its index until a sample is asked for."""
+class Store:
+    """The archives of a folder and the axes some of them are kept on, whatever its samples are."""
 
-    def __init__(self, folder: Path, meta: Meta, entries: list[Entry]) -> None:
-        self.folder = folder
-        self.meta = meta
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
+        self._bases: dict[str, codec.Basis] = {}
+
+    def teacher(self, name: str | None = None) -> TeacherCard:
+        """What the store says of a teacher; of the first one when None. Raises UserError for a name it lacks."""
+        teachers = self.record.teachers
+        name = next(iter(teachers)) if name is None else name
+        if name not in teachers:
+            raise UserError(
+                f"{self.folder} has no answers of teacher {name!r}; {did_you_mean(name, teachers)}"
+            )
+        return teachers[name]
+
+    def read(self, path: Path, teacher: str, views: Sequence[int] | None = None) -> dict[str, Signal]:
+        """A teacher's signals as stored in an archive. Raises BrokenArchive, FileNotFoundError or KeyError."""
+        parts: Parts = {}
+
+        def wanted(header: dict[str, Any]) -> list[str]:
+            parts.update(answers_in(header)[teacher]["signals"])
+            return list(dict.fromkeys(name for part in parts.values() for name in part.values()))
+
+        _, fields = archive.decode_archive(path, views, wanted=wanted, bases=self.basis)
+        return signals.unpack(fields, parts)
+
+    def basis(self, name: str) -> codec.Basis | None:
+        """The axes of a field TEACHER/SIGNAL; None when it has none yet. Raises UserError for damaged ones."""
+        if name not in self._bases:
+            path = self._basis_path(name)
+            try:
+                _, fields = archive.decode_archive(path)
+                basis = codec.Basis(fields["mean"][0], fields["axes"][0])
+                if path.read_bytes() != _basis_archive(basis):
+                    raise codec.BrokenArchive("its content has changed")
+            except FileNotFoundError:
+                return None
+            except (codec.BrokenArchive, KeyError, ValueError) as error:
+                raise UserError(
+                    f"{path} is damaged: {error}; the answers kept on these axes are lost, make them again in "
+                    "another folder"
+                ) from error
+            self._bases[name] = basis
+        return self._bases[name]
+
+    def fit_basis(self, name: str, rows: Callable[[], np.ndarray]) -> None:
+        """Fit the axes of a field to (..., D) values, unless there are some; one process does, the others wait."""
+        if self.basis(name) is not None:
+            return
+        with work_folder(self.folder).lock(".basis", wait=True):
+            if self.basis(name) is None:
+                write_bytes(self._basis_path(name), _basis_archive(codec.Basis.fit(rows())))
+
+    def _basis_path(self, name: str) -> Path:
+        return self.folder / "basis" / f"{name.replace('/', '.')}.zip"
+
+
+class Cache(Store):
+    """An opened cache of a manifest's windows; reads nothing but its index until a sample is asked for."""
+
+    def __init__(self, folder: Path, record: Record, entries: list[Entry]) -> None:
+        super().__init__(folder, record)
         self.entries = entries
 
     @classmethod
     def open(cls, folder: str | Path) -> Cache:
-        """Raises UserError when there is no cache, or one of another format version."""
+        """Raises UserError when there is no cache, or one of a newer program."""
         folder = Path(folder)
-        meta = read_meta(folder)
-        if meta is None:
+        record = read_record(folder)
+        if record is None:
             raise UserError(
-                f"{folder} is no teacher cache (it has no {META}); "
+                f"{folder} is no teacher cache (it has no {RECORD}); "
                 f"make one: manyview cache build MANIFEST --teacher sensor -o {folder}"
             )
-        return cls(folder, meta, read_index(folder))
+        if "samples" not in record.about:
+            raise UserError(
+                f"{folder} holds answers to the crops of a run, no windows of a manifest; make a cache of those: "
+                "manyview cache build MANIFEST --teacher sensor -o CACHE"
+            )
+        return cls(folder, record, read_index(folder, next(iter(record.teachers))))
+
+    @cached_property
+    def meta(self) -> Meta:
+        about = self.record.about
+        return Meta(**{**about, "size": tuple(about["size"])})
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def signals(self, index: int, views: Sequence[int] | None = None) -> dict[str, Signal]:
-        """As stored: batch 1, float16, without derived weights. Raises UserError for a damaged archive."""
-        entry = self.entries[index]
+    def signals(
+        self, index: int, views: Sequence[int] | None = None, *, teacher: str | None = None
+    ) -> dict[str, Signal]:
+        """A teacher's (None: the first one's) answers as stored: batch 1, float16, without derived weights.
+
+        Raises UserError for a damaged archive and where the teacher has no answer.
+        """
+        entry, name = self.entries[index], self.teacher(teacher).name
         path = self.folder / entry.archive
+        if name not in entry.teachers:
+            raise UserError(f"{path} has no answer of teacher {name!r}; build the cache again with it")
         try:
-            header, fields = codec.decode_archive(path, views)
-            return samples.unpack(fields, header["signals"])
+            return self.read(path, name, views)
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing; build the cache again with the same command") from error
         except (codec.BrokenArchive, KeyError) as error:
@@ -128,25 +200,60 @@ class Cache:
                 f"or see what else is wrong: manyview cache verify {self.folder}"
             ) from error
 
-    def sample(self, index: int, views: Sequence[int] | None = None) -> CachedSample:
+    def weighted(
+        self, index: int, stored: dict[str, Signal], *, teacher: str | None = None
+    ) -> dict[str, Signal]:
+        """Signals of sample `index` in float32, with the weights that follow from the confidences."""
+        card = self.teacher(teacher)
+        units = self.entries[index].teachers[card.name]
+        wide = {name: replace(signal, value=signal.value.float()) for name, signal in stored.items()}
+        for name, confidence in card.weighted_by.items():
+            if name in wide and confidence in wide:
+                unit = units.get(confidence, card.weight_rule.scale)
+                wide[name].weight = card.weight_rule(wide[confidence].value, unit)
+        return wide
+
+    def sample(
+        self, index: int, views: Sequence[int] | None = None, *, teacher: str | None = None
+    ) -> CachedSample:
         """The answers for sample `index`, of all its views or only some."""
         entry = self.entries[index]
         indices = list(range(len(entry.frames)) if views is None else views)
-        signals = weighted(self.meta, self.signals(index, indices))
-        return CachedSample(entry.scene, [entry.frames[i] for i in indices], indices, signals)
+        answers = self.weighted(index, self.signals(index, indices, teacher=teacher), teacher=teacher)
+        return CachedSample(entry.scene, [entry.frames[i] for i in indices], indices, answers)
+
+    def kinds(self) -> dict[str, list[str]]:
+        """Per teacher the kinds of its answers, as the first archive with some says."""
+        kinds: dict[str, list[str]] = {}
+        for name in self.record.teachers:
+            first = [index for index, entry in enumerate(self.entries) if name in entry.teachers][:1]
+            with suppress(UserError):  # `verify` is for damage
+                answered = [key for index in first for key in self.signals(index, [], teacher=name)]
+                kinds[name] = sorted({signals.kind_of(key) for key in answered})
+        return kinds
 
     def info(self) -> dict[str, Any]:
-        """Counts, sizes in bytes, compression against plain float16, teacher, licence."""
+        """Counts, sizes in bytes, compression against plain float16, teachers with kinds and licences."""
         disk = sum(entry.bytes for entry in self.entries)
         raw = sum(entry.raw_bytes for entry in self.entries)
         views = sum(len(entry.frames) for entry in self.entries)
         height, width = self.meta.size
+        first, kinds = self.teacher(), self.kinds()
+        teachers = [
+            {
+                "name": card.name, "digest": card.digest, "licence": card.licence, "kinds": kinds.get(card.name, []),
+                "keep": card.keep, "weight_rule": asdict(card.weight_rule),
+                "samples": sum(card.name in entry.teachers for entry in self.entries),
+            }
+            for card in self.record.teachers.values()
+        ]  # fmt: skip
         return {
             "cache": str(self.folder),
-            "teacher": self.meta.teacher,
-            "digest": self.meta.digest,
-            "licence": self.meta.licence,
-            "settings": self.meta.settings,
+            "teacher": first.name,
+            "digest": first.digest,
+            "licence": first.licence,
+            "settings": first.settings,
+            "teachers": teachers,
             "size": f"{height}x{width}",
             "samples": len(self.entries),
             "samples_planned": self.meta.samples,
@@ -161,61 +268,38 @@ class Cache:
         }
 
 
-def weighted(meta: Meta, signals: dict[str, Signal]) -> dict[str, Signal]:
-    """float32 copies with the weights that follow from the confidences by the cache's rule."""
-    wide = {
-        name: Signal(
-            signal.value.float(), None if signal.weight is None else signal.weight.float(), signal.valid
-        )
-        for name, signal in signals.items()
-    }
-    for name, confidence in meta.weighted_by.items():
-        if name in wide and confidence in wide:
-            wide[name].weight = meta.weight(wide[confidence].value)
-    return wide
+def _basis_archive(basis: codec.Basis) -> bytes:
+    fields = {"mean": basis.mean[None], "axes": basis.axes[None]}
+    return archive.encode_archive(fields, {}, encodings=dict.fromkeys(fields, codec.PLAIN))
 
 
-def read_meta(folder: Path) -> Meta | None:
-    """The cache's Meta, None when there is no cache. Raises UserError for a damaged or newer one."""
-    path = folder / META
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("format") != FORMAT:
-            raise KeyError("format")
-        version = values.pop("version")
-        if version != VERSION:
-            raise UserError(
-                f"{path} has format version {version}, this program reads {VERSION}; build the cache "
-                "again, or use the program that made it"
-            )
-        return Meta(**{**values, "size": tuple(values["size"])})
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError as error:
-        raise UserError(f"{folder} is a file; a cache is a folder") from error
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew"
-        ) from error
+def answers_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Teacher -> its digest and its signals' fields, as a header says; version 1 names one teacher beside them."""
+    if "teachers" in header:
+        return dict(header["teachers"])
+    return {header["teacher"]: {"digest": header["digest"], "signals": header["signals"]}}
 
 
 def index_files(folder: Path) -> list[Path]:
     return sorted([*folder.glob("index.jsonl"), *folder.glob("index-*-of-*.jsonl")])
 
 
-def read_index(folder: Path) -> list[Entry]:
-    """Entries of all index files in order of archives; one named twice (two shardings) counts once."""
-    found: dict[str, Entry] = {}
+def read_index(folder: Path, first: str) -> list[Entry]:
+    """Entries of all index files in order of archives; of one named twice (two shardings) the fullest counts.
+
+    first: the teacher that the lines of version 1 mean.
+    """
+    entries: dict[str, Entry] = {}
     for path in index_files(folder):
-        for entry in read_lines(path):
-            found[entry.archive] = entry
-    return [found[archive] for archive in sorted(found)]
+        for entry in read_lines(path, first):
+            older = entries.get(entry.archive)
+            if older is None or len(entry.teachers) >= len(older.teachers):
+                entries[entry.archive] = entry
+    return [entries[name] for name in sorted(entries)]
 
 
-def read_lines(path: Path) -> list[Entry]:
-    """Entries of one index file. A last line without its end is ignored, any other is a UserError."""
+def read_lines(path: Path, first: str) -> list[Entry]:
+    """Entries of one index file. A last line without its end is ignored, any other damage is a UserError."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -224,10 +308,23 @@ def read_lines(path: Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entries.append(Entry(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            entry = Entry.from_line(line.decode())
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}, line {number} is damaged; delete that line and build the cache again with the "
                 "same command"
             ) from error
+        entries.append(entry if entry.teachers else replace(entry, teachers={first: {}}))
     return entries
+
+
+def archive_name(number: int) -> str:
+    return f"{SAMPLES}/{number:06d}.zip"
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _check(values: dict[str, Any]) -> str:
+    return hashlib.sha256(_line(values).encode()).hexdigest()[:16]

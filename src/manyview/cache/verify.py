@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from manyview.cache import codec
-from manyview.cache.store import FOLDER, META, Cache, Entry, Meta
+from manyview.cache import archive
+from manyview.cache.codec import BrokenArchive
+from manyview.cache.record import RECORD, SAMPLES
+from manyview.cache.signals import Parts
+from manyview.cache.store import Cache, Entry, answers_in
 from manyview.progress import track
 
 
@@ -23,25 +26,31 @@ class Problem:
 
 
 def verify(folder: str | Path) -> list[Problem]:
-    """Everything that is wrong with a cache; empty when whole. Raises UserError when there is none."""
+    """Everything that is wrong with a cache; empty when whole.
+
+    Raises UserError when there is none, and when its record or index is so damaged that it cannot be read.
+    """
     cache = Cache.open(folder)
     problems = []
     for entry in track(cache.entries, label="verify", unit="sample"):
-        reason = _archive_problem(cache.folder / entry.archive, entry, cache.meta)
+        reason = _archive_problem(cache, entry)
         if reason:
             problems.append(Problem(entry.archive, reason))
     indexed = {entry.archive for entry in cache.entries}
-    for path in sorted((cache.folder / FOLDER).glob("*.zip")):
-        if f"{FOLDER}/{path.name}" not in indexed:
-            problems.append(Problem(f"{FOLDER}/{path.name}", "is not in the index (an interrupted build)"))
-    if len(cache) != cache.meta.samples:
-        problems.append(Problem(META, f"{len(cache)} of {cache.meta.samples} samples are there"))
+    for path in sorted((cache.folder / SAMPLES).glob("*.zip")):
+        if f"{SAMPLES}/{path.name}" not in indexed:
+            problems.append(Problem(f"{SAMPLES}/{path.name}", "is not in the index (an interrupted build)"))
+    for name in cache.record.teachers:
+        count = sum(name in entry.teachers for entry in cache.entries)
+        if count != cache.meta.samples:
+            whose = f" of teacher {name}" if len(cache.record.teachers) > 1 else ""
+            problems.append(Problem(RECORD, f"{count} of {cache.meta.samples} samples{whose} are there"))
     return problems
 
 
-def _archive_problem(path: Path, entry: Entry, meta: Meta) -> str | None:
+def _archive_problem(cache: Cache, entry: Entry) -> str | None:
     try:
-        content = path.read_bytes()
+        content = (cache.folder / entry.archive).read_bytes()
     except OSError as error:
         return (error.strerror or str(error)).lower()
     if len(content) != entry.bytes:
@@ -49,27 +58,36 @@ def _archive_problem(path: Path, entry: Entry, meta: Meta) -> str | None:
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         return "its checksum differs from the index: the content has changed"
     try:
-        header, fields = codec.decode_archive(io.BytesIO(content))
+        header, fields = archive.decode_archive(io.BytesIO(content), bases=cache.basis)
         if header["frames"] != entry.frames:
             return "holds other frames than the index says"
-        if header["digest"] != meta.digest:
-            return "was made by another teacher than the cache"
-        return _content_problem(header["signals"], fields, entry, meta)
-    except (codec.BrokenArchive, KeyError, TypeError) as error:
+        answers = answers_in(header)
+        if answers.keys() != entry.teachers.keys():
+            return "holds the answers of other teachers than the index says"
+        for name, answer in answers.items():
+            if answer["digest"] != cache.teacher(name).digest:
+                return "was made by another teacher than the cache"
+            reason = _content_problem(answer["signals"], fields, cache, name, len(entry.frames))
+            if reason:
+                return reason
+    except (BrokenArchive, KeyError, TypeError) as error:
         return f"cannot be read ({error})"
+    return None
 
 
 def _content_problem(
-    parts: dict[str, dict[str, str]], fields: dict[str, np.ndarray], entry: Entry, meta: Meta
+    parts: Parts, fields: dict[str, np.ndarray], cache: Cache, teacher: str, views: int
 ) -> str | None:
+    weighted_by, size = cache.teacher(teacher).weighted_by, cache.meta.size
     for name, part in parts.items():
-        value, valid = fields[part["value"]], fields[part["valid"]]
-        if len(value) != len(entry.frames):
-            return f"{name} has {len(value)} views for {len(entry.frames)} frames"
-        if valid.shape != value.shape[:3]:
+        value = fields[part["value"]]
+        valid = fields[part["valid"]] if "valid" in part else np.ones(value.shape[:1], bool)
+        if len(value) != views:
+            return f"{name} has {len(value)} views for {views} frames"
+        if valid.shape != value.shape[: valid.ndim]:
             return f"{name} has shape {value.shape}, its mask {valid.shape}"
-        if name in (*meta.weighted_by, *meta.weighted_by.values()) and valid.shape[1:] != meta.size:
-            return f"{name} is {valid.shape[1]}x{valid.shape[2]}, the cache {meta.size[0]}x{meta.size[1]}"
+        if name in (*weighted_by, *weighted_by.values()) and valid.shape[1:] != size:
+            return f"{name} is {valid.shape[1]}x{valid.shape[2]}, the cache {size[0]}x{size[1]}"
         if not np.isfinite(value[valid]).all():
             return f"{name} has NaN or infinite values where it is valid"
     return None

@@ -10,25 +10,12 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from manyview.registry import Registry
-from manyview.types import Signal, Views
-
-
-@dataclass(frozen=True)
-class WeightRule:
-    """Loss weight of a raw confidence: clamp(confidence / scale, low, high)."""
-
-    scale: float
-    low: float
-    high: float
-
-    def __call__(self, confidence: Tensor) -> Tensor:
-        return (confidence / self.scale).clamp(self.low, self.high)
+from manyview.types import Signal, Views, WeightRule
 
 
 class Teacher(ABC):
@@ -51,6 +38,9 @@ class Teacher(ABC):
     """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
     uses_given_poses: ClassVar[bool] = False
     """Whether "pointmap" lives in the data's own cameras, so that their poses may move it to another view."""
+
+    has_network: ClassVar[bool] = False
+    """Whether it has a network, which runs on the device of the views that it is given."""
 
     def settings(self) -> dict[str, Any]:
         """Every number that changes its answers, as JSON-able values."""

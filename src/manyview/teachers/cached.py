@@ -24,9 +24,9 @@ from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.files import write_bytes
-from manyview.teachers.base import Teacher, WeightRule
+from manyview.teachers.base import Teacher
 from manyview.teachers.features import FeatureTeacher
-from manyview.types import Signal, Views
+from manyview.types import Signal, Views, WeightRule
 
 Keep = Literal["float16", "int8", "pca"]
 INDEX, BASIS = "teacher.json", "basis.npz"

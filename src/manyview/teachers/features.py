@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from manyview.errors import UserError
 from manyview.models.dune import on_patches_of
-from manyview.teachers.base import Teacher, WeightRule
-from manyview.types import Features, Signal, Views
+from manyview.teachers.base import Teacher
+from manyview.types import Features, Signal, Views, WeightRule
 
 TIMM = "timm:"
 
@@ -30,6 +30,7 @@ class FeatureTeacher(Teacher):
 
     weight_rule = WeightRule(1.0, 1.0, 1.0)
     weighted_by: ClassVar[Mapping[str, str]] = {}
+    has_network = True
 
     def __init__(self, source: str, *, name: str = "", student_patch: int = 14) -> None:
         self.source, self.name, self.student_patch = source, name or source, student_patch  # type: ignore[misc]

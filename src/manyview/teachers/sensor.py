@@ -24,8 +24,8 @@ from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
-from manyview.teachers.base import TEACHERS, Teacher, WeightRule
-from manyview.types import Signal, Views
+from manyview.teachers.base import TEACHERS, Teacher
+from manyview.types import Signal, Views, WeightRule
 
 
 @TEACHERS.add("sensor")

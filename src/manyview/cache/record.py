@@ -1,0 +1,194 @@
+"""What a store says of itself: `cache.json`, with what its samples are and whose answers it holds.
+
+The file carries a checksum of its own content. Version 1 named one teacher, at the top level; it is read as a store
+of that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from manyview.cache.signals import Keep
+from manyview.errors import UserError
+from manyview.files import write_text
+from manyview.types import Signal, Views, WeightRule
+from manyview.workfolder import WorkFolder, differences, short
+
+FORMAT, VERSION = "manyview teacher cache", 2
+RECORD, SAMPLES = "cache.json", "samples"
+OF_A_TEACHER = ("digest", "licence", "settings", "weight_rule", "weighted_by", "uses_given_poses")
+
+
+class Asked(Protocol):
+    """What a store needs of a teacher (see manyview.teachers.base)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def weight_rule(self) -> WeightRule: ...
+    @property
+    def weighted_by(self) -> Mapping[str, str]: ...
+    @property
+    def requires(self) -> frozenset[str]: ...
+    @property
+    def uses_given_poses(self) -> bool: ...
+    @property
+    def has_network(self) -> bool: ...
+    def settings(self) -> dict[str, Any]: ...
+    def digest(self) -> str: ...
+    def __call__(self, views: Views) -> dict[str, Signal]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherCard:
+    """What a store says of a teacher: two stores with equal cards, made of the same views, hold equal answers."""
+
+    name: str
+    digest: str
+    """SHA-256 of the teacher's name, settings and weights."""
+    licence: str
+    settings: dict[str, Any]
+    weight_rule: WeightRule
+    weighted_by: dict[str, str]
+    """Signal -> the confidence that its weight is derived from."""
+    uses_given_poses: bool
+    """Whether the manifest's poses may move "pointmap" to another view's frame."""
+    keep: Keep = "float16"
+    """How its tokens and features are kept."""
+
+    @classmethod
+    def of(cls, teacher: Asked, keep: Keep = "float16") -> TeacherCard:
+        return cls(
+            name=teacher.name, digest=teacher.digest(), licence=teacher.licence, settings=_plain(teacher.settings()),
+            weight_rule=teacher.weight_rule, weighted_by=dict(teacher.weighted_by),
+            uses_given_poses=teacher.uses_given_poses, keep=keep,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """What decides a store's content."""
+
+    about: dict[str, Any]
+    """What its samples are, JSON-able: size, views, step, manifest, … of windows; the pictures of crops."""
+    teachers: dict[str, TeacherCard] = field(default_factory=dict)
+    version: int = VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        teachers = {}
+        for name, card in self.teachers.items():
+            teachers[name] = {key: value for key, value in asdict(card).items() if key != "name"}
+        return _plain({"format": FORMAT, "version": VERSION, **self.about, "teachers": teachers})
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Record:
+        version = values["version"]
+        about = {k: v for k, v in values.items() if k not in ("format", "version", "teachers", "sha256")}
+        if version == 1:
+            card = {key: about.pop(key) for key in OF_A_TEACHER}
+            teachers = {about.pop("teacher"): card}
+        else:
+            teachers = values["teachers"]
+        cards = {
+            name: TeacherCard(name=name, **{**card, "weight_rule": WeightRule(**card["weight_rule"])})
+            for name, card in teachers.items()
+        }
+        return cls(about, cards, version)
+
+
+def work_folder(folder: Path) -> WorkFolder:
+    return WorkFolder(folder, "teacher cache", RECORD)
+
+
+def read_record(folder: Path) -> Record | None:
+    """None when there is no store. Raises UserError for a damaged one and for one of a newer program."""
+    values = work_folder(folder).read()
+    if values is None:
+        return None
+    path = folder / RECORD
+    try:
+        if values["format"] != FORMAT:
+            raise KeyError("format")
+        if values["version"] not in (1, VERSION):
+            raise UserError(
+                f"{path} has format version {values['version']}, this program reads 1 and {VERSION}; build the "
+                "cache again, or use the program that made it"
+            )
+        if values["version"] > 1 and values["sha256"] != checksum(values):
+            raise ValueError("its checksum is another")
+        return Record.from_json(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew"
+        ) from error
+
+
+def checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-able values, their own "sha256" left out."""
+    content = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def claim(folder: Path, wanted: Record, *, mend: str) -> Record:
+    """Make the folder a store of these answers, or see that it is one; teachers that are new to it are added.
+
+    A store without a single sample is replaced. Raises UserError, with `mend` as advice, when the samples are others,
+    when a teacher of the same name gives other answers, when the folder holds other things or cannot be written.
+    """
+    here = _agreed(folder, wanted, mend)
+    if here is not None and here.version == VERSION and not wanted.teachers.keys() - here.teachers.keys():
+        return here  # nothing to write: the folder may be one that others share and nobody can write to
+    own = work_folder(folder)
+    with own.lock(wait=True):
+        here = _agreed(folder, wanted, mend)
+        if here is None:
+            own.refuse_strangers()
+            merged = wanted
+        else:
+            merged = Record(here.about, {**here.teachers, **wanted.teachers})
+        values = merged.to_json()
+        text = json.dumps({**values, "sha256": checksum(values)}, indent=1, ensure_ascii=False) + "\n"
+        write_text(folder / RECORD, text)
+        (folder / SAMPLES).mkdir(exist_ok=True)
+    return merged
+
+
+def _agreed(folder: Path, wanted: Record, mend: str) -> Record | None:
+    """The folder's record when it may be gone on with, None when there is none or no sample yet."""
+    here = read_record(folder)
+    if here is None or not any((folder / SAMPLES).rglob("*.zip")):
+        return None
+    before, now = here.to_json(), wanted.to_json()
+    shared = here.teachers.keys() & wanted.teachers.keys()
+    for values in (before, now):
+        values["teachers"] = {name: card for name, card in values["teachers"].items() if name in shared}
+    # The digest and the number of samples follow from the others: named only when nothing else differs.
+    different = differences(before, now, may_change=("manifest_path",))
+    order = [*before, *now]
+    different.sort(
+        key=lambda key: (key == "samples" or key.endswith(".digest"), order.index(key.split(".")[0]))
+    )
+    if different:
+        first, second = (_shown(values, different[0]) for values in (before, now))
+        raise UserError(f"{folder} is a cache with {different[0]} = {first}, this build has {second}; {mend}")
+    return here
+
+
+def _shown(values: Any, dotted: str) -> str:
+    """The value under a dotted key as a message shows it; a size as HxW."""
+    if dotted == "size":
+        return "x".join(map(str, values["size"]))
+    for key in dotted.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return short(values)
+
+
+def _plain(values: Any) -> Any:
+    return json.loads(json.dumps(values))
