@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import itertools
 import re
@@ -123,7 +122,6 @@ def parse_size(text: str, name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-@functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The fields of a dataclass with their types, in order."""
     hints = typing.get_type_hints(cls)
@@ -132,7 +130,6 @@ def hints_of(cls: type) -> dict[str, Any]:
     }
 
 
-@functools.cache
 def sentences_of(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass and its bases, each as one line; fields without one are absent."""
     sentences: dict[str, str] = {}

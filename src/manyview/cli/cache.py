@@ -60,11 +60,10 @@ def _build(args: argparse.Namespace) -> Answer:
     from manyview.teachers.base import TEACHERS
 
     options = override(BuildOptions(), args.settings)
-    teacher, kept = (
-        TEACHERS.get(args.teacher)(),
-        {"views": options.views, "step": options.step, "size": options.size},
-    )
-    report = build(args.manifest, teacher, args.out, shard=_shard(options.shard), **kept)
+    report = build(
+        args.manifest, TEACHERS.get(args.teacher)(), args.out, views=options.views, step=options.step,
+        size=options.size, shard=_shard(options.shard),
+    )  # fmt: skip
     problem, next_steps = (
         "",
         [f"manyview cache info {args.out}", f"manyview train distill3r --cache {args.out} -o run"],

@@ -127,7 +127,8 @@ def add_options(
             note = f"--set {option.key}=…: {_help(option)}"
             group.description = f"{group.description}\n{note}" if group.description else note
         else:
-            flags, value = [f"--{name}"], {"metavar": _naming(option.hint)[0]}
+            flags: list[str] = [f"--{name}"]
+            value: dict[str, Any] = {"metavar": _naming(option.hint)[0]}
             if option.hint is bool:
                 flags, value = [*flags, f"--no-{name}"], {"nargs": 0}
             group.add_argument(
