@@ -10,7 +10,6 @@ seed; medoids of the largest group first; colours from zero to each map's 99.5th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.files import write_bytes
 from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
+from manyview.images.reading import read_image
+from manyview.images.writing import write_picture
 from manyview.models.attention_maps import recorded
 from manyview.models.projectors import TransformerProjector
 from manyview.models.vit import Encoder
@@ -227,18 +228,16 @@ def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]
             continue
         maps = AttentionMaps(photo.name, photo.image, look(photo.image))
         about = {label: block.about() for label, block in maps.blocks.items()}
-        note = {"made": made, "stamp": photo.picture.stamp, "blocks": about}
-        _write(inside / f"{photo.name}.png", maps.picture(), note)
+        note = json.dumps({"made": made, "stamp": photo.picture.stamp, "blocks": about})
+        write_picture(inside / f"{photo.name}.png", maps.picture(), notes={NOTE: note})
         abouts[photo.name] = about
     whole = {name: about for name, about in abouts.items() if about is not None}
     if not whole:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
     write_bytes(inside / "medoids.json", (json.dumps(whole, indent=1) + "\n").encode())
     chosen = [list(whole)[place] for place in sorted(places(len(whole), MOST_ON_SHEET))]
-    sheet = below_each_other(
-        [np.asarray(Image.open(inside / f"{name}.png").convert("RGB")) for name in chosen]
-    )
-    _write(folder / "attention.png", sheet, {"made": made})
+    sheet = below_each_other([read_image(inside / f"{name}.png") for name in chosen])
+    write_picture(folder / "attention.png", sheet, notes={NOTE: json.dumps({"made": made})})
     reach = {b: float(np.mean([about[b]["reach"] for about in whole.values()])) for b in look.blocks}
     return {"k": look.k, "blocks": look.blocks, "reach": reach, "images": len(whole), "skipped": skipped,
             "sheet": "attention.png", "pictures": "attention/"}  # fmt: skip
@@ -253,11 +252,3 @@ def _done(path: Path, made: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     same = all(note.get(key) == value for key, value in made.items())
     return note.get("blocks") if same else None
-
-
-def _write(path: Path, picture: np.ndarray, note: Mapping[str, Any]) -> None:
-    text = PngImagePlugin.PngInfo()
-    text.add_text(NOTE, json.dumps(note))
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG", pnginfo=text)
-    write_bytes(path, content.getvalue())

@@ -20,6 +20,7 @@ import numpy as np
 from manyview.errors import UserError
 from manyview.files import refuse_other_content
 from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
+from manyview.images.writing import write_picture
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding
@@ -280,6 +281,6 @@ def _compare(found: FeatureSet, given: Pictures, comparison: Comparison) -> None
     if folder is None:
         raise RuntimeError("a picture of a comparison needs a folder")
     beside = compare(given, comparison)
-    pca.write_picture(folder / "compare.png", beside.picture, beside.picture.shape[:2])
+    write_picture(folder / "compare.png", beside.picture)
     found.info["compare"] = {**beside.info, "sheet": "compare.png"}
     write_index(folder, found.info)

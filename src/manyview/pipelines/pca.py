@@ -5,7 +5,6 @@ Writes OUT/pca/NAME.png at the network's size, OUT/pca.png (photos beside their 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.numpy import save
 
 from manyview.errors import UserError
 from manyview.files import write_bytes
+from manyview.images.writing import write_picture
 from manyview.progress import track
 
 MOST_SAMPLES = 40_000
@@ -67,17 +67,17 @@ def fit_basis(maps: Iterable[np.ndarray], count: int, *, seed: int = 0) -> Basis
     return Basis(*(np.asarray(v, np.float32) for v in (mean, directions, low, high, explained)))
 
 
-def write_picture(path: Path, colours: np.ndarray, size: tuple[int, int]) -> None:
+def write_colours(path: Path, colours: np.ndarray, size: tuple[int, int]) -> None:
     """Colours (h, w, 3) as a PNG of `size` = (H, W): a patch is a square, nothing is smoothed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _save(path, Image.fromarray(colours).resize((size[1], size[0]), Image.Resampling.NEAREST))
+    picture = Image.fromarray(colours).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    write_picture(path, np.asarray(picture))
 
 
 def write_pictures(folder: Path, maps: Iterable[tuple[str, tuple[int, int], np.ndarray]], basis: Basis,
                    count: int) -> None:  # fmt: skip
     """A PNG for every (name, (H, W), patches (h, w, D)), and the basis."""
     for name, size, patches in track(maps, total=count, label="colours", unit="image"):
-        write_picture(folder / f"{name}.png", basis.colours(patches), size)
+        write_colours(folder / f"{name}.png", basis.colours(patches), size)
     basis.write(folder / "basis.safetensors")
 
 
@@ -104,10 +104,4 @@ def contact_sheet(
         for cell in row:
             sheet.paste(cell, (left, gap + index * (height + caption + gap)))
             left += cell.width + gap
-    _save(path, sheet)
-
-
-def _save(path: Path, picture: Image.Image) -> None:
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    write_bytes(path, content.getvalue())
+    write_picture(path, np.asarray(sheet))

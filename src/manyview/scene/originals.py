@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from manyview.errors import UserError
 from manyview.images.reading import read_image, stored_as_seen
 from manyview.images.video import read_frames
+from manyview.images.writing import encoded
 from manyview.scene.scene import Scene, SceneView
-
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def targets(scene: Scene, size: Literal["original", "model"]) -> list[Target]:
     """One per view. Raises UserError when original pictures are asked for and gone."""
     if size not in ("original", "model"):
         raise UserError(f"size is {size!r}; it must be original or model")
-    found, names = [], set()
+    chosen, names = [], set()
     for index, view in enumerate(scene.views):
         name = _name(view, size)
         if name.lower() in names:
@@ -51,18 +49,18 @@ def targets(scene: Scene, size: Literal["original", "model"]) -> list[Target]:
         names.add(name.lower())
         if size == "model":
             height, width = view.depth.shape
-            found.append(Target(name, width, height, view.intrinsics, np.eye(3)))
+            chosen.append(Target(name, width, height, view.intrinsics, np.eye(3)))
         else:
             height, width = view.source.size
             back = np.linalg.inv(view.source.affine)
-            found.append(Target(name, width, height, view.source.intrinsics, back))
+            chosen.append(Target(name, width, height, view.source.intrinsics, back))
     gone = [v for v in scene.views if v.source.pixels is None and not Path(v.source.path or "").is_file()]
     if size == "original" and gone:
         raise UserError(
             f"{len(gone)} of {len(scene)} original pictures are gone, first {gone[0].source.path}; put them "
             "back, or export at the model's resolution with size='model' (--size model)"
         )
-    return found
+    return chosen
 
 
 def _name(view: SceneView, size: str) -> str:
@@ -82,13 +80,13 @@ def write_pictures(
     for view, target in zip(scene.views, chosen, strict=True):
         path, source = folder / target.name, view.source
         if size == "model":
-            _write(view.image, path)
+            path.write_bytes(encoded(view.image, path.suffix))
         elif source.pixels is not None:
-            _write(source.pixels, path)
+            path.write_bytes(encoded(source.pixels, path.suffix))
         elif source.frame is None and stored_as_seen(str(source.path)) == source.size:
             shutil.copyfile(str(source.path), path)
         else:
-            _write(_original(view, frames), path)
+            path.write_bytes(encoded(_original(view, frames), path.suffix))
 
 
 def _original(view: SceneView, frames: Iterator[np.ndarray]) -> np.ndarray:
@@ -113,11 +111,3 @@ def _video_frames(scene: Scene) -> Iterator[np.ndarray]:
     sources = [view.source for view in scene.views if view.source.frame is not None]
     for path, group in itertools.groupby(sources, key=lambda source: str(source.path)):
         yield from read_frames(path, [source.frame for source in group if source.frame is not None])
-
-
-def _write(pixels: np.ndarray, path: Path) -> None:
-    picture = Image.fromarray(pixels)
-    if path.suffix == ".png":
-        picture.save(path, compress_level=3)
-    else:
-        picture.save(path, quality=JPEG_QUALITY, subsampling=0)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from manyview.errors import UserError
 from manyview.files import fresh_directory
+from manyview.images.writing import encoded
 from manyview.scene.scene import Scene, SceneView, Source
 
 FORMAT = "manyview-scene"
@@ -57,7 +58,7 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
         "intrinsics": view.intrinsics,
         "cam2world": view.cam2world,
     }
-    Image.fromarray(view.image).save(root / entry["image"], compress_level=3)
+    (root / entry["image"]).write_bytes(encoded(view.image))
     np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
     np.save(root / entry["confidence"], np.asarray(view.confidence, np.float32), allow_pickle=False)
     if view.raw_pointmap is not None:
@@ -76,7 +77,7 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
     if source.pixels is not None:
         entry["source"]["image"] = f"sources/{index:04d}.png"
         (root / "sources").mkdir(exist_ok=True)
-        Image.fromarray(source.pixels).save(root / entry["source"]["image"], compress_level=3)
+        (root / entry["source"]["image"]).write_bytes(encoded(source.pixels))
     entry["info"] = view.info
     return entry
 

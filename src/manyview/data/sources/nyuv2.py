@@ -15,7 +15,6 @@ Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of fold
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from manyview.data.depths import open_hdf5
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
 from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, claim, reader
 from manyview.data.sources.rows import Row
 from manyview.errors import UserError
-from manyview.files import write_bytes
 from manyview.images.reading import ImageProblem
+from manyview.images.writing import write_picture
 
 FILE = "nyu_depth_v2_labeled.mat"
 _STORED = 894
@@ -129,9 +127,7 @@ def _extract(row: Row, file: Path, images: Any, depths: Any, labels: Any, index:
     )
     for path, values in pictures:
         if path is not None and not path.is_file():
-            buffer = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG")
-            write_bytes(path, buffer.getbuffer())
+            write_picture(path, values)
 
 
 def _scene(stored: Any, index: int) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, claim, reader
 from manyview.data.sources.rows import Row
 from manyview.errors import UserError
-from manyview.files import natural_key, write_bytes
+from manyview.files import natural_key
 from manyview.images.reading import ImageProblem
 from manyview.images.video import SUFFIXES, is_video, iter_video, video_info
-
-_QUALITY = 95
+from manyview.images.writing import write_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +64,4 @@ def _rows(src: Source[VideoOptions], video: Path, folder: Path) -> Iterator[Row]
 
 def _write(path: Path, pixels: np.ndarray) -> None:
     if not path.exists():
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-        write_bytes(path, buffer.getvalue())
+        write_picture(path, pixels)
