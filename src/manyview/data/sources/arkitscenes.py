@@ -8,6 +8,7 @@ code back-projects whole pixel numbers, so pixel centres count from 0). MuM cuts
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def scenes(src: Source) -> Scenes:
             camera = (src.read(file, _camera) if file else None) or Camera()
             nearest = times[np.abs(times - time).argmin()] if len(times) else np.inf
             pose = poses[nearest] if abs(nearest - time) < _NEAR else None
-            camera = Camera(camera.lens, pose, camera.size)
+            camera = replace(camera, cam2world=pose)
             depth = video / "lowres_depth" / image.name
             rows.append(
                 Row(image=image, name=stamp, camera=camera, depth=depth, depth_scale=0.001, split=split)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, reader
 from manyview.data.sources.colmap_model import Model, read_model
-from manyview.data.sources.rows import Camera, Row
+from manyview.data.sources.rows import Row
 
 _BESIDE = ("images", "../images", "../../images", ".", "..", "../..")
 
@@ -32,15 +32,12 @@ def scenes(src: Source) -> Scenes:
 
 def rows_of(src: Source, model: Model, images: Sequence[Path]) -> list[Row]:
     """A row per image of the model; its file is looked for in each of the folders in turn."""
-    if any(camera.distorted for camera in model.cameras.values()):
+    if model.distorted:
         src.info["distortion"] = "not corrected"
-    rows = []
-    for photo in model.photos:
-        taken_by = model.cameras.get(photo.camera)
-        lens, size = (taken_by.pinhole, taken_by.size) if taken_by else (None, None)
-        image = first_file(folder / photo.name for folder in images)
-        rows.append(Row(image=image, camera=Camera(lens, photo.cam2world, size)))
-    return rows
+    return [
+        Row(image=first_file(folder / photo.name for folder in images), camera=photo.camera)
+        for photo in model.photos
+    ]
 
 
 def _scene(root: Path, model: Path) -> str:

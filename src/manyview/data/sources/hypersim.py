@@ -11,6 +11,7 @@ the axis. Cameras and depth need the optional package h5py. Pictures: the tone-m
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def scenes(src: Source) -> Scenes:
                 continue  # the same folder holds previews of the reflectance and others
             frame = image.name.split(".")[1]
             depth = maps / f"frame.{frame}.depth_meters.hdf5" if standard else None
-            placed = Camera(camera.lens, poses.get(int(frame)), camera.size)
+            placed = replace(camera, cam2world=poses.get(int(frame)))
             rows.append(Row(image=image, name=frame, camera=placed, depth=depth))
         yield f"{scene.name}/cam_{number}", _best(rows)
 

@@ -61,4 +61,4 @@ def _from_info(info: SceneInfo) -> dict[str, Camera]:
 
 def _from_model(model: Model) -> dict[str, Camera]:
     """Poses only: the model's cameras are those of the original, distorted photographs."""
-    return {Path(photo.name).name: Camera(None, photo.cam2world) for photo in model.photos}
+    return {Path(photo.name).name: Camera(None, photo.camera.cam2world) for photo in model.photos}

@@ -10,6 +10,7 @@ a scene without a chain of 24 stays whole.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from manyview.data.overlap import point_chains
 from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.colmap import rows_of
-from manyview.data.sources.colmap_model import Model, Photo, is_model, read_model
+from manyview.data.sources.colmap_model import Model, is_model, read_model
 
 _LEAST = 12  # images of a model
 
@@ -35,7 +36,7 @@ def scenes(src: Source) -> Scenes:
         images = src.root / "images" / first / second
         rows = rows_of(src, _with_paths(model, images), [images])
         yield scene, rows
-        poses = np.stack([photo.cam2world for photo in model.photos])
+        poses = np.stack([np.asarray(photo.camera.cam2world) for photo in model.photos])
         groups = point_chains([photo.points for photo in model.photos], poses)
         src.group(scene, [[rows[i].image for i in group] for group in groups])
 
@@ -49,7 +50,7 @@ def _with_paths(model: Model, images: Path) -> Model:
     photos = [
         photo
         if (images / photo.name).is_file()
-        else Photo(files.get(Path(photo.name).name, photo.name), photo.camera, photo.cam2world, photo.points)
+        else replace(photo, name=files.get(Path(photo.name).name, photo.name))
         for photo in model.photos
     ]
-    return Model(model.cameras, photos)
+    return replace(model, photos=photos)

@@ -8,6 +8,7 @@ datasets_preprocess/preprocess_wildrgbd.py of github.com/naver/dust3r. Pixel cen
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def scenes(src: Source) -> Scenes:
         rows = []
         for image in images_of(folder):
             pose = poses.get(int(image.stem)) if image.stem.isdigit() else None
-            placed = Camera(camera.lens, pose, camera.size)
+            placed = replace(camera, cam2world=pose)
             depth = scene / "depth" / f"{image.stem}.png"
             rows.append(Row(image=image, camera=placed, depth=depth, depth_scale=0.001))
         yield "/".join(part for part in src.name(scene).split("/") if part != "scenes"), rows
