@@ -19,10 +19,10 @@ def check(manifest: Manifest) -> list[tuple[str, str]]:
     """(path, reason) for every file that is missing, damaged, of another size or out of reach; maybe none."""
 
     def look(frame: Frame) -> list[tuple[str, str]]:
-        found = [(frame.image, _image_problem(manifest, frame))]
+        problems = [(frame.image, _image_problem(manifest, frame))]
         maps = {"depth": frame.depth, "labels": frame.labels, "instances": frame.instances}
-        found += [(path, _map_problem(manifest, frame, kind, path)) for kind, path in maps.items() if path]
-        return [(path, reason) for path, reason in found if reason]
+        problems += [(path, _map_problem(manifest, frame, kind, path)) for kind, path in maps.items() if path]
+        return [(path, reason) for path, reason in problems if reason]
 
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")

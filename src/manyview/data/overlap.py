@@ -57,7 +57,7 @@ def chains(
     if not 1 <= minimum <= length:
         raise UserError(f"chains of {minimum} to {length} images: give at least 1, and no fewer at most")
     taken = np.zeros(len(score), bool)
-    found = []
+    linked = []
     for anchor in _anchors(len(score), count, seed) if starts is None else starts:
         if taken[anchor]:
             continue
@@ -71,10 +71,10 @@ def chains(
             chain.append(best)
             used[best] = True
         if len(chain) >= minimum:
-            found.append(chain)
+            linked.append(chain)
             if starts is not None:
                 taken[chain] = True
-    return found
+    return linked
 
 
 def neighbours(
@@ -91,15 +91,15 @@ def neighbours(
     D2-Net marks pairs without measurement with -1, so that 0, no shared point, counts as a neighbour there.
     """
     score = _square(score)
-    found = []
+    groups = []
     for anchor in _anchors(len(score), count, seed):
         row = score[anchor].astype(np.float64)
         row[anchor] = -np.inf
         order = np.argsort(-row, kind="stable")[: length - 1]
         group = [anchor, *(int(i) for i in order if row[i] >= least)]
         if len(group) >= minimum:
-            found.append(group)
-    return found
+            groups.append(group)
+    return groups
 
 
 def point_iou(seen: Sequence[np.ndarray]) -> np.ndarray:

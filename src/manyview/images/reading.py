@@ -69,18 +69,18 @@ def list_images(path_or_paths: str | Path | Iterable[str | Path]) -> list[Path]:
     given = [Path(path_or_paths)] if single else [Path(path) for path in path_or_paths]  # type: ignore
     if given == sorted(given):
         given = sorted(given, key=natural_key)
-    found: list[Path] = []
+    images: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += folder_images(path)
+            images += folder_images(path)
         elif path.exists():
-            found.append(path)
+            images.append(path)
         else:
             raise UserError(f"no such file or folder: {path}; check the path")
-    if not found:
+    if not images:
         where = str(given[0]) if len(given) == 1 else "the files given"
         raise UserError(f"no images in {where}, known suffixes: {' '.join(SUFFIXES)}")
-    return found
+    return images
 
 
 def folder_images(folder: Path) -> list[Path]:

@@ -170,26 +170,26 @@ class Look:
         with evaluating(network), autocast(source.device, source.options.precision):
             with recorded([block.attn], prefix + patches, mean=True) as last:
                 raw = self.encoder.encode(pixels, norm=False)
-            found = {LAST_BLOCK: last[0][0, :, prefix:]}
+            maps = {LAST_BLOCK: last[0][0, :, prefix:]}
             for name, projector in self.projectors.items():
                 with recorded([projector.block.attn], 1 + patches, mean=True) as weights:
                     network.project(raw, name)
-                found[f"{name} projector"] = weights[0][0, :, 1:]
-        return {name: values.float().cpu().numpy() for name, values in found.items()}
+                maps[f"{name} projector"] = weights[0][0, :, 1:]
+        return {name: values.float().cpu().numpy() for name, values in maps.items()}
 
 
 def medoids(maps: np.ndarray, k: int) -> BlockMedoids:
     """Attention maps of all patches of a grid, (h*w, h, w) -> at most k typical ones."""
     count = len(maps)
     weights = maps.reshape(count, -1)
-    found = k_medoids(euclidean(weights), min(k, count))
+    grouped = k_medoids(euclidean(weights), min(k, count))
     rows, columns = np.divmod(np.arange(count), maps.shape[2])
     apart = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
     reach = (weights * apart).sum(1) / np.maximum(weights.sum(1), 1e-12)
     return BlockMedoids(
-        np.stack([rows[found.indices], columns[found.indices]], 1),
-        np.bincount(found.labels, minlength=len(found.indices)) / count,
-        maps[found.indices],
+        np.stack([rows[grouped.indices], columns[grouped.indices]], 1),
+        np.bincount(grouped.labels, minlength=len(grouped.indices)) / count,
+        maps[grouped.indices],
         float(reach.mean()),
     )
 

@@ -81,12 +81,12 @@ def view_maps(prediction: dict[str, Tensor], mask: Tensor | None, quantile: floa
     if bool(valid.any()):
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
         used = valid & (maps["confidence"] >= threshold)
-    said = {
+    own = {
         name: prediction[name].detach().double().cpu()
         for name in ("cam2world", "intrinsics")
         if name in prediction
     }
-    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **said)
+    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)
 
 
 def source_focals(
@@ -163,21 +163,21 @@ def judge(view: Maps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod)
 def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: PosePreference) -> PoseChoice:
     """The preferred pose if it stands, else the next one, else the identity."""
     height, width = view.valid.shape
-    found: dict[PoseMethod, Tensor] = {}
+    pose_by: dict[PoseMethod, Tensor] = {}
     if view.cam2world is not None:
-        found["model"] = view.cam2world
+        pose_by["model"] = view.cam2world
     pnp = alignment.pose_from_pointmap(view.world, intrinsics, view.used, threshold_px(height, width))
     if pnp.ok:
-        found["pnp"] = pnp.cam2world.double()
+        pose_by["pnp"] = pnp.cam2world.double()
     fit = similarity_to_global(view)
     if fit is not None:
-        found["similarity"] = poses.pose(fit.rotation, fit.translation)
-    judged = [judge(view, found[m], intrinsics, m) for m in ORDERS[prefer] if m in found]
+        pose_by["similarity"] = poses.pose(fit.rotation, fit.translation)
+    judged = [judge(view, pose_by[m], intrinsics, m) for m in ORDERS[prefer] if m in pose_by]
     chosen = next((choice for choice in judged if choice.stands), None)
     if chosen is None:
         chosen = judge(view, torch.eye(4, dtype=torch.float64), intrinsics, "identity")
-    if "pnp" in found and "similarity" in found:
-        between = found["pnp"][:3, :3].T @ found["similarity"][:3, :3]
+    if "pnp" in pose_by and "similarity" in pose_by:
+        between = pose_by["pnp"][:3, :3].T @ pose_by["similarity"][:3, :3]
         chosen.disagreement = float(torch.rad2deg(poses.rotation_angle(between)))
     return chosen
 

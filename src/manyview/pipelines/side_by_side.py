@@ -72,10 +72,10 @@ def side_by_side(
     options = options or FeatureOptions()
     source = Encoding(model, layers=None, norm=norm, size=size, device=device, options=options)
     comparison = Comparison(source, teachers or {})
-    found = compare(pictures(images, options.take), comparison)
-    for problem in found.info["skipped"]:
+    beside = compare(pictures(images, options.take), comparison)
+    for problem in beside.info["skipped"]:
         warnings.warn(f"left out {problem}", stacklevel=2)
-    return found
+    return beside
 
 
 class Comparison:
@@ -108,12 +108,12 @@ class Comparison:
     @property
     def columns(self) -> list[Column]:
         """The model's own tokens, then per space the teacher, where there is one, and the projection."""
-        found = [OWN]
+        columns = [OWN]
         for name in self.spaces:
-            found += [
+            columns += [
                 (name, who) for who in ("teacher", "projected") if who != "teacher" or name in self.teachers
             ]
-        return found
+        return columns
 
     def axes_of(self, column: Column) -> Column:
         """The column on whose components another is shown."""
@@ -127,21 +127,21 @@ class Comparison:
         try:
             with evaluating(network), autocast(source.device, source.options.precision):
                 own = source.encode(pixels.to(source.dtype), norm=source.norm)
-                found = {OWN: own.patches}
+                patches = {OWN: own.patches}
                 if self.spaces:
                     blocks = network.projected_layers
                     raw = source.encode(pixels.to(source.dtype), norm=False, layers=blocks)
                 for name in self.spaces:
                     if name in self.teachers:
                         signal = self.teachers[name](Views(images=pixels[None]))["patches"]
-                        found[name, "teacher"] = network.statistics[name]["patch"](signal.value[0])
-                    found[name, "projected"] = network.project(raw, name).patches
+                        patches[name, "teacher"] = network.statistics[name]["patch"](signal.value[0])
+                    patches[name, "projected"] = network.project(raw, name).patches
         except torch.OutOfMemoryError:
             raise UserError(
                 f"no memory on {source.device} for the model and {len(self.teachers)} teachers; choose a smaller "
                 "size, fewer teachers, or another device"
             ) from None
-        return {key: value[0].float().cpu().unflatten(0, own.grid).numpy() for key, value in found.items()}
+        return {key: value[0].float().cpu().unflatten(0, own.grid).numpy() for key, value in patches.items()}
 
 
 def compare(given: Pictures, comparison: Comparison) -> SideBySide:

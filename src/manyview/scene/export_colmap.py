@@ -94,17 +94,17 @@ def _observe(
 
 def _write_cameras(handle: TextIO, chosen: list[Target]) -> list[int]:
     """Equal cameras are written once; returns each view's camera number."""
-    known: dict[tuple, int] = {}
+    number_of: dict[tuple[float, ...], int] = {}
     handle.write(f"{MARK}\n# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[] (fx, fy, cx, cy)\n")
     numbers = []
     for target in chosen:
         k = target.intrinsics
         key = (target.width, target.height, k[0, 0], k[1, 1], k[0, 2], k[1, 2])
-        if key not in known:
-            known[key] = len(known) + 1
+        if key not in number_of:
+            number_of[key] = len(number_of) + 1
             parameters = " ".join(f"{value:.17g}" for value in key[2:])
-            handle.write(f"{known[key]} PINHOLE {target.width} {target.height} {parameters}\n")
-        numbers.append(known[key])
+            handle.write(f"{number_of[key]} PINHOLE {target.width} {target.height} {parameters}\n")
+        numbers.append(number_of[key])
     return numbers
 
 

@@ -22,8 +22,9 @@ def look(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndar
     uv, depth = (values.numpy() for values in cameras.project(local, torch.from_numpy(view.intrinsics)))
     inside = (depth > 0) & (uv >= 0).all(-1) & (uv[:, 0] < width) & (uv[:, 1] < height)
     column, row = np.where(inside[:, None], uv, 0).astype(np.int64).T
-    there = np.asarray(view.depth, np.float64)[row, column]
-    return inside & (there > 0) & (np.abs(depth - there) <= tolerance * there), uv
+    seen_depth = np.asarray(view.depth, np.float64)[row, column]
+    near = np.abs(depth - seen_depth) <= tolerance * seen_depth
+    return inside & (seen_depth > 0) & near, uv
 
 
 def overlaps(views: Sequence[SceneView], *, samples: int = 400, tolerance: float = 0.15) -> np.ndarray:
@@ -35,8 +36,8 @@ def overlaps(views: Sequence[SceneView], *, samples: int = 400, tolerance: float
     points, owner = _sample(views, samples)
     seen = np.zeros(len(points), bool)
     for index, view in enumerate(views):
-        open_questions = np.flatnonzero(~seen & (owner != index))
-        seen[open_questions] = look(view, points[open_questions], tolerance)[0]
+        unseen = np.flatnonzero(~seen & (owner != index))
+        seen[unseen] = look(view, points[unseen], tolerance)[0]
     return np.array([seen[owner == i].mean() if (owner == i).any() else 0.0 for i in range(count)])
 
 

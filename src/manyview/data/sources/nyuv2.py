@@ -143,9 +143,9 @@ def _splits(src: Source, file: Path) -> dict[int, str]:
     if not file.is_file():
         src.problem(file.name, "no such file beside the .mat file; the frames have no split")
         return {}
-    known = _matlab(file)
+    content = _matlab(file)
     keys = {"train": "trainNdxs", "test": "testNdxs"}
-    return {number: name for name, key in keys.items() for number in _numbers(known, key, file)}
+    return {number: name for name, key in keys.items() for number in _numbers(content, key, file)}
 
 
 def _classes(file: Path, count: int) -> tuple[list[str], list[int]]:
@@ -181,14 +181,14 @@ def _matlab(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _numbers(known: dict[str, Any], key: str, path: Path) -> list[int]:
+def _numbers(content: dict[str, Any], key: str, path: Path) -> list[int]:
     """A list of whole numbers in a MATLAB file, on its own or as a field of a structure."""
-    structures = [value for value in known.values() if getattr(value, "dtype", None) is not None]
+    structures = [value for value in content.values() if isinstance(value, np.ndarray)]
     fields = [value[key].item() for value in structures if key in (value.dtype.names or ())]
-    found = [known[key]] if key in known else fields
-    if not found:
+    lists = [content[key]] if key in content else fields
+    if not lists:
         raise UserError(f"{path} holds no {key}; it is another file of that name")
-    return [int(number) for number in np.ravel(found[0])]
+    return [int(number) for number in np.ravel(lists[0])]
 
 
 def _minus_one(classes: Iterable[int]) -> list[int]:
