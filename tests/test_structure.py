@@ -193,6 +193,17 @@ def test_files_stay_under_400_lines(folder):
     assert not long
 
 
+def test_what_lies_beside_the_tests_is_small_and_made_of_words_and_numbers():
+    """No photos, weights or foreign files: what a test needs it makes, or reads from a folder outside the package."""
+    folder = Path(__file__).parent
+    beside = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    words = {".py", ".json", ".csv", ".txt", ".toml", ".md"}
+    numbers = {".npz"}  # only where the golden numbers of the metrics lie
+    strange = [p for p in beside if p.suffix not in words | (numbers if "goldens" in p.parts else set())]
+    assert strange == []
+    assert [p.name for p in beside if p.stat().st_size > 100_000] == []
+
+
 def test_nothing_below_the_command_line_prints():
     printing = []
     for path in SRC.rglob("*.py"):
