@@ -185,6 +185,21 @@ def test_broken_files_are_refused_with_the_reason(kit, tmp_path, name):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_heic_photos_are_read_upright(kit, tmp_path, turned):
+    """As a telephone stores them: lying on its side, with the EXIF tag that says so."""
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")
+    picture, exif = Image.fromarray(kit.corners()), Image.Exif()
+    if turned:
+        exif[0x0112] = 6
+        picture = picture.transpose(Image.Transpose.ROTATE_90)
+    heif.from_pillow(picture).save(tmp_path / "a.HEIC", quality=95, exif=exif.tobytes())
+    image = read_image(tmp_path / "a.HEIC")
+    assert image.shape == (48, 64, 3)
+    assert np.abs(kit.quarters(image) - kit.quarters(kit.corners())).max() < 12
+    assert probe_image(tmp_path / "a.HEIC") == (64, 48)  # width, height
+
+
 def test_heic_without_its_plugin_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
