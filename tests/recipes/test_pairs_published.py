@@ -11,7 +11,7 @@ from manyview import zoo
 from manyview.data.sources import SOURCES
 from manyview.recipes.dune import DuneRecipe
 from manyview.recipes.encoders import encoder_fields
-from manyview.recipes.pairs import IN_METRES, SIZES_448, SIZES_512, PairsRecipe
+from manyview.recipes.pairs import SIZES_448, SIZES_512, PairsRecipe, in_metres
 
 
 def test_presets_are_the_published_numbers():
@@ -31,7 +31,18 @@ def test_presets_are_the_published_numbers():
         return [(h // patch, w // patch) for h, w in sizes]
 
     assert patches(SIZES_448, 14)[1:] == patches(SIZES_512, 16)
-    assert set(IN_METRES) - {"manyview-synth"} <= set(SOURCES.names())
+    measured = (
+        "arkitscenes",
+        "hypersim",
+        "mapfree",
+        "scannet",
+        "scannetpp",
+        "tartanair",
+        "vkitti2",
+        "wildrgbd",
+    )
+    assert set(in_metres()) == {"manyview-synth", *measured}
+    assert set(measured) <= set(SOURCES.names())
     tiny = PairsRecipe.build(presets["tiny"].method).student
     assert sum(p.numel() for p in tiny.parameters()) < 6e6
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from manyview.config import RunConfig
 from manyview.data.pair_views import METRIC, PairSampling, PairViews
 from manyview.data.pairs import Choice
+from manyview.data.sources import SOURCES
 from manyview.errors import UserError
 from manyview.losses.confident import confident_regression, point_distances, sum_of_views
 from manyview.losses.matching import matching_loss
@@ -37,9 +38,11 @@ SIZES_518: Sizes = ((518, 518), (392, 518), (336, 518), (294, 518), (252, 518), 
 SIZES_512: Sizes = ((384, 512), (336, 512), (288, 512), (256, 512), (160, 512))
 """DUNE's supplementary, section B, for encoders distilled at 336 and at 448; MASt3R's and SAB3R's training."""
 
-IN_METRES = ("arkitscenes", "hypersim", "manyview-synth", "mapfree", "scannet", "scannetpp", "tartanair", "vkitti2",
-             "wildrgbd")  # fmt: skip
-"""Readers of `manyview data scan` whose data come in metres."""
+
+def in_metres() -> tuple[str, ...]:
+    """Data sets whose depth and poses are in metres, of all readers that are installed, and our own scenes."""
+    metric = (name for name in SOURCES.names() if SOURCES.get(name).metric)
+    return ("manyview-synth", *metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class PairsConfig:
     mismatched: float = 0.5
     """Least share of these without a match."""
     metric: tuple[str, ...] = ()
-    """Datasets in metres, on which sizes are learned too (MASt3R); IN_METRES of this module names ours."""
+    """Datasets in metres, on which sizes are learned too (MASt3R); `in_metres` of this module names them."""
     overlap: tuple[float, float] = (0.2, 0.95)
     """Smallest and largest share of a view's places that the other sees."""
     motion: float = 0.0
@@ -135,7 +138,7 @@ class PairsRecipe(Recipe):
         tiny = RunConfig(steps=2000, batch=4, lr=3e-3, min_lr=1e-5, weight_decay=0.05, betas=(0.9, 0.95), warmup=0.1,
                          decay_vectors=False, checkpoint_every=100)  # fmt: skip
         debug = RunConfig(steps=10, batch=2, lr=1e-3, checkpoint_every=5, log_every=1)
-        published = {"start": "mast3r-vitl16", "metric": IN_METRES}
+        published = {"start": "mast3r-vitl16", "metric": in_metres()}
         # The encoder of `manyview train dune --preset tiny`: that run's model can be `method.encoder`.
         small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null",
                  "decoder_dim=128", "decoder_depth=4", "decoder_heads=2", "taps=[0,2,3,4]",
@@ -148,7 +151,7 @@ class PairsRecipe(Recipe):
                                  **published),
             "small": _preset(on_dune, model="dunemast3r-vits14", encoder="dune-vits14-448", **published),
             "mast3r": _preset(mast3r, model="mast3r-vitl16", start="dust3r-vitl16-512-dpt", freeze="nothing",
-                              sizes=SIZES_512, metric=IN_METRES),
+                              sizes=SIZES_512, metric=in_metres()),
             "debug": _preset(debug, model="dunemast3r-vits14", size="debug", sizes=((28, 42),), matches=64),
         }  # fmt: skip
 

@@ -22,7 +22,7 @@ _SPLITS = {"Training": "train", "Validation": "val"}
 
 
 @SOURCES.add("arkitscenes")
-@reader("VIDEO/lowres_wide folder", chunk=75)
+@reader("VIDEO/lowres_wide folder", chunk=75, metric=True)
 def scenes(src: Source) -> Scenes:
     """The download folder, a split, or one video."""
     for folder in src.folders_named("lowres_wide".__eq__):

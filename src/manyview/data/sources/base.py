@@ -250,6 +250,8 @@ class Reader(Generic[OptionsT]):
     """Which options it has."""
     info: dict[str, Any] = field(default_factory=dict)
     """What every manifest of it says."""
+    metric: bool = False
+    """Whether its depth and poses are in metres."""
 
     def scan(self, src: Path, options: OptionsT, dataset: str) -> Source[OptionsT]:
         """Everything the source holds. Raises UserError when it is not of this format."""
@@ -272,9 +274,13 @@ def reader(
     *,
     options: type[OptionsT] = ScanOptions,  # type: ignore[assignment]
     chunk: int | None = None,
+    metric: bool = False,
 ) -> Callable[[Callable[[Source[OptionsT]], Scenes]], Reader[OptionsT]]:
-    """Decorator: a generator of scenes as a Reader. chunk: frames of a sequence, where the data set is cut so."""
-    return lambda scenes: Reader(scenes, layout, options, {} if chunk is None else {CHUNK: chunk})
+    """Decorator: a generator of scenes as a Reader.
+
+    chunk: frames of a sequence, where the data set is cut so. metric: its depth and poses are in metres.
+    """
+    return lambda scenes: Reader(scenes, layout, options, {} if chunk is None else {CHUNK: chunk}, metric)
 
 
 SOURCES: Registry[Reader[Any]] = Registry(

@@ -27,7 +27,7 @@ _STANDARD = (3**0.5, 0.0, 0.0)  # M_proj 00, 02, 12 of the 60 degree camera most
 
 
 @SOURCES.add("hypersim")
-@reader("ai_VVV_NNN/images/scene_cam_CC_final_preview folder")
+@reader("ai_VVV_NNN/images/scene_cam_CC_final_preview folder", metric=True)
 def scenes(src: Source) -> Scenes:
     """The folder of scenes, or one scene. Every camera trajectory is a scene."""
     previews = "images/scene_cam_*_final_preview"

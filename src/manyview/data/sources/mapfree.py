@@ -15,7 +15,7 @@ from manyview.data.sources.rows import Camera, Row
 
 
 @SOURCES.add("mapfree")
-@reader("sNNNNN folder with seq0")
+@reader("sNNNNN folder with seq0", metric=True)
 def scenes(src: Source) -> Scenes:
     """The folder with train, val and test, one of these, or one scene; both sequences are one scene."""
     for scene in [path for path in [src.root, *src.folders("**/s*")] if (path / "seq0").is_dir()]:

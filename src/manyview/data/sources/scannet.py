@@ -49,7 +49,7 @@ class ScannetOptions(ScanOptions):
 
 
 @SOURCES.add("scannet")
-@reader("SCENE folder with color and pose", options=ScannetOptions)
+@reader("SCENE folder with color and pose", options=ScannetOptions, metric=True)
 def scenes(src: Source[ScannetOptions]) -> Scenes:
     """The folder of scenes (scans, or what a frames archive unpacks to), or one scene."""
     folders = [path.parent for path in src.folders("color", "*/color", "*/*/color")]

@@ -20,7 +20,7 @@ _KINDS = (
 
 
 @SOURCES.add("scannetpp")
-@reader("SCENE/dslr folder", chunk=100)
+@reader("SCENE/dslr folder", chunk=100, metric=True)
 def scenes(src: Source) -> Scenes:
     """The release's folder, its `data`, or one scene."""
     for dslr in src.folders("dslr", "*/dslr", "data/*/dslr"):

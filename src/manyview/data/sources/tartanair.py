@@ -21,7 +21,7 @@ _NED = rigid(np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), np.zeros(3))  # forw
 
 
 @SOURCES.add("tartanair")
-@reader("PNNN/image_left folder")
+@reader("PNNN/image_left folder", metric=True)
 def scenes(src: Source) -> Scenes:
     """The folder of environments, one of them, or one trajectory."""
     for folder in src.folders_named(("image_left", "image_right").__contains__):

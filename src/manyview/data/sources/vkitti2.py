@@ -22,7 +22,7 @@ _PARTS = ("", "vkitti_2.0.3_rgb", "vkitti_2.0.3_depth", "vkitti_2.0.3_textgt")
 
 
 @SOURCES.add("vkitti2")
-@reader("SceneNN/VARIATION/frames/rgb/Camera_C folder")
+@reader("SceneNN/VARIATION/frames/rgb/Camera_C folder", metric=True)
 def scenes(src: Source) -> Scenes:
     """The folder the tar files were unpacked into."""
     for folder in src.folders(*(f"{part}/Scene*/*/frames/rgb/Camera_*".lstrip("/") for part in _PARTS)):

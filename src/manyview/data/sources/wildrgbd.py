@@ -19,7 +19,7 @@ from manyview.data.sources.rows import Camera, Row, lens_of
 
 
 @SOURCES.add("wildrgbd")
-@reader("CATEGORY/scenes/SCENE/rgb folder")
+@reader("CATEGORY/scenes/SCENE/rgb folder", metric=True)
 def scenes(src: Source) -> Scenes:
     """The data set's folder, a category's, or one scene's."""
     for folder in src.folders("rgb", "*/rgb", "*/*/rgb", "*/*/*/rgb"):
