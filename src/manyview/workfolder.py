@@ -80,18 +80,26 @@ class WorkFolder:
         before = None if record is None else (record if part is None else record.get(part, {}))
         different = [] if before is None else differences(before, wanted, may_change)
         if different and not overwrite:
-            key = different[0]
-            raise UserError(
-                f"{self.path} holds a {self.kind} with another {', '.join(different)} "
-                f"({key} = {short(_at(before, key))}, not {short(_at(wanted, key))}); "
-                "give the same settings, choose another folder with -o, or --overwrite"
-            )
+            self.refuse_others(before or {}, wanted, may_change)
         if record is not None and (different or overwrite):
             self.clear()
         content = wanted if part is None else {part: wanted, **(extra or {})}
         if record != content:
             write_text(self.record_path, json.dumps(content, indent=1) + "\n")
         return record is not None and not different and not overwrite
+
+    def refuse_others(
+        self, before: Mapping[str, Any], wanted: Mapping[str, Any], may_change: Collection[str] = ()
+    ) -> None:
+        """Raise UserError when the settings of the work that is there differ from those that are wanted."""
+        different = differences(before, wanted, may_change)
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{self.path} holds a {self.kind} with another {', '.join(different)} "
+                f"({key} = {short(_at(before, key))}, not {short(_at(wanted, key))}); "
+                "give the same settings, choose another folder with -o, or --overwrite"
+            )
 
     def clear(self) -> None:
         """Remove what the work writes, and nothing else."""

@@ -181,3 +181,12 @@ def test_mistakes(video, tmp_path):
         scan(video, format="video", options=ScanOptions(extract_to=tmp_path / "f", frames="-3:"))
     with pytest.raises(UserError, match="no usable frame"):
         scan(video, format="video", options=ScanOptions(extract_to=tmp_path / "f", frames="900:"))
+
+
+def test_frames_that_no_scan_wrote_are_left_alone(video, tmp_path):
+    mine = tmp_path / "m_frames" / "walk" / "000001.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"my photo")
+    with pytest.raises(UserError, match="holds no set of extracted frames"):
+        scan(video, format="video", options=ScanOptions(extract_to=tmp_path / "m_frames"))
+    assert mine.read_bytes() == b"my photo"

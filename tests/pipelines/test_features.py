@@ -145,8 +145,8 @@ def test_a_changed_picture_and_a_damaged_file_are_done_anew(photos, encoder, tmp
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"size": 84}, "size 56, not 84"), ({"norm": False}, "norm True, not False"),
-     ({"layers": [0]}, r"layers \[\], not \[0\]")],
+    [({"size": 84}, "size = 56, not 84"), ({"norm": False}, "norm = True, not False"),
+     ({"layers": [0]}, r"layers = \[\], not \[0\]")],
 )  # fmt: skip
 def test_other_settings_are_refused_and_nothing_is_touched(photos, encoder, tmp_path, change, message):
     out = tmp_path / "out"
@@ -163,14 +163,14 @@ def test_other_weights_of_the_same_shape_are_refused_and_a_moved_model_is_not(ph
     network = zoo.load(encoder)
     assert len(features(photos, model=network, size=56, out=out)) == 5
     other = zoo.build("dinov2-vits14", size="debug", seed=1)
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match="another weights"):
         features(photos, model=other, size=56, out=out)
 
 
 def test_a_folder_with_other_content_is_left_alone(photos, encoder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="holds no features"):
+    with pytest.raises(UserError, match="holds no set of features"):
         features(photos, model=encoder, size=56, out=tmp_path / "out")
 
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 
 from manyview.errors import UserError
-from manyview.files import refuse_other_content
 from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
 from manyview.images.writing import write_picture
 from manyview.pipelines import pca
@@ -26,6 +25,7 @@ from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding
 from manyview.pipelines.feature_set import (
     FORMAT,
+    INDEX,
     FeatureSet,
     ImageFeatures,
     Tokens,
@@ -39,6 +39,7 @@ from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.side_by_side import Comparison, compare
 from manyview.progress import track
 from manyview.version import __version__
+from manyview.workfolder import WorkFolder
 
 __all__ = ["FeatureOptions", "FeatureSet", "ImageFeatures", "Tokens", "features"]
 
@@ -201,22 +202,11 @@ def _digest(settings: dict[str, Any]) -> str:
 
 def _refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Raise UserError for a folder with other content, or with features that other settings made."""
-    refuse_other_content(folder, is_features, "features")
-    if not is_features(folder):
-        return
-    index = read_index(folder)
-    before = index.get("settings", {})
-    for key, value in settings.items():
-        if before.get(key) != value:
-            what = (
-                f"other weights ({index.get('model')})"
-                if key == "weights"
-                else f"{key} {before.get(key)!r}, not {value!r}"
-            )
-            raise UserError(
-                f"{folder} holds features made with {what}; use the same settings to go on, "
-                "or choose another folder with -o"
-            )
+    work = WorkFolder(folder, "set of features", INDEX)
+    work.refuse_strangers()
+    if is_features(folder):
+        before = read_index(folder).get("settings", {})
+        work.refuse_others({key: before.get(key) for key in settings}, settings)
 
 
 def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ and are named in the entry-point group `manyview.readers`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,10 +26,11 @@ from manyview.data.manifest import Frame, every, inside, parse_span
 from manyview.data.overlap import CHUNK, GROUPS, MADE_FOR
 from manyview.data.sources.rows import Problem, Row, below
 from manyview.errors import UserError
-from manyview.files import natural_key, write_bytes
+from manyview.files import natural_key
 from manyview.images.reading import ImageProblem, folder_images, probe_image
 from manyview.progress import track
 from manyview.registry import Registry
+from manyview.workfolder import WorkFolder
 
 T = TypeVar("T")
 _BATCH = 4096
@@ -307,17 +307,16 @@ def first_file(paths: Iterable[Path]) -> Path:
 
 
 def claim(folder: Path, source: Path, pattern: str) -> None:
-    """Make a folder of extracted frames this file's own: frames (`pattern`) of another of that name are removed."""
-    stamp = folder / "source.json"
-    mine = {"source": source.name, "bytes": source.stat().st_size}
-    try:
-        theirs = json.loads(stamp.read_bytes())
-    except (OSError, ValueError):
-        theirs = None
-    if theirs != mine:
-        for old in folder.glob(pattern):
-            old.unlink()
-        write_bytes(stamp, json.dumps(mine).encode())
+    """Make a folder of extracted frames this file's own: frames (`pattern`) of another file are removed.
+
+    Raises UserError for a folder with content that no scan has written.
+    """
+    work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,))
+    work.refuse_strangers()
+    settings = {"source": source.name, "bytes": source.stat().st_size}
+    if work.read() != settings:
+        work.clear()
+        work.claim(settings)
 
 
 def _order(row: Row) -> tuple[Any, Any]:

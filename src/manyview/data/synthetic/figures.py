@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
+from manyview.files import fresh_file
 from manyview.progress import track
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg", "hand", "foot")
@@ -121,9 +122,8 @@ def write_figures(out: str | Path, *, count: int, size: tuple[int, int] = (112, 
         if not (image.is_file() and labels.is_file()):
             picture, parts = render_figures(seed * 1_000_000 + index, size)
             for path, array in ((labels, parts), (image, picture)):
-                draft = path.with_suffix(".partial")
-                Image.fromarray(array).save(draft, "PNG")
-                draft.replace(path)
+                with fresh_file(path) as draft:
+                    Image.fromarray(array).save(draft, "PNG")
         frames.append(
             Frame(
                 dataset="manyview-figures",
