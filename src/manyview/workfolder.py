@@ -88,6 +88,16 @@ class WorkFolder:
             write_text(self.record_path, json.dumps(content, indent=1) + "\n")
         return record is not None and not different and not overwrite
 
+    def take(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder that of these settings; what work of other settings wrote is removed.
+
+        Raises UserError when the folder is somebody else's, or cannot be written.
+        """
+        self.refuse_strangers()
+        if self.read() != settings:
+            self.clear()
+            write_text(self.record_path, json.dumps(settings, indent=1) + "\n")
+
     def refuse_others(
         self, before: Mapping[str, Any], wanted: Mapping[str, Any], may_change: Collection[str] = ()
     ) -> None:

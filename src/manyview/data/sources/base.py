@@ -312,11 +312,7 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
     Raises UserError for a folder with content that no scan has written.
     """
     work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,))
-    work.refuse_strangers()
-    settings = {"source": source.name, "bytes": source.stat().st_size}
-    if work.read() != settings:
-        work.clear()
-        work.claim(settings)
+    work.take({"source": source.name, "bytes": source.stat().st_size})
 
 
 def _order(row: Row) -> tuple[Any, Any]:
