@@ -31,7 +31,7 @@ from manyview import zoo
 from manyview.data.manifest import Frame, Manifest
 from manyview.data.sequences import Sampling, SequenceViews
 from manyview.losses.masked import hidden_pixels, masked_mse
-from manyview.models.mum import Mum, random_mask
+from manyview.models.mum.network import Mum, random_mask
 
 
 def plain_loss(model: Mum, images: Tensor, mask: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def write_container(
         arguments = argparse.Namespace(model=words["constructor"], epochs=1, lr=1e-4)
         content, path = {"model": state, "args": arguments, "epoch": 1}, folder / "model.pth"
     elif kind.startswith("naver-dune"):
-        from manyview.zoo.constructor import parse
+        from manyview.models.pair.constructor import parse
 
         backbone, network = parse(words["constructor"]).arguments
         content, path = (

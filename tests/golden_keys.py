@@ -48,15 +48,15 @@ def overrides_of(path: Path) -> dict:
 
 def differences(path: Path, arch: str) -> tuple[int, list[str]]:
     """How many keys there are, and what does not come back: missing, surplus and reshaped names."""
-    from manyview.zoo.family import lookup, with_overrides
+    from manyview.models.family import lookup
 
     listed = {key: tuple(shape) for key, shape, _ in json.loads(path.read_text(encoding="utf-8"))["keys"]}
     family, preset = lookup(arch)
     official = {key: _tensor(key, shape) for key, shape in listed.items()}
     ours = family.keymap.to_ours(family.adapt(official))
-    config = with_overrides(preset, {**family.sizes(ours, preset), **overrides_of(path)})
+    config = family.configured(family.configured(preset, family.sizes(ours, preset)), overrides_of(path))
     with torch.device("meta"):
-        model = family.model(config)
+        model = family.network(config)
     built = {**model.state_dict(), **{k: t for k, t in ours.items() if k.startswith("carried.")}}
     restored = family.restore(family.keymap.to_official(built))
     back = {key: tuple(tensor.shape) for key, tensor in restored.items()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from manyview import zoo
-from manyview.zoo.family import FAMILIES
+from manyview.models.family import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

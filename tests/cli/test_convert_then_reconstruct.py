@@ -90,7 +90,7 @@ def test_every_container(arch, container, settings, photos, tmp_path, capsys):
     if arch == "vggt-1b":
         config = network.config
         settings = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in
-                    (("heads", config.heads), ("taps", config.taps), ("image_size", 56))]  # fmt: skip
+                    (("heads", config.encoder.heads), ("taps", config.taps), ("image_size", 56))]  # fmt: skip
     sets = [part for setting in settings for part in ("--set", setting)]
     model = tmp_path / "model"
     assert main(["convert", str(file), "--arch", arch, "-o", str(model), *sets]) == 0

@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from manyview.data.manifest import Frame, Manifest
+from manyview.models.model import EncodesImages
 from manyview.models.vit import EncoderConfig
 from manyview.types import Features
 
 SIDE, PATCH = 32, 8
 
 
-class Seer(nn.Module):
+class Seer(nn.Module, EncodesImages):
     """Its tokens hold the mean colour of the patch, in which the pictures below write class and depth."""
 
     config = EncoderConfig(dim=3, patch_size=PATCH, image_size=SIDE)
@@ -27,7 +28,7 @@ class Seer(nn.Module):
         self.blind, self.encoded = blind, 0
         self.scale = nn.Parameter(torch.ones(1))
 
-    def untrained(self) -> Seer:
+    def untrained(self, seed: int) -> Seer:
         return Seer(blind=True)
 
     def encode(self, images, mask=None, norm=True, layers=None) -> Features:

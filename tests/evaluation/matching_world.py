@@ -12,6 +12,7 @@ from PIL import Image
 from analytic_room import ROOM, render
 from manyview.data.manifest import Frame, Manifest
 from manyview.geometry import cameras, pointmaps, poses
+from manyview.models.model import EncodesImages
 from manyview.types import Features
 
 HEIGHT, WIDTH, PATCH, FOCAL = 48, 64, 8, 50.0
@@ -53,7 +54,7 @@ def write_scenes(root: Path, *, scenes: range, frames: int = 4, turn: float = 0.
     return Manifest(rows, root)
 
 
-class PlaceEncoder:
+class PlaceEncoder(EncodesImages):
     """Tokens that are alike where the colour is, and nowhere else: as good as features can be.
 
     `layers` counts blocks; the first ones see noise. `blind` sees nothing but noise.
@@ -68,7 +69,7 @@ class PlaceEncoder:
         self.phases = 6.28 * torch.rand(dim, generator=generator)
         self.encoded = 0
 
-    def untrained(self) -> PlaceEncoder:
+    def untrained(self, seed: int) -> PlaceEncoder:
         return PlaceEncoder(dim=self.config.dim, blind=True)
 
     def encode(self, images: torch.Tensor, norm: bool = True, layers=None):

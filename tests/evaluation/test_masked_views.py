@@ -17,11 +17,12 @@ from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.masked_views import MaskedViews, choose_items, difference
 from manyview.losses.masked import patch_statistics, patchify
+from manyview.models.model import CompletesViews
 
 SMALL = {"items": 6, "draws": 2, "overlap": 0.3, "apart": 0.2}
 
 
-class Painter:
+class Painter(CompletesViews):
     """Fills hidden patches from the closest-looking visible patches: of all views, or of the target alone.
 
     Patches are compared by the image's mean colour only, so another scene's view, in other colours, helps less.

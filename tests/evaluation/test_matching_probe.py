@@ -175,7 +175,7 @@ def test_mistakes(rooms, tmp_path, options, words):
 
 
 def test_a_model_without_encoder_and_a_single_training_scene_are_refused(rooms, tmp_path):
-    with pytest.raises(UserError, match="no encoder"):
+    with pytest.raises(UserError, match="cannot encode images"):
         evaluate(PROBE, lambda images: {}, rooms, tmp_path / "a")
     single = Manifest([f for f in rooms.frames if f.scene == "s0"], rooms.root)
     with pytest.raises(UserError, match="--train has 1 scene"):

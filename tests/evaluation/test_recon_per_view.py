@@ -12,7 +12,7 @@ import torch
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, evaluate, fingerprint
-from manyview.evaluation.recon_per_view import ReconPerView, fresh_copy
+from manyview.evaluation.recon_per_view import ReconPerView
 
 MODEL_ROWS = ("model", "model_2_views")
 
@@ -147,12 +147,11 @@ def test_fingerprints_and_fresh_copies_follow_the_weights():
     from manyview import zoo
 
     model = zoo.build("manyview-tiny", size="debug", seed=0).eval()
-    same, other = zoo.build("manyview-tiny", size="debug", seed=0), fresh_copy(model, seed=5)
+    same, other = zoo.build("manyview-tiny", size="debug", seed=0), model.untrained(seed=5)
     assert fingerprint(model) == fingerprint(same) != fingerprint(other)
-    assert fingerprint(other) == fingerprint(fresh_copy(model, seed=5))
+    assert fingerprint(other) == fingerprint(model.untrained(seed=5))
     assert not other.training
-    assert fresh_copy(lambda images: {}, seed=0) is None
     state = torch.random.get_rng_state()
-    fresh_copy(model, seed=5)
+    model.untrained(seed=5)
     assert torch.equal(state, torch.random.get_rng_state())
     assert np.isfinite(sum(float(p.detach().sum()) for p in other.parameters()))

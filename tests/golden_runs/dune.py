@@ -12,9 +12,9 @@ import torch
 from golden_masks import encoded_cases
 from manyview.layers.standardise import Standardise
 from manyview.losses.distillation import coefficients, distillation_loss, token_loss
-from manyview.models.dune import mast3r_input
+from manyview.models.dune import TEACHERS
+from manyview.models.dune.network import mast3r_input
 from manyview.types import Features
-from manyview.zoo.families.dune import TEACHERS
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from manyview.errors import UserError
 from manyview.layers.masking import hide_at_random
-from manyview.models import croco
-from manyview.models.croco import Croco
+from manyview.models.croco import network as croco
+from manyview.models.croco.network import Croco
 
 
 @pytest.fixture

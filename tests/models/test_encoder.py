@@ -10,14 +10,15 @@ import torch.nn.functional as F
 
 from manyview.errors import UserError
 from manyview.models import vit
-from manyview.models.dune import Dune, debug, dune, mast3r_input
+from manyview.models.dune.network import Dune, debug, dune, mast3r_input
+from manyview.models.family import with_overrides
 from manyview.models.vit import Encoder, EncoderConfig
 
 
 @pytest.fixture
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    model = vit.encoder(EncoderConfig(dim=8, depth=3, heads=2, registers=2, positions=4))
+    model = vit.Encoder.fresh(EncoderConfig(dim=8, depth=3, heads=2, registers=2, positions=4))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -81,7 +82,7 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused(encoder):
 
 
 def test_no_registers_leave_no_register_tokens():
-    model = vit.encoder(EncoderConfig(dim=8, depth=1, heads=2, positions=2))
+    model = vit.Encoder.fresh(EncoderConfig(dim=8, depth=1, heads=2, positions=2))
     assert model.encode(torch.rand(1, 3, 28, 28)).registers is None
     assert "register_tokens" not in dict(model.named_parameters())
 
@@ -96,10 +97,9 @@ def test_no_registers_leave_no_register_tokens():
     ],
 )
 def test_published_dune_layouts_have_their_parameters(size, resolution, registers, parameters):
-    from dataclasses import replace
 
     with torch.device("meta"):
-        model = Dune(replace(dune(size, resolution), registers=registers))
+        model = Dune(with_overrides(dune(size, resolution), {"registers": registers}))
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import manyview as mv
 from manyview import UserError
-from manyview.models.reconstructor import Fast3rConfig, Reconstructor, debug, fast3r
-from manyview.zoo.families.fast3r import says
+from manyview.models.fast3r import fast3r, says
+from manyview.models.reconstructor.network import Reconstructor, debug
 
 STATED = {
     "encoder_args": {
@@ -51,7 +51,7 @@ def test_the_published_layout_has_its_647_551_368_parameters():
 
 
 def test_it_is_a_family_of_its_own(model):
-    assert type(model.config) is Fast3rConfig
+    assert model.architecture == "fast3r"
     assert not any("cls_token" in name or "pos_embed" in name for name in model.state_dict())
 
 
@@ -118,7 +118,11 @@ def test_a_hugging_face_directory_with_either_of_the_duplicated_names(model, dro
     save_file(kept, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(STATED))
     loaded = mv.load(mv.zoo.convert(folder, arch="fast3r-vitl16", out=tmp_path / "m", taps=TAPS))
-    assert (loaded.config.heads, loaded.config.decoder_heads, loaded.config.rope_base) == (2, 2, 50.0)
+    assert (
+        loaded.config.encoder.heads,
+        loaded.config.decoder_heads,
+        loaded.config.encoder.rope_base,
+    ) == (2, 2, 50.0)
     again = mv.zoo.export_official(loaded)
     assert again.keys() == official.keys()
     assert all(torch.equal(again[key], official[key]) for key in official)
@@ -163,5 +167,5 @@ def test_a_configuration_of_another_network_is_refused(section, change, message)
 
 
 def test_debug_keeps_the_layout():
-    small = debug(fast3r())
+    small = debug(fast3r()).encoder
     assert (small.patch_size, small.rope, small.cls_token, small.layer_scale) == (16, "grid", False, None)

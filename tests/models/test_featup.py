@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manyview import UserError, zoo
-from manyview.models.featup import Stage, weigh
+from manyview.models.featup.network import Stage, weigh
 
 
 def random_stage(seed: int, key_dim: int = 4, radius: int = 3) -> Stage:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from manyview import UserError, zoo
-from manyview.models import clip_text
-from manyview.models.clip_text import END, START, tokenise
-from manyview.models.maskclip import CLIP_MEAN, CLIP_STD
+from manyview.models.maskclip import text as clip_text
+from manyview.models.maskclip.network import CLIP_MEAN, CLIP_STD
+from manyview.models.maskclip.text import END, START, tokenise
 
 installed = all(importlib.util.find_spec(name) for name in ("open_clip", "ftfy", "regex"))
 needs_tokeniser = pytest.mark.skipif(not installed, reason="open_clip, ftfy and regex are not all installed")
@@ -85,7 +85,7 @@ def test_images_are_normalised_with_imagenets_numbers_or_clips_own(model, images
     mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     own_mean, own_std = model.encoder.mean[:, None, None], model.encoder.std[:, None, None]
     same = (images - mean) / std * own_std + own_mean
-    assert model.config.image_mean == (0.485, 0.456, 0.406)
+    assert model.config.encoder.image_mean == (0.485, 0.456, 0.406)
     torch.testing.assert_close(other.encode(images).patches, model.encode(same).patches, atol=1e-5, rtol=1e-5)
 
 

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from manyview.errors import UserError
-from manyview.models.mum import Mum, MumConfig, debug, mum, random_mask
+from manyview.models.family import with_overrides
+from manyview.models.mum.network import Mum, MumConfig, debug, mum, random_mask
+from manyview.models.vit import EncoderConfig
 
-CONFIG = replace(debug(mum("b")), dim=16, heads=2, decoder_dim=16, decoder_heads=2, decoder_depth=4)
+SIZES = {"dim": 16, "heads": 2, "decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 4}
+CONFIG = with_overrides(debug(mum("b")), SIZES)
 GRID = (3, 4)
 PATCHES = GRID[0] * GRID[1]
 
@@ -19,7 +22,7 @@ PATCHES = GRID[0] * GRID[1]
 def build(**changes: object) -> Mum:
     """A small network with weights large enough that every path matters."""
     torch.manual_seed(0)
-    model = Mum(replace(CONFIG, **changes))
+    model = Mum(with_overrides(CONFIG, changes))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return model.eval()
@@ -60,7 +63,7 @@ def test_scenes_never_mix():
 
 def plain_mae(model: Mum, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """A masked autoencoder of one image (3, H, W), token by token, from the same weights: (L, p*p*3)."""
-    config, encoder = model.config, model.encoder
+    encoder, config = model.encoder, model.encoder.config
 
     def angles(width: int) -> torch.Tensor:
         centres = [
@@ -103,7 +106,7 @@ def plain_mae(model: Mum, image: torch.Tensor, hidden: torch.Tensor) -> torch.Te
     tokens = torch.stack([small[0], *rows])
     for pair in zip(model.decoder.frame, model.decoder.everywhere, strict=True):
         for block in pair:
-            tokens = attend(block, tokens, angles(config.decoder_dim // config.decoder_heads))
+            tokens = attend(block, tokens, angles(model.config.decoder_dim // model.config.decoder_heads))
     return model.head(model.norm(tokens[1:]))
 
 
@@ -215,7 +218,7 @@ def test_absolute_positions_tell_patches_apart_and_without_any_nothing_does():
     blind = build(rope="none")(images(1, 1), hidden).reconstruction[0, 0, 1:]
     assert torch.allclose(blind, blind[:1].expand_as(blind), atol=1e-5)  # all hidden patches look alike
     torch.manual_seed(0)
-    absolute = Mum(replace(CONFIG, rope="none", positions=4)).eval()
+    absolute = Mum(with_overrides(CONFIG, {"rope": "none", "positions": 4})).eval()
     told = absolute(images(1, 1), hidden).reconstruction[0, 0, 1:]
     assert (told[:, None] - told[None]).abs().amax(-1).fill_diagonal_(1).min() > 1e-4
     assert float(absolute.encoder.pos_embed[0, 1:].detach().abs().max()) > 0.9  # they start as sines
@@ -248,4 +251,4 @@ def test_what_does_not_fit_is_a_users_mistake():
     with pytest.raises(UserError, match="decoder_depth"):
         Mum(replace(CONFIG, decoder_depth=3))
     with pytest.raises(UserError, match="mask_token"):
-        Mum(MumConfig(mask_token=True))
+        Mum(MumConfig(encoder=EncoderConfig(mask_token=True)))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
 from manyview.errors import UserError
-from manyview.models import pair
+from manyview.models.dunemast3r import dunemast3r
+from manyview.models.family import with_overrides
 from manyview.models.heads import DenseHead, PatchMap, PointmapHead
-from manyview.models.pair import PairConfig, PairReconstructor
+from manyview.models.pair import network as pair
+from manyview.models.pair.network import PairConfig, PairReconstructor
 from manyview.models.vit import IMAGENET_MEAN
-from manyview.zoo.families.dunemast3r import dunemast3r
 
 CONFIGS = {
     "linear": pair.dust3r("linear"),
@@ -27,7 +26,7 @@ CONFIGS = {
 def build(name: str, **changes: object) -> PairReconstructor:
     """At debug size, with weights large enough that everything shows in the output."""
     torch.manual_seed(0)
-    model = PairReconstructor(replace(pair.debug(CONFIGS[name]), **changes))
+    model = PairReconstructor(with_overrides(pair.debug(CONFIGS[name]), changes))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -141,11 +140,11 @@ def test_on_dune_the_decoder_reads_tokens_without_the_encoders_norm_through_its_
     model = build("dune")
     images = sizes(model, (2, 2))[0]
     raw = model.encoder.encode(images, norm=False).patches
-    torch.testing.assert_close(model.encode(images).patches, model.norm(raw))
+    torch.testing.assert_close(model.encode_views([images, images])[0].patches, model.norm(raw))
     assert model.norm.eps == 1e-5
-    assert model.config.image_mean == IMAGENET_MEAN
+    assert model.config.encoder.image_mean == IMAGENET_MEAN
     nn.init.zeros_(model.encoder.norm.weight)
-    torch.testing.assert_close(model.encode(images).patches, model.norm(raw))
+    torch.testing.assert_close(model.encode_views([images, images])[0].patches, model.norm(raw))
 
 
 def test_only_the_heads_asked_for_run():

@@ -11,7 +11,7 @@ from manyview.errors import UserError
 from manyview.layers.init import init_weights
 from manyview.models.fusion import EXTENSION, MOST_VIEWS
 from manyview.models.heads import confidence_from_raw, points_from_raw
-from manyview.models.reconstructor import Reconstructor, debug, distill3r, tiny
+from manyview.models.reconstructor.network import Reconstructor, debug, distill3r, tiny
 
 KEYS = {"pointmap", "confidence", "pointmap_local", "confidence_local"}
 
@@ -19,7 +19,7 @@ KEYS = {"pointmap", "confidence", "pointmap_local", "confidence_local"}
 @pytest.fixture
 def model() -> Reconstructor:
     torch.manual_seed(0)
-    model = Reconstructor(debug()).eval()
+    model = Reconstructor(debug(tiny())).eval()
     for name, parameter in model.named_parameters():  # away from the near-constant fresh state
         if parameter.ndim > 1 and "table" not in name:
             torch.nn.init.normal_(parameter, std=0.12)
@@ -49,7 +49,7 @@ def test_tiny_fits_its_budget_as_float16():
 
 
 @pytest.mark.parametrize(
-    "config", [tiny(), debug(), debug(distill3r())], ids=["tiny", "debug", "debug-published"]
+    "config", [tiny(), debug(tiny()), debug(distill3r())], ids=["tiny", "debug", "debug-published"]
 )
 def test_every_parameter_and_buffer_is_initialised(config):
     with torch.device("meta"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from manyview import UserError
 from manyview.geometry import poses
 from manyview.geometry.cameras import project
 from manyview.layers.init import init_weights
-from manyview.models.vggt import Vggt, debug, vggt
-from manyview.models.vggt_heads import LEAST_VIEW, CameraHead, decode_pose, encode_pose
+from manyview.models.vggt.heads import LEAST_VIEW, CameraHead, decode_pose, encode_pose
+from manyview.models.vggt.network import Vggt, debug, vggt
 
 MAPS = {"pointmap", "confidence", "depth", "depth_confidence", "pointmap_local", "confidence_local"}
 CAMERAS = {"pose_encoding", "cam2world", "intrinsics"}
@@ -187,7 +186,7 @@ def test_what_it_does_not_take_is_a_users_mistake(model, images, options, messag
 @pytest.mark.parametrize("change", [{"patch_embed": "dinov2-vits14-reg4"}, {"patch_embed": "mum"}])
 def test_an_encoder_that_does_not_fit_is_a_users_mistake(change):
     with pytest.raises(UserError, match="patch_embed"):
-        Vggt(replace(debug(vggt()), **change))
+        mv.zoo.build("vggt-1b", size="debug", **change)
 
 
 def test_a_pose_encoding_made_by_hand():

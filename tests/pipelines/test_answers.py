@@ -10,11 +10,12 @@ from analytic_room import AllKnowing, shots
 from manyview import zoo
 from manyview.errors import UserError
 from manyview.geometry import poses
+from manyview.models.model import ReconstructsPairs
 from manyview.pipelines.options import ReconstructOptions
 from manyview.pipelines.reconstruct import reconstruct
 
 
-class Pair:
+class Pair(ReconstructsPairs):
     """Knows the room, but only two views at a time; counts what it is asked."""
 
     def __init__(self, taken) -> None:

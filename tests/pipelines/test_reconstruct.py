@@ -12,6 +12,7 @@ from analytic_room import AllKnowing, Shot, circle, colour_of, render, shots
 from manyview.errors import UserError
 from manyview.geometry import alignment, cameras, poses
 from manyview.images.inputs import Take
+from manyview.models.model import ReconstructsViews
 from manyview.pipelines.options import ReconstructOptions
 from manyview.pipelines.reconstruct import reconstruct
 
@@ -259,7 +260,7 @@ def test_stride_and_max_frames_pick_pictures():
 def test_a_module_in_training_stays_in_training():
     taken = shots(2)
 
-    class Net(torch.nn.Module):
+    class Net(torch.nn.Module, ReconstructsViews):
         def __init__(self):
             super().__init__()
             self.knowing = AllKnowing(taken)

@@ -12,7 +12,8 @@ from manyview.config import RunConfig
 from manyview.engine.loop import fit
 from manyview.errors import UserError
 from manyview.geometry import cameras, pointmaps
-from manyview.models.reconstructor import Reconstructor
+from manyview.models.family import with_overrides
+from manyview.models.reconstructor.network import Reconstructor
 from manyview.recipes.base import preset
 from manyview.recipes.distill3r import Distill3R, Distill3RConfig
 from manyview.types import Signal, Views
@@ -47,8 +48,10 @@ def abs_rel(predicted: torch.Tensor, true: torch.Tensor) -> float:
 def trained(tmp_path, *, blind: bool) -> float:
     torch.manual_seed(0)
     recipe = Distill3R.build(DEBUG)
-    small = replace(recipe.student.config, dim=32, decoder_dim=32, decoder_depth=1, taps=(0, 0, 1, 1),
-                    head_layer_dims=(8, 8, 16, 16), head_dim=16, head_last_dim=8)  # fmt: skip
+    sizes = {"dim": 32, "decoder_dim": 32, "decoder_depth": 1, "taps": (0, 0, 1, 1), "head_dim": 16}
+    small = with_overrides(
+        recipe.student.config, {**sizes, "head_layer_dims": (8, 8, 16, 16), "head_last_dim": 8}
+    )
     recipe.student = Reconstructor(small)
     run = RunConfig(
         steps=160, batch=3, lr=4e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100

@@ -57,7 +57,7 @@ def test_a_cards_own_words_win_over_its_files(tmp_path):
         '[shared.sources]\n"licence paper" = "readme"\n'
         '[model.one]\nlicence = "B"\n[model.one.sources]\nlicence = "notice"\n[model.two]\n'
     )
-    one, two = read_cards(path)
+    one, two = read_cards(path.read_text())
     assert (one.name, one.licence, one.sources) == ("one", "B", {"licence": "notice", "paper": "readme"})
     assert (two.licence, two.sources["licence"]) == ("A", "readme")
 

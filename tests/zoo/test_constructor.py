@@ -7,7 +7,7 @@ import math
 import pytest
 
 from manyview.errors import UserError
-from manyview.zoo.constructor import Call, parse
+from manyview.models.pair.constructor import Call, parse
 
 
 def test_a_constructor_call_becomes_its_parts():

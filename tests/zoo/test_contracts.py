@@ -12,14 +12,14 @@ from torch import Tensor
 import manyview as mv
 from manyview import zoo
 from manyview.layers.masking import hide_at_random
-from manyview.models.croco import Croco
-from manyview.models.featup import Upsampler
-from manyview.models.maskclip import Maskclip
-from manyview.models.mum import Mum
-from manyview.models.pair import PairReconstructor
-from manyview.models.vggt import Vggt
+from manyview.models.croco.network import Croco
+from manyview.models.family import FAMILIES, family_of, lookup
+from manyview.models.featup.network import Upsampler
+from manyview.models.maskclip.network import Maskclip
+from manyview.models.mum.network import Mum
+from manyview.models.pair.network import PairReconstructor
+from manyview.models.vggt.network import Vggt
 from manyview.types import Features
-from manyview.zoo.family import FAMILIES, family_of, lookup
 
 NAMES = zoo.names()
 RECONSTRUCTS = ("reconstructor", "fast3r", "vggt")
@@ -166,7 +166,7 @@ def test_layers_are_those_of_the_blocks(model):
 def test_the_full_size_has_as_many_parameters_as_its_card_says(name):
     family, config = lookup(name)
     with torch.device("meta"):
-        model = family.model(config)
+        model = family.network(config)
     counted = sum(parameter.numel() for parameter in model.parameters())
     card = zoo.CARDS[name]
     assert counted == card.parameters

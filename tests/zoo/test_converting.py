@@ -19,10 +19,10 @@ from torch import nn
 import manyview as mv
 from manyview import UserError, zoo
 from manyview.layers.init import init_weights
+from manyview.models.family import FAMILIES, lookup
 from manyview.zoo import converting
 from manyview.zoo.cards import CARDS
 from manyview.zoo.directory import CONFIG, WEIGHTS, fill
-from manyview.zoo.family import FAMILIES, lookup
 from manyview.zoo.recognise import recognise
 
 NAMES = [name for name in zoo.names() if CARDS.get(name) and CARDS[name].published]
@@ -290,7 +290,7 @@ def test_building_without_weights_imports_no_compiler():
     code = (
         "import sys\n"
         "from manyview.zoo.directory import unfilled\n"
-        "from manyview.zoo.family import lookup, presets\n"
+        "from manyview.models.family import lookup, presets\n"
         "for name in presets():\n"
         "    family, config = lookup(name)\n"
         "    model = unfilled(family, family.debug(config))\n"

@@ -45,7 +45,11 @@ def test_a_full_file_comes_back_with_its_heads_and_weights(full, tmp_path):
     loaded = mv.load(
         zoo.convert(saved(full, tmp_path / "full.pth"), arch="mum-vitl16-full", out=tmp_path / "out")
     )
-    assert (loaded.config.heads, loaded.config.decoder_heads, loaded.config.decoder_depth) == (4, 2, 2)
+    assert (loaded.config.encoder.heads, loaded.config.decoder_heads, loaded.config.decoder_depth) == (
+        4,
+        2,
+        2,
+    )
     images, mask = torch.rand(1, 2, 3, 16, 24), torch.arange(12).view(1, 2, 6) % 2 == 0
     torch.testing.assert_close(loaded(images, mask).reconstruction, full.eval()(images, mask).reconstruction)
 

@@ -77,7 +77,7 @@ def test_wrong_wishes_fail_before_the_export(tmp_path, arguments, message):
 
 
 def test_models_without_an_encoder_and_missing_packages_are_said(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no image encoder"):
+    with pytest.raises(UserError, match="cannot encode images"):
         export_onnx(torch.nn.Conv2d(3, 3, 1), tmp_path / "e.onnx")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'manyview\[onnx\]'"):
@@ -90,7 +90,7 @@ def test_the_graph_of_a_reconstructor_is_its_forward_pass(training):
     images = torch.rand(2, 3, 3, 28, 56)
     with torch.inference_mode():
         wanted = network.train(training)(images)
-        graph = ReconstructorGraph(network, "distill3r")
+        graph = ReconstructorGraph(network)
         given = dict(zip(graph.outputs(images), graph(images), strict=True))
     assert sorted(given) == sorted(wanted)
     for name, values in wanted.items():
@@ -99,6 +99,6 @@ def test_the_graph_of_a_reconstructor_is_its_forward_pass(training):
 
 def test_the_graph_of_an_encoder_leaves_absent_tokens_away():
     images = torch.rand(2, 3, 32, 32)
-    graph = EncoderGraph(lively("croco-v2-vitl16"), "croco")
+    graph = EncoderGraph(lively("croco-v2-vitl16"))
     assert graph.outputs(images) == ("patches",)
     assert graph(images)[0].shape == (2, 4, 8)

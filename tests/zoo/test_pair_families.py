@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 
 import manyview as mv
 from manyview import UserError, zoo
-from manyview.zoo.constructor import Call
-from manyview.zoo.families.pair import model_fields
-from manyview.zoo.family import lookup, with_overrides
-from manyview.zoo.keymaps import CARRIED
+from manyview.models.family import lookup, with_overrides
+from manyview.models.keymaps import CARRIED
+from manyview.models.pair import model_fields
+from manyview.models.pair.constructor import Call
 
 # What shapes cannot tell of a debug network; an official file says it in its constructor string.
 SILENT = {"heads": 2, "decoder_heads": 2}
@@ -61,7 +60,7 @@ def test_a_training_checkpoint_comes_in_and_goes_out_under_its_names(name, tmp_p
     if model.config.head == "linear":
         idle += ("head_layer_dims", "head_dim", "head_last_dim")
     changed = {"image_size": 64, **{field: getattr(loaded.config, field) for field in idle}}
-    assert loaded.config == replace(model.config, **changed)
+    assert loaded.config == with_overrides(model.config, changed)
     again = zoo.export_official(loaded)
     assert list(again) == list(official)
     assert all(torch.equal(official[key], tensor) for key, tensor in again.items())
@@ -193,7 +192,11 @@ def test_croco_comes_in_with_its_own_words_and_lends_its_encoder(tmp_path):
     torch.save({"model": state, "croco_kwargs": words}, tmp_path / "croco.pth")
     loaded = mv.load(zoo.convert(tmp_path / "croco.pth", arch="croco-v2-vitl16", out=tmp_path / "m"))
     assert same(model, loaded)
-    assert (loaded.config.heads, loaded.config.decoder_heads, loaded.config.rope_base) == (2, 2, 50.0)
+    assert (
+        loaded.config.encoder.heads,
+        loaded.config.decoder_heads,
+        loaded.config.encoder.rope_base,
+    ) == (2, 2, 50.0)
     student = zoo.build("dust3r-vitl16-512-dpt", size="debug", encoder=tmp_path / "m")
     assert same(student.encoder, loaded.encoder)
     del state["mask_token"]
@@ -224,7 +227,7 @@ def test_mast3r_on_dune_takes_its_encoder_from_elsewhere(wrapper, tmp_path):
     assert same(loaded.decoder, wrapper["model"].decoder)
     assert same(loaded.heads, wrapper["model"].heads)
     assert torch.equal(loaded.norm.weight, wrapper["model"].norm.weight)
-    assert (loaded.config.depth, loaded.config.patch_size, loaded.config.decoder_heads) == (2, 14, 2)
+    assert (loaded.config.encoder.depth, loaded.config.patch_size, loaded.config.decoder_heads) == (2, 14, 2)
     exported = zoo.export_official(loaded)
     assert all(torch.equal(exported[key], tensor) for key, tensor in wrapper["state"].items())
     assert set(exported) - set(wrapper["state"]) == {k for k in exported if k.startswith("dune_backbone.")}
@@ -265,7 +268,7 @@ def test_official_key_lists_round_trip(keys, name, shared):
     family, preset = lookup(name)
     state = family.keymap.to_ours(official)
     with torch.device("meta"):
-        model = family.model(with_overrides(preset, family.sizes(state, preset)))
+        model = family.network(family.configured(preset, family.sizes(state, preset)))
     ours = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     assert {k: tuple(t.shape) for k, t in state.items() if not k.startswith(CARRIED)} == ours
     back = {key: list(tensor.shape) for key, tensor in family.keymap.to_official(state).items()}

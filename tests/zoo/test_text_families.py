@@ -78,7 +78,7 @@ def test_the_official_layout_comes_in_and_goes_out(clip, tmp_path):
     torch.save({**official, **numbers}, tmp_path / "clip.pt")
     loaded = mv.load(zoo.convert(tmp_path / "clip.pt", arch="maskclip-vitb16", out=tmp_path / "m", **HEADS))
     assert same(clip, loaded)
-    assert loaded.config.positions == 4
+    assert loaded.config.encoder.positions == 4
     again = zoo.export_official(loaded)
     assert again.keys() == official.keys()
     assert all(torch.equal(official[key], again[key]) for key in official)

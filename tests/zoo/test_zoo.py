@@ -127,7 +127,7 @@ def test_a_dune_file_comes_in_whatever_its_registers_and_prefixes(registers, tmp
     torch.save({"model": state, "args": Namespace(image_size=448, teachers=["a"]), "iter": 7}, path)
     loaded = mv.load(zoo.convert(path, arch="dune-vitb14-448-paper", out=tmp_path / "m", heads=2))
     assert same(model, loaded)
-    assert loaded.config.registers == registers
+    assert loaded.config.encoder.registers == registers
 
 
 def test_a_new_student_can_start_from_an_encoder(tmp_path):

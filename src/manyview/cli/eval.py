@@ -72,14 +72,14 @@ def run(args: argparse.Namespace) -> Answer:
             raise UserError(
                 f"{name} is missing; for example: recon-per-view --model manyview-tiny --data M.parquet"
             )
-    from manyview import zoo
     from manyview.data.manifest import Manifest
     from manyview.engine.device import pick_device
     from manyview.evaluation.base import all_settings, evaluate
+    from manyview.zoo.models import load_as
 
     protocol = _protocol(args)
     data = Manifest.load(args.data)
-    model = zoo.load(args.model, device=pick_device(args.device)).eval()
+    model, _ = load_as(args.model, protocol.needs, pick_device(args.device))
     out = args.out or _default_out(args, all_settings(protocol, model, data))
     names = {"model": str(args.model), "data": str(args.data)}
     summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names)

@@ -25,6 +25,8 @@ from manyview.evaluation import intervals
 from manyview.evaluation.tables import Number, markdown_table
 from manyview.evaluation.work import Answer, Item, Skipped, Work
 from manyview.files import write_json, write_lines, write_text
+from manyview.models import model as models
+from manyview.models.family import require
 from manyview.progress import track
 from manyview.registry import Registry
 
@@ -52,6 +54,8 @@ class Protocol(abc.ABC):
     """What `manyview eval --list` prints."""
     next_step: ClassVar[str] = "features IMAGES -o features --pca"
     """A command that uses the judged model, without `manyview` and `--model`."""
+    needs: ClassVar[type[models.Role]] = models.EncodesImages
+    """What a model must be able to do."""
     numbers: ClassVar[tuple[Number, ...]]
     """What matters: a column each of the table, with an interval over scenes."""
     unit: ClassVar[str] = "items"
@@ -242,6 +246,7 @@ def evaluate(
     names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation of other
     settings, unless `overwrite`, or when another process is at work there.
     """
+    require(model, protocol.needs, (names or {}).get("model", ""))
     folder = Work.folder(out)
     folder.refuse_strangers()
     with folder.lock():
@@ -257,16 +262,10 @@ def all_settings(protocol: Protocol, model: Model, data: Manifest) -> dict[str, 
     return {**fixed, **protocol.settings()}
 
 
-def fingerprint(model: Model, *, config: bool = True) -> str:
-    """SHA-256 over a model's configuration, weights and buffers; of any other callable its `fingerprint` or class.
-
-    config: false for the weights and buffers alone.
-    """
-    digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode() if config else b"")
+def fingerprint(model: Model) -> str:
+    """A network's fingerprint, over configuration and weights; of any other callable its `fingerprint` or class."""
     if isinstance(model, torch.nn.Module):
-        for name, value in sorted(model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    else:
-        digest.update(str(getattr(model, "fingerprint", type(model).__qualname__)).encode())
+        return models.fingerprint(model)
+    digest = hashlib.sha256(repr(to_dict(getattr(model, "config", None))).encode())
+    digest.update(str(getattr(model, "fingerprint", type(model).__qualname__)).encode())
     return digest.hexdigest()

@@ -40,10 +40,11 @@ from manyview.evaluation.encoders import image_size
 from manyview.evaluation.pairs import choose_pairs
 from manyview.evaluation.pictures import colour_map, grid
 from manyview.evaluation.tables import markdown_table
-from manyview.evaluation.tokens import device_of, encoder_of
 from manyview.files import write_bytes
 from manyview.geometry.matching import cell_centres, warp
 from manyview.models.attention_maps import recorded
+from manyview.models.family import encoder_of
+from manyview.models.model import CompletesViews, device_of
 
 ZOOM = 3
 MARK = (255, 40, 40)
@@ -179,18 +180,18 @@ def answers(model: Any, images: Tensor, queries: Tensor, *, norm: bool = True) -
     `attention_N`: mean over heads of the decoder's global block N, as shares of what goes to the second image.
     `features`: cosine of the encoder's tokens.
     """
-    tokens = F.normalize(encoder_of(model).encode(images, norm=norm).patches, dim=-1)
+    encoder = encoder_of(model)
+    tokens = F.normalize(encoder.encode(images, norm=norm).patches, dim=-1)
     maps = {}
-    blocks = getattr(getattr(model, "decoder", None), "everywhere", None)
-    if blocks is not None and hasattr(model, "normalised"):
-        patches, prefix = tokens.shape[1], model.encoder.prefix
-        mask = torch.zeros(1, 2, patches, dtype=torch.bool, device=images.device)
-        with recorded([block.attn for block in blocks], prefix + queries.to(images.device)) as weights:
+    layers = model.global_attention() if isinstance(model, CompletesViews) else []
+    if layers:
+        patches, prefix = tokens.shape[1], encoder.prefix
+        mask = torch.zeros(1, 2, patches, dtype=torch.bool)
+        with recorded(layers, prefix + queries.to(images.device)) as weights:
             model(images[None], mask=mask)
         for number, weight in enumerate(weights):
             second = weight.mean(1)[0, :, 2 * prefix + patches :]
-            if second.shape[-1] == patches:  # not where views are kept apart
-                maps[f"attention_{number}"] = (second / second.sum(-1, keepdim=True)).cpu()
+            maps[f"attention_{number}"] = (second / second.sum(-1, keepdim=True)).cpu()
     maps["features"] = (tokens[0, queries.to(images.device)] @ tokens[1].T).cpu()
     return maps
 

@@ -36,13 +36,12 @@ from manyview.evaluation.encoders import LABELS, image_size
 from manyview.evaluation.tokens import (
     Tokenise,
     Tokens,
-    device_of,
     encode_frames,
-    encoder_of,
     from_pixels,
     together,
-    untrained,
 )
+from manyview.models.family import encoder_of, require
+from manyview.models.model import ProjectsFeatures, device_of
 
 Facts = dict[str, Any]
 """What the training maps decide, as JSON: `constant`, the best answer that is the same for every pixel; `classes`."""
@@ -105,7 +104,7 @@ class DenseProbe(Protocol):
         if self.project:
             methods.append(lambda images: {"projected": _projected(model, self.project, images)})
         if self.baselines:
-            fresh = encoder_of(untrained(model, self.seed))
+            fresh = encoder_of(model.untrained(self.seed))
             methods.append(lambda images: {"untrained": self.tokens(fresh, images)})
             methods.append(from_pixels(int(encoder.config.patch_size)))
         return methods
@@ -213,10 +212,9 @@ class DenseProbe(Protocol):
 
 
 def _projected(model: Model, teacher: str, images: Tensor) -> Tensor:
-    if not callable(getattr(model, "project", None)):
-        raise UserError(f"project={teacher}: a {type(model).__name__} has no projectors; give a DUNE model")
-    blocks = model.encode(images, norm=False, layers=model.projected_layers)
-    return model.project(blocks, teacher).patches
+    student = require(model, ProjectsFeatures)
+    blocks = student.encode(images, norm=False, layers=student.projected_layers)
+    return student.project(blocks, teacher).patches
 
 
 def _usable(part: Part, unreadable: dict[int, str]) -> np.ndarray:

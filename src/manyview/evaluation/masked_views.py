@@ -22,10 +22,10 @@ from manyview.evaluation import intervals
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.encoders import image_size
 from manyview.evaluation.tables import interval, markdown_table
-from manyview.evaluation.tokens import device_of
 from manyview.images.reading import ImageProblem, probe_image
 from manyview.losses.masked import hidden_pixels, masked_mse
-from manyview.models.mum import random_mask
+from manyview.models.model import CompletesViews, device_of
+from manyview.models.mum.network import random_mask
 from manyview.progress import track
 
 CONDITIONS = {
@@ -51,6 +51,7 @@ class MaskedViews(Protocol):
 
     name: ClassVar[str] = "masked-views"
     line: ClassVar[str] = "masked reconstruction beside the scene's own views, against other views (MuM)"
+    needs = CompletesViews
     numbers: ClassVar[tuple[Number, ...]] = tuple(
         Number(key, f"loss beside {words}", digits=4) for key, words in CONDITIONS.items()
     )
@@ -81,8 +82,6 @@ class MaskedViews(Protocol):
             raise UserError(f"--views {self.views}: the target needs at least one view beside it")
 
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
-        if not hasattr(model, "normalised"):
-            raise UserError(f"a {type(model).__name__} does not fill in hidden patches; give a MuM model")
         size = image_size(model, self.size)
         work.note(size=size)
         return [

@@ -39,16 +39,15 @@ from manyview.evaluation.probe import Shape
 from manyview.evaluation.tokens import (
     Tokenise,
     Tokens,
-    device_of,
-    encoder_of,
     from_encoder,
     from_pixels,
     layers_of,
     together,
-    untrained,
 )
 from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
+from manyview.models.family import encoder_of
+from manyview.models.model import device_of
 
 Truth = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 """The true warp and where it is known, at pixels (H, W, ...) and at cells (h, w, ...)."""
@@ -105,7 +104,7 @@ class Matching(Protocol):
         layers = layers_of(encoder, self.layers)
         methods = [from_encoder(encoder, "model", norms=norms, layers=layers)]
         if self.baselines:
-            fresh = encoder_of(untrained(model, self.seed))
+            fresh = encoder_of(model.untrained(self.seed))
             methods.append(from_encoder(fresh, "untrained", norms=norms[:1]))
             methods.append(from_pixels(int(encoder.config.patch_size)))
         return methods

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation import baselines, first_frame
@@ -32,6 +30,7 @@ from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.views import ask_views, measured_items, measured_view, scene_sizes, training_stack
 from manyview.files import load_arrays, save_arrays
 from manyview.metrics.reconstruction import per_view_reconstruction
+from manyview.models import model as models
 from manyview.progress import track
 
 MOST_TRAINING_FRAMES = 300
@@ -52,6 +51,7 @@ class ReconPerView(Protocol):
 
     name: ClassVar[str] = "recon-per-view"
     line: ClassVar[str] = "accuracy, completeness, scale factor (Distill3R, Table II) and AbsRel of each view"
+    needs = models.ReconstructsViews
     next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
     numbers: ClassVar[tuple[Number, ...]] = NUMBERS
     unit: ClassVar[str] = "views"
@@ -84,7 +84,7 @@ class ReconPerView(Protocol):
         methods: dict[str, Method] = {"model": partial(ask_views, model, data, work.items, 1)}
         if self.views > 1:
             methods[self._together] = partial(ask_views, model, data, work.items, self.views)
-        untrained = fresh_copy(model, self.seed) if self.baselines else None
+        untrained = model.untrained(self.seed) if self.baselines and isinstance(model, models.Model) else None
         if untrained is not None:
             methods["untrained"] = partial(ask_views, untrained, data, work.items, 1)
         return methods
@@ -172,20 +172,6 @@ class ReconPerView(Protocol):
 
     def markdown(self, summary: Summary) -> str:
         return tables(summary)
-
-
-def fresh_copy(model: Any, seed: int) -> Any | None:
-    """The same architecture with random weights; None when the model's class cannot be built from its config."""
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-        return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            fresh = type(model)(model.config)
-        except TypeError:
-            return None
-    device = next(model.parameters()).device
-    return fresh.to(device).eval()
 
 
 def ratios(table: Sequence[Row]) -> dict[str, dict[str, float]]:

@@ -24,7 +24,6 @@ from manyview.images.fit import cover
 from manyview.images.reading import ImageProblem, read_fitted
 from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from manyview.progress import track
-from manyview.zoo.family import FAMILIES, family_of
 
 Tokenise = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, 3, H, W) in [0, 1] -> patch tokens (N, P, D) by the name of what they are."""
@@ -34,29 +33,6 @@ Scaling = Literal["channels", "whitened"]
 RIDGE = 0.1
 """What whitening adds to every direction's variance, in units of their mean, so that noise is not blown up."""
 CHUNK = 64
-
-
-def encoder_of(model: Any) -> Any:
-    """The encoder of a model: its `encoder`, else itself when it can `encode`. Raises UserError for neither."""
-    for candidate in (getattr(model, "encoder", None), model):
-        if callable(getattr(candidate, "encode", None)):
-            return candidate
-    raise UserError(f"a {type(model).__name__} has no encoder; give an encoder, or a model that contains one")
-
-
-def untrained(model: Any, seed: int) -> Any:
-    """The same architecture with fresh random weights, in eval mode; leaves torch's generator alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if hasattr(model, "untrained"):
-            return model.untrained()
-        fresh = FAMILIES.get(family_of(model)).model(model.config)
-    return fresh.to(device_of(model)).eval()
-
-
-def device_of(model: Any) -> torch.device:
-    parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def layers_of(encoder: Any, wanted: str | int | Sequence[int]) -> list[int] | None:

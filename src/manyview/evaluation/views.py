@@ -8,7 +8,6 @@ fit, intrinsics moved along.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import Answer, Item, Model, Work
 from manyview.evaluation.baselines import MeasuredView, thumbnail
-from manyview.evaluation.tokens import device_of
 from manyview.geometry.cameras import rays
 from manyview.images.fit import longest
 from manyview.images.reading import ImageProblem
 from manyview.metrics.reconstruction import FEWEST_PIXELS
+from manyview.models.model import device_of
 from manyview.progress import track
 
 LOCAL = {"pointmap_local": np.float32, "confidence_local": np.float16}
@@ -31,18 +30,18 @@ GLOBAL = {**LOCAL, "pointmap": np.float32, "confidence": np.float16}
 
 def scene_sizes(model: Model, data: Manifest) -> dict[str, tuple[int, int]]:
     """(H, W) per scene for this model: `config.image_size` is a long side, or (H, W) itself."""
-    config: Any = getattr(model, "config", None)
-    if not hasattr(config, "image_size") or not hasattr(config, "patch_size"):
+    try:
+        wanted, patch = model.config.image_size, model.config.patch_size
+    except AttributeError:
         raise UserError(
             "this model says no image_size and patch_size; reconstruction protocols need a reconstructor"
-        )
-    wanted = config.image_size
+        ) from None
     if not isinstance(wanted, int):
         return {scene: (int(wanted[0]), int(wanted[1])) for scene in data.scenes()}
     sizes = {}
     for scene, indices in data.scenes().items():
         first = data[indices[0]]
-        sizes[scene] = longest((first.height, first.width), long_side=wanted, multiple=config.patch_size).size
+        sizes[scene] = longest((first.height, first.width), long_side=wanted, multiple=patch).size
     return sizes
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def chunk_size(config: Any, name: str, asked: int | None) -> int | None:
-    """What was asked for, else the config's field `name` where no gradient is kept, else None: all at once.
+def chunk_size(name: str, asked: int | None, usual: int) -> int | None:
+    """What was asked for, else the usual number where no gradient is kept, else None: all at once.
 
     Raises ValueError for a number below one.
     """
     if asked is not None and asked < 1:
         raise ValueError(f"{name} must be at least 1, got {asked}")
-    return asked or (None if torch.is_grad_enabled() else getattr(config, name))
+    return asked or (None if torch.is_grad_enabled() else usual)
 
 
 def chunks(levels: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,15 @@ from manyview.layers.masking import send, visible_patches
 from manyview.layers.patches import PatchEmbed, patch_grid
 from manyview.layers.positions import resample_table
 from manyview.layers.rope import Rope, RopeKind, RotaryPositions
+from manyview.models.model import EncodesImages, Model
 from manyview.types import Features
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
-C = TypeVar("C", bound="EncoderConfig")
+# Width, blocks and heads of the usual sizes.
+SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +75,52 @@ class EncoderConfig:
     """Standard deviation per channel, likewise."""
 
 
-class Encoder(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class WithEncoder:
+    """The configuration of a network around an image encoder."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder inside."""
+
+    @property
+    def patch_size(self) -> int:
+        return self.encoder.patch_size
+
+    @property
+    def image_size(self) -> int:
+        return self.encoder.image_size
+
+
+def vit(size: str, **fields: Any) -> EncoderConfig:
+    """An encoder of size "s", "b" or "l"; the other fields are DINOv2's unless they are given."""
+    dim, depth, heads = SIZES[size]
+    return EncoderConfig(dim=dim, depth=depth, heads=heads, **fields)
+
+
+def masked_vit(size: str, **fields: Any) -> EncoderConfig:
+    """The encoder of a masked autoencoder: patches of 16, rotary positions, hidden patches left out."""
+    usual: dict[str, Any] = {"patch_size": 16, "positions": 0, "layer_scale": None, "mask_token": False}
+    return vit(size, **{**usual, **fields})
+
+
+def croco_vit(**fields: Any) -> EncoderConfig:
+    """CroCo's ViT-L, which DUSt3R and its heirs start from: no class token, integer rotary positions of base 100."""
+    return masked_vit("l", cls_token=False, rope="grid", **fields)
+
+
+class Encoder(Model, EncodesImages):
     """Images to tokens. Takes [0, 1] images with sides that are multiples of the patch, normalises them itself.
 
     `checkpointing = True` recomputes the blocks in the backward pass instead of keeping their activations.
     """
 
+    config: EncoderConfig
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config, dim = config, config.dim
-        self.patch_size = config.patch_size
         self.checkpointing = False
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if config.cls_token else None
         rows = config.positions**2 + config.cls_token
@@ -114,6 +149,13 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.empty(3), persistent=False)
         self.register_buffer("std", torch.empty(3), persistent=False)
 
+    @classmethod
+    def fresh(cls, config: EncoderConfig) -> Encoder:
+        """An encoder on its own; inside a model, the model initialises it."""
+        model = cls(config)
+        init_weights(model)
+        return model
+
     def init_buffers(self) -> None:
         for buffer, values in ((self.mean, self.config.image_mean), (self.std, self.config.image_std)):
             buffer.copy_(torch.tensor(values))
@@ -140,7 +182,7 @@ class Encoder(nn.Module):
         mask (N, h*w): True becomes the mask token; without one it is left out, and every image must hide as many.
         visible (N, K): the indices of the patches to keep, where the caller has them from a mask already.
         """
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         patches = self.patch_embed((images - self.mean[:, None, None]) / self.std[:, None, None])
         if mask is not None and self.mask_token is not None:
             hidden = send(mask, patches.device)[..., None]
@@ -175,38 +217,16 @@ class Encoder(nn.Module):
             prefix.append(self.register_tokens)
         return [token.to(patches.dtype).expand(len(patches), -1, -1) for token in prefix]
 
-    @overload
-    def encode(
-        self, images: Tensor, mask: Tensor | None = None, norm: bool = True, layers: None = None
-    ) -> Features: ...
-
-    @overload
-    def encode(
-        self, images: Tensor, mask: Tensor | None = None, norm: bool = True, *, layers: Sequence[int]
-    ) -> list[Features]: ...
-
-    def encode(
-        self,
-        images: Tensor,
-        mask: Tensor | None = None,
-        norm: bool = True,
-        layers: Sequence[int] | None = None,
-    ) -> Features | list[Features]:
-        """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block indices.
-
-        mask (N, h*w): True is hidden; an encoder without a mask token then gives the visible patches only, in
-        row-major order. `norm=False` leaves the final LayerNorm away. Raises UserError when a side is no multiple
-        of the patch, or when masks that are left out hide different numbers of patches.
-        """
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.patch_size)
+    def encode_blocks(
+        self, images: Tensor, layers: Sequence[int], *, mask: Tensor | None = None, norm: bool = True
+    ) -> list[Features]:
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         tokens, rope = self.tokens(images, mask)
         kept = {}
         for index, block in enumerate(self.blocks):
             tokens = run(block, tokens, rope, recompute=self.checkpointing)
-            if layers is not None and index in layers:
+            if index in layers:
                 kept[index] = tokens
-        if layers is None:
-            return self._features(tokens, grid, norm)
         return [self._features(kept[index], grid, norm) for index in layers]
 
     def _features(self, tokens: Tensor, grid: tuple[int, int], norm: bool) -> Features:
@@ -224,14 +244,7 @@ class Encoder(nn.Module):
         return self.encode(images)
 
 
-def encoder(config: EncoderConfig) -> Encoder:
-    """A freshly initialised encoder on its own; inside a model, the model initialises it."""
-    model = Encoder(config)
-    init_weights(model)
-    return model
-
-
-def debug(config: C) -> C:
+def debug(config: EncoderConfig) -> EncoderConfig:
     """The same layout with a few thousand parameters, for tests."""
     return replace(
         config,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from manyview.errors import UserError
+from manyview.models.family import able
+from manyview.models.model import ReconstructsPairs, ReconstructsViews
 
 Answer = dict[str, Any]
 
@@ -22,11 +24,11 @@ def ask(network: Any, pictures: Sequence[Tensor], **chunks: int) -> list[dict[st
     for more pictures than it takes.
     """
     count = len(pictures)
-    pair = hasattr(network, "encode_views")
+    pair = isinstance(network, ReconstructsPairs)
     if pair and count > 2:
         raise UserError(
-            f"{count} pictures for a pair model; give it two, or use one for many views (fast3r-vitl16, vggt-1b, "
-            "distill3r, manyview-tiny)"
+            f"{count} pictures for a pair model; give it two, or use one for many views "
+            f"({', '.join(able(ReconstructsViews))})"
         )
     if pair and count == 1:
         pictures = [*pictures, *pictures]

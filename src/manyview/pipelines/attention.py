@@ -28,10 +28,12 @@ from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
 from manyview.images.reading import read_image
 from manyview.images.writing import write_picture
 from manyview.models.attention_maps import recorded
-from manyview.models.projectors import TransformerProjector
+from manyview.models.dune.network import Dune
+from manyview.models.dune.projectors import TransformerProjector
 from manyview.models.vit import Encoder
-from manyview.pipelines.encoding import Encoding, evaluating
+from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.medoids import euclidean, k_medoids
+from manyview.pipelines.opening import evaluating
 from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, table
 from manyview.pipelines.side_by_side import places
@@ -121,7 +123,7 @@ class Look:
     """A model whose attention is looked at: checked before the first photo."""
 
     def __init__(self, source: Encoding, k: int) -> None:
-        owner = getattr(source.encode, "__self__", None)
+        owner = source.network.trunk
         if not isinstance(owner, Encoder):
             raise UserError(
                 f"the encoder of {source.name!r} is no plain ViT, so its attention cannot be shown"
@@ -129,7 +131,8 @@ class Look:
         if k < 1:
             raise UserError(f"{k} attention maps per block; ask for at least 1 (the paper shows {PAPER_K})")
         self.source, self.k, self.encoder = source, k, owner
-        projectors = getattr(source.network, "projectors", {})
+        network = source.network
+        projectors = dict(network.projectors.items()) if isinstance(network, Dune) else {}
         self.projectors: dict[str, TransformerProjector] = {
             name: module for name, module in projectors.items() if isinstance(module, TransformerProjector)
         }

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from manyview import zoo
-from manyview.config import to_dict
-from manyview.engine.device import autocast, pick_device
+from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.images.fit import Fit, longest
+from manyview.models.family import require
+from manyview.models.model import EncodesImages, ProjectsFeatures, fingerprint
 from manyview.pipelines.feature_set import Tokens
+from manyview.pipelines.opening import evaluating, opened
 from manyview.pipelines.options import FeatureOptions
 from manyview.types import Features
-from manyview.zoo.encoders import image_encoder
 
 LAST = -1
 """Key of the last block's tokens, which are always there."""
@@ -35,14 +32,13 @@ class Encoding:
     def __init__(
         self, model: Any, *, layers: Any, norm: bool, size: int | None, device: str, options: FeatureOptions
     ) -> None:
-        self.network, self.name, self.device = _network(model, device)
+        self.network: Any
+        self.network, self.name, self.device = opened(model, EncodesImages, device)
         self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        self.card = _card(model)
-        self.encode, owner = image_encoder(self.network, self.name)
-        config = getattr(owner, "config", None) or getattr(self.network, "config", None)
-        self.patch = int(getattr(owner, "patch_size", 0) or getattr(config, "patch_size", 14))
-        self.depth = int(getattr(config, "depth", 0))
-        self.size = size or int(np.max(getattr(config, "image_size", 16 * self.patch)))
+        self.card = {} if isinstance(model, nn.Module) else zoo.card_of(model)
+        self.encode, config = self.network.encode, self.network.trunk.config
+        self.patch, self.depth = int(config.patch_size), int(config.depth)
+        self.size = size or int(np.max(config.image_size))
         if self.size < self.patch:
             raise UserError(f"size {self.size} is less than a patch of {self.name} ({self.patch} pixels)")
         self.norm, self.options = norm, options
@@ -64,11 +60,11 @@ class Encoding:
         return sorted({i % self.depth for i in asked})
 
     def _check_projector(self, teacher: str) -> None:
-        if not hasattr(self.network, "project"):
-            raise UserError(f"model {self.name!r} has no projectors; they are part of the dune models")
-        known = tuple(getattr(self.network.config, "teachers", ()))
-        if teacher not in known:
-            raise UserError(f"{self.name} has no projector {teacher!r}; it has {', '.join(known) or 'none'}")
+        teachers = require(self.network, ProjectsFeatures, self.name).teachers
+        if teacher not in teachers:
+            raise UserError(
+                f"{self.name} has no projector {teacher!r}; it has {', '.join(teachers) or 'none'}"
+            )
         if self.layers:
             raise UserError(
                 "a projector reads fixed blocks; ask for projected features or for layers, not both"
@@ -76,9 +72,8 @@ class Encoding:
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers in the files, JSON-able."""
-        config = getattr(self.network, "config", None)
         return {
-            "weights": fingerprint(self.network, config),
+            "weights": fingerprint(self.network),
             "size": self.size,
             "patch": self.patch,
             "layers": self.layers,
@@ -113,8 +108,7 @@ class Encoding:
 
     def _levels(self, images: Tensor) -> dict[int, Features]:
         if self.options.project is not None:
-            blocks = getattr(self.network, "projected_layers", None)
-            raw = self.encode(images, norm=False, layers=blocks)
+            raw = self.encode(images, norm=False, layers=self.network.projected_layers)
             return {LAST: self.network.project(raw, self.options.project)}
         if not self.layers:
             return {LAST: self.encode(images, norm=self.norm)}
@@ -140,47 +134,3 @@ class Encoding:
             most = torch.finfo(torch.float16).max
             return values.clamp(-most, most).half().cpu().numpy()
         return values.float().cpu().numpy()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode, and in train mode again afterwards if it was."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)
-
-
-def _network(model: Any, device: str) -> tuple[Any, str, torch.device]:
-    """The network, its name, where it runs. A loaded one stays where it is unless told otherwise."""
-    if isinstance(model, nn.Module):
-        home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        target = home if device == "auto" else pick_device(device)
-        return model.to(target), type(model).__name__, target
-    target = pick_device(device)
-    return zoo.load(str(model), device=target), str(model), target
-
-
-def _card(model: Any) -> dict[str, Any]:
-    """What is known of a model by name or directory: licence and the like."""
-    if isinstance(model, nn.Module):
-        return {}
-    path = Path(str(model)).expanduser()
-    if path.is_dir():
-        from manyview.zoo.directory import read_config
-
-        return dict(read_config(path).get("card") or {})
-    card = zoo.CARDS.get(str(model))
-    return {} if card is None else to_dict(card)
-
-
-def fingerprint(network: nn.Module, config: Any) -> str:
-    """Tells two sets of weights apart: a hash of the configuration and of some numbers of every tensor."""
-    content = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True, default=str).encode())
-    for key, tensor in sorted(network.state_dict().items()):
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // 64)][:64].double().cpu().numpy()
-        content.update(f"{key} {tuple(tensor.shape)}".encode() + some.tobytes())
-    return content.hexdigest()[:32]

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from manyview.config import to_dict
-from manyview.engine.device import pick_device
-from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
+from manyview.models.model import Reconstructs
 from manyview.pipelines.agreement import complaints
 from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (
@@ -34,6 +33,7 @@ from manyview.pipelines.cameras import (
     view_maps,
 )
 from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
+from manyview.pipelines.opening import evaluating, opened
 from manyview.pipelines.options import PosePreference, ReconstructOptions
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
@@ -59,7 +59,8 @@ def reconstruct(
     views hardly overlap.
     """
     options = options or ReconstructOptions()
-    network, name, target = _model(model, device)
+    network: Any
+    network, name, target = opened(model, Reconstructs, device)
     patch = int(network.config.patch_size)
     long_side = options.image_size or int(np.max(network.config.image_size))
     one_each = (
@@ -82,23 +83,6 @@ def reconstruct(
     return scene
 
 
-def _model(model: Any, device: str) -> tuple[Any, str, torch.device]:
-    """A reconstructor, its name, where it runs. A loaded one stays where it is unless a device is named."""
-    if isinstance(model, torch.nn.Module):
-        home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        target = home if device == "auto" else pick_device(device)
-        return model.to(target), type(model).__name__, target
-    target = pick_device(device)
-    if callable(model):
-        return model, type(model).__name__, target
-    from manyview import zoo
-
-    network = zoo.load(str(model), device=target)
-    if not hasattr(getattr(network, "config", None), "image_size"):
-        raise UserError(f"model {str(model)!r} is no reconstructor; `manyview models` lists those that are")
-    return network, str(model), target
-
-
 def _ask(
     network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device,
     options: ReconstructOptions,
@@ -108,15 +92,8 @@ def _ask(
     chunks = {
         key: value for key in ("encoder_chunk", "head_chunk") if (value := getattr(options, key)) is not None
     }
-    training = getattr(network, "training", False)
-    if training:
-        network.eval()
-    try:
-        with torch.inference_mode():
-            answers = ask(network, pictures, **chunks)
-    finally:
-        if training:
-            network.train()
+    with evaluating(network), torch.inference_mode():
+        answers = ask(network, pictures, **chunks)
     return [
         view_maps(answer, None if mask is None else torch.from_numpy(mask))
         for answer, mask in zip(answers, masks, strict=True)
@@ -246,7 +223,8 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
         view.info["overlap"] = round(float(share), 4)
     notes = [*scene.info["warnings"], *complaints(scene.views, LEAST_INLIERS)]
     if (
-        bool(getattr(network.config, "metric", False))
+        isinstance(network, Reconstructs)
+        and network.metric
         and scene.scale == "relative"
         and scene.frame == "first_view"
     ):

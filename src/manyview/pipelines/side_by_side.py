@@ -20,8 +20,10 @@ import torch
 from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
+from manyview.models.model import ProjectsFeatures
 from manyview.pipelines import pca
-from manyview.pipelines.encoding import Encoding, evaluating
+from manyview.pipelines.encoding import Encoding
+from manyview.pipelines.opening import evaluating
 from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Row, table
 from manyview.progress import track
@@ -84,7 +86,7 @@ class Comparison:
     def __init__(self, source: Encoding, teachers: Mapping[str, str]) -> None:
         self.source = source
         network = source.network
-        known = tuple(getattr(network.config, "teachers", ())) if hasattr(network, "project") else ()
+        known = network.teachers if isinstance(network, ProjectsFeatures) else ()
         for name in teachers:
             if not known:
                 raise UserError(

@@ -121,7 +121,7 @@ def _fit(
     return Trained(out, out / "model", result)
 
 
-def _save(student: nn.Module, path: Path, sources: Sequence[str]) -> None:
+def _save(student: Any, path: Path, sources: Sequence[str]) -> None:
     """The student's model directory, which names the licences of the weights and teachers it comes from."""
     from manyview import zoo
 

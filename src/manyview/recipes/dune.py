@@ -21,8 +21,8 @@ from manyview.data.augment import Augmentation
 from manyview.data.domains import DOMAIN, DomainImages
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
-from manyview.models.dune import Dune
-from manyview.models.projectors import ProjectorKind
+from manyview.models.dune.network import Dune
+from manyview.models.dune.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
 from manyview.teachers.cached import CachedTeacher, Keep, WithAnswers

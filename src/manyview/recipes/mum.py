@@ -18,8 +18,8 @@ from torch import Tensor
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.masked import hidden_pixels, masked_mse, patch_statistics, patchify, unpatchify
-from manyview.models.mum import Completion, Mum, random_mask
-from manyview.models.mum import MumConfig as StudentConfig
+from manyview.models.model import Completion
+from manyview.models.mum.network import Mum, random_mask
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.types import StepResult, Views
 
@@ -102,10 +102,10 @@ def _run(frames: int, **changes: Any) -> RunConfig:
 
 def _patches(config: MumConfig) -> int:
     """Patches on a side of the training images. Raises UserError for a student or a size that does not fit."""
-    from manyview.zoo.family import lookup
+    from manyview.models.family import lookup
 
     family, student = lookup(config.model)
-    if not isinstance(student, StudentConfig):
+    if not issubclass(family.network, Mum):
         raise UserError(f"method.model is {config.model}, no masked autoencoder; choose a mum-…-full")
     patch = (family.debug(student) if config.size else student).patch_size
     if config.image_size % patch or config.image_size < patch:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manyview.config import RunConfig
 from manyview.data.pair_views import METRIC, PairSampling, PairViews
@@ -23,7 +23,8 @@ from manyview.data.sources import SOURCES
 from manyview.errors import UserError
 from manyview.losses.confident import confident_regression, point_distances, sum_of_views
 from manyview.losses.matching import matching_loss
-from manyview.models.pair import PairConfig, PairReconstructor
+from manyview.models.model import Model
+from manyview.models.pair.network import PairConfig, PairReconstructor
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
 from manyview.recipes.pair_signals import MATCHES, both_ways, pair_signals
@@ -230,7 +231,7 @@ def freeze_encoder(student: PairReconstructor) -> None:
         student.encoder.norm.requires_grad_(True)
 
 
-def start_from(student: nn.Module, source: str, *, but: tuple[str, ...] = ()) -> tuple[int, int]:
+def start_from(student: Model, source: str, *, but: tuple[str, ...] = ()) -> tuple[int, int]:
     """Take the weights of a zoo name or model directory wherever name and shape agree: (taken, left as they were).
 
     `but`: prefixes of names that keep their own. Raises UserError when nothing agrees.
@@ -245,9 +246,8 @@ def start_from(student: nn.Module, source: str, *, but: tuple[str, ...] = ()) ->
             f"no weight of {source} has name and shape of one of the student's; choose another method.start"
         )
     student.load_state_dict(agreed, strict=False)
-    card = dict(getattr(student, "card", {}))
-    card["derived_from"] = [*card.get("derived_from", ()), *zoo.licences_of(source)]
-    student.card = card  # type: ignore[assignment]
+    card = student.card
+    student.card = {**card, "derived_from": [*card.get("derived_from", ()), *zoo.licences_of(source)]}
     LOG.info(
         "took %d weights of %s, %d differ in name or shape", len(agreed), source, len(wanted) - len(agreed)
     )
@@ -291,9 +291,9 @@ def _metric(views: Views) -> Tensor | None:
 def _student(config: PairsConfig) -> PairReconstructor:
     """The network with the weights it starts from. Raises UserError for one that does not fit the options."""
     from manyview import zoo
-    from manyview.zoo.family import lookup
+    from manyview.models.family import lookup
 
-    if not isinstance(lookup(config.model)[1], PairConfig):
+    if not issubclass(lookup(config.model)[0].network, PairReconstructor):
         raise UserError(
             f"method.model is {config.model}, no pair reconstructor; choose a dust3r-…, mast3r-… or dunemast3r-…"
         )

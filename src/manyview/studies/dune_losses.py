@@ -9,9 +9,9 @@ from torch import Tensor
 
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
-from manyview.evaluation.tokens import encoder_of
 from manyview.losses.distillation import teacher_loss
-from manyview.models.dune import Dune
+from manyview.models.dune.network import Dune
+from manyview.models.family import encoder_of
 from manyview.types import Features
 
 IMAGES = 48

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from manyview.data.manifest import Manifest
-from manyview.evaluation.base import Work, evaluate, fingerprint
+from manyview.evaluation.base import Work, evaluate
 from manyview.evaluation.masked_views import MaskedViews
 from manyview.evaluation.matching_probe import MatchingProbe
 from manyview.evaluation.probe import Sweep
-from manyview.evaluation.tokens import untrained
 from manyview.files import read_json, write_json
+from manyview.models.model import weights_digest
 from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 
 TABLE_10 = "Table 10 (EPE, 2 to 12 views)"
@@ -142,7 +142,7 @@ class MumStudy(Study):
 
         Jobs whose encoders start alike share those references.
         """
-        start = fingerprint(untrained(model, 0).encoder, config=False)
+        start = weights_digest(model.untrained(0).encoder)
         references = self.references / f"{prefix}{start[:12]}.json"
         begun = Work.folder(out).read() is not None  # an interrupted job goes on as it began
         baselines = Work.open(out).settings["baselines"] if begun else not references.is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -13,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manyview.errors import UserError
-from manyview.models.dune import on_patches_of
+from manyview.models.dune.network import on_patches_of
+from manyview.models.model import EncodesImages, weights_digest
 from manyview.teachers.base import Teacher
 from manyview.types import Features, Signal, Views, WeightRule
 
@@ -56,11 +56,7 @@ class FeatureTeacher(Teacher):
 
     def weights_digest(self) -> str:
         if not self._digest:
-            digest = hashlib.sha256()
-            for key, value in sorted(self.network.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            self._digest = digest.hexdigest()
+            self._digest = weights_digest(self.network)
         return self._digest
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -117,16 +113,13 @@ class _Network(nn.Module):
 def _zoo(source: str) -> tuple[_Network, str]:
     """The encoder of a model of the zoo; whatever else the model holds is let go."""
     from manyview import zoo
-    from manyview.models.vit import Encoder, EncoderConfig
+    from manyview.zoo.models import load_as
 
-    model: Any = zoo.load(source)
-    encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
-    if not isinstance(encoder, Encoder):
-        raise UserError(f"{source} has no encoder of its own; choose another model (manyview models)")
+    encoder = load_as(source, EncodesImages)[0].trunk
     config = encoder.config
     network = _Network(
         encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token,
-        made_of={field.name: getattr(config, field.name) for field in fields(EncoderConfig)},
+        made_of={field.name: getattr(config, field.name) for field in fields(config)},
     )  # fmt: skip
     card = zoo.CARDS.get(source)
     return network.eval(), card.licence if card else "as the model directory says"

@@ -1,4 +1,4 @@
-"""Cards: what is known of every named model and where that is known from, as data (`cards/*.toml`).
+"""Cards: what is known of every named model and where that is known from, as data: the families' card.toml.
 
 Nothing here builds a network or touches a weights file.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent / "cards"
+from manyview.models.family import FAMILIES
+
 # The fields that say where they are known from, each in `sources`.
 SOURCED = (
     *("paper", "published", "hub", "url", "file", "bytes", "sha256", "container", "licence", "allows"),
@@ -64,16 +65,16 @@ class Card:
 
 
 class _Cards(Mapping[str, Card]):
-    """Zoo name -> Card, read on first use."""
+    """Zoo name -> Card, read from the families on first use."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._cards = folder, {}  # type: Path, dict[str, Card]
+    def __init__(self) -> None:
+        self._cards: dict[str, Card] = {}
 
     def _read(self) -> dict[str, Card]:
         if not self._cards:
-            self._cards = {
-                card.name: card for path in sorted(self._folder.glob("*.toml")) for card in read_cards(path)
-            }
+            packages = {FAMILIES.get(name).cards for name in FAMILIES.names()} - {""}
+            files = [resources.files(package) / "card.toml" for package in sorted(packages)]
+            self._cards = {card.name: card for file in files for card in read_cards(file.read_text("utf-8"))}
         return self._cards
 
     def __getitem__(self, name: str) -> Card:
@@ -86,12 +87,12 @@ class _Cards(Mapping[str, Card]):
         return len(self._read())
 
 
-def read_cards(path: Path) -> list[Card]:
-    """The cards of one file: `[shared]` holds for all, `[model.NAME]` for one.
+def read_cards(text: str) -> list[Card]:
+    """The cards of one card.toml: `[shared]` holds for all, `[model.NAME]` for one.
 
     A key of `sources` may name several fields, apart by spaces.
     """
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content = tomllib.loads(text)
     shared, cards = content.get("shared", {}), []
     for name, own in content["model"].items():
         merged: dict[str, Any] = {**shared, **own}
@@ -107,4 +108,4 @@ def _apart(table: Mapping[str, str], kind: str) -> dict[str, str]:
     return {name: text for names, text in table.items() for name in names.split()}
 
 
-CARDS: Mapping[str, Card] = _Cards(FOLDER)
+CARDS: Mapping[str, Card] = _Cards()

@@ -16,22 +16,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from manyview.config import from_dict, to_dict
+from manyview.config import to_dict
 from manyview.errors import UserError
 from manyview.layers.init import init_buffers
+from manyview.models.family import FAMILIES, Family, family_of, names_of
+from manyview.models.keymaps import CARRIED
+from manyview.models.model import Model
 from manyview.registry import did_you_mean
 from manyview.zoo.cards import Card
-from manyview.zoo.family import FAMILIES, Family, family_of
-from manyview.zoo.keymaps import CARRIED
-from manyview.zoo.licences import merged
+from manyview.zoo.licences import card_of, merged
 from manyview.zoo.readme import readme
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 FORMAT = "manyview-model"
+# Version 1 had the encoder's fields among the others; they are read alike.
+VERSION = 2
 
 
 def save_model(
-    model: nn.Module,
+    model: Model,
     out: Path | str,
     card: Card | Mapping[str, Any] | None = None,
     *,
@@ -46,21 +49,21 @@ def save_model(
     README that is written beside the weights. Raises UserError when it cannot be written.
     """
     out = Path(out)
-    before = getattr(model, "card", {}).get("derived_from", ())
-    described = (
-        dataclasses.asdict(card) if isinstance(card, Card) else dict(card or getattr(model, "card", {}))
-    )
+    architecture = family_of(model)
+    own = card_of(model)
+    described = dataclasses.asdict(card) if isinstance(card, Card) else dict(card or own)
+    before = own.get("derived_from", ())
     if made_from := merged(described.get("derived_from", ()), before, derived_from):
         described["derived_from"] = made_from
     config = {
         "format": FORMAT,
-        "version": 1,
-        "architecture": family_of(model),
+        "version": VERSION,
+        "architecture": architecture,
         "config": to_dict(model.config),
         "card": described,
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
-    state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in carried(model).items()}
+    state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in model.carried.items()}
     draft = out / f".{WEIGHTS}.{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,11 +80,6 @@ def save_model(
             f"cannot write the model to {out}: {error}; free some space or choose another folder"
         ) from error
     return out
-
-
-def carried(model: nn.Module) -> dict[str, Tensor]:
-    """Official name -> tensor of the parts of the published file that the network has no use for."""
-    return getattr(model, "carried", {})
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -104,6 +102,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} was not written by manyview; convert the original file with `manyview convert`"
         )
+    if not isinstance(config.get("version"), int) or config["version"] > VERSION:
+        raise UserError(
+            f"{path} is of version {config.get('version')!r} and this manyview reads up to {VERSION}; update it"
+        )
     if config.get("architecture") not in FAMILIES.names():
         raise UserError(
             f"{path}: unknown architecture {config.get('architecture')!r}; "
@@ -112,14 +114,17 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     """The network of a model directory, on the CPU, in eval mode. Raises UserError when files do not fit.
 
     Weights that are stored as `dtype` stay in the mapped file until they are used: nothing is copied.
     """
     description = read_config(directory)
     family = FAMILIES.get(description["architecture"])
-    config: Any = from_dict(family.config, description.get("config", {}), f"{directory / CONFIG}: ")
+    try:
+        config = family.configured(family.config(), description.get("config", {}))
+    except (TypeError, UserError) as error:
+        raise UserError(f"{directory / CONFIG}: {error}") from error
     path = directory / WEIGHTS
     try:
         state = load_file(path)
@@ -131,7 +136,7 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> nn.Mod
         raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
     model = unfilled(family, config)
     fill(model, state, where=str(path), dtype=dtype)
-    model.card = description.get("card") or {}  # type: ignore[assignment]
+    model.card = description.get("card") or {}
     return model.eval()
 
 
@@ -149,16 +154,18 @@ class _Skipping(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def unfilled(family: Family, config: Any) -> nn.Module:
+def unfilled(family: Family, config: Any) -> Model:
     """A network on the meta device, its initialisation left out: there is nothing to fill, and torch takes
     seconds to find that out.
     """
     with torch.device("meta"), _Skipping():
-        return family.model(config)
+        model = family.network.fresh(config)
+    model.architecture = names_of(family)
+    return model
 
 
 def fill(
-    model: nn.Module,
+    model: Model,
     state: Mapping[str, Tensor],
     *,
     where: str,
@@ -190,7 +197,7 @@ def fill(
                 setattr(module, name, nn.Parameter(torch.zeros(weight.shape, dtype=dtype or weight.dtype)))
     init_buffers(model)
     if carried:
-        model.carried = carried  # type: ignore[assignment]
+        model.carried = carried
 
 
 def _computed(model: nn.Module) -> set[str]:

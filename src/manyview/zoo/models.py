@@ -1,24 +1,28 @@
-"""The zoo's verbs on names: names, build, load, present."""
+"""The zoo's verbs on names: names, build, load, convert, present."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from manyview.errors import UserError
+from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
+from manyview.models.model import Model, Role, device_of
 from manyview.zoo.cards import CARDS, Card
-from manyview.zoo.converting import encoder_weights
+from manyview.zoo.converting import keep, network_of
 from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
-from manyview.zoo.family import lookup, presets, with_overrides
 from manyview.zoo.hub import download
 from manyview.zoo.licences import licences_of
+from manyview.zoo.reading import read_checkpoint
+from manyview.zoo.recognise import recognise
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+R = TypeVar("R", bound=Role)
 
 
 def names() -> list[str]:
@@ -39,7 +43,7 @@ def build(
     seed: int | None = None,
     encoder: str | Path | None = None,
     **overrides: Any,
-) -> nn.Module:
+) -> Model:
     """A freshly initialised network, in train mode.
 
     size="debug" shrinks any name to a few thousand parameters; overrides are fields of its configuration (an
@@ -49,19 +53,20 @@ def build(
     family, config = lookup(name)
     if size not in (None, "debug"):
         raise UserError(f"size is {size!r}; it must be 'debug' or left away")
-    config = with_overrides(family.debug(config) if size else config, overrides)
+    config = family.configured(family.debug(config) if size else config, overrides)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = family.model(config)
+        model = family.network.fresh(config)
+    model.architecture = names_of(family)
     if encoder is not None:
         _start_encoder(model, encoder)
     return model
 
 
-def _start_encoder(model: nn.Module, source: str | Path) -> None:
+def _start_encoder(model: Model, source: str | Path) -> None:
     """Copy the encoder of another model. Raises UserError when the two differ in shape."""
-    target = model.get_submodule("encoder")
+    target = encoder_of(model)
     weights, ours = encoder_weights(source), target.state_dict()
     different = [
         k for k in {*weights, *ours} if k not in weights or k not in ours or weights[k].shape != ours[k].shape
@@ -71,7 +76,40 @@ def _start_encoder(model: nn.Module, source: str | Path) -> None:
             f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …"
         )
     target.load_state_dict(weights)
-    model.card = {"derived_from": licences_of(source)}  # type: ignore[assignment]
+    model.card = {"derived_from": licences_of(source)}
+
+
+def encoder_weights(source: str | Path) -> Mapping[str, Tensor]:
+    """The encoder's state dict of a zoo name, model directory or published file of any model with one."""
+    path = Path(source)
+    if path.is_file() and path.name != WEIGHTS:
+        arch = recognise(read_checkpoint(path).weights)
+        if arch is None:
+            raise UserError(f"{path} is none of the models we know; convert it first and give its directory")
+        return encoder_of(network_of(path, arch), str(path)).state_dict()
+    return encoder_of(load(source), str(source)).state_dict()
+
+
+def convert(
+    file_or_dir: str | Path,
+    arch: str,
+    out: str | Path,
+    *,
+    encoder: str | Path | None = None,
+    **overrides: Any,
+) -> Path:
+    """Bring a published weights file into a model directory, at the precision it is stored in; returns it.
+
+    The configuration is what the file says of itself, then what its shapes say, then the overrides (an
+    unknown one raises TypeError). encoder: a name, model directory or published file whose encoder to put in,
+    for files that come without one. Code in a pickle is never run. Raises UserError when the file is not of
+    this family; the message says which it looks like.
+    """
+    family, preset = lookup(arch)
+    family.configured(preset, overrides)  # an unknown option fails before large files are read
+    weights = None if encoder is None else encoder_weights(encoder)
+    model = network_of(file_or_dir, arch, encoder=weights, **overrides)
+    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder)
 
 
 def load(
@@ -80,7 +118,7 @@ def load(
     dtype: torch.dtype | None = None,
     *,
     accept: Callable[[Card], bool] | None = None,
-) -> nn.Module:
+) -> Model:
     """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU unless
     told otherwise.
 
@@ -93,6 +131,18 @@ def load(
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model
+
+
+def load_as(model: object, role: type[R], device: torch.device | None = None) -> tuple[R, str]:
+    """A model that can do what it is wanted for, and its name: a name or directory is loaded on the CPU or `device`,
+    a network is moved to the device, if one is named. Raises UserError, for a name before its weights are fetched.
+    """
+    if isinstance(model, (str, Path)):
+        require_name(str(model), role)
+        return require(load(model, device=device), role, str(model)), str(model)
+    if isinstance(model, nn.Module):
+        model = model.to(device or device_of(model))
+    return require(model, role), type(model).__name__
 
 
 def _directory(name_or_dir: str | Path, accept: Callable[[Card], bool] | None) -> Path:
@@ -110,7 +160,10 @@ def _directory(name_or_dir: str | Path, accept: Callable[[Card], bool] | None) -
     for folder in _places(name):
         if (folder / CONFIG).is_file():
             return folder
-    if CARDS[name].bundled:
+    card = CARDS.get(name)
+    if card is None:
+        raise UserError(f"{name} has no published weights; build it with zoo.build and train it")
+    if card.bundled:
         raise UserError(
             f"the weights of {name} are missing from this installation ({_places(name)[0]}); install it again"
         )

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 from manyview.errors import UserError
 from manyview.layers.patches import patch_grid
-from manyview.models.reconstructor import Reconstructor
-from manyview.types import Features
+from manyview.models.family import require, require_name
+from manyview.models.model import EncodesImages
+from manyview.models.reconstructor.network import Reconstructor
+from manyview.models.vit import EncoderConfig
 from manyview.version import __version__
-from manyview.zoo.cards import CARDS
-from manyview.zoo.directory import read_config
-from manyview.zoo.encoders import image_encoder
+from manyview.zoo.licences import card_of
 from manyview.zoo.models import load
 
 TOLERANCE = 1e-3
@@ -65,13 +65,13 @@ class EncoderGraph(nn.Module):
 
     kind = "encoder"
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: EncodesImages) -> None:
         super().__init__()
         self.network = network
-        self.encode, _ = image_encoder(network, name)
+        self.config: EncoderConfig = network.trunk.config
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features: Features = self.encode(images)
+        features = self.network.encode(images)
         return (features.patches,) if features.cls is None else (features.patches, features.cls)
 
     def outputs(self, images: Tensor) -> tuple[str, ...]:
@@ -83,9 +83,10 @@ class ReconstructorGraph(nn.Module):
 
     kind = "reconstructor"
 
-    def __init__(self, network: Reconstructor, name: str) -> None:
+    def __init__(self, network: Reconstructor) -> None:
         super().__init__()
         self.network = network
+        self.config: EncoderConfig = network.encoder.config
         self.extended = network._extended(None)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -94,7 +95,7 @@ class ReconstructorGraph(nn.Module):
         patches = grid[0] * grid[1]
         tokens = model.encoder.encode(images.flatten(0, 1)).patches
         # Written-out sizes: a -1 would make the exporter solve for it in every later operation.
-        tokens = tokens.reshape(batch, views * patches, model.config.dim)
+        tokens = tokens.reshape(batch, views * patches, self.config.dim)
         rows = torch.arange(views)[:, None].expand(views, patches).reshape(1, views * patches)
         levels = model.fusion(
             tokens, rows.expand(batch, views * patches), model.config.taps, extended=self.extended
@@ -161,19 +162,19 @@ def _graph(model: str | Path | nn.Module) -> tuple[EncoderGraph | ReconstructorG
     """What is exported, its name and its card."""
     if isinstance(model, nn.Module):
         network, name = copy.deepcopy(model).float().cpu().eval(), type(model).__name__
-        card: dict[str, Any] = {}
     else:
+        require_name(str(model), EncodesImages)
         network, name = load(model), str(model)
-        known = CARDS.get(name)
-        folder = Path(name).expanduser()
-        card = vars(known) if known else (read_config(folder).get("card") or {} if folder.is_dir() else {})
     network.requires_grad_(False)
-    kind = ReconstructorGraph if isinstance(network, Reconstructor) else EncoderGraph
-    graph = kind(network, name)  # type: ignore[arg-type]
+    graph: EncoderGraph | ReconstructorGraph
+    if isinstance(network, Reconstructor):
+        graph = ReconstructorGraph(network)
+    else:
+        graph = EncoderGraph(require(network, EncodesImages, name))
     need = 4 * sum(parameter.numel() for parameter in graph.parameters())
     if need > ONE_FILE:
         raise UserError(f"{name} has {need / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB at most")
-    return graph.eval(), name, dict(card)
+    return graph.eval(), name, {} if isinstance(model, nn.Module) else card_of(model)
 
 
 def _example(
@@ -183,10 +184,9 @@ def _example(
     views: int | None,
 ) -> tuple[tuple[int, int], Tensor]:
     """The size and images to trace with; free numbers are above one, which PyTorch would take for a constant."""
-    config: Any = graph.network.config
+    config = graph.config
     if size is None:
-        long_side = config.image_size if isinstance(config.image_size, int) else max(config.image_size)
-        size = (long_side // config.patch_size * config.patch_size,) * 2
+        size = (config.image_size // config.patch_size * config.patch_size,) * 2
     patch_grid(size[0], size[1], config.patch_size)
     if graph.kind == "encoder" and views is not None:
         raise UserError("an encoder takes images one by one: give batch, not views")
@@ -214,8 +214,10 @@ def _write(
         file.save(draft, external_data=False)
 
 
-def _metadata(graph: Any, name: str, card: dict[str, Any], size: tuple[int, int]) -> dict[str, str]:
-    config = graph.network.config
+def _metadata(
+    graph: EncoderGraph | ReconstructorGraph, name: str, card: dict[str, Any], size: tuple[int, int]
+) -> dict[str, str]:
+    config = graph.config
     return {
         "made_by": f"manyview {__version__}, torch {torch.__version__}",
         "model": Path(name).name,

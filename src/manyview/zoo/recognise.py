@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
 from manyview.config import to_dict
 from manyview.errors import UserError
+from manyview.models.family import FAMILIES, Family, lookup
 from manyview.zoo.directory import unfilled
-from manyview.zoo.family import FAMILIES, Family, lookup
 from manyview.zoo.reading import bare
 
 # Share of a model's kinds of names, and of the file's, that must agree before we say anything.
@@ -55,8 +56,15 @@ def _fitting(family: Family, arch: str, names: Mapping[str, Tensor]) -> float:
     """Share of the configuration fields told by shapes that are those of a preset."""
     preset = lookup(arch)[1]
     try:
-        found = family.sizes(family.keymap.to_ours(family.adapt(names)), preset)
+        sizes = _flat(family.sizes(family.keymap.to_ours(family.adapt(names)), preset))
     except (UserError, KeyError):
         return 0.0
-    stated = to_dict(preset)
-    return sum(stated.get(name) == to_dict(value) for name, value in found.items()) / max(1, len(found))
+    stated = _flat(to_dict(preset))
+    return sum(stated.get(name) == value for name, value in sizes.items()) / max(1, len(sizes))
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a configuration by name, those of its encoder as `encoder.…`."""
+    inner = fields.get("encoder", {})
+    outer = {name: to_dict(value) for name, value in fields.items() if name != "encoder"}
+    return outer | {f"encoder.{name}": to_dict(value) for name, value in inner.items()}

@@ -1,0 +1,134 @@
+"""MaskCLIP: OpenAI's CLIP ViT-B/16, from the official names or from those of the transformers library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manyview.models.family import FAMILIES, Family, State, count, encoder_sizes, heads_of
+from manyview.models.keymaps import KeyMap, Pairs
+from manyview.models.maskclip.network import Maskclip, MaskclipConfig, debug
+
+
+def _blocks(official: str, ours: str) -> Pairs:
+    """One tower's blocks."""
+    names = (
+        ("ln_1.", "norm1."),
+        ("attn.in_proj_", "attn.qkv."),
+        ("attn.out_proj.", "attn.proj."),
+        ("ln_2.", "norm2."),
+        ("mlp.c_fc.", "mlp.fc1."),
+        ("mlp.c_proj.", "mlp.fc2."),
+    )
+    return tuple((f"{official}.{{}}.{theirs}", f"{ours}.{{}}.{mine}") for theirs, mine in names)
+
+
+KEYMAP = KeyMap(
+    pairs=(
+        ("visual.class_embedding", "encoder.cls_token"),
+        ("visual.positional_embedding", "encoder.pos_embed"),
+        ("visual.conv1.", "encoder.patch_embed.proj."),
+        ("visual.ln_pre.", "encoder.pre_norm."),
+        *_blocks("visual.transformer.resblocks", "encoder.blocks"),
+        ("visual.ln_post.", "encoder.norm."),
+        ("visual.proj", "projection"),
+        ("token_embedding.", "text.embedding."),
+        ("positional_embedding", "text.positions"),
+        *_blocks("transformer.resblocks", "text.blocks"),
+        ("ln_final.", "text.norm."),
+        ("text_projection", "text.projection"),
+        ("logit_scale", "logit_scale"),
+    ),
+    ignored=("input_resolution", "context_length", "vocab_size"),  # numbers beside the weights
+)
+
+# Official name -> the leading axes of one that our encoder's tensor has and the file's has not.
+UNIT_AXES = {"visual.class_embedding": 2, "visual.positional_embedding": 1}
+
+# The transformers library's names; its q, k and v are fused before.
+TRANSFORMERS = KeyMap(
+    pairs=(
+        ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+        ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+        ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
+        ("vision_model.pre_layrnorm.", "visual.ln_pre."),
+        ("vision_model.post_layernorm.", "visual.ln_post."),
+        ("visual_projection.weight", "visual.proj"),
+        ("text_model.embeddings.token_embedding.", "token_embedding."),
+        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+        ("text_model.final_layer_norm.", "ln_final."),
+        ("text_projection.weight", "text_projection"),
+        ("logit_scale", "logit_scale"),
+        *(
+            (f"{tower}_model.encoder.layers.{{}}.{theirs}", f"{official}transformer.resblocks.{{}}.{name}")
+            for tower, official in (("vision", "visual."), ("text", ""))
+            for theirs, name in (
+                ("self_attn.in_proj_", "attn.in_proj_"),
+                ("self_attn.out_proj.", "attn.out_proj."),
+                ("layer_norm1.", "ln_1."),
+                ("layer_norm2.", "ln_2."),
+                ("mlp.fc1.", "mlp.c_fc."),
+                ("mlp.fc2.", "mlp.c_proj."),
+            )
+        ),
+    ),
+    ignored=("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"),
+)
+
+
+def adapt(state: State) -> dict[str, Tensor]:
+    """Either layout of a file to the official names, in our shapes."""
+    if any(key.startswith("vision_model.") for key in state):
+        state = _from_transformers(state)
+    return {
+        key: tensor[(None,) * UNIT_AXES[key]] if key in UNIT_AXES else tensor for key, tensor in state.items()
+    }
+
+
+def restore(state: State) -> dict[str, Tensor]:
+    """Official names in our shapes to the shapes of the official file."""
+    return {
+        key: tensor.reshape(tensor.shape[UNIT_AXES[key] :]) if key in UNIT_AXES else tensor
+        for key, tensor in state.items()
+    }
+
+
+def _from_transformers(state: State) -> dict[str, Tensor]:
+    """Queries, keys and values fused, projections turned round, names the official ones."""
+    fused = dict(state)
+    for key in [key for key in state if ".self_attn.q_proj." in key]:
+        parts = [fused.pop(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+        fused[key.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    for key in ("visual_projection.weight", "text_projection.weight"):
+        fused[key] = fused[key].T
+    return TRANSFORMERS.to_ours(fused)
+
+
+def sizes(state: State, preset: MaskclipConfig) -> dict[str, Any]:
+    (vocabulary, dim), context = state["text.embedding.weight"].shape, len(state["text.positions"])
+    return {
+        "encoder": encoder_sizes(state, preset.encoder),
+        "embed_dim": state["projection"].shape[1],
+        "text_dim": dim,
+        "text_depth": count(state, r"text\.blocks\.(\d+)\."),
+        "text_heads": heads_of(dim, preset.text_dim, preset.text_heads),
+        "context": context,
+        "vocabulary": vocabulary,
+    }
+
+
+FAMILIES.add("maskclip")(
+    Family(
+        network=Maskclip,
+        config=MaskclipConfig,
+        presets={"maskclip-vitb16": MaskclipConfig},
+        keymap=KEYMAP,
+        debug=debug,
+        sizes=sizes,
+        cards=__name__,
+        adapt=adapt,
+        restore=restore,
+    )
+)
