@@ -103,7 +103,7 @@ def kept(folder: Path) -> dict[str, dict[str, float]]:
     for keep in ("float16", "int8", "pca"):
         cached = CachedTeacher(teacher, folder / keep, pictures={}, keep=keep)  # type: ignore[arg-type]
         cached(views)
-        index = json.loads((folder / keep / "teacher.json").read_text(encoding="utf-8"))
+        index = json.loads((folder / keep / "error.json").read_text(encoding="utf-8"))
         found[keep] = {"bytes": round(index["bytes_per_answer"]), "error": round(index["error"], 5)}
     return found
 

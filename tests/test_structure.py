@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"geometry"},
     "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},
-    "teachers": {"geometry", "models", "data", "zoo"},
+    "teachers": {"geometry", "models", "data", "zoo", "cache"},
     "cache": {"images", "geometry", "data"},
     "recipes": {"geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),

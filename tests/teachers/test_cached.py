@@ -53,7 +53,7 @@ def test_answers_come_back_with_the_error_the_index_says(teacher, views, tmp_pat
     assert first["cls"].value.shape == (6, 1, 16)
     spread = (live - live.mean(2, keepdim=True)).square().mean()
     error = float(((patches - live).square().mean() / spread).sqrt())
-    index = json.loads((tmp_path / "teacher.json").read_text())
+    index = json.loads((tmp_path / "error.json").read_text())
     assert index["error"] == pytest.approx(error, rel=1e-3)
     assert error < most
     again = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep=keep)
@@ -89,11 +89,11 @@ def test_only_what_is_missing_or_damaged_is_asked_again(teacher, views, tmp_path
     cached(half)
     everything = cached(views)["patches"].value
     assert cached.asked == 6
-    file = next(tmp_path.glob("*/*.npz"))
+    file = next(tmp_path.glob("samples/*/*.zip"))
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(cached(views)["patches"].value, everything)
     assert cached.asked == 7
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_answers_of_others_are_refused(teacher, views, tmp_path):
@@ -107,6 +107,10 @@ def test_answers_of_others_are_refused(teacher, views, tmp_path):
     teacher._digest = ""
     with pytest.raises(UserError, match="digest"):
         CachedTeacher(teacher, tmp_path / "a", pictures=PICTURES)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "teacher.json").write_text('{"format": 1}')
+    with pytest.raises(UserError, match="older program; delete it, or name another folder with --cache"):
+        CachedTeacher(teacher, tmp_path / "old", pictures=PICTURES)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
@@ -135,7 +139,7 @@ def test_training_on_kept_answers_matches_live_ones_and_asks_nobody_after_a_pass
 
     live, kept = losses("live", None), losses("kept", tmp_path / "answers")
     assert kept == pytest.approx(live, rel=0.02)
-    assert len(list((tmp_path / "answers" / "one").glob("*/*.npz"))) == 12
+    assert len(list((tmp_path / "answers" / "one").glob("samples/*/*.zip"))) == 12
     monkeypatch.setattr(FeatureTeacher, "__call__", lambda *_: pytest.fail("the teacher was asked"))
     assert losses("again", tmp_path / "answers") == kept
     with pytest.raises(UserError, match=r"method\.crops"):

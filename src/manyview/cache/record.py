@@ -136,18 +136,18 @@ def checksum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def claim(folder: Path, wanted: Record, *, mend: str) -> Record:
+def claim(folder: Path, wanted: Record, *, mend: str, renew: bool = True) -> Record:
     """Make the folder a store of these answers, or see that it is one; teachers that are new to it are added.
 
-    A store without a single sample is replaced. Raises UserError, with `mend` as advice, when the samples are others,
-    when a teacher of the same name gives other answers, when the folder holds other things or cannot be written.
+    renew: a store without a single sample is replaced. Raises UserError, with `mend` as advice, when the samples are
+    others, when a teacher of the same name gives other answers, when the folder holds other things or cannot be written.
     """
-    here = _agreed(folder, wanted, mend)
+    here = _agreed(folder, wanted, mend, renew)
     if here is not None and here.version == VERSION and not wanted.teachers.keys() - here.teachers.keys():
         return here  # nothing to write: the folder may be one that others share and nobody can write to
     own = work_folder(folder)
     with own.lock(wait=True):
-        here = _agreed(folder, wanted, mend)
+        here = _agreed(folder, wanted, mend, renew)
         if here is None:
             own.refuse_strangers()
             merged = wanted
@@ -160,10 +160,10 @@ def claim(folder: Path, wanted: Record, *, mend: str) -> Record:
     return merged
 
 
-def _agreed(folder: Path, wanted: Record, mend: str) -> Record | None:
-    """The folder's record when it may be gone on with, None when there is none or no sample yet."""
+def _agreed(folder: Path, wanted: Record, mend: str, renew: bool) -> Record | None:
+    """The folder's record when it is one to go on with, None when it is to be written."""
     here = read_record(folder)
-    if here is None or not any((folder / SAMPLES).rglob("*.zip")):
+    if here is None or (renew and not any((folder / SAMPLES).rglob("*.zip"))):
         return None
     before, now = here.to_json(), wanted.to_json()
     shared = here.teachers.keys() & wanted.teachers.keys()

@@ -105,7 +105,9 @@ class Store:
             )
         return teachers[name]
 
-    def read(self, path: Path, teacher: str, views: Sequence[int] | None = None) -> dict[str, Signal]:
+    def read(
+        self, source: archive.Source, teacher: str, views: Sequence[int] | None = None
+    ) -> dict[str, Signal]:
         """A teacher's signals as stored in an archive. Raises BrokenArchive, FileNotFoundError or KeyError."""
         parts: Parts = {}
 
@@ -113,7 +115,7 @@ class Store:
             parts.update(answers_in(header)[teacher]["signals"])
             return list(dict.fromkeys(name for part in parts.values() for name in part.values()))
 
-        _, fields = archive.decode_archive(path, views, wanted=wanted, bases=self.basis)
+        _, fields = archive.decode_archive(source, views, wanted=wanted, bases=self.basis)
         return signals.unpack(fields, parts)
 
     def basis(self, name: str) -> codec.Basis | None:
