@@ -140,7 +140,7 @@ def claim(folder: Path, wanted: Record, *, mend: str, renew: bool = True) -> Rec
     """Make the folder a store of these answers, or see that it is one; teachers that are new to it are added.
 
     renew: a store without a single sample is replaced. Raises UserError, with `mend` as advice, when the samples are
-    others, when a teacher of the same name gives other answers, when the folder holds other things or cannot be written.
+    others, when a teacher of the same name gives other answers, when the folder holds other things or is closed.
     """
     here = _agreed(folder, wanted, mend, renew)
     if here is not None and here.version == VERSION and not wanted.teachers.keys() - here.teachers.keys():

@@ -6,8 +6,6 @@ Legend: N images, P patches, D channels.
 from __future__ import annotations
 
 import copy
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manyview.cache.archive import encode_archive, map_archive
+from manyview.cache.codec import PLAIN, BrokenArchive
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.files import write_bytes
@@ -80,31 +80,29 @@ def from_pixels(patch: int) -> Tokenise:
 
 
 class Tokens:
-    """Rows of encoded frames in float16 files; `tokens[frames]` reads some as float32 (n, P, D)."""
+    """Rows (P, D) of encoded frames, float16 in their files; `tokens[frames]` reads some as float32 (n, P, D)."""
 
-    def __init__(self, files: Sequence[Path], frames: Sequence[int]) -> None:
-        self._chunks = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-        self._row = {frame: row for row, frame in enumerate(frames)}
+    def __init__(self, rows: Sequence[np.ndarray], frames: Sequence[int]) -> None:
+        self._rows = dict(zip(frames, rows, strict=True))
         self._mean: Tensor | None = None
         self._matrix: Tensor | None = None
 
     @property
     def dim(self) -> int:
-        return int(self._chunks[0].shape[-1])
+        return int(next(iter(self._rows.values())).shape[-1])
 
     def __getitem__(self, frames: Sequence[int]) -> Tensor:
-        rows = [divmod(self._row[frame], CHUNK) for frame in frames]
-        found = torch.from_numpy(np.stack([self._chunks[chunk][row] for chunk, row in rows])).float()
+        values = torch.from_numpy(np.stack([self._rows[frame] for frame in frames])).float()
         if self._mean is None or self._matrix is None:
-            return found
-        return (found - self._mean) @ self._matrix
+            return values
+        return (values - self._mean) @ self._matrix
 
     def scaling(self, kind: Scaling, most: int = 512) -> tuple[Tensor, Tensor]:
         """Mean (D,) and matrix (D, D) that make the channels alike, from at most `most` frames, evenly taken.
 
         `channels` gives each the spread 1; `whitened` also undoes how they vary together, as far as RIDGE allows.
         """
-        frames = list(self._row)
+        frames = list(self._rows)
         values = self[frames[:: -(-len(frames) // most)]].flatten(0, 1)
         mean = values.mean(0)
         if kind == "channels":
@@ -131,32 +129,38 @@ def encode_frames(
     device: torch.device,
     read: Read | None = None,
 ) -> tuple[dict[str, Tokens], dict[int, str]]:
-    """Encode frames into `folder`, one file per name and chunk of frames; chunks that are there stay.
+    """Encode frames into `folder`, one archive per chunk of frames; chunks that are there and whole stay.
 
     Also says which frames could not be read, and why; their tokens are those of a black image. `read` gives the
     images of numbers that mean something else than frames scaled to cover the size.
     """
-    names: list[str] = []
+    rows: dict[str, list[np.ndarray]] = {}
     unreadable: dict[int, str] = {}
     chunks = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
     for number, chunk in enumerate(track(chunks, label=f"frames, {folder.name}", unit="chunk")):
-        done = folder / f"{number:05d}.json"
-        if not done.is_file():
+        path = folder / f"{number:05d}.zip"
+        try:
+            header, fields = map_archive(path)
+        except (FileNotFoundError, BrokenArchive):
             images, problems = (read or read_images)(data, chunk, size)
-            with torch.inference_mode():
-                answers = [tokenise(part.to(device)) for part in images.split(16)]
-            for name in answers[0]:
-                values = torch.cat([answer[name] for answer in answers]).half().cpu().numpy()
-                buffer = io.BytesIO()
-                np.save(buffer, values)
-                write_bytes(folder / f"{name}-{number:05d}.npy", buffer.getbuffer())
-            written = json.dumps({"names": list(answers[0]), "unreadable": problems})
-            write_bytes(done, written.encode())
-        known = json.loads(done.read_text(encoding="utf-8"))
-        names = known["names"]
-        unreadable.update({int(frame): why for frame, why in known["unreadable"].items()})
-    files = {name: [folder / f"{name}-{n:05d}.npy" for n in range(len(chunks))] for name in names}
-    return {name: Tokens(files[name], frames) for name in names}, unreadable
+            write_bytes(path, _encoded(tokenise, images.split(16), device, {"unreadable": problems}))
+            header, fields = map_archive(path)
+        unreadable.update({int(frame): why for frame, why in header["unreadable"].items()})
+        for name, tokens in fields.items():
+            rows.setdefault(name, []).extend(tokens)
+    return {name: Tokens(tokens, frames) for name, tokens in rows.items()}, unreadable
+
+
+@torch.inference_mode()
+def _encoded(
+    tokenise: Tokenise, batches: Sequence[Tensor], device: torch.device, header: Mapping[str, Any]
+) -> bytes:
+    """A chunk's tokens as an archive whose fields can be mapped into memory."""
+    answers = [tokenise(images.to(device)) for images in batches]
+    fields = {
+        name: torch.cat([answer[name] for answer in answers]).half().cpu().numpy() for name in answers[0]
+    }
+    return encode_archive(fields, header, encodings=dict.fromkeys(fields, PLAIN))
 
 
 def read_images(
