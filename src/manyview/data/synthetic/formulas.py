@@ -52,6 +52,7 @@ DRAWN: dict[str, Callable[..., Any]] = {
     "count": Random.randint,  # from one whole number to another, both included
     "any_colour": any_colour,
 }
+_FIELDS = [field.name for field in fields(Material)]
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -72,29 +73,26 @@ def read_catalogue(file: str) -> dict[str, Any]:
     return yaml.load(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
 
 
-def formula(text: str | float | list[Any]) -> Formula:
-    """Read a formula, or a list of them. Raises ValueError, which quotes it, when it is none."""
-    if isinstance(text, list):
-        return _several([formula(item) for item in text])
-    if not isinstance(text, str):
-        return lambda names, rng: text
+def value(text: Any, names: Names, rng: Random) -> Any:
+    """Of a formula or a number. Raises ValueError, which quotes it, when it is none."""
+    return formula(text)(names, rng) if isinstance(text, str) else text
+
+
+def give(names: Names, target: str, result: Any) -> None:
+    """Give a value a name; with commas in `target`, several values their names."""
+    if ", " in target:
+        names.update(zip(target.split(", "), result, strict=True))
+    else:
+        names[target] = result
+
+
+@cache
+def formula(text: str) -> Formula:
+    """Read a formula. Raises ValueError, which quotes it, when it is none."""
     try:
         return _read(ast.parse(text.strip().replace(" to ", " | "), mode="eval").body)
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{text!r} is no formula: {error}") from error
-
-
-def naming(target: str) -> Callable[[Names, Any], None]:
-    """What gives a value a name; with commas in `target`, several values their names."""
-    targets = target.split(", ")
-
-    def name_one(names: Names, value: Any) -> None:
-        names[target] = value
-
-    def name_each(names: Names, values: Any) -> None:
-        names.update(zip(targets, values, strict=True))
-
-    return name_one if len(targets) == 1 else name_each
 
 
 def _read(node: ast.expr) -> Formula:
@@ -175,27 +173,18 @@ def _call(name: str, arguments: list[Formula], keywords: dict[str, Formula]) -> 
 
 
 def draw(name: str, rng: Random) -> Any:
-    """A material of the catalogue, or anything else of `DRAWN` that needs no argument."""
-    return (DRAWN.get(name) or _materials()[name])(rng)
+    """A material of the catalogue, or what else of `DRAWN` needs no argument."""
+    if name in DRAWN:
+        return DRAWN[name](rng)
+    entry = _materials()[name]
+    if isinstance(entry, str):
+        return value(entry, {}, rng)
+    names: Names = {}
+    for target, text in entry.items():
+        give(names, target, value(text, names, rng))
+    return names.get("surface") or Material(**{key: names[key] for key in _FIELDS if key in names})
 
 
 @cache
-def _materials() -> dict[str, Callable[[Random], Material]]:
-    return {name: _material(row) for name, row in read_catalogue("materials.yaml").items()}
-
-
-def _material(row: str | dict[str, str | float]) -> Callable[[Random], Material]:
-    """Of one formula, or of names in order."""
-    if isinstance(row, str):
-        whole = formula(row)
-        return lambda rng: whole({}, rng)
-    steps = [(naming(target), formula(text)) for target, text in row.items()]
-    wanted = [field.name for field in fields(Material)]
-
-    def draw_fields(rng: Random) -> Material:
-        names: Names = {}
-        for name, value in steps:
-            name(names, value(names, rng))
-        return names.get("surface") or Material(**{field: names[field] for field in wanted if field in names})
-
-    return draw_fields
+def _materials() -> dict[str, str | dict[str, Any]]:
+    return read_catalogue("materials.yaml")

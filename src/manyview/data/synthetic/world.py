@@ -54,6 +54,24 @@ class Placed:
     tops: list[Top]
     yaw: float
 
+    @property
+    def ahead(self) -> tuple[float, float]:
+        """The direction in which it looks."""
+        return math.sin(self.yaw), -math.cos(self.yaw)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return (self.low[0] + self.high[0]) / 2, (self.low[1] + self.high[1]) / 2
+
+    @property
+    def reach(self) -> float:
+        """From its middle to its front."""
+        (x, y), low, high = self.ahead, self.low, self.high
+        return abs(x) * (high[0] - low[0]) / 2 + abs(y) * (high[1] - low[1]) / 2
+
+    def touches(self, low: Corner, high: Corner) -> bool:
+        return Block(self.low, self.high).meets(low, high, 0.004)
+
 
 @dataclass(frozen=True)
 class Lighting:
