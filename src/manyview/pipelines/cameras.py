@@ -6,14 +6,15 @@ Legend: V views, H x W pixels. "first" is the first view's camera frame in the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.geometry import alignment, cameras, poses
+from manyview.geometry import alignment, cameras, pointmaps, poses
+from manyview.images.fit import Fit
 from manyview.pipelines.options import PosePreference
 
 PoseMethod = Literal["first", "model", "pnp", "similarity", "identity", "given"]
@@ -89,36 +90,36 @@ def view_maps(prediction: dict[str, Tensor], mask: Tensor | None, quantile: floa
     return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)
 
 
-def source_focals(
-    maps: Sequence[Maps], affines: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], *, shared: bool
-) -> tuple[list[float], list[int]]:
-    """Focal length of each view in pixels of its original picture, and the views that gave none.
+def source_intrinsics(
+    maps: Sequence[Maps], fits: Sequence[Fit], *, shared: bool
+) -> tuple[np.ndarray, list[int]]:
+    """(V, 3, 3) in pixels of the original pictures, principal points at their centres, and the views without a focal.
 
-    Each is the model's own, or fitted to the local map around the picture's centre; with `shared`, pictures of
-    one size (either way up) take the median of theirs. A view without a measurement takes the median of all, or
-    the picture's long side.
+    A focal length is the model's own, or fitted to the local map around the picture's centre; with `shared`, pictures
+    of one size (either way up) take the median of theirs. A view that gives no believable one takes the median of
+    all, or its picture's long side.
     """
     focals = []
-    for view, affine, (height, width) in zip(maps, affines, sizes, strict=True):
-        centre = affine @ [width / 2, height / 2, 1.0]
+    for view, fit in zip(maps, fits, strict=True):
+        y, x = ((side * fit.scale / 2 - offset) for side, offset in zip(fit.source, fit.offset, strict=True))
         if view.intrinsics is not None:
             focal = float(view.intrinsics[0, 0] + view.intrinsics[1, 1]) / 2
         else:
-            focal = alignment.focal_from_pointmap(view.local, view.valid, principal=(centre[0], centre[1]))
-        focals.append(focal / affine[0, 0])
-    longs = np.array([max(size) for size in sizes], np.float64)
-    measured = np.array(focals)
+            focal = alignment.focal_from_pointmap(view.local, view.valid, principal=(x, y))
+        focals.append(focal / fit.scale)
+    sizes = np.array([fit.source for fit in fits], np.float64)
+    longs, measured = sizes.max(1), np.array(focals)
     with np.errstate(invalid="ignore"):
         good = (measured > FOCAL_RANGE[0] * longs) & (measured < FOCAL_RANGE[1] * longs)
     ratio = float(np.median(measured[good] / longs[good])) if good.any() else FOCAL_DEFAULT
-    result = np.where(good, measured, ratio * longs)
+    chosen = np.where(good, measured, ratio * longs)
     if shared:
-        groups = [tuple(sorted(size)) for size in sizes]
-        for group in set(groups):
-            members = np.array([g == group for g in groups])
+        _, group = np.unique(np.sort(sizes, 1), axis=0, return_inverse=True)
+        for members in (group.ravel() == number for number in range(group.max() + 1)):
             if (members & good).any():
-                result[members] = np.median(measured[members & good])
-    return result.tolist(), np.flatnonzero(~good).tolist()
+                chosen[members] = np.median(measured[members & good])
+    matrices = [[[f, 0, w / 2], [0, f, h / 2], [0, 0, 1]] for f, (h, w) in zip(chosen, sizes, strict=True)]
+    return np.array(matrices), np.flatnonzero(~good).tolist()
 
 
 def reprojection_errors(points: Tensor, cam2world: Tensor, intrinsics: Tensor) -> Tensor:
@@ -186,6 +187,57 @@ def scale_to_global(view: Maps, cam2world: Tensor) -> float:
     """Median over the used pixels of global depth in this camera / local depth; 1 without any."""
     depth = poses.apply(poses.invert(cam2world), view.world.reshape(-1, 3).to(cam2world))[:, 2]
     return float(alignment.median_scale(view.local[..., 2].flatten().double(), depth, view.used.flatten()))
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the views lie in the scene."""
+
+    choices: list[PoseChoice]
+    scales: list[float]
+    """Scene units per unit of each view's local map."""
+    unit: float | None
+    """Scene units per unit of the global maps; None when given cameras do not say, and the model's unit is kept."""
+    scene_from_first: Tensor
+    """(4, 4) the first view's pose in the scene."""
+
+    def in_scene(self, view: Maps) -> Tensor:
+        """(H, W, 3) float64: the view's global points."""
+        return pointmaps.transform(self.scene_from_first, (self.unit or 1.0) * view.world.double())
+
+
+def place_by_maps(maps: Sequence[Maps], intrinsics: Sequence[Tensor], prefer: PosePreference) -> Placing:
+    """In the first view's frame and the model's unit, each view where its maps say."""
+    identity = torch.eye(4, dtype=torch.float64)
+    choices = [judge(maps[0], identity, intrinsics[0], "first")]
+    choices += [choose_pose(m, k, prefer=prefer) for m, k in zip(maps[1:], intrinsics[1:], strict=True)]
+    scales = [
+        scale_to_global(m, c.cam2world) if c.stands else None for m, c in zip(maps, choices, strict=True)
+    ]
+    return Placing(choices, _completed(scales), 1.0, identity)
+
+
+def place_as_given(maps: Sequence[Maps], intrinsics: Sequence[Tensor], cam2world: Tensor) -> Placing:
+    """In the world of the given poses (V, 4, 4), and in its unit where the points agree with them."""
+    unit = unit_of_given_poses(maps, intrinsics, list(cam2world))
+    factor = unit or 1.0
+    choices: list[PoseChoice] = []
+    scales: list[float | None] = []
+    for view, matrix, pose in zip(maps, intrinsics, cam2world, strict=True):
+        placed = replace(view, world=pointmaps.transform(cam2world[0], factor * view.world.double()))
+        choices.append(judge(placed, pose, matrix, "given"))
+        fit = similarity_to_global(view)
+        scales.append(factor * float(fit.scale) if fit is not None and choices[-1].stands else None)
+    if sum(choice.stands for choice in choices) * 2 <= len(choices):
+        unit = None  # a factor that most views contradict is none
+    return Placing(choices, _completed(scales), unit, cam2world[0])
+
+
+def _completed(scales: Sequence[float | None]) -> list[float]:
+    """Views whose global points cannot be trusted take the median scale of the others, or their own unit."""
+    trusted = [scale for scale in scales if scale is not None]
+    usual = float(np.median(trusted)) if trusted else 1.0
+    return [usual if scale is None else scale for scale in scales]
 
 
 def unit_of_given_poses(

@@ -30,7 +30,7 @@ def per_picture(intrinsics: Any) -> bool:
     return intrinsics is not None and _array(intrinsics, "intrinsics").ndim == 3
 
 
-def known_intrinsics(values: Any, count: int) -> np.ndarray | None:
+def given_intrinsics(values: Any, count: int) -> np.ndarray | None:
     """(V, 3, 3) in pixels of the original pictures, from one matrix for all or one per view."""
     if values is None:
         return None
@@ -49,7 +49,7 @@ def known_intrinsics(values: Any, count: int) -> np.ndarray | None:
     return matrices.copy()
 
 
-def known_poses(values: Any, count: int) -> np.ndarray | None:
+def given_poses(values: Any, count: int) -> np.ndarray | None:
     """(V, 4, 4) cam2world, each a rigid transform."""
     if values is None:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,16 @@ from manyview.pipelines.answers import ask
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
     Maps,
-    PoseChoice,
-    choose_pose,
-    judge,
+    Placing,
+    place_as_given,
+    place_by_maps,
     reprojection_errors,
-    scale_to_global,
-    similarity_to_global,
-    source_focals,
-    unit_of_given_poses,
+    source_intrinsics,
     view_maps,
 )
-from manyview.pipelines.given import known_intrinsics, known_poses, per_picture
+from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import evaluating, opened
-from manyview.pipelines.options import PosePreference, ReconstructOptions
+from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
 from manyview.version import __version__
@@ -74,11 +70,11 @@ def reconstruct(
         options.take,
         strict=one_each,
     )
-    known_k = known_intrinsics(intrinsics, len(photos))
-    known_c2w = known_poses(cam2world, len(photos))
+    given_k = given_intrinsics(intrinsics, len(photos))
+    given_c2w = given_poses(cam2world, len(photos))
     use = read_masks(masks, photos)
     maps = _ask(network, photos, use, target, options)
-    scene = _assemble(photos, maps, known_k, known_c2w, options)
+    scene = _scene(photos, maps, given_k, given_c2w, options)
     _describe(scene, name, network, options, skipped)
     return scene
 
@@ -100,53 +96,64 @@ def _ask(
     ]
 
 
-def _assemble(
-    photos: Sequence[Photo], maps: Sequence[Maps], known_k: np.ndarray | None, known_c2w: np.ndarray | None,
+def _scene(
+    photos: Sequence[Photo],
+    maps: Sequence[Maps],
+    given_k: np.ndarray | None,
+    given_c2w: np.ndarray | None,
     options: ReconstructOptions,
-) -> Scene:  # fmt: skip
-    affines = [np.asarray(photo.fit.affine, np.float64) for photo in photos]
-    notes: list[str] = []
-    source_k = (
-        known_k if known_k is not None else _estimated(photos, maps, affines, options.shared_focal, notes)
-    )
-    model_k = [torch.from_numpy(affine @ matrix) for affine, matrix in zip(affines, source_k, strict=True)]
-    unit, choices, scales = _place(maps, model_k, known_c2w, options.poses)
-    if unit is None:
-        notes.append(
-            "the given cameras do not fix the unit of the points (no distance between them, or the model "
-            "does not agree with them); lengths are relative"
+) -> Scene:
+    """The views at their places: cameras as given or as the maps say, points on their rays."""
+    fits, notes = [photo.fit for photo in photos], []
+    source_k = given_k
+    if source_k is None:
+        source_k, guessed = source_intrinsics(maps, fits, shared=options.shared_focal)
+        if guessed:
+            names = ", ".join(photos[i].name for i in guessed[:5])
+            notes.append(f"no believable focal length in {len(guessed)} of {len(photos)} views ({names})")
+    model_k = [fit.affine @ torch.from_numpy(matrix) for fit, matrix in zip(fits, source_k, strict=True)]
+    if given_c2w is None:
+        placing = place_by_maps(maps, model_k, options.poses)
+    else:
+        placing = place_as_given(maps, model_k, torch.from_numpy(given_c2w))
+        if placing.unit is None:
+            notes.append(
+                "the given cameras do not fix the unit of the points (no distance between them, or the model "
+                "does not agree with them); lengths are relative"
+            )
+    views = [
+        _view(photo, view, matrix, source_matrix, placing, index, raw=options.points == "global")
+        for index, (photo, view, matrix, source_matrix) in enumerate(
+            zip(photos, maps, model_k, source_k, strict=True)
         )
-    world_from_first = (
-        torch.eye(4, dtype=torch.float64) if known_c2w is None else torch.from_numpy(known_c2w[0])
-    )
-    views = []
-    for i, (photo, view) in enumerate(zip(photos, maps, strict=True)):
-        picture = photo.picture
-        source = Source(
-            size=photo.fit.source, affine=affines[i], intrinsics=np.array(source_k[i]), path=picture.path,
-            frame=picture.frame, pixels=picture.pixels,
-        )  # fmt: skip
-        world = pointmaps.transform(world_from_first, (unit or 1.0) * view.world.double())
-        depth = scales[i] * view.local[..., 2] if options.points == "local" else None
-        views.append(_view(photo, source, view, world, depth, choices[i], model_k[i]))
-    scene = Scene(views, frame="first_view" if known_c2w is None else "world")
-    if known_c2w is not None and unit is not None:
+    ]
+    scene = Scene(views, frame="first_view" if given_c2w is None else "world")
+    if given_c2w is not None and placing.unit is not None:
         scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
     scene.info["warnings"] = notes
     return scene
 
 
 def _view(
-    photo: Photo, source: Source, view: Maps, world: Tensor, depth: Tensor | None, choice: PoseChoice,
+    photo: Photo,
+    maps: Maps,
     intrinsics: Tensor,
-) -> SceneView:  # fmt: skip
-    """`world`: the global head's points (H, W, 3) in the scene's frame, taken when `depth` is None."""
-    raw = depth is None
-    if depth is None:
+    source_intrinsics: np.ndarray,
+    placing: Placing,
+    index: int,
+    *,
+    raw: bool,
+) -> SceneView:
+    """One view of the scene. raw: its points are those of the global head, not the local depth on its rays."""
+    choice, fit, picture = placing.choices[index], photo.fit, photo.picture
+    world = placing.in_scene(maps)
+    if raw:
         depth = pointmaps.transform(poses.invert(choice.cam2world), world)[..., 2]
-    kept = view.valid & (depth > 0)
-    errors = reprojection_errors(world, choice.cam2world, intrinsics)[view.used & kept]
-    confidence = view.confidence if raw else view.confidence_local
+    else:
+        depth = placing.scales[index] * maps.local[..., 2]
+    kept = maps.valid & (depth > 0)
+    errors = reprojection_errors(world, choice.cam2world, intrinsics)[maps.used & kept]
+    confidence = maps.confidence if raw else maps.confidence_local
     return SceneView(
         name=photo.name,
         image=photo.image,
@@ -154,7 +161,14 @@ def _view(
         confidence=confidence.nan_to_num(0).float().numpy(),
         intrinsics=intrinsics.numpy(),
         cam2world=choice.cam2world.numpy(),
-        source=source,
+        source=Source(
+            size=fit.source,
+            affine=fit.affine.numpy(),
+            intrinsics=np.array(source_intrinsics),
+            path=picture.path,
+            frame=picture.frame,
+            pixels=picture.pixels,
+        ),
         raw_pointmap=world.float().numpy() if raw else None,
         info={
             "pose": choice.method,
@@ -163,58 +177,6 @@ def _view(
             "pnp_against_similarity_degrees": choice.disagreement,
         },
     )
-
-
-def _estimated(
-    photos: Sequence[Photo],
-    maps: Sequence[Maps],
-    affines: Sequence[np.ndarray],
-    shared: bool,
-    notes: list[str],
-) -> np.ndarray:
-    """(V, 3, 3) at the original resolution: fitted focal lengths, principal points at the centres."""
-    sizes = [photo.fit.source for photo in photos]
-    focals, guessed = source_focals(maps, affines, sizes, shared=shared)
-    if guessed:
-        names = ", ".join(photos[i].name for i in guessed[:5])
-        notes.append(f"no believable focal length in {len(guessed)} of {len(photos)} views ({names})")
-    return np.array(
-        [[[f, 0, w / 2], [0, f, h / 2], [0, 0, 1]] for f, (h, w) in zip(focals, sizes, strict=True)]
-    )
-
-
-def _place(
-    maps: Sequence[Maps], intrinsics: Sequence[Tensor], known: np.ndarray | None,
-    prefer: PosePreference,
-) -> tuple[float | None, list[PoseChoice], list[float]]:  # fmt: skip
-    """Scene units per model unit (None: unknown), each view's pose in the scene's frame, its map's scale."""
-    if known is None:
-        identity = torch.eye(4, dtype=torch.float64)
-        choices = [judge(maps[0], identity, intrinsics[0], "first")]
-        choices += [choose_pose(m, k, prefer=prefer) for m, k in zip(maps[1:], intrinsics[1:], strict=True)]
-        found = [
-            scale_to_global(m, c.cam2world) if c.stands else None for m, c in zip(maps, choices, strict=True)
-        ]
-        return 1.0, choices, _filled(found)
-    given = list(torch.from_numpy(known))
-    unit = unit_of_given_poses(maps, intrinsics, given)
-    factor = unit or 1.0
-    choices, found = [], []
-    for view, matrix, pose in zip(maps, intrinsics, given, strict=True):
-        placed = replace(view, world=pointmaps.transform(given[0], factor * view.world.double()))
-        choices.append(judge(placed, pose, matrix, "given"))
-        fit = similarity_to_global(view)
-        found.append(factor * float(fit.scale) if fit is not None and choices[-1].stands else None)
-    if sum(choice.stands for choice in choices) * 2 <= len(choices):
-        unit = None  # a factor that most views contradict is none
-    return unit, choices, _filled(found)
-
-
-def _filled(scales: Sequence[float | None]) -> list[float]:
-    """Views whose global points cannot be trusted take the median scale of the others, or their own unit."""
-    known = [scale for scale in scales if scale is not None]
-    usual = float(np.median(known)) if known else 1.0
-    return [usual if scale is None else scale for scale in scales]
 
 
 def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str]) -> None:
