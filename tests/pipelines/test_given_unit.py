@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from manyview.geometry import cameras, poses
-from manyview.pipelines.cameras import Maps, unit_of_given_poses
+from manyview.pipelines.answers import ViewMaps
+from manyview.pipelines.cameras import unit_of_given_poses
 
 H, W = 8, 10
 MATRIX = cameras.intrinsics_matrix(12.0, 12.0, W / 2, H / 2).double()
@@ -16,7 +17,7 @@ FIRST = poses.pose(
 )
 
 
-def seen(pose: torch.Tensor, unit: float, *, used: bool = True) -> Maps:
+def seen(pose: torch.Tensor, unit: float, *, used: bool = True) -> ViewMaps:
     """What a model that measures in units of `unit` says of a rough surface a few metres before this camera."""
     depth = 3 + torch.rand(H, W, generator=torch.Generator().manual_seed(2)).double()
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
@@ -25,7 +26,7 @@ def seen(pose: torch.Tensor, unit: float, *, used: bool = True) -> Maps:
     world = local @ pose[:3, :3].T + pose[:3, 3]
     first = (world - FIRST[:3, 3]) @ FIRST[:3, :3]  # the inverse of a rotation is its transpose
     mask, sure = torch.full((H, W), used), torch.ones(H, W)
-    return Maps((first / unit).float(), sure, (local / unit).float(), sure, torch.ones_like(mask), mask)
+    return ViewMaps((first / unit).float(), sure, (local / unit).float(), sure, torch.ones_like(mask), mask)
 
 
 def moved(metres: float) -> torch.Tensor:

@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from manyview.errors import UserError
+from manyview.images.inputs import Photo
 from manyview.models.family import able
 from manyview.models.model import ReconstructsPairs, ReconstructsViews
+from manyview.pipelines.opening import evaluating
 
 Answer = dict[str, Any]
 
 
-def ask(network: Any, pictures: Sequence[Tensor], **chunks: int) -> list[dict[str, Tensor]]:
-    """One answer per picture (3, H, W) in [0, 1]: pointmap, pointmap_local and their confidences (H, W, ...),
-    and cam2world and intrinsics from a model that says them.
+@dataclass
+class ViewMaps:
+    """What the model says about one view, on the CPU. Fits convert to double precision one view at a time."""
+
+    world: Tensor  # (H, W, 3) the global head, first view's frame
+    confidence: Tensor  # (H, W)
+    local: Tensor  # (H, W, 3) the local head, the view's own frame
+    confidence_local: Tensor  # (H, W)
+    valid: Tensor  # (H, W) finite, in front of the camera and not masked
+    used: Tensor  # (H, W) valid and of the more confident half of the global head, for fitting poses
+    cam2world: Tensor | None = None  # (4, 4) the model's own word, where it says one
+    intrinsics: Tensor | None = None  # (3, 3) likewise, in pixels of its maps
+
+
+def ask(
+    network: Any,
+    photos: Sequence[Photo],
+    masks: Sequence[np.ndarray | None],
+    device: torch.device,
+    **chunks: int | None,
+) -> list[ViewMaps]:
+    """What the model says of every view, without a gradient and in eval mode; masked pixels are never read.
 
     Pictures of one size go as one tensor, mixed sizes as a list. A pair model is asked in both orders from one
-    encoding, the second answer being the second view's own frame; one picture is paired with itself. Raises UserError
-    for more pictures than it takes.
+    encoding, the second answer being the second view's own frame; one picture is paired with itself. `chunks` that
+    are None are the model's own. Raises UserError for more pictures than it takes.
     """
-    count = len(pictures)
-    pair = isinstance(network, ReconstructsPairs)
+    pair, count = isinstance(network, ReconstructsPairs), len(photos)
     if pair and count > 2:
         raise UserError(
             f"{count} pictures for a pair model; give it two, or use one for many views "
             f"({', '.join(able(ReconstructsViews))})"
         )
+    pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
     if pair and count == 1:
         pictures = [*pictures, *pictures]
     alike = len({picture.shape for picture in pictures}) == 1
-    views: Any = torch.stack(list(pictures))[None] if alike else [picture[None] for picture in pictures]
-    answer = _both_orders(network, views) if pair else network(views, view_ids=None, **chunks)
-    return [_of_view(answer, index) for index in range(count)]
+    views: Any = torch.stack(pictures)[None] if alike else [picture[None] for picture in pictures]
+    asked = {name: number for name, number in chunks.items() if number is not None}
+    with evaluating(network), torch.inference_mode():
+        answer = _both_orders(network, views) if pair else network(views, view_ids=None, **asked)
+    return [_view_maps(_of_view(answer, index), mask) for index, mask in enumerate(masks)]
 
 
 def _both_orders(network: Any, views: Any) -> Answer:
     """A pair model's maps in the first view's frame, and each view's map when it comes first."""
     first, second = network.encode_views(views)
-    there, back = (
+    forward, backward = (
         network.decode(*order, heads=("pointmap",)) for order in ((first, second), (second, first))
     )
-    own = [_of_view(there, 0, batch=None), _of_view(back, 0, batch=None)]
+    own = [_of_view(forward, 0, batch=None), _of_view(backward, 0, batch=None)]
     return {
-        "pointmap": there["pointmap"],
-        "confidence": there["confidence"],
+        "pointmap": forward["pointmap"],
+        "confidence": forward["confidence"],
         "pointmap_local": [view["pointmap"] for view in own],
         "confidence_local": [view["confidence"] for view in own],
     }
@@ -62,3 +87,24 @@ def _of_view(answer: Answer, index: int, batch: int | None = 0) -> dict[str, Ten
         view = value[:, index] if isinstance(value, Tensor) else value[index]
         maps[name] = view if batch is None else view[batch]
     return maps
+
+
+def _view_maps(answer: Answer, mask: np.ndarray | None, quantile: float = 0.5) -> ViewMaps:
+    """One view's maps (each (H, W, ...)) with the pixels that may be used.
+
+    Masked pixels are never read.
+    """
+    maps = {name: answer[name].detach().float().cpu() for name in
+            ("pointmap", "confidence", "pointmap_local", "confidence_local")}  # fmt: skip
+    world, local = maps["pointmap"], maps["pointmap_local"]
+    valid = torch.isfinite(world).all(-1) & torch.isfinite(local).all(-1) & (local[..., 2] > 1e-6)
+    if mask is not None:
+        valid &= torch.from_numpy(mask)
+    used = valid
+    if bool(valid.any()):
+        threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
+        used = valid & (maps["confidence"] >= threshold)
+    own = {
+        name: answer[name].detach().double().cpu() for name in ("cam2world", "intrinsics") if name in answer
+    }
+    return ViewMaps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from manyview.geometry import alignment, cameras, pointmaps, poses
 from manyview.images.fit import Fit
+from manyview.pipelines.answers import ViewMaps
 from manyview.pipelines.options import PosePreference
 
 PoseMethod = Literal["first", "model", "pnp", "similarity", "identity", "given"]
@@ -38,22 +39,6 @@ FOCAL_DEFAULT = 1.0
 
 
 @dataclass
-class Maps:
-    """What the model says about one view, on the CPU. Fits convert to double precision one view at a time."""
-
-    world: Tensor  # (H, W, 3) the global head, first view's frame
-    confidence: Tensor  # (H, W)
-    local: Tensor  # (H, W, 3) the local head, the view's own frame
-    confidence_local: Tensor  # (H, W)
-    valid: Tensor  # (H, W) finite, in front of the camera and not masked
-    used: (
-        Tensor  # (H, W) valid and among the more confident half of the global head: what poses are fitted to
-    )
-    cam2world: Tensor | None = None  # (4, 4) the model's own word, where it says one
-    intrinsics: Tensor | None = None  # (3, 3) likewise, in pixels of its maps
-
-
-@dataclass
 class PoseChoice:
     """The pose taken for a view, and what both roads said."""
 
@@ -67,31 +52,8 @@ class PoseChoice:
     """Degrees between the rotations of PnP and of the similarity fit."""
 
 
-def view_maps(prediction: dict[str, Tensor], mask: Tensor | None, quantile: float = 0.5) -> Maps:
-    """One view's maps (each (H, W, ...)) with the pixels that may be used.
-
-    Masked pixels are never read.
-    """
-    maps = {name: prediction[name].detach().float().cpu() for name in
-            ("pointmap", "confidence", "pointmap_local", "confidence_local")}  # fmt: skip
-    world, local = maps["pointmap"], maps["pointmap_local"]
-    valid = torch.isfinite(world).all(-1) & torch.isfinite(local).all(-1) & (local[..., 2] > 1e-6)
-    if mask is not None:
-        valid &= mask
-    used = valid
-    if bool(valid.any()):
-        threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
-        used = valid & (maps["confidence"] >= threshold)
-    own = {
-        name: prediction[name].detach().double().cpu()
-        for name in ("cam2world", "intrinsics")
-        if name in prediction
-    }
-    return Maps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)
-
-
 def source_intrinsics(
-    maps: Sequence[Maps], fits: Sequence[Fit], *, shared: bool
+    maps: Sequence[ViewMaps], fits: Sequence[Fit], *, shared: bool
 ) -> tuple[np.ndarray, list[int]]:
     """(V, 3, 3) in pixels of the original pictures, principal points at their centres, and the views without a focal.
 
@@ -136,7 +98,7 @@ def threshold_px(height: int, width: int) -> float:
     return max(THRESHOLD_LEAST, THRESHOLD_SHARE * max(height, width))
 
 
-def similarity_to_global(view: Maps) -> alignment.Similarity | None:
+def similarity_to_global(view: ViewMaps) -> alignment.Similarity | None:
     """The confidence-weighted closed-form similarity from local to global map; None when degenerate."""
     weights = torch.where(view.used, view.confidence.double().clamp(min=0), 0).flatten()
     if int((weights > 0).sum()) < 4:
@@ -150,7 +112,7 @@ def similarity_to_global(view: Maps) -> alignment.Similarity | None:
     return fit if good and 1e-9 < float(fit.scale) < 1e9 else None
 
 
-def judge(view: Maps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod) -> PoseChoice:
+def judge(view: ViewMaps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod) -> PoseChoice:
     """A pose with its share of inliers; it stands when half of the pixels reproject within 3 % of a side."""
     if not bool(view.used.any()):
         return PoseChoice(cam2world, method, 0.0, stands=False)
@@ -161,7 +123,7 @@ def judge(view: Maps, cam2world: Tensor, intrinsics: Tensor, method: PoseMethod)
     )
 
 
-def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: PosePreference) -> PoseChoice:
+def choose_pose(view: ViewMaps, intrinsics: Tensor, *, prefer: PosePreference) -> PoseChoice:
     """The preferred pose if it stands, else the next one, else the identity."""
     height, width = view.valid.shape
     pose_by: dict[PoseMethod, Tensor] = {}
@@ -183,7 +145,7 @@ def choose_pose(view: Maps, intrinsics: Tensor, *, prefer: PosePreference) -> Po
     return chosen
 
 
-def scale_to_global(view: Maps, cam2world: Tensor) -> float:
+def scale_to_global(view: ViewMaps, cam2world: Tensor) -> float:
     """Median over the used pixels of global depth in this camera / local depth; 1 without any."""
     depth = poses.apply(poses.invert(cam2world), view.world.reshape(-1, 3).to(cam2world))[:, 2]
     return float(alignment.median_scale(view.local[..., 2].flatten().double(), depth, view.used.flatten()))
@@ -201,12 +163,12 @@ class Placing:
     scene_from_first: Tensor
     """(4, 4) the first view's pose in the scene."""
 
-    def in_scene(self, view: Maps) -> Tensor:
+    def in_scene(self, view: ViewMaps) -> Tensor:
         """(H, W, 3) float64: the view's global points."""
         return pointmaps.transform(self.scene_from_first, (self.unit or 1.0) * view.world.double())
 
 
-def place_by_maps(maps: Sequence[Maps], intrinsics: Sequence[Tensor], prefer: PosePreference) -> Placing:
+def place_by_maps(maps: Sequence[ViewMaps], intrinsics: Sequence[Tensor], prefer: PosePreference) -> Placing:
     """In the first view's frame and the model's unit, each view where its maps say."""
     identity = torch.eye(4, dtype=torch.float64)
     choices = [judge(maps[0], identity, intrinsics[0], "first")]
@@ -217,7 +179,7 @@ def place_by_maps(maps: Sequence[Maps], intrinsics: Sequence[Tensor], prefer: Po
     return Placing(choices, _completed(scales), 1.0, identity)
 
 
-def place_as_given(maps: Sequence[Maps], intrinsics: Sequence[Tensor], cam2world: Tensor) -> Placing:
+def place_as_given(maps: Sequence[ViewMaps], intrinsics: Sequence[Tensor], cam2world: Tensor) -> Placing:
     """In the world of the given poses (V, 4, 4), and in its unit where the points agree with them."""
     unit = unit_of_given_poses(maps, intrinsics, list(cam2world))
     factor = unit or 1.0
@@ -241,7 +203,7 @@ def _completed(scales: Sequence[float | None]) -> list[float]:
 
 
 def unit_of_given_poses(
-    views: Sequence[Maps], intrinsics: Sequence[Tensor], cam2world: Sequence[Tensor]
+    views: Sequence[ViewMaps], intrinsics: Sequence[Tensor], cam2world: Sequence[Tensor]
 ) -> float | None:
     """World units per model unit, from given cameras and global points alone; None when they do not say.
 

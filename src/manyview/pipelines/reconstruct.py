@@ -17,19 +17,17 @@ from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
 from manyview.models.model import Reconstructs
 from manyview.pipelines.agreement import complaints
-from manyview.pipelines.answers import ask
+from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
-    Maps,
     Placing,
     place_as_given,
     place_by_maps,
     reprojection_errors,
     source_intrinsics,
-    view_maps,
 )
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
-from manyview.pipelines.opening import evaluating, opened
+from manyview.pipelines.opening import opened
 from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.scene import Scene, SceneView, Source
 from manyview.scene.visibility import overlaps
@@ -72,33 +70,16 @@ def reconstruct(
     )
     given_k = given_intrinsics(intrinsics, len(photos))
     given_c2w = given_poses(cam2world, len(photos))
-    use = read_masks(masks, photos)
-    maps = _ask(network, photos, use, target, options)
+    chunks = {"encoder_chunk": options.encoder_chunk, "head_chunk": options.head_chunk}
+    maps = ask(network, photos, read_masks(masks, photos), target, **chunks)
     scene = _scene(photos, maps, given_k, given_c2w, options)
     _describe(scene, name, network, options, skipped)
     return scene
 
 
-def _ask(
-    network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device,
-    options: ReconstructOptions,
-) -> list[Maps]:  # fmt: skip
-    """What the model says of every view, without a gradient and in eval mode."""
-    pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
-    chunks = {
-        key: value for key in ("encoder_chunk", "head_chunk") if (value := getattr(options, key)) is not None
-    }
-    with evaluating(network), torch.inference_mode():
-        answers = ask(network, pictures, **chunks)
-    return [
-        view_maps(answer, None if mask is None else torch.from_numpy(mask))
-        for answer, mask in zip(answers, masks, strict=True)
-    ]
-
-
 def _scene(
     photos: Sequence[Photo],
-    maps: Sequence[Maps],
+    maps: Sequence[ViewMaps],
     given_k: np.ndarray | None,
     given_c2w: np.ndarray | None,
     options: ReconstructOptions,
@@ -136,7 +117,7 @@ def _scene(
 
 def _view(
     photo: Photo,
-    maps: Maps,
+    maps: ViewMaps,
     intrinsics: Tensor,
     source_intrinsics: np.ndarray,
     placing: Placing,
