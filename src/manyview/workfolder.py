@@ -61,7 +61,7 @@ class WorkFolder:
         self,
         settings: Mapping[str, Any],
         *,
-        overwrite: bool = False,
+        overwrite: bool | None = None,
         may_change: Collection[str] = (),
         part: str | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -70,8 +70,8 @@ class WorkFolder:
 
         settings: JSON-able. may_change: top-level keys whose difference is no difference. part: the key of the record
         that holds the settings, beside `extra`; None: they are the record. overwrite: other settings' work is cleared
-        instead of refused. Raises UserError when the folder is somebody else's, has other settings, or cannot be
-        written.
+        instead of refused; None where a user cannot ask for that. Raises UserError when the folder is somebody
+        else's, has other settings, or cannot be written.
         """
         record = self.read()
         if record is None:
@@ -80,7 +80,9 @@ class WorkFolder:
         before = None if record is None else (record if part is None else record.get(part, {}))
         different = [] if before is None else differences(before, wanted, may_change)
         if different and not overwrite:
-            self.refuse_others(before or {}, wanted, may_change)
+            self.refuse_others(
+                before or {}, wanted, may_change, or_else="" if overwrite is None else ", or --overwrite"
+            )
         if record is not None and (different or overwrite):
             self.clear()
         content = wanted if part is None else {part: wanted, **(extra or {})}
@@ -99,7 +101,12 @@ class WorkFolder:
             write_text(self.record_path, json.dumps(settings, indent=1) + "\n")
 
     def refuse_others(
-        self, before: Mapping[str, Any], wanted: Mapping[str, Any], may_change: Collection[str] = ()
+        self,
+        before: Mapping[str, Any],
+        wanted: Mapping[str, Any],
+        may_change: Collection[str] = (),
+        *,
+        or_else: str = "",
     ) -> None:
         """Raise UserError when the settings of the work that is there differ from those that are wanted."""
         different = differences(before, wanted, may_change)
@@ -108,7 +115,7 @@ class WorkFolder:
             raise UserError(
                 f"{self.path} holds a {self.kind} with another {', '.join(different)} "
                 f"({key} = {short(_at(before, key))}, not {short(_at(wanted, key))}); "
-                "give the same settings, choose another folder with -o, or --overwrite"
+                f"give the same settings, choose another folder with -o{or_else}"
             )
 
     def clear(self) -> None:

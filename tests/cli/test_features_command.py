@@ -114,7 +114,9 @@ def test_a_missing_folder_and_other_settings(model, photos, tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
     assert main(["features", photos, "--model", model, "-o", out, "--size", "56"]) == 0
     assert main(["features", photos, "--model", model, "-o", out, "--size", "56", "--raw"]) == 2
-    assert "norm True, not False" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "norm = True, not False" in error
+    assert "--overwrite" not in error  # there is no such option for the folder of features
 
 
 def test_layers_and_sizes_are_read_from_words():

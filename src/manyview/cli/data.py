@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     synth = commands.add_parser("synth", help="render procedural scenes with exact depth, labels and cameras")
     data_synth.add_arguments(synth)
     synth.set_defaults(data_run=data_synth.run)
-    scan = commands.add_parser(
-        "scan", help="make a manifest of image folders, videos or a data set's own layout"
-    )
+    scan = commands.add_parser("scan", help="make a manifest of image folders, videos or a data set's layout")
     if "scan" in words[:1]:
         _add_scan(scan, words)
     for name, run, text in (
@@ -63,13 +61,8 @@ def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{about}"
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")
-    text = "layout of SRC: folder, video, manyview (cameras.json), colmap, nerfstudio, or a data set's own"
-    add(
-        "--format",
-        required=True,
-        metavar="F",
-        help=f"{text} (docs/datasets.md); --format F --help explains one",
-    )
+    text = "layout of SRC, as listed above (docs/datasets.md); --format F --help explains one and its options"
+    add("--format", required=True, metavar="F", help=text)
     add("-o", "--out", type=Path, required=True, metavar="MANIFEST.parquet")
     add_options(parser, options, title="what of it is taken", skip=("extract_to",))
     parser.set_defaults(data_run=_scan)
@@ -109,16 +102,11 @@ def _info(args: argparse.Namespace) -> Answer:
         )
         for name, scene in summary["scenes"].items()
     ]
-    left_out = _listed(
-        manifest.info.get("problems", []), "left out by the scan", manifest.info.get("left_out", 0)
-    )
+    listed, count = manifest.info.get("problems", []), manifest.info.get("left_out", 0)
+    title = f"{args.manifest}: {_size(summary)}, files under {manifest.root}"
     return Answer(
         values={"manifest": str(args.manifest), **summary},
-        lines=[
-            f"{args.manifest}: {_size(summary)}, files under {manifest.root}",
-            *table([head, *cells]),
-            *left_out,
-        ],
+        lines=[title, *table([head, *cells]), *_listed(listed, "left out by the scan", count)],
         next=[f"manyview data check {args.manifest}"],
     )
 
@@ -147,10 +135,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _contents(summary: dict[str, Any]) -> str:
-    parts = [
-        f"{key} {_share(summary[key], summary['frames'])}"
-        for key in ("intrinsics", "pose", "depth", "labels")
-    ]
+    keys = ("intrinsics", "pose", "depth", "labels")
+    parts = [f"{key} {_share(summary[key], summary['frames'])}" for key in keys]
     return ", ".join(part for part in parts if not part.endswith(" -")) or "images only"
 
 
@@ -172,9 +158,7 @@ def _as_json(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in problems]
 
 
-def _listed(
-    problems: Sequence[tuple[str, str]], what: str, total: int | None = None, most: int = _LISTED
-) -> list[str]:
+def _listed(problems: Sequence[Any], what: str, total: int | None = None, most: int = _LISTED) -> list[str]:
     """How many files there are with problems, and the first `most` of them; nothing when there are none."""
     count = len(problems) if total is None else total
     if not problems or not count:

@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--views",
         type=int,
         metavar="V",
-        help="frames of each scene's camera path (default 20; of the report: 8)",
+        help="frames of a scene's camera path (default 20; of the report: 8)",
     )
     add("--size", default="224x518", metavar="HxW", help="pixels (default 224x518)")
     add("--seed", type=int, default=0, metavar="S", help="other seeds give other scenes")
     add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
     add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
     add(
-        "--normals", action="store_true", help="also write normals/*.png, camera frame, (n + 1) / 2 in 8 bits"
+        "--normals", action="store_true", help="also write normals/*.png: (n + 1) / 2 in 8 bits, camera frame"
     )
     add("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)")
     add("--device", default="cpu", help="cpu or cuda: where to render")

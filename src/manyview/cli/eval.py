@@ -35,12 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("protocol", nargs="?", metavar="PROTOCOL", help=text)
     add("--list", action="store_true", help="name the protocols and stop")
     add("--model", metavar="NAME|DIR", help="a model of the zoo, or a model directory")
-    add(
-        "--data",
-        type=Path,
-        metavar="TEST.parquet",
-        help="manifest with images, depth, intrinsics (and poses)",
-    )
+    text = "manifest with images, depth, intrinsics (and poses)"
+    add("--data", type=Path, metavar="TEST.parquet", help=text)
     add_set(parser, "options of the protocol: views=8 seed=1")
     text = "folder for predictions and results (default: runs/eval/...)"
     add("-o", "--out", type=Path, metavar="OUT", help=text)
@@ -69,9 +65,8 @@ def run(args: argparse.Namespace) -> Answer:
         return Answer(values=lines, lines=rows(lines, indent=0), next=[example])
     for name, value in (("PROTOCOL", args.protocol), ("--model", args.model), ("--data", args.data)):
         if value is None:
-            raise UserError(
-                f"{name} is missing; for example: recon-per-view --model manyview-tiny --data M.parquet"
-            )
+            example = "recon-per-view --model manyview-tiny --data M.parquet"
+            raise UserError(f"{name} is missing; for example: {example}")
     from manyview.data.manifest import Manifest
     from manyview.engine.device import pick_device
     from manyview.evaluation.base import all_settings, evaluate

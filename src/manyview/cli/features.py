@@ -63,26 +63,20 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 
 def run(args: argparse.Namespace) -> Answer:
-    layers = parse_layers(args.layers)
-    compare = None if args.compare is None else parse_teachers(args.compare)
     from manyview.config import override
     from manyview.images.reading import list_images
     from manyview.pipelines.features import features
     from manyview.pipelines.options import FeatureOptions
 
+    layers = parse_layers(args.layers)
+    compare = None if args.compare is None else parse_teachers(args.compare)
     options = override(FeatureOptions(compare=compare, attention=args.attention), args.settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the index keeps them; they are printed below
         taken = features(
-            args.images[0] if len(args.images) == 1 else list_images(args.images),
-            model=args.model,
-            out=args.out,
-            layers=layers,
-            norm=not args.raw,
-            size=args.size,
-            device=args.device,
-            options=options,
-        )
+            args.images[0] if len(args.images) == 1 else list_images(args.images), model=args.model, out=args.out,
+            layers=layers, norm=not args.raw, size=args.size, device=args.device, options=options,
+        )  # fmt: skip
     return _report(taken, args)
 
 
@@ -100,15 +94,15 @@ def parse_layers(text: str | None) -> list[int] | Literal["all"] | None:
 
 def parse_teachers(words: list[str]) -> dict[str, str]:
     """Teachers of "dinov2=SOURCE", …. Raises UserError for anything else, and for a name that comes twice."""
-    found: dict[str, str] = {}
+    teachers: dict[str, str] = {}
     for word in words:
         name, equals, source = word.partition("=")
         if not (name and equals and source):
             raise UserError(f"--compare takes TEACHER=SOURCE such as dinov2=dinov2-vitl14-reg4; got {word!r}")
-        if name in found:
-            raise UserError(f"--compare names {name} twice ({found[name]} and {source}); keep one")
-        found[name] = source
-    return found
+        if name in teachers:
+            raise UserError(f"--compare names {name} twice ({teachers[name]} and {source}); keep one")
+        teachers[name] = source
+    return teachers
 
 
 def _report(taken: FeatureSet, args: argparse.Namespace) -> Answer:
@@ -117,6 +111,9 @@ def _report(taken: FeatureSet, args: argparse.Namespace) -> Answer:
     file = args.out / info["images"][0]["file"]
     load = f"from safetensors.numpy import load_file; print(load_file({str(file)!r})['patches'].shape)"
     look = [f"open {shlex.quote(str(args.out))}/{sheet}" for sheet in sheets.values()]
+    again = shlex.join(
+        ["manyview", "features", *(word for word in args.words if not word.startswith("--json")), "--pca"]
+    )
     arrays = {name: list(values.shape) for name, values in first.arrays().items()}
     values = {
         "features": str(args.out),
@@ -134,7 +131,7 @@ def _report(taken: FeatureSet, args: argparse.Namespace) -> Answer:
         **{kind: info.get(kind) for kind in KINDS},
         "pictures": [str(path) for kind in sheets for path in _pictures(info[kind], taken.names, args.out)],
         "skipped": taken.skipped,
-        "next": [f'python -c "{load}"', *(look or [again(args)])],
+        "next": [f'python -c "{load}"', *(look or [again])],
     }
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays.items())
     about = [
@@ -154,10 +151,8 @@ def _report(taken: FeatureSet, args: argparse.Namespace) -> Answer:
 
 def _pictures(about: dict[str, Any], names: Sequence[str], out: Path) -> list[Path]:
     """Files of one sort of pictures: the sheet, then one for each photo where it has them."""
-    return [
-        out / about["sheet"],
-        *(out / about["pictures"] / f"{n}.png" for n in names if "pictures" in about),
-    ]
+    each = [out / about["pictures"] / f"{name}.png" for name in names] if "pictures" in about else []
+    return [out / about["sheet"], *each]
 
 
 def _drawn(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -179,18 +174,3 @@ def _drawn(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if looks := info.get("attention"):
         reach = ", ".join(f"{name} {far:.1f}" for name, far in looks["reach"].items())
         yield "attention", f"{looks['k']} maps per block: attention.png; mean reach in patches: {reach}"
-
-
-def again(args: argparse.Namespace) -> str:
-    """The same line with --pca."""
-    words = ["manyview", "features", *args.images, "--model", args.model, "-o", str(args.out)]
-    words += [
-        f"--{name}={getattr(args, name)}" for name in ("layers", "size") if getattr(args, name) is not None
-    ]
-    words += ["--raw"] if args.raw else []
-    words += [f"--device={args.device}"] if args.device != "auto" else []
-    for setting in args.settings:
-        key, _, text = setting.partition("=")
-        flag = key.rpartition(".")[2].replace("_", "-")
-        words.append({"true": f"--{flag}", "false": f"--no-{flag}"}.get(text, f"--{flag}={text}"))
-    return shlex.join([*words, "--pca"])

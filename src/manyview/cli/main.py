@@ -61,7 +61,7 @@ def build_parser(command: str | None, words: Sequence[str] = ()) -> Parser:
         if module:
             module.add_arguments(sub, words)
             add_json(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(run=module.run, words=words)
     return parser
 
 
@@ -93,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
         what = f"{error.strerror}: {error.filename or 'the disk'}"
-        print(
-            f"{name}: {what}; free space or choose another -o, then run the same line again", file=sys.stderr
-        )
+        print(f"{name}: {what}; free space or choose another -o, then run the line again", file=sys.stderr)
         return 2
 
 

@@ -114,8 +114,6 @@ def _ask(card: Card, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UserError(
-            f"the licence of {card.name} wants an answer and nobody can be asked; add --yes to accept it"
-        )
+        raise UserError(f"{card.name}: nobody can be asked to accept its licence; add --yes to accept it")
     print("download it under this licence? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

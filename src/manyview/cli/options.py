@@ -15,19 +15,12 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from manyview.config import convert, hints_of, sentences_of
 from manyview.errors import UserError
 
-PLAIN = {
-    int: ("N", "int"),
-    float: ("X", "float"),
-    str: ("TEXT", "text"),
-    Path: ("PATH", "path"),
-    bool: ("B", "yes or no"),
-}
+PLAIN = {int: ("N", "int"), float: ("X", "float"), str: ("TEXT", "text"), bool: ("B", "yes or no")}
 """Type -> the placeholder of a value, and what the help calls it."""
 
 
@@ -35,13 +28,10 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """Descriptions as they are written, and a usage line of what must be given only."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(
-            prog, max_help_position=28, width=min(shutil.get_terminal_size((112, 24)).columns - 2, 112)
-        )
+        width = min(shutil.get_terminal_size((112, 24)).columns - 2, 112)
+        super().__init__(prog, max_help_position=28, width=width)
 
-    def add_usage(
-        self, usage: Any, actions: Iterable[argparse.Action], groups: Any, prefix: Any = None
-    ) -> None:
+    def add_usage(self, usage: Any, actions: Iterable[Any], groups: Any, prefix: Any = None) -> None:
         needed = [action for action in actions if action.required or not action.option_strings]
         super().add_usage(usage, needed, [], prefix)
 
@@ -127,13 +117,11 @@ def add_options(
             note = f"--set {option.key}=…: {_help(option)}"
             group.description = f"{group.description}\n{note}" if group.description else note
         else:
-            flags: list[str] = [f"--{name}"]
-            value: dict[str, Any] = {"metavar": _naming(option.hint)[0]}
+            text: dict[str, Any] = {"dest": "settings", "option": option, "help": _help(option)}
             if option.hint is bool:
-                flags, value = [*flags, f"--no-{name}"], {"nargs": 0}
-            group.add_argument(
-                *flags, action=_Assign, dest="settings", option=option, help=_help(option), **value
-            )
+                group.add_argument(f"--{name}", f"--no-{name}", action=_Assign, nargs=0, **text)
+            else:
+                group.add_argument(f"--{name}", action=_Assign, metavar=_naming(option.hint)[0], **text)
 
 
 def _help(option: Option) -> str:
@@ -150,8 +138,7 @@ def _naming(hint: Any) -> tuple[str, str]:
     if hint == tuple[int, int]:
         return "HxW", "rows x columns"
     if origin is Literal:
-        choices = "|".join(map(str, arguments))
-        return choices, "one of these"
+        return "|".join(map(str, arguments)), "one of these"
     if origin in (types.UnionType, typing.Union):
         parts = [_naming(argument) for argument in arguments if argument is not type(None)]
         return "|".join(part[0] for part in parts), " or ".join(part[1] for part in parts)
@@ -160,7 +147,7 @@ def _naming(hint: Any) -> tuple[str, str]:
     if origin is dict:
         return "{A: X}", "table"
     name = getattr(hint, "__name__", str(hint))
-    return name.upper(), name.lower()
+    return name.upper(), name.lower()  # PATH, path
 
 
 def shown(value: Any) -> str:
@@ -177,25 +164,17 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
 
 
-def named(
-    parser: argparse.ArgumentParser, words: Sequence[str], names: Callable[[], Iterable[str]]
-) -> str | None:
+def named(parser: Any, words: Sequence[str], names: Callable[[], Iterable[str]]) -> str | None:
     """What `words` choose: the first one, when it is no flag, else the first of the `names` that no flag stands before.
 
     None when nothing is chosen. `names` is only asked when it is needed.
     """
     if words and not words[0].startswith("-"):
         return words[0]
-    free = [
-        word for before, word in pairwise(words) if not word.startswith("-") and not _takes(parser, before)
-    ]
+    values = {flag for flag, action in parser._option_string_actions.items() if action.nargs != 0}
+    free = [word for before, word in pairwise(words) if not word.startswith("-") and before not in values]
     choices = set(names()) if free else set()
     return next((word for word in free if word in choices), None)
-
-
-def _takes(parser: argparse.ArgumentParser, flag: str) -> bool:
-    action = parser._option_string_actions.get(flag)
-    return action is not None and action.nargs != 0
 
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
@@ -208,12 +187,10 @@ def value_of(words: Sequence[str], flag: str) -> str | None:
 def add_set(parser: argparse.ArgumentParser, text: str, **settings: Any) -> None:
     """`--set key=value …`, into `args.settings`."""
     parser.set_defaults(settings=[])
-    parser.add_argument(
-        "--set", **{"nargs": "+", "action": "extend", **settings}, dest="settings", metavar="KEY=VALUE", help=text
-    )  # fmt: skip
+    how = {"nargs": "+", "action": "extend", **settings}
+    parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", help=text, **how)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default auto)"
-    )
+    text = "auto, cpu, cuda, cuda:N or mps (default auto)"
+    parser.add_argument("--device", default="auto", metavar="D", help=text)

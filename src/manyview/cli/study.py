@@ -36,12 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--minutes", type=float, metavar="M", help="start no job after this long")
     add_set(parser, "an option of the study: steps=600, train=[M.parquet]; RECIPE --help explains them")
     add("--report", action="store_true", help="run nothing, write the report of what is there")
-    add(
-        "--page",
-        type=Path,
-        metavar="FILE.md",
-        help="also write a page: report, picture, every run, how it was made",
-    )
+    text = "also write a page: report, picture, every run, how it was made"
+    add("--page", type=Path, metavar="FILE.md", help=text)
     name = named(parser, words, lambda: _studies().names())
     if name is not None:
         kind = _studies().get(name)

@@ -31,12 +31,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     add = parser.add_argument
-    add(
-        "recipe",
-        nargs="?",
-        metavar="RECIPE",
-        help="which recipe (see --list); RECIPE --help explains its options",
-    )
+    text = "which recipe (see --list); RECIPE --help explains its options"
+    add("recipe", nargs="?", metavar="RECIPE", help=text)
     add("--list", action="store_true", help="list recipes and presets")
     add("--preset", metavar="P", help="named settings; default: the recipe's first")
     add("--data", nargs="+", default=[], type=Path, metavar="M.parquet", help="manifests of frames")
@@ -140,31 +136,21 @@ def _next_steps(trained: Any, args: argparse.Namespace) -> list[str]:
     from manyview.engine.rundir import read_config
 
     if trained.fit.stopped:
-        words = [
-            "manyview",
-            "train",
-            *([args.recipe] if args.recipe else []),
-            "--resume",
-            "-o",
-            str(trained.out),
-        ]
-        return [shlex.join(words)]
-    recipe = _recipes().get(str(read_config(trained.out).get("recipe")))  # --resume need not name it
+        recipe = f"{args.recipe} " if args.recipe else ""
+        return [f"manyview train {recipe}--resume -o {shlex.quote(str(trained.out))}"]
+    kind = _recipes().get(str(read_config(trained.out).get("recipe")))  # --resume need not name it
     data = shlex.quote(str(args.data[0])) if args.data else "M.parquet"
-    return [line.format(model=shlex.quote(str(trained.model)), data=data) for line in recipe.next_steps]
+    return [line.format(model=shlex.quote(str(trained.model)), data=data) for line in kind.next_steps]
 
 
 def _list() -> Answer:
     from manyview.config import to_dict
 
     recipes = {name: _recipes().get(name) for name in _recipes().names()}
-    lines = [
-        line for name, kind in recipes.items() for line in (f"{name}: {_line(kind)}", *_preset_lines(kind))
-    ]
-    values = {
-        name: {key: to_dict(preset) for key, preset in kind.presets().items()}
-        for name, kind in recipes.items()
-    }
+    values, lines = {}, []
+    for name, kind in recipes.items():
+        lines += [f"{name}: {_line(kind)}", *_preset_lines(kind)]
+        values[name] = {key: to_dict(preset) for key, preset in kind.presets().items()}
     return Answer(values=values, lines=lines, next=["manyview train RECIPE --preset P --cache CACHE -o RUN"])
 
 
