@@ -54,7 +54,7 @@ def trained(tmp_path, *, blind: bool) -> float:
     )
     recipe.student = Reconstructor(small)
     run = RunConfig(
-        steps=160, batch=3, lr=4e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100
+        steps=100, batch=3, lr=6e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100
     )
     fit(recipe, lambda i: rooms(i, blind=blind), run, tmp_path, device="cpu")
     recipe.eval()

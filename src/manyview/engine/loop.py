@@ -119,7 +119,7 @@ class _Loop:
             checkpoint.load_weights(recipe, found)
         self.whole_recipe, self.name = recipe.train(), type(recipe).__name__
         split = shard.split(recipe, device) if run.shard else None
-        self.recipe = recipe.to(device) if split is None else split
+        self.recipe: Any = recipe.to(device) if split is None else split
         if split is None:
             ranks.same_start(self.recipe)
         self.parameters = list(trainable(self.recipe).values())
