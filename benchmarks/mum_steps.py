@@ -28,8 +28,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from manyview import zoo
+from manyview.batches.sequences import Sequences, SequenceWish
 from manyview.data.manifest import Frame, Manifest
-from manyview.data.sequences import Sampling, SequenceViews
 from manyview.losses.masked import hidden_pixels, masked_mse
 from manyview.models.mum.network import Mum, random_mask
 
@@ -175,8 +175,8 @@ def measure(
     low = where.type == "cuda"
     clocks = {kind: Clock(where) for kind in losses}
     with tempfile.TemporaryDirectory() as folder:
-        sampling = Sampling(size=(side, side), frames=frames, views=(views, views), single=0.0)
-        data = SequenceViews([scenes(Path(folder), views=views, side=side)], sampling, workers=1)
+        wish = SequenceWish(size=(side, side), frames=frames, views=(views, views), single=0.0)
+        data = Sequences([scenes(Path(folder), views=views, side=side)], wish)
         report: dict[str, Any] = {
             "model": name,
             "frames": frames,
@@ -202,8 +202,8 @@ def measure(
     return {**report, **summary(clocks, frames, low)}
 
 
-def batch(data: SequenceViews, index: int, model: Mum, device: torch.device) -> tuple[Tensor, Tensor]:
-    images = data(index).images.to(device)
+def batch(data: Sequences, index: int, model: Mum, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = data.finish(data.load(index), device).images
     patches = (images.shape[-1] // model.config.patch_size) ** 2
     mask = random_mask((*images.shape[:2], patches), 0.75, torch.Generator().manual_seed(index))
     return images, mask.to(device)

@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": {"geometry", "layers", "models"},
     "teachers": {"geometry", "models", "data", "zoo", "cache"},
     "cache": {"images", "geometry", "data"},
-    "recipes": {"geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
+    "batches": {"geometry", "images", "data", "cache"},
+    "recipes": {"batches", "geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),
     "pipelines": {
         "images",

@@ -5,9 +5,10 @@ Legend: B scenes, V views of a scene, H x W pixels, N images, h x w patch grid, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -122,3 +123,23 @@ class StepResult:
     logs: dict[str, float | Tensor] = field(default_factory=dict)
     pictures: Callable[[], dict[str, Tensor]] | None = None
     """Made only when they are written, with a checkpoint: name -> (3, H, W) in [0, 1]."""
+
+
+class Batches(ABC):
+    """What a run learns from: a pure function from the index of a forward pass to its views, in two steps."""
+
+    @abstractmethod
+    def load(self, index: int) -> Any:
+        """Read what batch `index` needs; runs in any process, so that several batches are made at once."""
+
+    @abstractmethod
+    def finish(self, loaded: Any, device: torch.device) -> Views:
+        """The views on the run's device; runs in the process that trains, in the order of the indices."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a run should write down about its data, as JSON-able values."""
+
+    def __call__(self, index: int) -> Views:
+        """The views of forward pass `index`, on the CPU."""
+        return self.finish(self.load(index), torch.device("cpu"))

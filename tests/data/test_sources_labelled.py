@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from manyview.batches.pictures import PictureBatches, PictureWish
 from manyview.cli.main import main
 from manyview.data.depths import read_depth
-from manyview.data.labelled import LabelledImages
 from manyview.data.loading import load_labels, read_classes
 from manyview.data.manifest import Manifest
 from manyview.data.sources import ScanOptions, scan
@@ -268,7 +268,6 @@ def test_nyuv2_folders_of_synchronised_frames(tmp_path):
 def test_what_is_learned_from_labels_sees_the_classes(tmp_path):
     ade20k(tmp_path)
     manifest, _ = scan(tmp_path, format="ade20k", options=ScanOptions(max_frames=2))
-    images = LabelledImages(
-        [manifest], target="labels", batch=2, size=(16, 16), augmentation=DenseConfig().augmentation
-    )
+    wish = PictureWish(target="labels", batch=2, size=(16, 16), augmentation=DenseConfig().augmentation)
+    images = PictureBatches([manifest], wish)
     assert set(images(0).signals["labels"].value.unique().tolist()) <= {-1, 0, 1, 149}

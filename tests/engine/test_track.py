@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 
 import pytest
 import torch
 
 from manyview.engine import track
-from manyview.engine.prefetch import Prefetcher
 
 
 def test_means_survive_a_checkpoint_exactly():
@@ -80,35 +78,3 @@ def test_progress_without_a_terminal_is_a_line_with_the_time_left(caplog, monkey
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (3725, "1:02:05"), (59.6, "0:01:00")])
 def test_duration(seconds, text):
     assert track.duration(seconds) == text
-
-
-def test_batches_come_in_order_two_ahead_from_another_thread():
-    made, two_more = [], threading.Event()
-
-    def make(index):
-        made.append((index, threading.current_thread() is threading.main_thread()))
-        if index == 2:
-            two_more.set()
-        return index * 10
-
-    ahead = Prefetcher(make, range(6))
-    assert ahead.next() == 0
-    assert two_more.wait(10)  # 1 and 2 are made though nobody asked yet
-    assert [ahead.next() for _ in range(5)] == [10, 20, 30, 40, 50]
-    with pytest.raises(StopIteration):
-        ahead.next()
-    ahead.close()
-    assert made == [(index, False) for index in range(6)]
-
-
-def test_an_error_in_a_batch_reaches_the_one_who_waits_for_it():
-    def make(index):
-        if index == 1:
-            raise ValueError("frame 7 is broken")
-        return index
-
-    ahead = Prefetcher(make, range(5))
-    assert ahead.next() == 0
-    with pytest.raises(ValueError, match="frame 7 is broken"):
-        ahead.next()
-    ahead.close()

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from manyview import zoo
+from manyview.batches.augment import Augmentation
+from manyview.batches.pictures import PictureBatches, PictureWish
 from manyview.config import RunConfig
-from manyview.data.augment import Augmentation, crop_box, crop_map, random_crop
-from manyview.data.labelled import LabelledImages
 from manyview.data.manifest import Frame, Manifest
 from manyview.engine.loop import fit
 from manyview.errors import UserError
@@ -46,27 +46,15 @@ def data(tmp_path_factory):
 
 
 def test_pictures_and_maps_are_cropped_together(data):
-    batches = LabelledImages(
-        [Manifest.load(data)], target="labels", batch=8, size=(32, 32), augmentation=PLAIN, seed=3
-    )
+    wish = PictureWish(target="labels", batch=8, size=(32, 32), augmentation=PLAIN, seed=3)
+    batches = PictureBatches([data], wish)
     views = batches(0)
     labels = views.signals["labels"].value
     seen = (views.images[:, 0, 0] * 255 / 80).round().long()
     assert (seen == labels[:, 0]).float().mean() > 0.85  # bicubic borders aside
     assert torch.equal(batches(0).images, views.images)
     assert not torch.equal(batches(1).images, views.images)
-    assert batches.describe()["frames"] == 8
-
-
-def test_the_crop_of_a_map_is_that_of_the_picture():
-    rows, columns = np.mgrid[:60, :80]
-    image = np.stack([rows, columns, rows], -1).astype(np.uint8)
-    config = Augmentation(scale=(0.3, 0.9))
-    for seed in range(6):
-        picture = np.asarray(random_crop(image, (24, 32), config, np.random.default_rng(seed)))
-        box, mirrored = crop_box((60, 80), config, np.random.default_rng(seed))
-        found = crop_map(columns, box, (24, 32), mirrored=mirrored)
-        assert np.abs(found - picture[..., 1].astype(int)).max() <= 3
+    assert batches.describe()["domains"] == [8]
 
 
 @pytest.mark.parametrize("target", ["labels", "depth"])
@@ -106,6 +94,4 @@ def test_what_cannot_be_learned_is_said_before_the_first_step(data):
         DenseRecipe.batches(config, RUN, cache=None, data=[])
     bare = [replace(frame, labels=None) for frame in Manifest.load(data).frames]
     with pytest.raises(UserError, match="labels"):
-        LabelledImages(
-            [Manifest(bare, data.parent)], target="labels", batch=1, size=(8, 8), augmentation=PLAIN
-        )
+        PictureBatches([Manifest(bare, data.parent)], PictureWish(target="labels", batch=1, size=(8, 8)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,30 +20,69 @@ from manyview.types import Views
 _UNKNOWN = 255
 
 
-def load_views(manifest: Manifest, indices: Sequence[int], size: tuple[int, int]) -> Views:
+@dataclass(frozen=True)
+class FittedFrame:
+    """A frame at a network's size, with the cameras that go with its pixels."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8
+    intrinsics: Tensor | None  # (3, 3) float32
+    cam2world: Tensor | None  # (4, 4) float32
+    depth: (
+        Tensor | None
+    )  # (H, W) float32 metres, 0 = none; None when the frame has none, or it was not asked for
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes + (0 if self.depth is None else self.depth.nbytes)
+
+
+def read_frame(manifest: Manifest, row: int, size: tuple[int, int], *, depth: bool) -> FittedFrame:
+    """A frame scaled to cover `size` (H, W) and centre-cropped. Depth is decoded only where it is asked for.
+
+    Raises ImageProblem for a file without a picture, UserError for one that is not as the manifest says.
+    """
+    frame = manifest[row]
+    path = manifest.path(frame.image)
+    pixels, fit = read_fitted(path, lambda source: cover(source, size))
+    if fit.source != (frame.height, frame.width):
+        raise UserError(
+            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; "
+            "scan it again"
+        )
+    known = frame.intrinsics
+    return FittedFrame(
+        pixels=pixels,
+        intrinsics=None if known is None else apply_affine(fit.affine, torch.from_numpy(known)).float(),
+        cam2world=None if frame.pose is None else torch.from_numpy(frame.pose).float(),
+        depth=load_depth(manifest, frame, size) if depth else None,
+    )
+
+
+def load_views(
+    manifest: Manifest, indices: Sequence[int], size: tuple[int, int], *, depth: bool = True
+) -> Views:
     """Frames of one scene as Views with batch 1 at `size` (H, W): scaled to cover it, centre-cropped.
 
-    Intrinsics and poses are there when every frame has them; depth when any has (0 = none elsewhere).
-    `names` are the images' paths in the manifest.
+    Intrinsics and poses are there when every frame has them; depth, where it is asked for, when any has (0 = none
+    elsewhere). `names` are the images' paths in the manifest.
     """
-    frames = [manifest[i] for i in indices]
-    if not frames:
+    if not len(indices):
         raise UserError("no frames to load; give at least one index")
-    images, intrinsics, depths = [], [], []
-    for frame in frames:
-        image, affine = _image(manifest, frame, size)
-        images.append(torch.from_numpy(image).permute(2, 0, 1).float() / 255)
-        if frame.intrinsics is not None:
-            intrinsics.append(apply_affine(affine, torch.from_numpy(frame.intrinsics)).float())
-        depths.append(load_depth(manifest, frame, size))
-    poses = [torch.from_numpy(frame.pose).float() for frame in frames if frame.pose is not None]
+    frames = [read_frame(manifest, row, size, depth=depth) for row in indices]
+    pixels = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
     return Views(
-        images=torch.stack(images)[None],
-        intrinsics=torch.stack(intrinsics)[None] if len(intrinsics) == len(frames) else None,
-        cam2world=torch.stack(poses)[None] if len(poses) == len(frames) else None,
-        depth=_stack_depth(depths, size),
-        names=[[frame.image for frame in frames]],
+        images=pixels.permute(0, 3, 1, 2).float().contiguous()[None] / 255,
+        intrinsics=stack_known([frame.intrinsics for frame in frames]),
+        cam2world=stack_known([frame.cam2world for frame in frames]),
+        depth=_stack_depth([frame.depth for frame in frames], size),
+        names=[[manifest[row].image for row in indices]],
     )
+
+
+def stack_known(values: Sequence[Tensor | None]) -> Tensor | None:
+    """(1, V, ...), or None unless every value is known."""
+    known = [value for value in values if value is not None]
+    return torch.stack(known)[None] if len(known) == len(values) else None
 
 
 def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tensor | None:
@@ -76,17 +116,6 @@ def read_classes(manifest: Manifest, relative: str) -> np.ndarray:
         return np.where(values == _UNKNOWN, NO_CLASS, values)
     known = (values >= 0) & (values < len(table))
     return np.asarray([*table, NO_CLASS], np.int32)[np.where(known, values, len(table))]
-
-
-def _image(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> tuple[np.ndarray, Tensor]:
-    path = manifest.path(frame.image)
-    image, fit = read_fitted(path, lambda source: cover(source, size))
-    if fit.source != (frame.height, frame.width):
-        raise UserError(
-            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; "
-            "scan it again"
-        )
-    return image, fit.affine
 
 
 def _fitted_map(values: np.ndarray, frame: Frame, relative: str, size: tuple[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch
 from manyview.config import RunConfig
 from manyview.engine import checkpoint, ranks, rundir, shard
 from manyview.engine.device import autocast, pick_device
+from manyview.engine.feed import Feed, LoadingEnded, workers_for
 from manyview.engine.interrupt import Interruption
 from manyview.engine.optim import (
     adamw,
@@ -32,11 +34,10 @@ from manyview.engine.optim import (
     set_learning_rate,
     trainable,
 )
-from manyview.engine.prefetch import Prefetcher
 from manyview.engine.schedule import check, learning_rate
 from manyview.engine.track import Console, Means, Metrics, write_pictures
 from manyview.errors import UserError
-from manyview.types import StepResult, Views
+from manyview.types import Batches, StepResult, Views
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class FitResult:
 
 def fit(
     recipe: Any,
-    batches: Callable[[int], Views],
+    batches: Batches | Callable[[int], Views],
     run: RunConfig,
     out: Path,
     *,
@@ -80,7 +81,8 @@ def fit(
     """Train `recipe` (a torch module with `step`, see Trainable) and leave a run directory in `out`.
 
     `batches(i)` makes the views of forward pass `i`, which is pass `a` of step `s` on one of `world` ranks:
-    `i = (s * accumulate + a) * world + rank`. It runs in a background thread: its randomness must be its own.
+    `i = (s * accumulate + a) * world + rank`. `Batches` are loaded ahead of time by `run.workers` processes, a plain
+    function is called when its batch is due; the randomness of either must be its own.
     `describe` (recipe, method, data …) goes to config.json; `on_log` receives each line of metrics.jsonl.
     SIGINT and SIGTERM finish the step, save and return `stopped`. The global random state is left as found.
     """
@@ -140,13 +142,17 @@ class _Loop:
         self._pictures: Callable[[], dict[str, torch.Tensor]] | None = None  # of the last forward pass
 
     def train(
-        self, batches: Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
+        self, batches: Batches | Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
     ) -> FitResult:
         run, started = self.run, time.perf_counter()
         first = self.done * run.accumulate
-        micro = range(first, run.steps * run.accumulate)
+        indices = range(
+            first * ranks.world() + ranks.rank(), run.steps * run.accumulate * ranks.world(), ranks.world()
+        )
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world()))
+        workers = workers_for(self.device, run.workers, beside)
         self.metrics = Metrics(self.out, step=self.done) if ranks.rank() == 0 else None
-        ahead = Prefetcher(batches, (i * ranks.world() + ranks.rank() for i in micro))
+        feed = Feed(batches, indices, device=self.device, workers=workers)
         console = Console(start=self.done, total=run.steps, enabled=ranks.rank() == 0)
         stop = False
         try:
@@ -154,14 +160,20 @@ class _Loop:
                 if self.saved is None:
                     self._save()  # a run killed early can be resumed, and a full disk is noticed now
                 while self.done < run.steps and not stop:
-                    stop = self._step(ahead, interruption)
+                    try:
+                        stop = self._step(feed, interruption)
+                    except LoadingEnded:
+                        if not interruption.requested or ranks.world() > 1:
+                            raise
+                        self._save()  # the signal ended a process that loads, too
+                        break
                     console.update(self.done, loss=self.loss, lr=learning_rate(self.done - 1, run))
                     if self.done % run.log_every == 0 or self.done == run.steps:
                         self._log(on_log)
                     if stop or self.done % run.checkpoint_every == 0 or self.done == run.steps:
                         self._save()
         finally:
-            ahead.close()
+            feed.close()
             console.close()
             if self.metrics is not None:
                 self.metrics.close()
@@ -171,16 +183,16 @@ class _Loop:
         seconds = time.perf_counter() - started
         return FitResult(self.done, seconds, self.done < run.steps, self.loss, self.saved)
 
-    def _step(self, ahead: Prefetcher[Views], interruption: Interruption) -> bool:
+    def _step(self, feed: Feed, interruption: Interruption) -> bool:
         """One optimiser step; whether any rank was asked to stop."""
         run = self.run
         loss, logs = torch.zeros((), device=self.device), []
         self.optimizer.zero_grad(set_to_none=True)
         for a in range(run.accumulate):
             before = time.perf_counter()
-            views = ahead.next()
+            views = feed.next()
             self._waited += time.perf_counter() - before
-            result = self._forward(views.to(self.device), self.done * run.accumulate + a)
+            result = self._forward(views, self.done * run.accumulate + a)
             (result.loss / run.accumulate).backward()
             loss = loss + result.loss.detach().float()
             logs.append({"loss": result.loss.detach(), **result.logs})

@@ -16,7 +16,10 @@ from manyview.errors import UserError
 from manyview.files import replace_file, writing
 from manyview.workfolder import WorkFolder
 
-MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep", "shard"), "batches": ("cache",)}
+MAY_CHANGE = {
+    "run": ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers"),
+    "batches": ("cache",),
+}
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
 
 

@@ -20,6 +20,7 @@ from manyview.errors import UserError
 from manyview.layers.positions import refit_table
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.base import preset as find_preset
+from manyview.types import Batches
 
 LOG = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _fit(
         "method": chosen.method,
         "data": [str(path.resolve()) for path in paths],
         "cache": None if cache is None else str(cache.resolve()),
-        "batches": batches.describe() if hasattr(batches, "describe") else None,
+        "batches": batches.describe() if isinstance(batches, Batches) else None,
     }
     result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described)
     if result.stopped:

@@ -16,7 +16,7 @@ from torch import nn
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.registry import Registry, did_you_mean
-from manyview.types import StepResult, Views
+from manyview.types import Batches, StepResult, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,11 @@ class Recipe(nn.Module):
     @staticmethod
     def batches(
         config: Any, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
-        """A pure function from the index of a forward pass to its views: the same index, the same bits."""
+    ) -> Batches | Callable[[int], Views]:
+        """A pure function from the index of a forward pass to its views: the same index, the same bits.
+
+        Batches are loaded by several processes; a plain function is called in the one that trains.
+        """
         raise NotImplementedError
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:

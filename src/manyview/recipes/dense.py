@@ -5,23 +5,23 @@ What makes small teachers of different kinds for distillation (manyview study du
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from manyview.batches.augment import Augmentation
+from manyview.batches.pictures import PictureBatches, PictureWish, Target
 from manyview.config import RunConfig
-from manyview.data.augment import Augmentation
-from manyview.data.labelled import LabelledImages, Target
 from manyview.errors import UserError
 from manyview.losses.dense import class_loss, random_pixels
 from manyview.models.dense_heads import sample_maps
 from manyview.models.vit import Encoder
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
-from manyview.types import StepResult, Views
+from manyview.types import Batches, StepResult, Views
 
 PLAIN = Augmentation(scale=(0.5, 1.0), grey=0.0, blur=0.0, solarise=0.0)
 
@@ -44,6 +44,8 @@ class DenseConfig:
     """Random pixels per picture that the loss looks at."""
     augmentation: Augmentation = field(default=PLAIN)
     """Crops and colours."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn, in proportion; empty: every frame as often."""
 
 
 @RECIPES.add("dense")
@@ -88,19 +90,17 @@ class DenseRecipe(Recipe):
         }
 
     @staticmethod
-    def batches(
-        config: DenseConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
+    def batches(config: DenseConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Pictures with their labels or depth."""
-        from manyview.data.manifest import Manifest
-
         if not data:
             raise UserError(f"dense learns on frames with {config.target}: give --data their manifest")
-        side = config.image_size
-        return LabelledImages(
-            [Manifest.load(path) for path in data], target=config.target, batch=run.batch, size=(side, side),
-            augmentation=config.augmentation, seed=run.seed,
+        if cache is not None:
+            raise UserError("dense learns from maps of its manifests: leave --cache away")
+        wish = PictureWish(
+            size=(config.image_size, config.image_size), batch=run.batch, augmentation=config.augmentation,
+            target=config.target, weights=config.weights, seed=run.seed,
         )  # fmt: skip
+        return PictureBatches(data, wish)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """Cross-entropy of the labels, or the mean difference of log depth, at random pixels."""

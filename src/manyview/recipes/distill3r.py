@@ -6,20 +6,21 @@ frame, where it is in its own camera's frame, and how sure it is; the loss is se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from manyview.batches.scenes import SceneBatches, SceneWish
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.pointmap import distill3r_loss
 from manyview.losses.robust import robust_pointmap_loss
 from manyview.models.fusion import MOST_VIEWS
 from manyview.recipes.base import RECIPES, Preset, Recipe
-from manyview.types import StepResult, Views
+from manyview.types import Batches, StepResult, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Distill3RConfig:
     """Zoo name of the student that is built; `--init` replaces its random weights."""
     size: Literal["debug"] | None = None
     """Shrinks the student: `debug` or none."""
+    teacher: str | None = None
+    """Whose answers of the cache are learned, where it holds several teachers'; none: the first one's."""
     views: int = 20
     """Views per scene and step; the cache must hold at least as many."""
     loss: Literal["distill3r", "robust"] = "distill3r"
@@ -54,6 +57,8 @@ class Distill3RConfig:
     """Mirror whole scenes at random (ours; the released code does not augment)."""
     jitter: float = 0.0
     """Strength of colour jitter on the images (ours)."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often its samples are drawn, in proportion; empty: every sample as often."""
 
 
 def _preset(run: RunConfig, **method: object) -> Preset:
@@ -97,17 +102,16 @@ class Distill3R(Recipe):
     @staticmethod
     def batches(
         config: Distill3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
-        """The training data as a function of the micro-step: cached samples joined with their images."""
-        from manyview.cache.dataset import CachedViews
-        from manyview.data.manifest import Manifest
-
+    ) -> Batches:
+        """Cached samples joined with their images."""
         if cache is None:
             raise UserError("distill3r learns from a teacher cache: give --cache CACHE "
                             "(make one: manyview cache build MANIFEST --teacher sensor -o CACHE)")  # fmt: skip
-        manifest = Manifest.load(data[0]) if data else None
-        return CachedViews(cache, manifest, views=config.views, batch=run.batch, seed=run.seed,
-                           flip=config.flip, jitter=config.jitter)  # fmt: skip
+        wish = SceneWish(
+            teacher=config.teacher, views=config.views, batch=run.batch, flip=config.flip, jitter=config.jitter,
+            weights=config.weights, seed=run.seed,
+        )  # fmt: skip
+        return SceneBatches(cache, data, wish)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""

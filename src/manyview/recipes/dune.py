@@ -8,26 +8,26 @@ others are dropped half the time. Equations 1 to 3 are in section A.2 of the sup
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from manyview.batches.augment import Augmentation
+from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
 from manyview.config import RunConfig, to_dict
-from manyview.data.augment import Augmentation
-from manyview.data.domains import DOMAIN, DomainImages
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
 from manyview.models.dune.network import Dune
 from manyview.models.dune.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
-from manyview.teachers.cached import CachedTeacher, Keep, WithAnswers
+from manyview.teachers.cached import CachedTeacher, Keep
 from manyview.teachers.features import FeatureTeacher, loaded
-from manyview.types import Features, StepResult, Views
+from manyview.types import Batches, Features, StepResult, Views
 
 PUBLISHED = ("dinov2=dinov2-vitl14-reg4", "mast3r=mast3r-vitl16", "multihmr=multihmr-vitl14-672")
 
@@ -62,6 +62,8 @@ class DuneRecipeConfig:
     """Fixed crops per image, so that teachers' answers can be kept; 0 draws new ones for ever."""
     keep: Keep = "int8"
     """How --cache keeps teachers' answers: float16, int8 per channel, or pca (a quarter of the channels, int8)."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn within its domain; empty: every picture as often."""
     compile: bool = False
     """Compile the teachers' networks: minutes to start, faster steps on a GPU."""
     shuffle: bool = False
@@ -142,10 +144,8 @@ class DuneRecipe(Recipe):
     @staticmethod
     def batches(
         config: DuneRecipeConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
+    ) -> Batches:
         """Pictures of every teacher's domain in equal parts; with `cache`, the folder of the teachers' answers."""
-        from manyview.data.manifest import Manifest
-
         names = [_named(text)[0] for text in config.teachers]
         owners = config.domains or tuple(names[: len(data)])
         if not data or len(owners) != len(data) or (not config.domains and len(data) not in (1, len(names))):
@@ -157,20 +157,19 @@ class DuneRecipe(Recipe):
             raise UserError(
                 f"method.domains names {unknown[0]!r}, which is no teacher; they are {', '.join(names)}"
             )
-        manifests = [Manifest.load(path) for path in data]
         present = [name for name in names if name in owners]
         if config.sharing != "full" and present != names:
             absent = next(name for name in names if name not in owners)
             raise UserError(
                 f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none"
             )
-        grouped = [
-            [m for m, owner in zip(manifests, owners, strict=True) if owner == name] for name in present
-        ]
         side = config.image_size
-        pictures = DomainImages(grouped, batch=run.batch, size=(side, side), augmentation=config.augmentation,
-                                crops=config.crops, seed=run.seed)  # fmt: skip
-        return pictures if cache is None else _kept(config, pictures, cache)
+        wish = PictureWish(
+            size=(side, side), batch=run.batch, augmentation=config.augmentation, crops=config.crops,
+            weights=config.weights, seed=run.seed,
+        )  # fmt: skip
+        pictures = PictureBatches(data, wish, domains=[present.index(owner) for owner in owners])
+        return pictures if cache is None else WithAnswers(pictures, _kept(config, pictures, cache))
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass of student and teachers, and the loss of equation 1."""
@@ -209,8 +208,35 @@ class DuneRecipe(Recipe):
         )
 
 
-def _kept(config: DuneRecipeConfig, pictures: DomainImages, cache: Path) -> WithAnswers:
-    """Pictures with the teachers' answers from a folder of each, where missing ones are kept."""
+class WithAnswers(Batches):
+    """Pictures whose views carry every teacher's answers as signals, "NAME/patches" and "NAME/cls".
+
+    Answers are read, asked for and kept in the process that trains, on the run's device.
+    """
+
+    def __init__(self, pictures: PictureBatches, teachers: Mapping[str, CachedTeacher]) -> None:
+        self.pictures, self.teachers = pictures, teachers
+
+    def describe(self) -> dict[str, Any]:
+        kept = {name: teacher.keep for name, teacher in self.teachers.items()}
+        return {**self.pictures.describe(), "kept": kept}
+
+    def load(self, index: int) -> Any:
+        return self.pictures.load(index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process only loads, so it gets no networks."""
+        return WithAnswers, (self.pictures, {})
+
+    def finish(self, loaded: Any, device: torch.device) -> Views:
+        views = self.pictures.finish(loaded, device)
+        for name, teacher in self.teachers.items():
+            views.signals |= {f"{name}/{key}": signal for key, signal in teacher(views).items()}
+        return views
+
+
+def _kept(config: DuneRecipeConfig, pictures: PictureBatches, cache: Path) -> dict[str, CachedTeacher]:
+    """Each teacher with a folder of its answers, where missing ones are kept."""
     if config.crops < 1:
         raise UserError("answers can only be kept for fixed crops; set method.crops=K with --cache")
     patch = encoder_fields(config.encoder).get("patch_size", 14)
@@ -220,7 +246,7 @@ def _kept(config: DuneRecipeConfig, pictures: DomainImages, cache: Path) -> With
     for name, source in map(_named, config.teachers):
         teacher = loaded(source, name=name, student_patch=patch)
         teachers[name] = CachedTeacher(teacher, cache / name, pictures=shown, keep=config.keep)
-    return WithAnswers(pictures, teachers)
+    return teachers
 
 
 def _of_another(features: Features) -> Features:

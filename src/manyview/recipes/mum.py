@@ -7,7 +7,7 @@ of Tables 10 and 11 is an option here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from manyview.batches.sequences import Sequences, SequenceWish
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.masked import hidden_pixels, masked_mse, patch_statistics, patchify, unpatchify
 from manyview.models.model import Completion
 from manyview.models.mum.network import Mum, random_mask
 from manyview.recipes.base import RECIPES, Preset, Recipe
-from manyview.types import StepResult, Views
+from manyview.types import Batches, StepResult, Views
 
 TABLE_1 = {
     "3dstreetview": 0.10,
@@ -177,12 +178,8 @@ class MumRecipe(Recipe):
         }
 
     @staticmethod
-    def batches(
-        config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
-        """The training data as a function of the micro-step: sequences of the manifests' scenes."""
-        from manyview.data.sequences import Sampling, SequenceViews
-
+    def batches(config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
+        """Sequences of the manifests' scenes."""
         if not data:
             raise UserError("mum learns from image sequences: give --data M.parquet [...] "
                             "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
@@ -197,7 +194,7 @@ class MumRecipe(Recipe):
                 "with method.reference=true a batch of views runs the encoder twice and one of single images once, but "
                 "run.shard=true needs the same on every rank: set method.single=0, or run.shard=false"
             )
-        sampling = Sampling(
+        wish = SequenceWish(
             size=(config.image_size, config.image_size),
             frames=config.frames,
             views=(config.min_views, config.max_views),
@@ -207,8 +204,10 @@ class MumRecipe(Recipe):
             crop=config.crop,
             flip=config.flip,
             split=config.split,
+            seed=run.seed,
+            memory_mb=config.memory_mb,
         )
-        return SequenceViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
+        return Sequences(data, wish)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""

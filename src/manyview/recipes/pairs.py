@@ -8,7 +8,7 @@ the encoder frozen, reads it through a new LayerNorm, and starts decoder and hea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from manyview.batches.pairs import METRIC, PairBatches, PairWish
 from manyview.config import RunConfig
-from manyview.data.pair_views import METRIC, PairSampling, PairViews
 from manyview.data.pairs import Choice
 from manyview.data.sources import SOURCES
 from manyview.errors import UserError
@@ -28,7 +28,7 @@ from manyview.models.pair.network import PairConfig, PairReconstructor
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.encoders import encoder_fields
 from manyview.recipes.pair_signals import MATCHES, both_ways, pair_signals
-from manyview.types import Features, Signal, StepResult, Views
+from manyview.types import Batches, Features, Signal, StepResult, Views
 
 LOG = logging.getLogger(__name__)
 
@@ -157,16 +157,14 @@ class PairsRecipe(Recipe):
         }  # fmt: skip
 
     @staticmethod
-    def batches(
-        config: PairsConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Callable[[int], Views]:
-        """The training data as a function of the micro-step: overlapping pairs of the manifests' scenes."""
+    def batches(config: PairsConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
+        """Overlapping pairs of the manifests' scenes."""
         if not data:
             raise UserError("pairs learns on frames with depth and poses: give --data M.parquet [...] "
                             "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
         if cache is not None:
             raise UserError("pairs learns from measurements: leave --cache away")
-        sampling = PairSampling(
+        wish = PairWish(
             sizes=config.sizes,
             pairs=run.batch,
             choice=Choice(overlap=config.overlap, motion=config.motion),
@@ -176,14 +174,16 @@ class PairsRecipe(Recipe):
             jitter=config.jitter,
             chunk=config.chunk,
             split=config.split,
+            seed=run.seed,
+            memory_mb=config.memory_mb,
         )
-        views = PairViews(data, sampling, seed=run.seed, memory_mb=config.memory_mb)
-        if config.metric and not {*views.datasets} & {*config.metric}:
+        batches = PairBatches(data, wish)
+        if config.metric and not {*batches.datasets} & {*config.metric}:
             raise UserError(
-                f"method.metric names none of the data's datasets ({', '.join(views.datasets)}), so no size could be "
+                f"method.metric names none of the data's datasets ({', '.join(batches.datasets)}), so no size could be "
                 "learned; name those that are in metres, or set method.metric=[]"
             )
-        return views
+        return batches
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss: the points' under the confidence, and the matches'."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -146,24 +146,3 @@ class CachedTeacher(Teacher):
         if self._sums["answers"] < MEASURED or not path.is_file():
             size = self._sums["bytes"] / max(1, self._sums["answers"])
             write_json(path, {"error": self.error, "bytes_per_answer": size, "sums": self._sums})
-
-
-class WithAnswers:
-    """A function of the step like the one it wraps, whose views carry every teacher's answers as signals.
-
-    They are named "NAME/patches" and "NAME/cls", and made where batches are made, ahead of the training.
-    """
-
-    def __init__(self, batches: Callable[..., Views], teachers: Mapping[str, CachedTeacher]) -> None:
-        self.batches, self.teachers = batches, teachers
-
-    def describe(self) -> dict[str, Any]:
-        """What a run should write down about its data."""
-        described: dict[str, Any] = self.batches.describe()  # type: ignore[attr-defined]
-        return {**described, "kept": {name: teacher.keep for name, teacher in self.teachers.items()}}
-
-    def __call__(self, step: int, rank: int = 0, world: int = 1) -> Views:
-        views = self.batches(step, rank, world)
-        for name, teacher in self.teachers.items():
-            views.signals |= {f"{name}/{key}": signal for key, signal in teacher(views).items()}
-        return views

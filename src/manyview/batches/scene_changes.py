@@ -1,10 +1,9 @@
-"""What may be done to a training scene so that its signals stay true: other reference, mirror, recolour."""
+"""What may be done to a training scene so that its signals stay true: another reference view, and a mirror."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,54 +48,47 @@ def _weights(signals: dict[str, Signal], view: int) -> Tensor:
     return total.flatten()
 
 
-def mirror(views: Views) -> Views:
-    """The scene seen in a mirror: every image and map left to right, every x of a pointmap negated.
+def mirror(views: Views, rows: list[int]) -> Views:
+    """Some scenes seen in a mirror: every image and map left to right, every x of a pointmap negated.
 
-    Intrinsics and poses follow: the mirrored scene is a possible scene with right-handed cameras.
+    Intrinsics and poses follow: a mirrored scene is a possible scene with right-handed cameras.
     """
-    width = views.size[1]
+    index = torch.tensor(rows).to(views.images.device, non_blocking=True)
     intrinsics, cam2world = views.intrinsics, views.cam2world
     if intrinsics is not None:
         intrinsics = intrinsics.clone()
-        intrinsics[..., 0, 2] = width - intrinsics[..., 0, 2]
-        intrinsics[..., 0, 1] = -intrinsics[..., 0, 1]
+        intrinsics[index, :, 0, 2] = views.size[1] - intrinsics[index, :, 0, 2]
+        intrinsics[index, :, 0, 1] = -intrinsics[index, :, 0, 1]
     if cam2world is not None:
         sides = torch.tensor([-1.0, 1.0, 1.0, 1.0]).to(cam2world)
-        cam2world = sides[:, None] * cam2world * sides
-    signals = {name: _mirror_signal(name, signal) for name, signal in views.signals.items()}
+        cam2world = cam2world.clone()
+        cam2world[index] = sides[:, None] * cam2world[index] * sides
+    flipped: dict[int, Tensor] = {}  # what signals share is turned once
+
+    def flip(values: Tensor | None, dim: int, *, x: bool = False) -> Tensor | None:
+        if values is None:
+            return None
+        if id(values) not in flipped:
+            turned = values[index].flip(dim)
+            if x:
+                turned[..., 0].neg_()
+            flipped[id(values)] = values.index_copy(0, index, turned)
+        return flipped[id(values)]
+
+    # Dense signals are (B, V, H, W) or (B, V, H, W, C): the width is the fourth dimension.
+    signals = {}
+    for name, signal in views.signals.items():
+        value = flip(signal.value, 3, x=name in POINTMAPS)
+        assert value is not None
+        signals[name] = Signal(value, flip(signal.weight, 3), flip(signal.valid, 3))
+    images = flip(views.images, -1)
+    assert images is not None
     return replace(
         views,
-        images=views.images.flip(-1),
+        images=images,
         intrinsics=intrinsics,
         cam2world=cam2world,
         signals=signals,
-        depth=_flip(views.depth, -1),
-        masks=_flip(views.masks, -1),
+        depth=flip(views.depth, -1),
+        masks=flip(views.masks, -1),
     )
-
-
-def _mirror_signal(name: str, signal: Signal) -> Signal:
-    """Dense signals are (B, V, H, W) or (B, V, H, W, C): the width is the fourth dimension."""
-    value = signal.value.flip(3)
-    if name in POINTMAPS:
-        value = value * torch.tensor([-1.0, 1.0, 1.0]).to(value)
-    return Signal(value, _flip(signal.weight, 3), _flip(signal.valid, 3))
-
-
-def _flip(values: Tensor | None, dim: int) -> Tensor | None:
-    return None if values is None else values.flip(dim)
-
-
-def recolour(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and gamma of images (V, 3, H, W), each view on its own, clipped to [0,
-    1].
-
-    Factors are drawn from [1 - strength, 1 + strength], gamma from exp([-strength, strength]).
-    """
-    draws = torch.from_numpy(rng.uniform(-strength, strength, (4, len(images), 1, 1, 1))).to(images)
-    brightness, contrast, saturation = 1 + draws[:3]
-    grey = images.mean(1, keepdim=True)
-    images = grey + saturation * (images - grey)
-    middle = grey.mean((-1, -2), keepdim=True)
-    images = brightness * (middle + contrast * (images - middle))
-    return images.clamp(0, 1).pow(draws[3].exp())

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from manyview.data.augment import Augmentation, augment
-from manyview.data.domains import DOMAIN, DomainImages
+from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 
@@ -33,12 +32,18 @@ def domains(tmp_path) -> list[list[Manifest]]:
     return [[manifest(tmp_path / "a", 3)], [manifest(tmp_path / "b", 5, 1), manifest(tmp_path / "c", 2, 2)]]
 
 
-def names(batches: DomainImages, steps: range, **ranks: int) -> list[str]:
-    return [name for step in steps for [name] in batches(step, **ranks).names]
+def pictures(domains: list[list[Manifest]], **wish) -> PictureBatches:
+    data = [m for manifests in domains for m in manifests]
+    owners = [number for number, manifests in enumerate(domains) for _ in manifests]
+    return PictureBatches(data, PictureWish(size=(16, 16), **wish), domains=owners)
+
+
+def names(batches: PictureBatches, indices: range) -> list[str]:
+    return [name for index in indices for [name] in batches(index).names]
 
 
 def test_every_domain_gives_as_many_and_each_pass_shows_every_picture_once(domains):
-    batches = DomainImages(domains, batch=4, size=(16, 16))
+    batches = pictures(domains, batch=4)
     owners = torch.cat([batches(step).signals[DOMAIN].value for step in range(21)])
     assert torch.equal(owners.bincount(), torch.tensor([42, 42]))
     seen = Counter(names(batches, range(21)))
@@ -46,48 +51,37 @@ def test_every_domain_gives_as_many_and_each_pass_shows_every_picture_once(domai
     assert sum(n for name, n in seen.items() if name.startswith("1/")) == 42
 
 
-def test_ranks_share_the_pictures_of_a_step(domains):
-    batches = DomainImages(domains, batch=2, size=(16, 16), crops=1)
-    alone = names(batches, range(6))
-    together = [
-        name
-        for step in range(3)
-        for rank in (0, 1)
-        for name in names(batches, range(step, step + 1), rank=rank, world=2)
-    ]
-    assert together == alone
-
-
 def test_a_crop_is_decided_by_its_name(domains):
-    batches = DomainImages(domains, batch=2, size=(16, 16), crops=2)
+    batches = pictures(domains, batch=2, crops=2)
     known: dict[str, torch.Tensor] = {}
     for step in range(60):
         views = batches(step)
         for [name], image in zip(views.names, views.images, strict=True):
             assert torch.equal(known.setdefault(name, image), image)
     assert len({name for name in known if name.startswith("0/")}) == 6
-    other = DomainImages(domains, batch=2, size=(16, 16), crops=2, seed=1)(0)
+    other = pictures(domains, batch=2, crops=2, seed=1)(0)
     assert not torch.equal(known[other.names[0][0]], other.images[0])
 
 
 def test_free_crops_do_not_come_again(domains):
-    batches = DomainImages(domains[:1], batch=3, size=(16, 16))
+    batches = pictures(domains[:1], batch=3)
     images = torch.cat([batches(step).images for step in range(4)]).flatten(1)
     assert len(images.unique(dim=0)) == 12
 
 
 def test_the_memory_is_bounded_and_changes_nothing(domains):
-    small = DomainImages(domains, batch=4, size=(16, 16), memory_mb=0.001)
-    large = DomainImages(domains, batch=4, size=(16, 16))
+    small = pictures(domains, batch=4, memory_mb=0.001)
+    large = pictures(domains, batch=4)
     assert all(torch.equal(small(step).images, large(step).images) for step in range(4))
-    assert len(small._memory) <= 2
+    assert len(small.memory) == 0
+    assert len(large.memory) == 10
 
 
 def test_domains_without_pictures_and_batches_too_small(domains, tmp_path):
     with pytest.raises(UserError, match="domain 1 has no picture"):
-        DomainImages([domains[0], [Manifest([], tmp_path)]], batch=4, size=(16, 16))
+        pictures([domains[0], [Manifest([], tmp_path)]], batch=4)
     with pytest.raises(UserError, match=r"raise run\.batch"):
-        DomainImages(domains, batch=1, size=(16, 16))
+        pictures(domains, batch=1)
 
 
 def test_a_domain_of_unreadable_pictures_is_named(tmp_path):
@@ -95,28 +89,4 @@ def test_a_domain_of_unreadable_pictures_is_named(tmp_path):
     for file in (tmp_path / "bad").iterdir():
         file.write_bytes(b"no picture")
     with pytest.raises(UserError, match="no picture of domain 0 can be read"):
-        DomainImages([[bad]], batch=1, size=(16, 16))(0)
-
-
-def test_each_change_can_be_switched_off_and_on():
-    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
-    none = {
-        "scale": (1.0, 1.0),
-        "ratio": (1.0, 1.0),
-        "flip": 0,
-        "jitter": 0,
-        "grey": 0,
-        "blur": 0,
-        "solarise": 0,
-    }
-
-    def picture(**changes) -> np.ndarray:
-        return augment(image, (40, 40), Augmentation(**{**none, **changes}), np.random.default_rng(1))
-
-    assert np.array_equal(picture(), image)
-    assert np.array_equal(picture(flip=1), image[:, ::-1])
-    grey = picture(grey=1)
-    assert np.array_equal(grey[..., 0], grey[..., 2])
-    assert np.array_equal(picture(solarise=1)[image >= 128], 255 - image[image >= 128])
-    assert picture(blur=1).std() < image.std()
-    assert not np.array_equal(picture(jitter=1), image)
+        pictures([[bad]], batch=1)(0)

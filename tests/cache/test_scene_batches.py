@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 
-from manyview.cache import augment, dataset
+from manyview.batches import scene_changes
+from manyview.batches.scenes import SceneBatches, SceneWish
 from manyview.cache.build import build
-from manyview.cache.dataset import CachedViews
 from manyview.cache.record import checksum
 from manyview.cache.store import Cache
 from manyview.data.loading import load_views
@@ -28,6 +28,10 @@ def cache(make_manifest, tmp_path):
     make_manifest({"room": 9, "hall": 3})
     build(tmp_path / "data.parquet", Sensor(), tmp_path / "cache", views=4, step=2, size=SIZE)
     return tmp_path / "cache"
+
+
+def batches_of(cache, *data, **wish) -> SceneBatches:
+    return SceneBatches(cache, data, SceneWish(**wish))
 
 
 def assert_same(first: Views, second: Views) -> None:
@@ -57,15 +61,16 @@ def assert_consistent(views: Views, tolerance: float = 5e-3) -> None:
 
 
 def test_a_batch_joins_images_and_answers(cache):
-    batches = CachedViews(cache, views=3, batch=2)
+    batches = batches_of(cache, views=3, batch=2)
     views = batches(0)
     assert views.images.shape == (2, 3, 3, *SIZE)
     assert views.signals["pointmap"].value.shape == (2, 3, *SIZE, 3)
     assert views.signals["pointmap"].value.dtype == torch.float32
     assert views.signals["pointmap"].weight.shape == (2, 3, *SIZE)
     assert_consistent(views)
-    known = {frame.image: i for i, frame in enumerate(batches.manifest.frames)}
-    direct = load_views(batches.manifest, [known[name] for name in views.names[1]], SIZE)
+    manifest = batches.sources[0].manifest
+    known = {frame.image: i for i, frame in enumerate(manifest.frames)}
+    direct = load_views(manifest, [known[name] for name in views.names[1]], SIZE)
     assert float((direct.images[0] - views.images[1]).abs().max()) < 0.5 / 255 + 1e-6
     assert torch.equal(direct.intrinsics[0], views.intrinsics[1])
     assert torch.equal(direct.cam2world[0], views.cam2world[1])
@@ -75,13 +80,13 @@ def test_a_batch_joins_images_and_answers(cache):
     "options", [{}, {"flip": True}, {"shuffle_views": True, "flip": True, "jitter": 0.3}]
 )
 def test_every_augmentation_keeps_the_geometry_true(cache, options):
-    batches = CachedViews(cache, views=2, batch=2, seed=5, **options)
+    batches = batches_of(cache, views=2, batch=2, seed=5, **options)
     for step in range(4):
         assert_consistent(batches(step))
 
 
 def test_the_reference_view_is_really_changed(cache):
-    batches = CachedViews(cache, views=2, batch=1)
+    batches = batches_of(cache, views=2, batch=1)
     starts = set()
     for step in range(12):
         views = batches(step)
@@ -95,19 +100,19 @@ def test_the_reference_view_is_really_changed(cache):
 
 def test_a_function_of_seed_step_and_rank(cache):
     options = {"views": 2, "batch": 2, "flip": True, "jitter": 0.2, "shuffle_views": True}
-    first, second = (CachedViews(cache, seed=3, **options) for _ in range(2))
+    first, second = (batches_of(cache, seed=3, **options) for _ in range(2))
     second(11), second(0)  # what was asked before does not matter
     for step in (0, 4, 7):
         assert_same(first(step), second(step))
-    assert not torch.equal(first(0).images, CachedViews(cache, seed=4, **options)(0).images)
-    whole = CachedViews(cache, seed=3, **{**options, "batch": 4})(5)
+    assert not torch.equal(first(0).images, batches_of(cache, seed=4, **options)(0).images)
+    whole = batches_of(cache, seed=3, **{**options, "batch": 4})(5)
     for rank in range(2):  # two ranks of two scenes are one rank of four
-        half = first(5, rank=rank, world=2)
+        half = first(2 * 5 + rank)
         assert torch.equal(half.images, whole.images[2 * rank : 2 * rank + 2])
 
 
 def test_every_sample_once_an_epoch_and_in_another_order_next(cache):
-    batches = CachedViews(cache, views=4, batch=1)
+    batches = batches_of(cache, views=4, batch=1)
     epochs = [
         [tuple(batches(epoch * len(batches) + i).names[0]) for i in range(len(batches))] for epoch in range(4)
     ]
@@ -119,16 +124,16 @@ def test_every_sample_once_an_epoch_and_in_another_order_next(cache):
 def test_memory_changes_speed_only_and_is_bounded(cache, monkeypatch):
     options = {"views": 2, "batch": 2, "flip": True}
     reads = []
-    read = dataset.Cache.signals
-    monkeypatch.setattr(dataset.Cache, "signals", lambda *args: reads.append(args[1:]) or read(*args))
-    roomy, none = CachedViews(cache, **options), CachedViews(cache, **options, memory_mb=0)
-    little = CachedViews(cache, **options, memory_mb=0.05)
+    read = Cache.signals
+    monkeypatch.setattr(Cache, "signals", lambda *a, **k: reads.append(a[1:]) or read(*a, **k))
+    roomy, none = batches_of(cache, **options), batches_of(cache, **options, memory_mb=0)
+    little = batches_of(cache, **options, memory_mb=0.05)
     for step in range(6):
         expected = none(step)
         assert_same(expected, roomy(step))
         assert_same(expected, little(step))
-    assert none._memory == {}
-    assert 0 < len(little._memory) < len(roomy._memory)
+    assert len(none.memory) == 0
+    assert 0 < len(little.memory) < len(roomy.memory)
     reads.clear()
     for step in range(40):
         roomy(step)
@@ -139,46 +144,46 @@ def test_memory_changes_speed_only_and_is_bounded(cache, monkeypatch):
 
 
 def test_short_samples_are_left_out_and_counted(cache):
-    assert CachedViews(cache).describe()["left_out"] == 1  # the hall has three frames
-    assert CachedViews(cache).views == 4
-    assert len(CachedViews(cache, views=3)) == 4
+    assert batches_of(cache).describe()["left_out"] == 1  # the hall has three frames
+    assert batches_of(cache).views == 4
+    assert len(batches_of(cache, views=3)) == 4
     with pytest.raises(UserError, match="at most 4"):
-        CachedViews(cache, views=5)
+        batches_of(cache, views=5)
     with pytest.raises(UserError, match="jitter"):
-        CachedViews(cache, jitter=1.5)
+        batches_of(cache, jitter=1.5)
 
 
 def test_a_cache_of_short_scenes_only(make_manifest, tmp_path):
     manifest = make_manifest({"a": 2, "b": 3})
     build(manifest, Sensor(), tmp_path / "cache", views=20, size=SIZE)
-    batches = CachedViews(tmp_path / "cache", manifest)
+    batches = batches_of(tmp_path / "cache", manifest)
     assert (batches.views, len(batches)) == (3, 1)
 
 
 def test_the_manifest_is_found_or_asked_for(cache, make_manifest, tmp_path):
-    assert_same(CachedViews(cache)(0), CachedViews(cache, tmp_path / "data.parquet")(0))
+    assert_same(batches_of(cache)(0), batches_of(cache, tmp_path / "data.parquet")(0))
     with pytest.raises(UserError, match="is not in the manifest"):
-        CachedViews(cache, make_manifest({"other": 3}, folder="elsewhere"))
+        batches_of(cache, make_manifest({"other": 3}, folder="elsewhere"))
     (tmp_path / "data.parquet").rename(tmp_path / "moved.parquet")
     with pytest.raises(UserError, match="no longer"):
-        CachedViews(cache)
+        batches_of(cache)
     meta = {**json.loads((cache / "cache.json").read_text()), "manifest_path": None}
     (cache / "cache.json").write_text(json.dumps({**meta, "sha256": checksum(meta)}))
     with pytest.raises(UserError, match="does not say where"):
-        CachedViews(cache)
+        batches_of(cache)
 
 
 def test_an_empty_or_damaged_cache_is_told(cache):
     archive = cache / "samples" / "000001.zip"
     archive.write_bytes(archive.read_bytes()[:400])
     with pytest.raises(UserError, match=r"000001\.zip is damaged"):
-        [CachedViews(cache, views=3, batch=1)(step) for step in range(4)]
+        [batches_of(cache, views=3, batch=1)(step) for step in range(4)]
     archive.unlink()
     with pytest.raises(UserError, match=r"000001\.zip is missing"):
-        [CachedViews(cache, views=3, batch=1)(step) for step in range(4)]
+        [batches_of(cache, views=3, batch=1)(step) for step in range(4)]
     (cache / "index.jsonl").write_text("")
     with pytest.raises(UserError, match="no samples yet"):
-        CachedViews(cache)
+        batches_of(cache)
 
 
 def test_a_teacher_with_its_own_scale_moves_by_similarity(cache):
@@ -189,7 +194,7 @@ def test_a_teacher_with_its_own_scale_moves_by_similarity(cache):
         name: Signal(s.value * factor if name == "pointmap" else s.value, s.weight, s.valid)
         for name, s in signals.items()
     }
-    moved = augment.refer_to_view(own, 2)
+    moved = scene_changes.refer_to_view(own, 2)
     valid = signals["pointmap_local"].valid
     local = signals["pointmap_local"].value
     assert torch.allclose(moved["pointmap"].value[:, 2][valid[:, 2]], local[:, 2][valid[:, 2]], atol=5e-3)
@@ -201,29 +206,33 @@ def test_a_teacher_with_its_own_scale_moves_by_similarity(cache):
 
 def test_invalid_points_do_not_move_the_similarity(cache):
     signals = Cache.open(cache).sample(1).signals
-    clean = augment.refer_to_view(signals, 1)["pointmap"].value
-    for name in augment.POINTMAPS:
+    clean = scene_changes.refer_to_view(signals, 1)["pointmap"].value
+    for name in scene_changes.POINTMAPS:
         signals[name] = dataclasses.replace(signals[name], value=signals[name].value.clone())
         signals[name].value[~signals[name].valid] = float("nan")
-    dirty = augment.refer_to_view(signals, 1)["pointmap"]
+    dirty = scene_changes.refer_to_view(signals, 1)["pointmap"]
     assert torch.allclose(dirty.value[dirty.valid], clean[dirty.valid], atol=1e-6)
 
 
 def test_mirroring_twice_is_nothing_and_features_move_too(cache):
-    views = CachedViews(cache, views=2, batch=2)(0)
+    views = batches_of(cache, views=2, batch=2)(0)
     views.signals["features"] = Signal(torch.rand(2, 2, 3, 5, 7), valid=torch.rand(2, 2, 3, 5) > 0.5)
     views.depth, views.masks = torch.rand(2, 2, *SIZE), torch.rand(2, 2, *SIZE) > 0.5
-    once = augment.mirror(views)
+    once = scene_changes.mirror(views, [0, 1])
     assert torch.equal(once.signals["features"].value, views.signals["features"].value.flip(3))
     assert torch.equal(once.depth, views.depth.flip(-1))
     assert not torch.equal(once.images, views.images)
-    twice = augment.mirror(once)
+    alone = scene_changes.mirror(views, [1])
+    assert torch.equal(alone.images[0], views.images[0])
+    assert torch.equal(alone.images[1], once.images[1])
+    assert torch.equal(alone.signals["pointmap"].value[1], once.signals["pointmap"].value[1])
+    twice = scene_changes.mirror(once, [0, 1])
     assert_same(twice, views)
     assert torch.equal(twice.masks, views.masks)
 
 
 def test_recolouring_changes_colours_only(cache):
-    plain, bright = CachedViews(cache, views=2)(0), CachedViews(cache, views=2, jitter=0.5)(0)
+    plain, bright = batches_of(cache, views=2)(0), batches_of(cache, views=2, jitter=0.5)(0)
     assert plain.names == bright.names
     assert torch.equal(plain.signals["pointmap"].value, bright.signals["pointmap"].value)
     assert float((plain.images - bright.images).abs().mean()) > 0.01

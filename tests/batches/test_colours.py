@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
 
-from manyview.data.augment import Augmentation, recolour
+from manyview.batches import augment
+from manyview.batches.augment import Augmentation, draw_change
 
 OFF: dict[str, Any] = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "solarise": 0.0}
 
@@ -17,7 +18,10 @@ OFF: dict[str, Any] = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "solarise": 0.0}
 def recoloured(pixels: np.ndarray, *, seed: int = 0, **settings: Any) -> np.ndarray:
     """(H, W, 3) uint8 after the colour changes that are asked for and no other."""
     config = Augmentation(**{**OFF, **settings})
-    return np.asarray(recolour(Image.fromarray(pixels), config, np.random.default_rng(seed)))
+    change = draw_change(config, pixels.shape[:2], pixels.shape[:2], np.random.default_rng(seed))
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    changed = augment.recoloured(images, [change])[0].permute(1, 2, 0)
+    return (255 * changed).round().byte().numpy()
 
 
 def flat(red: int, green: int, blue: int) -> np.ndarray:
