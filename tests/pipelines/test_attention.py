@@ -11,9 +11,10 @@ from PIL import Image
 
 from manyview import zoo
 from manyview.errors import UserError
+from manyview.images.reading import read_image
 from manyview.models.attention_maps import attention_weights
 from manyview.pipelines import attention as module
-from manyview.pipelines.attention import LAST_BLOCK, Look, attention_maps, medoids
+from manyview.pipelines.attention import LAST_BLOCK, PAPER_K, AttentionMaps, Look, medoids
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.features import features
 from manyview.pipelines.options import FeatureOptions
@@ -43,6 +44,12 @@ def photos(tmp_path):
 
 def look_at(model, k=3):
     return Look(Encoding(model, layers=None, norm=True, size=84, device="cpu", options=FeatureOptions()), k)
+
+
+def attention_maps(photos, *, model, k=PAPER_K, size=84):
+    look = look_at(model, k)
+    pictures = [(path.name, read_image(path)) for path in sorted(photos.glob("*.png"))]
+    return [AttentionMaps(name, picture, look(picture)) for name, picture in pictures]
 
 
 def test_maps_are_the_probabilities_of_the_blocks(student, photos):
@@ -170,12 +177,14 @@ def test_broken_photos_and_wrong_wishes(student, photos, monkeypatch):
         attention_maps(photos, model=student, size=84)
     monkeypatch.undo()
     (photos / "p0.png").write_bytes(b"")
+    options, out = FeatureOptions(attention=2), photos.parent / "out"
     with pytest.warns(UserWarning, match="left out"):
-        assert len(attention_maps(photos, model=student, k=2, size=84)) == 2
+        found = features(photos, model=student, size=84, out=out, options=options)
+    assert found.info["attention"]["images"] == 2
     for path in photos.iterdir():
         path.write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="left out"),
         pytest.raises(UserError, match="no picture could be read"),
     ):
-        attention_maps(photos, model=student, size=84)
+        features(photos, model=student, size=84, out=photos.parent / "other", options=options)

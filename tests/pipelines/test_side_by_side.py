@@ -9,11 +9,12 @@ from PIL import Image
 
 from manyview import zoo
 from manyview.errors import UserError
-from manyview.images.inputs import Take
+from manyview.images.inputs import Take, pictures
 from manyview.pipelines import pca
+from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.features import features
 from manyview.pipelines.options import FeatureOptions
-from manyview.pipelines.side_by_side import MOST_ROWS, OWN, places, side_by_side
+from manyview.pipelines.side_by_side import MOST_ROWS, OWN, Comparison, compare, places
 from manyview.types import Features
 
 
@@ -52,6 +53,11 @@ def photos():
     return [
         np.array(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p, size in zip(small, sizes)
     ]
+
+
+def side_by_side(photos, *, model, teachers=None, size=None):
+    source = Encoding(model, layers=None, norm=True, size=size, device="cpu", options=FeatureOptions())
+    return compare(pictures(photos, Take()), Comparison(source, teachers or {}))
 
 
 def say(student, answer):
@@ -139,10 +145,6 @@ def test_colours_are_those_of_the_networks_patches(student, teachers, photos):
 
 
 def test_a_teacher_of_one_size_only_is_resampled_and_that_is_said(student, teachers, photos):
-    from manyview.images.inputs import pictures
-    from manyview.pipelines.encoding import Encoding
-    from manyview.pipelines.side_by_side import Comparison, compare
-
     source = Encoding(student, layers=None, norm=True, size=84, device="cpu", options=FeatureOptions())
     comparison = Comparison(source, {"near": teachers["near"]})
     network = comparison.teachers["near"].network
@@ -192,8 +194,7 @@ def test_broken_photos_are_left_out_and_named(student, photos, tmp_path):
     for index, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / f"{index}.png")
     (tmp_path / "1.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out"):
-        found = side_by_side(tmp_path, model=student, size=84)
+    found = side_by_side(tmp_path, model=student, size=84)
     assert found.names == ["0.png", "2.png"]
     assert found.info["fitted"] == 2
     assert len(found.info["skipped"]) == 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from PIL import Image
 from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.files import write_bytes
-from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
+from manyview.images.inputs import Picture, Pictures, read_ahead
 from manyview.images.reading import read_image
 from manyview.images.writing import write_picture
 from manyview.models.attention_maps import recorded
@@ -34,7 +33,6 @@ from manyview.models.vit import Encoder
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.medoids import euclidean, k_medoids
 from manyview.pipelines.opening import evaluating
-from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, table
 from manyview.pipelines.side_by_side import places
 from manyview.progress import track
@@ -86,37 +84,6 @@ class AttentionMaps:
                 cells.append(Cell(_heat(block.maps[number]), f"{share:.0%} of patches", marks=[mark]))
             rows.append(Row(f"{self.name}: {label}, reach {block.reach:.1f} patches", cells))
         return table(["photo", *(f"medoid {number}" for number in range(1, most + 1))], rows, side=150)
-
-
-def attention_maps(
-    images: Any,
-    *,
-    model: Any,
-    k: int = PAPER_K,
-    size: int | None = None,
-    device: str = "auto",
-    options: FeatureOptions | None = None,
-) -> list[AttentionMaps]:
-    """The k typical attention maps of the last block and of every transformer projector, photo by photo.
-
-    images, model, size: as in `mv.features`; a model without such projectors has its last block only. A photo of
-    fewer than k patches has one map for each. Broken photos are left out with a warning. Raises UserError for a
-    model without a ViT encoder, and when no photo can be read.
-    """
-    options = options or FeatureOptions()
-    source = Encoding(model, layers=None, norm=True, size=size, device=device, options=options)
-    look = Look(source, k)
-    given = pictures(images, options.take)
-    items = track(given.items, total=given.count, label="attention", unit="image")
-    maps = []
-    for photo in read_ahead(items, source.fit, ahead=2):
-        if isinstance(photo, UserError):
-            warnings.warn(f"left out {photo}", stacklevel=2)
-        else:
-            maps.append(AttentionMaps(photo.name, photo.image, look(photo.image)))
-    if not maps:
-        raise UserError("no picture could be read; the warnings say why")
-    return maps
 
 
 class Look:

@@ -11,15 +11,12 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from manyview.errors import UserError
 from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
-from manyview.images.writing import write_picture
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
 from manyview.pipelines.encoding import LAST, Encoding
@@ -36,14 +33,12 @@ from manyview.pipelines.feature_set import (
     write_one,
 )
 from manyview.pipelines.options import FeatureOptions
-from manyview.pipelines.side_by_side import Comparison, compare
+from manyview.pipelines.side_by_side import Comparison, write_comparison
 from manyview.progress import track
 from manyview.version import __version__
 from manyview.workfolder import WorkFolder
 
 __all__ = ["FeatureOptions", "FeatureSet", "ImageFeatures", "Tokens", "features"]
-
-MOST_ON_SHEET = 24
 
 
 def features(
@@ -85,22 +80,22 @@ def features(
     _refuse_other_settings(folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
     given = pictures(images, options.take)
-    found = FeatureSet(_fill(folder, given, source, settings), folder=folder)
+    features = FeatureSet(_fill(folder, given, source, settings), folder=folder)
 
-    def readable() -> Pictures:
-        """The pictures that gave features, once more: a video has run out, a list has not."""
+    def draw(kind: str, write: Callable[[Pictures], dict[str, Any]]) -> None:
+        """Pictures of one kind, from those photos that gave features: a video has run out, a list has not."""
         again = given if isinstance(given.items, list) else pictures(images, options.take)
-        names = set(found.names)
-        return Pictures((item for item in again.items if item.name in names), len(names))
+        names = set(features.names)
+        features.info[kind] = write(Pictures((i for i in again.items if i.name in names), len(names)))
+        write_index(folder, features.info)
 
     if options.pca:
-        _colour(found, readable(), source)
+        draw("pca", lambda photos: pca.write_components(folder, features, photos, source.fit))
     if comparison is not None:
-        _compare(found, readable(), comparison)
+        draw("compare", lambda photos: write_comparison(folder, photos, comparison))
     if look is not None:
-        found.info["attention"] = write_attention(folder, readable(), look)
-        write_index(folder, found.info)
-    return found
+        draw("attention", lambda photos: write_attention(folder, photos, look))
+    return features
 
 
 def _batches(
@@ -137,22 +132,41 @@ def _encoded(photos: Sequence[Photo], source: Encoding) -> list[tuple[Picture, I
 
 
 def _hold(given: Pictures, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
-    """All features in memory, in the order of the pictures."""
+    """All features in memory, in the order of the pictures, and one line for each that was left out."""
     order: list[str] = []
     skipped: list[str] = []
-    features_of: dict[str, ImageFeatures] = {}
+    held: dict[str, ImageFeatures] = {}
 
-    def listed() -> Iterator[Picture]:
+    def keep(item: Picture, one: ImageFeatures) -> None:
+        if not held:
+            _refuse_too_much(one, given.count)
+        held[item.name] = one
+
+    _ask(given, source, order, skipped, done=lambda item: False, keep=keep)
+    _refuse_nothing(held, skipped)
+    return [held[name] for name in order if name in held], skipped
+
+
+def _ask(
+    given: Pictures,
+    source: Encoding,
+    order: list[str],
+    skipped: list[str],
+    *,
+    done: Callable[[Picture], bool],
+    keep: Callable[[Picture, ImageFeatures], None],
+) -> None:
+    """Features of every picture that is not done; its name goes into `order`, what is left out into `skipped`."""
+
+    def missing() -> Iterator[Picture]:
         for item in track(given.items, total=given.count, label="features", unit="image"):
             order.append(item.name)
-            yield item
+            if not done(item):
+                yield item
 
-    for group in _batches(listed(), source, skipped):
-        if not features_of:
-            _refuse_too_much(group[0][1], given.count)
-        features_of.update({item.name: one for item, one in group})
-    _refuse_nothing(features_of, skipped)
-    return [features_of[name] for name in order if name in features_of], skipped
+    for group in _batches(missing(), source, skipped):
+        for item, one in group:
+            keep(item, one)
 
 
 def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
@@ -211,28 +225,26 @@ def _refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
     """Write what is missing and the index, also when interrupted; returns the index."""
-    made = {"digest": _digest(settings)}
+    digest = _digest(settings)
     abouts: dict[str, dict[str, Any]] = {}
     order: list[str] = []
     skipped: list[str] = []
 
-    def missing() -> Iterator[Picture]:
-        for item in track(given.items, total=given.count, label="features", unit="image"):
-            order.append(item.name)
-            done = finished(folder, item.name, {**made, "stamp": item.stamp})
-            if done is None:
-                yield item
-            else:
-                abouts[item.name] = {**done, "path": item.path}
+    def done(item: Picture) -> bool:
+        about = finished(folder, item.name, {"digest": digest, "stamp": item.stamp})
+        if about is not None:
+            abouts[item.name] = {**about, "path": item.path}
+        return about is not None
+
+    def keep(item: Picture, one: ImageFeatures) -> None:
+        write_one(folder, one, {"digest": digest, "stamp": item.stamp})
+        abouts[item.name] = one.about()
 
     complete = False
     if not is_features(folder):
         write_index(folder, _index(source, settings, [], [], complete=False))
     try:
-        for group in _batches(missing(), source, skipped):
-            for item, one in group:
-                write_one(folder, one, {**made, "stamp": item.stamp})
-                abouts[item.name] = one.about()
+        _ask(given, source, order, skipped, done=done, keep=keep)
         complete = True
     finally:
         images = [abouts[name] for name in order if name in abouts]
@@ -240,37 +252,3 @@ def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, A
         write_index(folder, index)
     _refuse_nothing(images, skipped)
     return index
-
-
-def _colour(found: FeatureSet, given: Pictures, source: Encoding) -> None:
-    """Pictures of the set's components, and a sheet of some of them beside their photos."""
-    folder = found.folder
-    if folder is None:
-        raise RuntimeError("pictures of components need a folder")
-    maps = track(found, total=len(found), label="components", unit="image")
-    basis = pca.fit_basis((one.patches for one in maps), len(found))
-    pca.write_pictures(
-        folder / "pca", ((one.name, one.size, one.patches) for one in found), basis, len(found)
-    )
-    chosen = {round(i) for i in np.linspace(0, len(found) - 1, min(MOST_ON_SHEET, len(found)))}
-    place = {name: i for i, name in enumerate(found.names) if i in chosen}
-    shown = read_ahead((item for item in given.items if item.name in place), source.fit)
-    pairs = [
-        (photo.name, photo.image, basis.colours(found[place[photo.name]].patches))
-        for photo in shown
-        if isinstance(photo, Photo)
-    ]
-    pca.contact_sheet(folder / "pca.png", pairs)
-    found.info["pca"] = {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
-    write_index(folder, found.info)
-
-
-def _compare(found: FeatureSet, given: Pictures, comparison: Comparison) -> None:
-    """The model beside its teachers, on one sheet."""
-    folder = found.folder
-    if folder is None:
-        raise RuntimeError("a picture of a comparison needs a folder")
-    beside = compare(given, comparison)
-    write_picture(folder / "compare.png", beside.picture)
-    found.info["compare"] = {**beside.info, "sheet": "compare.png"}
-    write_index(folder, found.info)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,10 +16,13 @@ from safetensors.numpy import save
 
 from manyview.errors import UserError
 from manyview.files import write_bytes
+from manyview.images.inputs import FitFor, Photo, Pictures, read_ahead
 from manyview.images.writing import write_picture
+from manyview.pipelines.feature_set import FeatureSet
 from manyview.progress import track
 
 MOST_SAMPLES = 40_000
+MOST_ON_SHEET = 24
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,23 @@ def write_colours(path: Path, colours: np.ndarray, size: tuple[int, int]) -> Non
     write_picture(path, np.asarray(picture))
 
 
-def write_pictures(folder: Path, maps: Iterable[tuple[str, tuple[int, int], np.ndarray]], basis: Basis,
-                   count: int) -> None:  # fmt: skip
-    """A PNG for every (name, (H, W), patches (h, w, D)), and the basis."""
-    for name, size, patches in track(maps, total=count, label="colours", unit="image"):
-        write_colours(folder / f"{name}.png", basis.colours(patches), size)
-    basis.write(folder / "basis.safetensors")
+def write_components(folder: Path, features: FeatureSet, photos: Pictures, fit_for: FitFor) -> dict[str, Any]:
+    """A PNG of a set's components for every picture, the basis, and a sheet beside the photos; what it wrote."""
+    count = len(features)
+    basis = fit_basis((one.patches for one in track(features, total=count, label="components")), count)
+    for one in track(features, total=count, label="colours", unit="image"):
+        write_colours(folder / "pca" / f"{one.name}.png", basis.colours(one.patches), one.size)
+    basis.write(folder / "pca" / "basis.safetensors")
+    chosen = {round(place) for place in np.linspace(0, count - 1, min(MOST_ON_SHEET, count))}
+    place = {name: index for index, name in enumerate(features.names) if index in chosen}
+    shown = read_ahead((item for item in photos.items if item.name in place), fit_for)
+    pairs = [
+        (photo.name, photo.image, basis.colours(features[place[photo.name]].patches))
+        for photo in shown
+        if isinstance(photo, Photo)
+    ]
+    contact_sheet(folder / "pca.png", pairs)
+    return {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
 
 
 def contact_sheet(

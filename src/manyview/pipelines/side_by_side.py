@@ -9,9 +9,9 @@ paper; common axes are our choice.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ import torch
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
-from manyview.images.inputs import Picture, Pictures, pictures, read_ahead
+from manyview.images.inputs import Picture, Pictures, read_ahead
+from manyview.images.writing import write_picture
 from manyview.models.model import ProjectsFeatures
 from manyview.pipelines import pca
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.opening import evaluating
-from manyview.pipelines.options import FeatureOptions
 from manyview.pipelines.picture_table import Cell, Row, table
 from manyview.progress import track
 from manyview.teachers.features import FeatureTeacher, loaded
@@ -50,34 +50,6 @@ class SideBySide:
     """All of it as one picture (H, W, 3) uint8."""
     info: dict[str, Any] = field(default_factory=dict)
     """JSON-able: per teacher source, licence, patch grid, cosine; explained variances; skipped photos."""
-
-
-def side_by_side(
-    images: Any,
-    *,
-    model: Any,
-    teachers: Mapping[str, str] | None = None,
-    norm: bool = True,
-    size: int | None = None,
-    device: str = "auto",
-    options: FeatureOptions | None = None,
-) -> SideBySide:
-    """A picture of a model's tokens and projections beside its teachers' features.
-
-    images, model, norm, size: as in `mv.features`; any model with an encoder, whose own tokens are all there is to
-    see where it has no projectors. teachers: name of a projector -> zoo name, model directory or timm:NAME; empty:
-    every projection, without a teacher. At most 48 photos, spread evenly, decide the axes, 12 of them are shown.
-
-    Broken photos are left out with a warning. Raises UserError for a teacher that is not here, has no projector in
-    this model or has other channels than it, and when no photo can be read.
-    """
-    options = options or FeatureOptions()
-    source = Encoding(model, layers=None, norm=norm, size=size, device=device, options=options)
-    comparison = Comparison(source, teachers or {})
-    beside = compare(pictures(images, options.take), comparison)
-    for problem in beside.info["skipped"]:
-        warnings.warn(f"left out {problem}", stacklevel=2)
-    return beside
 
 
 class Comparison:
@@ -144,6 +116,13 @@ class Comparison:
                 "size, fewer teachers, or another device"
             ) from None
         return {key: value[0].float().cpu().unflatten(0, own.grid).numpy() for key, value in patches.items()}
+
+
+def write_comparison(folder: Path, given: Pictures, comparison: Comparison) -> dict[str, Any]:
+    """FOLDER/compare.png: the model beside its teachers, on one sheet; what it shows."""
+    beside = compare(given, comparison)
+    write_picture(folder / "compare.png", beside.picture)
+    return {**beside.info, "sheet": "compare.png"}
 
 
 def compare(given: Pictures, comparison: Comparison) -> SideBySide:
