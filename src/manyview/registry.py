@@ -34,6 +34,7 @@ class Registry(Generic[T]):
     package: the folder whose modules add our entries with `@REGISTRY.add("name")`.
     group: the entry-point group of other packages; the name of an entry point is the name here, its object the entry.
     subclass_of, instance_of: what entries of other packages must be; without either, something to call.
+    claims: further names that an entry takes for itself (a family of networks: its models); no two may share one.
 
     An entry point that cannot be imported, is no such entry, or takes a name that is in use is left out with one
     warning that names its package. `get` raises UserError with the nearest name.
@@ -47,10 +48,11 @@ class Registry(Generic[T]):
         group: str | None = None,
         subclass_of: type | None = None,
         instance_of: type | None = None,
+        claims: Callable[[T], Iterable[str]] = lambda entry: (),
     ) -> None:
         self.kind = kind
         self._package, self._group = package, group
-        self._subclass_of, self._instance_of = subclass_of, instance_of
+        self._subclass_of, self._instance_of, self._claims = subclass_of, instance_of, claims
         self._entries: dict[str, T] = {}
 
     def add(self, name: str) -> Callable[[T], T]:
@@ -102,6 +104,10 @@ class Registry(Generic[T]):
         problem = self._misfit(entry)
         if problem:
             return f"{point.value} is {problem}"
+        taken = {name for other in self._entries.values() for name in self._claims(other)}
+        for name in self._claims(entry):
+            if name in taken:
+                return f"the name {name!r} is taken"
         self._entries[point.name] = entry
         return None
 

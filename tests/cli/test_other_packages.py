@@ -128,3 +128,103 @@ def test_a_broken_package_is_one_line(target, tmp_path):
         len([line for line in printed.splitlines() if line.startswith("broken-lab: source format 'shots'")])
         == 1
     )
+
+
+EVERYTHING = '''
+"""A recipe, a protocol, a teacher and a model."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from manyview.config import RunConfig
+from manyview.evaluation.base import Number, Protocol
+from manyview.models.family import FAMILIES
+from manyview.recipes.base import Preset, Recipe
+from manyview.teachers.base import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    colours: int = 3
+    """How many colours it learns."""
+
+
+class Painting(Recipe):
+    Config = Config
+
+    @staticmethod
+    def presets():
+        """`short`: a try."""
+        return {"short": Preset(method=Config(), run=RunConfig(steps=7))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beauty(Protocol):
+    name: ClassVar[str] = "beauty"
+    line: ClassVar[str] = "how beautiful the answers are"
+    numbers: ClassVar[tuple[Number, ...]] = ()
+    eyes: int = 2
+    """Eyes of the beholder."""
+
+    def choose(self, model, data, work):
+        return []
+
+    def judge(self, item, answer, truth):
+        return {}
+
+
+class Oracle(Teacher):
+    name = "oracle"
+    licence = "free"
+
+    def __call__(self, views):
+        return {}
+
+
+FAMILY = replace(FAMILIES.get("dinov2"), presets={"lab-vit": FAMILIES.get("dinov2").presets["dinov2-vits14"]}, cards="")
+THIEF = replace(FAMILIES.get("dinov2"), presets={"dinov2-vits14": FAMILY.presets["lab-vit"]}, cards="")
+NO_CARD = replace(FAMILY, presets={"lab-vit-b": FAMILY.presets["lab-vit"]}, cards="lab_all")
+'''
+
+
+def registered(site: Path, module: str, points: dict[str, dict[str, str]]) -> Path:
+    """A package as it lies there when pip is done with it."""
+    info = site / "lab_all-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "lab_all.py").write_text(module, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-all\nVersion: 1.0\n")
+    groups = [
+        "\n".join([f"[manyview.{group}]", *(f"{name} = lab_all:{value}" for name, value in entries.items())])
+        for group, entries in points.items()
+    ]
+    (info / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
+    return site
+
+
+def test_every_kind_shows_up_in_lists_and_help(tmp_path):
+    points = {
+        "recipes": {"painting": "Painting"},
+        "protocols": {"beauty": "Beauty"},
+        "teachers": {"oracle": "Oracle"},
+        "models": {"lab": "FAMILY", "thief": "THIEF", "no-card": "NO_CARD"},
+    }
+    site = registered(tmp_path / "site", EVERYTHING, points)
+    listed = run("train", "--list", path=site)
+    assert "painting: A recipe, a protocol, a teacher and a model." in listed
+    assert "distill3r: " in listed
+    text = run("train", "painting", "--help", path=site)
+    assert "`short`: a try." in text
+    assert len(re.findall(r"--method.colours N\s+How many colours it learns. \(int; default 3\)", text)) == 1
+    assert re.search(
+        r"^beauty +how beautiful the answers are$", run("eval", "--list", path=site), re.MULTILINE
+    )
+    assert "Eyes of the beholder. (int; default 2)" in run("eval", "beauty", "--help", path=site)
+    error = run("cache", "build", "m.parquet", "--teacher", "oracel", "-o", tmp_path / "c", path=site, code=2)
+    assert "did you mean 'oracle'" in error
+    models = run("models", path=site)
+    assert re.search(r"^lab-vit .* a lab network$", models, re.MULTILINE)
+    assert re.search(r"^lab-vit-b ", models, re.MULTILINE)
+    assert re.search(r"^dinov2-vits14 +22.1M +permissive", models, re.MULTILINE)
+    assert "lab-all: model family 'thief' is left out: the name 'dinov2-vits14' is taken" in models
+    assert "lab_all: its card.toml cannot be read" in models
+    assert "licence" in run("models", "lab-vit", path=site)

@@ -71,7 +71,11 @@ class Family:
 
 
 FAMILIES: Registry[Family] = Registry(
-    "model family", package="manyview.models", group="manyview.models", instance_of=Family
+    "model family",
+    package="manyview.models",
+    group="manyview.models",
+    instance_of=Family,
+    claims=lambda family: family.presets,
 )
 
 

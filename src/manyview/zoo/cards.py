@@ -5,13 +5,16 @@ Nothing here builds a network or touches a weights file.
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from manyview.models.family import FAMILIES
+from manyview.models.family import FAMILIES, presets
+
+LOG = logging.getLogger(__name__)
 
 # The fields that say where they are known from, each in `sources`.
 SOURCED = (
@@ -73,8 +76,18 @@ class _Cards(Mapping[str, Card]):
     def _read(self) -> dict[str, Card]:
         if not self._cards:
             packages = {FAMILIES.get(name).cards for name in FAMILIES.names()} - {""}
-            files = [resources.files(package) / "card.toml" for package in sorted(packages)]
-            self._cards = {card.name: card for file in files for card in read_cards(file.read_text("utf-8"))}
+            ours = [package for package in sorted(packages) if package.startswith("manyview.")]
+            cards = [card for package in ours for card in _cards_of(package)]
+            for package in sorted(packages - {*ours}):
+                try:
+                    cards += _cards_of(package)
+                except (OSError, ImportError, ValueError, TypeError, KeyError) as error:
+                    LOG.warning("%s: its card.toml cannot be read: %s", package, error)
+            without = {name: _unknown(name, family) for name, (family, _) in presets().items()}
+            named = {
+                card.name: card for card in reversed(cards) if card.name in without
+            }  # the first one stays
+            self._cards = {**without, **named}
         return self._cards
 
     def __getitem__(self, name: str) -> Card:
@@ -85,6 +98,18 @@ class _Cards(Mapping[str, Card]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+
+def _cards_of(package: str) -> list[Card]:
+    return read_cards((resources.files(package) / "card.toml").read_text("utf-8"))
+
+
+def _unknown(name: str, family: str) -> Card:
+    """The card of a model that has none."""
+    allows = "ask those who made it"
+    return Card(
+        name=name, task=f"a {family} network", paper="", published="", licence="not said", allows=allows
+    )
 
 
 def read_cards(text: str) -> list[Card]:
