@@ -16,8 +16,7 @@ from manyview.evaluation.base import evaluate
 from manyview.evaluation.dense_fit import Examples, Schedule, answers, resized
 from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_maps import Part, read_maps, split, write_maps
-from manyview.evaluation.linear_depth import LinearDepth
-from manyview.evaluation.linear_segmentation import LinearSegmentation
+from manyview.evaluation.linear import LinearDepth, LinearSegmentation
 from manyview.images.reading import ImageProblem
 from manyview.models.dense_heads import DepthHead, SegmentationHead
 

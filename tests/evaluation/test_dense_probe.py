@@ -14,8 +14,7 @@ from manyview.errors import UserError
 from manyview.evaluation.base import Item, evaluate
 from manyview.evaluation.dense_fit import Schedule
 from manyview.evaluation.dense_labels import confusion, segmentation_scores
-from manyview.evaluation.linear_depth import LinearDepth
-from manyview.evaluation.linear_segmentation import LinearSegmentation
+from manyview.evaluation.linear import LinearDepth, LinearSegmentation
 
 FIT = Schedule(steps=100, batch=8, pixels=64, lr=0.05)
 

@@ -12,8 +12,7 @@ from matching_world import HEIGHT, PATCH, WIDTH, PlaceEncoder, write_scenes
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
-from manyview.evaluation.matching_probe import MatchingProbe
-from manyview.evaluation.matching_zeroshot import MatchingZeroshot
+from manyview.evaluation.matching_protocols import MatchingProbe, MatchingZeroshot
 from manyview.evaluation.probe import (
     PUBLISHED_LRS,
     Examples,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
 PAPER = (250, 250, 248)
+COLOURS = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
 
 
 def colour_map(values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, *,
@@ -93,41 +95,88 @@ def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
     return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=PAPER[0])
 
 
-def line_chart(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str,
-               size: tuple[int, int] = (640, 260), log: bool = False) -> str:  # fmt: skip
+def tag(name: str, text: str = "", **attributes: str | float) -> str:
+    """An SVG element; numbers have five digits, underscores in names become dashes."""
+    values = {
+        k.replace("_", "-"): f"{v:.5g}" if isinstance(v, (int, float)) else v for k, v in attributes.items()
+    }
+    return f"<{name} {' '.join(f'{k}={quoteattr(v)}' for k, v in values.items())}>{escape(text)}</{name}>"
+
+
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    log: bool = False,
+) -> str:
     """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
-    width, height = size
-    left, right, top, bottom = 62, 14, 14, 40
-    shown = {n: (np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float))
-             for n, (x, y) in series.items() if len(x)}  # fmt: skip
+    lines = {}
+    for name, (x, y) in series.items():
+        points = np.stack([np.asarray(x, float), np.asarray(y, float)], 1)
+        points[:, 1] = np.log10(np.maximum(points[:, 1], 1e-12)) if log else points[:, 1]
+        lines[name] = points[np.isfinite(points).all(1)]
+    shown = {name: points for name, points in lines.items() if len(points)}
     if not shown:
         return "<p>nothing to draw</p>"
-    xs, ys = (np.concatenate([v[i][np.isfinite(v[i])] for v in shown.values()]) for i in (0, 1))
-    x0, x1, y0, y1 = xs.min(), max(xs.max(), xs.min() + 1e-9), ys.min(), max(ys.max(), ys.min() + 1e-9)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (left + (x - x0) / (x1 - x0) * (width - left - right),
-                height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom))  # fmt: skip
-
-    colours = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
-    parts = [f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" class="chart">']
+    left, right, top, bottom = 62.0, 626.0, 14.0, 220.0
+    every = np.concatenate(list(shown.values()))
+    least = every.min(0)
+    span = np.maximum(every.max(0) - least, 1e-9)
+    corner, reach = np.array([left, bottom]), np.array([right - left, top - bottom])
+    parts = []
     for share in np.linspace(0, 1, 5):
-        x, y = at(x0 + share * (x1 - x0), y0)[0], at(x0, y0 + share * (y1 - y0))[1]
-        value = y0 + share * (y1 - y0)
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(
-            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{10**value if log else value:.3g}</text>'
-        )
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
-                     f"{x0 + share * (x1 - x0):.3g}</text>")  # fmt: skip
-    for index, (name, (line_x, line_y)) in enumerate(shown.items()):
-        corners = [at(float(p), float(q)) for p, q in zip(line_x, line_y)]
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners if np.isfinite(b))
-        colour = colours[index % len(colours)]
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        parts.append(f'<text x="{width - right - 6}" y="{top + 14 + 16 * index}" text-anchor="end" '
-                     f'fill="{colour}">{name}</text>')  # fmt: skip
-    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">{x_label}</text>')
-    parts.append(f'<text x="14" y="{height / 2}" transform="rotate(-90 14 {height / 2})" '
-                 f'text-anchor="middle">{y_label}</text></svg>')  # fmt: skip
-    return "\n".join(parts)
+        (x, y), (at_x, at_y) = corner + share * reach, least + share * span
+        parts += [
+            tag("line", x1=left, x2=right, y1=y, y2=y, stroke="#ddd"),
+            tag("text", f"{10**at_y if log else at_y:.3g}", x=left - 6, y=y + 4, text_anchor="end"),
+            tag("text", f"{at_x:.3g}", x=x, y=bottom + 16, text_anchor="middle"),
+        ]
+    for index, (name, points) in enumerate(shown.items()):
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in corner + (points - least) / span * reach)
+        colour = COLOURS[index % len(COLOURS)]
+        parts += [
+            tag("polyline", points=places, fill="none", stroke=colour, stroke_width=1.8),
+            tag("text", name, x=right - 6, y=top + 14 + 16 * index, text_anchor="end", fill=colour),
+        ]
+    middle = (top + bottom) / 2
+    parts += [
+        tag("text", x_label, x=(left + right) / 2, y=254, text_anchor="middle"),
+        tag("text", y_label, x=14, y=middle, transform=f"rotate(-90 14 {middle})", text_anchor="middle"),
+    ]
+    return chart(parts, 640, 260)
+
+
+def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
+    """A row per name with a dot per value and a bar at the mean, as an SVG document."""
+    values = [value for of in rows.values() for value in of]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    room = 0.08 * (high - low) or 1.0
+    low, high = low - room, high + room
+    left, width, step, top = 190, 470, 30, 34
+    bottom = top + step * len(rows)
+
+    def place(value: float) -> float:
+        return left + width * (value - low) / (high - low)
+
+    parts = [tag("text", title, x=left, y=18, fill="#444")]
+    for value in np.linspace(low, high, 5).tolist():
+        x = place(value)
+        parts += [
+            tag("line", x1=x, y1=top - 6, x2=x, y2=bottom, stroke="#e3e3df"),
+            tag("text", f"{value:.3g}", x=x, y=bottom + 16, text_anchor="middle", fill="#666"),
+        ]
+    for index, (name, of) in enumerate(rows.items()):
+        y, mean = top + step * index + step / 2, place(float(np.mean(of)))
+        parts += [
+            tag("text", name, x=left - 10, y=y + 4, text_anchor="end"),
+            tag("line", x1=mean, y1=y - 9, x2=mean, y2=y + 9, stroke="#222", stroke_width=2),
+            *(tag("circle", cx=place(v), cy=y, r=4.5, fill="#2b6cb0", fill_opacity=0.65) for v in of),
+        ]
+    return chart(parts, left + width + 40, bottom + 40)
+
+
+def chart(parts: Sequence[str], width: float, height: float) -> str:
+    """Elements as one SVG document."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width:g} {height:g}" '
+    return "\n".join([head + 'font-family="system-ui,sans-serif" font-size="12">', *parts, "</svg>"]) + "\n"

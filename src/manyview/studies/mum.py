@@ -14,7 +14,7 @@ from typing import Any
 from manyview.data.manifest import Manifest
 from manyview.evaluation.base import Work, evaluate
 from manyview.evaluation.masked_views import MaskedViews
-from manyview.evaluation.matching_probe import MatchingProbe
+from manyview.evaluation.matching_protocols import MatchingProbe
 from manyview.evaluation.probe import Sweep
 from manyview.files import read_json, write_json
 from manyview.models.model import weights_digest

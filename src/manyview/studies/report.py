@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.evaluation.pictures import dot_chart
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_text
 from manyview.studies.base import Answer, Results, Study, answers
@@ -113,42 +113,6 @@ def _row(answer: Answer) -> list[str]:
 
 def plot(study: Study, results: Results) -> str:
     """An SVG: a row per variant that ran, a dot per seed, a bar at the mean."""
-    rows = [(v, [run[study.score] for run in results[v.name].values()]) for v in study.variants]
-    rows = [(variant, values) for variant, values in rows if values]
-    values = [value for _, found in rows for value in found]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    room = 0.08 * (high - low) or 1.0
-    low, high = low - room, high + room
-    left, width, step, top = 190, 470, 30, 34
-
-    def x(value: float) -> float:
-        return left + width * (value - low) / (high - low)
-
-    bottom = top + step * len(rows)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {left + width + 40} {bottom + 40}" '
-        'font-family="system-ui,sans-serif" font-size="12">',
-        f'<text x="{left}" y="18" fill="#444">{html.escape(study.score)} (lower is better), a dot per seed</text>',
-    ]
-    for tick in range(5):
-        value = low + (high - low) * tick / 4
-        parts.append(
-            f'<line x1="{x(value):.1f}" y1="{top - 6}" x2="{x(value):.1f}" y2="{bottom}" stroke="#e3e3df"/>'
-        )
-        parts.append(
-            f'<text x="{x(value):.1f}" y="{bottom + 16}" text-anchor="middle" fill="#666">{value:.3g}</text>'
-        )
-    for index, (variant, found) in enumerate(rows):
-        y = top + step * index + step / 2
-        mean = x(statistics.fmean(found))
-        parts.append(
-            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{html.escape(variant.name)}</text>'
-        )
-        parts.append(
-            f'<line x1="{mean:.1f}" y1="{y - 9}" x2="{mean:.1f}" y2="{y + 9}" stroke="#222" stroke-width="2"/>'
-        )
-        parts += [
-            f'<circle cx="{x(value):.1f}" cy="{y}" r="4.5" fill="#2b6cb0" fill-opacity="0.65"/>'
-            for value in found
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    rows = {v.name: [run[study.score] for run in results[v.name].values()] for v in study.variants}
+    ran = {name: values for name, values in rows.items() if values}
+    return dot_chart(ran, f"{study.score} (lower is better), a dot per seed")

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from manyview.data.manifest import Manifest
 from manyview.evaluation.base import Protocol
-from manyview.evaluation.linear_depth import LinearDepth
-from manyview.evaluation.linear_segmentation import LinearSegmentation
+from manyview.evaluation.linear import LinearDepth, LinearSegmentation
 from manyview.studies.base import trained
 
 VIEWS = 4  # per procedural scene

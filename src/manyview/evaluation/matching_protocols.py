@@ -1,7 +1,7 @@
-"""Linear-probe dense matching (MuM, section 4.2 and Table 4; by layer, Figure 4).
+"""The matching protocols of MuM: by a linear probe (section 4.2, Table 4; by layer, Figure 4), and without (Table 13).
 
-The encoder is frozen. One linear projection of its patch tokens, shared by both images, is trained so that each
-cell of A votes, by a softmax over cosines, for the cell of B that shows the same place.
+The encoder is frozen. Each cell of A votes, by a softmax over cosines of tokens, for the cell of B that shows the same
+place; the probe is one linear projection of the tokens, shared by both images.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from manyview.evaluation.probe import (
     train_sweep,
 )
 from manyview.evaluation.tokens import Scaling, Tokenise, Tokens
+from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
+
+BATCH = 8
 
 
 @PROTOCOLS.add("matching-probe")
@@ -99,3 +102,26 @@ class MatchingProbe(Matching):
         if self.published:
             return replace(self.sweep, lrs=PUBLISHED_LRS, decays=PUBLISHED_DECAYS, clip="global")
         return self.sweep
+
+
+@PROTOCOLS.add("matching-zeroshot")
+@dataclass(frozen=True, kw_only=True)
+class MatchingZeroshot(Matching):
+    """The protocol's options; nothing is trained, so all scenes of the data are test scenes."""
+
+    name: ClassVar[str] = "matching-zeroshot"
+    line: ClassVar[str] = "end-point error of the most similar token, without a probe (MuM, Table 13)"
+
+    decoding: Decoding = "argmax"
+    """How similarities become a position; with other than argmax, `temperature` counts."""
+    temperature: float = 0.1
+    """What cosines are divided by."""
+
+    norms: ClassVar[tuple[bool, ...]] = (True, False)
+
+    def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Tensor]:
+        (test, pairs), shape = frames.examples(tokens, "test"), frames.shape
+        for start in range(0, len(pairs), BATCH):
+            a, b = (test[side[start : start + BATCH]].to(frames.device) for side in (pairs.a, pairs.b))
+            scores = kernel_log_probabilities(a, b, self.temperature)
+            yield decode(scores, shape.grid, shape.size, shape.decoding).cpu()
