@@ -16,6 +16,7 @@ from manyview.errors import UserError
 from manyview.evaluation import intervals
 from manyview.evaluation.base import Item, Number, Protocol, Skipped, evaluate
 from manyview.evaluation.work import Work
+from manyview.models.model import EncodesImages, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Width(Protocol):
 
     name: ClassVar[str] = "width"
     line: ClassVar[str] = "how wide is a frame?"
+    needs: ClassVar[type[Role]] = Role
     numbers: ClassVar[tuple[Number, ...]] = (Number("error", "error px", digits=1),)
 
     least: int = 0
@@ -44,7 +46,7 @@ class Width(Protocol):
         return {"error": abs(float(answer["width"]) - item.about["width"])}
 
 
-class Guesser:
+class Guesser(Role):
     """Knows how wide every frame is, up to `off`; is interrupted before it answers about `stop`."""
 
     def __init__(self, off: int = 0, stop: str | None = None, dark: str | None = None) -> None:
@@ -186,6 +188,15 @@ def test_two_processes_do_not_share_a_folder(data, tmp_path):
     process.kill()
     process.wait()
     evaluate(Width(), Guesser(), data, out)
+
+
+def test_a_model_that_cannot_do_what_is_asked_is_refused_before_the_folder_is_made(data, tmp_path):
+    class Seen(Width):
+        needs = EncodesImages
+
+    with pytest.raises(UserError, match="declares no role"):
+        evaluate(Seen(), print, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_protocol_that_cannot_ask_says_so(data, tmp_path):
