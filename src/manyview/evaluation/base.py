@@ -94,8 +94,10 @@ class Protocol(abc.ABC):
     # Tables.
 
     def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
-        """A row per method: the means of its numbers."""
-        return [{"method": name, "label": self.label(name), **self.means(of)} for name, of in rows.items()]
+        """A row per method, in the order of `labels`, others behind the first: the means of its numbers."""
+        places = {name: float(place) for place, name in enumerate(self.labels)}
+        ordered = sorted(rows, key=lambda name: places.get(name, 0.5))
+        return [{"method": name, "label": self.label(name), **self.means(rows[name])} for name in ordered]
 
     def label(self, method: str) -> str:
         return self.labels.get(method, method)

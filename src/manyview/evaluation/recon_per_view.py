@@ -55,6 +55,7 @@ class ReconPerView(Protocol):
     next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
     numbers: ClassVar[tuple[Number, ...]] = NUMBERS
     unit: ClassVar[str] = "views"
+    labels: ClassVar[Mapping[str, str]] = {"model": "model, one view at a time", **baselines.LABELS}
 
     views: int = 4
     """Frames the model sees together in the second run ("N views against one"); 1 leaves that run out."""
@@ -129,23 +130,10 @@ class ReconPerView(Protocol):
                 row = self.judge(item, {"pointmap_local": view.rays * depth[..., None]}, view)
                 yield {"method": method, "scene": item.scene, **item.names, **row, **source}
 
-    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
-        order = list(baselines.LABELS)
-        names = sorted(
-            rows,
-            key=lambda m: (
-                m != "model",
-                m in order,
-                order.index(m) if m in order else 0,
-                m,
-            ),
-        )
-        return super().table({name: rows[name] for name in names}, work)
-
     def label(self, method: str) -> str:
         if method.startswith("model_"):
             return f"model, {method.split('_')[1]} views together"
-        return {"model": "model, one view at a time", **baselines.LABELS}[method]
+        return super().label(method)
 
     def means(self, rows: Sequence[Row]) -> Row:
         unusable = [row["unusable"] for row in rows if "unusable" in row]
