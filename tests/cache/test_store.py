@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from manyview.cache import archive, codec
+from manyview.cache import build as building
 from manyview.cache.build import build
 from manyview.cache.store import Cache
 from manyview.cache.verify import verify
@@ -34,6 +35,7 @@ class Painter(Teacher):
     """Tokens of 8-pixel patches that mix the pixels by fixed random numbers: 32 channels, few of them independent."""
 
     name, licence, weight_rule, weighted_by = "painter", "free", WeightRule(1, 1, 1), {}
+    has_network = True
 
     def __init__(self) -> None:
         self.asked = 0
@@ -324,8 +326,13 @@ def test_a_build_of_version_1_is_gone_on_with(tmp_path):
     assert digest(Cache.open(cache)) == DIGEST_OF_OLD
 
 
-def test_what_a_build_takes_is_said_after_its_first_sample(make_manifest, tmp_path):
+def test_what_a_build_takes_is_said_after_its_first_sample(make_manifest, tmp_path, monkeypatch):
     lines: list[str] = []
+    build(
+        make_manifest({"c": 5}, folder="c"), Sensor(), tmp_path / "fast", views=1, size=SIZE, say=lines.append
+    )
+    assert not lines
+    monkeypatch.setattr(building, "WORTH_SAYING", 0.0)
     build(make_manifest({"room": 5}), Sensor(), tmp_path / "cache", views=1, size=SIZE, say=lines.append)
     assert len(lines) == 1
     assert lines[0].startswith("4 more samples will take about")

@@ -75,6 +75,23 @@ def test_build_info_verify(manifest, capsys):
     assert "3 samples" in capsys.readouterr().out
 
 
+def test_a_second_teacher_joins_and_info_says_who_said_what(manifest, capsys):
+    cache = str(manifest.parent / "cache")
+    main(build(manifest))
+    again = ["small=manyview-tiny" if word == "sensor" else word for word in build(manifest)]
+    assert main([*again, "--teacher", "sensor", "--device", "cpu", "--keep", "int8"]) == 0
+    assert "wrote 3 samples" in capsys.readouterr().out
+    assert main(["cache", "info", cache]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [
+        " ".join(line.split()[:2] + line.split()[3:]) for line in lines if line.split()[:1] == ["teacher"]
+    ]
+    kinds = "confidences, pointmaps"
+    assert told == [f"teacher sensor {kinds}", f"teacher small {kinds}, features kept as int8"]
+    assert sum("Apache-2.0" in line for line in lines) == 1
+    assert main(["cache", "verify", cache]) == 0
+
+
 def test_json(manifest, capsys):
     cache = str(manifest.parent / "cache")
     assert main(build(manifest, "--json", "--shard", "1/2")) == 0

@@ -19,13 +19,16 @@ import torch
 
 from manyview.cache.journal import journal
 from manyview.cache.making import Maker, Problem
+from manyview.cache.options import Keep
 from manyview.cache.record import Asked, Record, TeacherCard, claim, work_folder
-from manyview.cache.signals import Keep
 from manyview.cache.store import Store, archive_name
 from manyview.data.manifest import Manifest
 from manyview.data.sampling import windows
 from manyview.errors import UserError
 from manyview.progress import track
+
+WORTH_SAYING = 10.0
+"""Seconds; shorter builds are over before anybody could stop them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def build(
 
     `step` defaults to `views`. `shard` = (i, n): only every n-th window, from the i-th; the shards of one cache may
     run side by side. keep: how tokens and features are kept. device: where the teachers' networks run. say: is told
-    what the build will take, once its first sample is there.
+    the time and the space that a long build will take, once its first sample is there.
 
     Raises UserError when `out` was made with other settings, when the disk is full (what is written stays), and when
     not one sample can be made.
@@ -132,10 +135,11 @@ class _Progress:
         self.written += 1
         if self.written == 1 and self.todo > 1 and self.say is not None:
             left = self.todo - 1
-            minutes = (time.perf_counter() - self.start) * left / 60
+            seconds = (time.perf_counter() - self.start) * left
             free = shutil.disk_usage(self.out).free
             short = "; that is more than is free" if free < size * left else ""
-            self.say(
-                f"{left} more samples will take about {minutes:.1f} minutes and {size * left / 1e6:.1f} MB; "
-                f"{free / 1e6:.0f} MB are free on this disk{short}"
-            )
+            if seconds > WORTH_SAYING or short:
+                self.say(
+                    f"{left} more samples will take about {seconds / 60:.1f} minutes and {size * left / 1e6:.1f} MB; "
+                    f"{free / 1e6:.0f} MB are free on this disk{short}"
+                )

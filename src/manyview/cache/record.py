@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from manyview.cache.signals import Keep
+from manyview.cache.options import Keep
 from manyview.errors import UserError
 from manyview.files import write_text
 from manyview.types import Signal, Views, WeightRule
@@ -61,14 +61,14 @@ class TeacherCard:
     uses_given_poses: bool
     """Whether the manifest's poses may move "pointmap" to another view's frame."""
     keep: Keep = "float16"
-    """How its tokens and features are kept."""
+    """How its tokens and features are kept; float16 where it has no network."""
 
     @classmethod
     def of(cls, teacher: Asked, keep: Keep = "float16") -> TeacherCard:
         return cls(
             name=teacher.name, digest=teacher.digest(), licence=teacher.licence, settings=_plain(teacher.settings()),
             weight_rule=teacher.weight_rule, weighted_by=dict(teacher.weighted_by),
-            uses_given_poses=teacher.uses_given_poses, keep=keep,
+            uses_given_poses=teacher.uses_given_poses, keep=keep if teacher.has_network else "float16",
         )  # fmt: skip
 
 

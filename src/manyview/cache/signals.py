@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from manyview.cache import codec
+from manyview.cache.options import Keep
 from manyview.errors import UserError
 from manyview.types import Signal
 
-Keep = Literal["float16", "int8", "pca"]
-"""How tokens and features are kept: without loss beyond float16, a byte per value, or a quarter of the axes so."""
 SMALLER = {"int8": codec.INT8, "pca": codec.PCA}
 Parts = dict[str, dict[str, str]]
 """Signal -> the fields of its value, and of its valid and weight where it has them."""

@@ -1,6 +1,7 @@
-"""Ask a teacher once and keep its answers.
+"""Ask teachers once and keep their answers.
 
 manyview cache build scenes.parquet --teacher sensor -o cache      one archive per sample; run again to go on
+manyview cache build scenes.parquet --teacher dinov2-vits14 -o cache    another teacher's answers to the same samples
 manyview cache info cache                                          what it holds, how big, whose, under which licence
 manyview cache verify cache                                        every checksum, every map, every value
 
@@ -11,38 +12,28 @@ squashed; depth is sampled at the nearest pixel, so no value lies between two su
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from manyview.cli.options import add_options
+from manyview.cache.options import BuildOptions
+from manyview.cli.options import add_device, add_options
 from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What of a manifest goes into a cache."""
-
-    views: int = 20
-    """Frames of a sample."""
-    step: int | None = None
-    """Frames from the start of one sample to the start of the next; none is as many as a sample has."""
-    size: tuple[int, int] = (224, 518)
-    """Pixels of the maps."""
-    shard: str = "0/1"
-    """i/n: only every n-th sample, from the i-th, counted from 0."""
-
-
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|info|verify")
-    text = "ask a teacher for every sample of a manifest; goes on where an earlier build stopped"
+    text = "ask teachers about every sample of a manifest; goes on where an earlier build stopped"
     build = actions.add_parser("build", help=text, description=text)
     build.add_argument("manifest", type=Path, metavar="MANIFEST")
     build.add_argument(
-        "--teacher", required=True, metavar="T", help="sensor: the manifest's own depth and poses"
-    )
+        "--teacher", required=True, action="append", metavar="T",
+        help="sensor (the manifest's own depth and poses), a model of the zoo, a model directory, timm:NAME; "
+        "NAME=T calls it so; give it several times for several teachers",
+    )  # fmt: skip
     build.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE")
+    add_device(build)
     add_options(build, BuildOptions())
     for name, text in (("info", "what a cache holds"), ("verify", "check every byte of a cache")):
         actions.add_parser(name, help=text, description=text).add_argument(
@@ -57,12 +48,15 @@ def run(args: argparse.Namespace) -> Answer:
 def _build(args: argparse.Namespace) -> Answer:
     from manyview.cache.build import build
     from manyview.config import override
-    from manyview.teachers.base import TEACHERS
+    from manyview.engine.device import pick_device
+    from manyview.teachers.named import teacher_named
 
     options = override(BuildOptions(), args.settings)
+    shard, device = _shard(options.shard), pick_device(args.device)
+    teachers = [teacher_named(text, options.size) for text in args.teacher]
     report = build(
-        args.manifest, TEACHERS.get(args.teacher)(), args.out, views=options.views, step=options.step,
-        size=options.size, shard=_shard(options.shard),
+        args.manifest, teachers, args.out, views=options.views, step=options.step, size=options.size, shard=shard,
+        keep=options.keep, device=device, say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     problem, next_steps = (
         "",
@@ -102,20 +96,25 @@ def _info(args: argparse.Namespace) -> Answer:
     per_view, compression = info["mb_per_1000_views"], info["compression"]
     missing = info["samples_planned"] - info["samples"]
     again = f"run the same manyview cache build again, {missing} samples are missing"
-    lines = rows(
-        {
-            "samples": f"{info['samples']} of {info['samples_planned']}",
-            "frames": f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})",
-            "size": info["size"],
-            "on disk": f"{info['bytes'] / 1e6:.1f} MB",
-            "per 1000 views": "-" if per_view is None else f"{per_view} MB",
-            "compression": "-" if compression is None else f"{compression}x against plain float16",
-            "teacher": f"{info['teacher']} ({info['digest'][:12]})",
-            "licence": info["licence"],
-        }
-    )
+    pairs = [
+        ("samples", f"{info['samples']} of {info['samples_planned']}"),
+        (
+            "frames",
+            f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})",
+        ),
+        ("size", info["size"]),
+        ("on disk", f"{info['bytes'] / 1e6:.1f} MB"),
+        ("per 1000 views", "-" if per_view is None else f"{per_view} MB"),
+        ("compression", "-" if compression is None else f"{compression}x against plain float16"),
+    ]
+    for teacher in info["teachers"]:
+        kept = "" if teacher["keep"] == "float16" else f", features kept as {teacher['keep']}"
+        held = f" of {teacher['samples']} samples" if teacher["samples"] < info["samples"] else ""
+        kinds = ", ".join(teacher["kinds"]) or "nothing yet"
+        name = f"{teacher['name']} ({teacher['digest'][:12]}): {kinds}{held}{kept}"
+        pairs += [("teacher", name), ("licence", teacher["licence"])]
     return Answer(
-        values=info, lines=lines, next=[again if missing else f"manyview cache verify {args.cache}"]
+        values=info, lines=rows(pairs), next=[again if missing else f"manyview cache verify {args.cache}"]
     )
 
 

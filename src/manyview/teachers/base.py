@@ -10,10 +10,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from manyview import zoo
 from manyview.registry import Registry
 from manyview.types import Signal, Views, WeightRule
 
@@ -64,11 +67,23 @@ class Teacher(ABC):
         """Its answers for these views. Raises UserError, naming the frame, where something is missing."""
 
     def weigh(self, signals: dict[str, Signal]) -> dict[str, Signal]:
-        """The same signals with the weights that follow from their raw confidences."""
+        """The same signals with the weights that follow from their raw confidences, scene by scene."""
         for name, confidence in self.weighted_by.items():
             if name in signals and confidence in signals:
-                signals[name].weight = self.weight_rule(signals[confidence].value)
+                raw = signals[confidence]
+                valid = [None] * len(raw.value) if raw.valid is None else raw.valid
+                units = map(self.weight_rule.unit, raw.value, valid)
+                scenes = zip(raw.value, units, strict=True)
+                signals[name].weight = torch.stack(
+                    [self.weight_rule(values, unit) for values, unit in scenes]
+                )
         return signals
+
+
+def licence_of(source: str | Path | nn.Module) -> str:
+    """The terms of a model's weights and of all they were made from, as its card says."""
+    licences = [f"{entry['name']}: {entry['licence']}" for entry in zoo.licences_of(source)]
+    return "; ".join(licences) or "not stated by the model"
 
 
 TEACHERS: Registry[type[Teacher]] = Registry(

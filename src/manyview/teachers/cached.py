@@ -19,8 +19,8 @@ import torch
 
 from manyview.cache import archive, signals
 from manyview.cache.codec import BrokenArchive
+from manyview.cache.options import Keep
 from manyview.cache.record import SAMPLES, Record, TeacherCard, claim
-from manyview.cache.signals import Keep
 from manyview.cache.store import Store
 from manyview.errors import UserError
 from manyview.files import fresh_file, read_json, write_json, writing

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.models.dune.network import on_patches_of
 from manyview.models.model import EncodesImages, weights_digest
-from manyview.teachers.base import Teacher
+from manyview.teachers.base import Teacher, licence_of
 from manyview.types import Features, Signal, Views, WeightRule
+from manyview.zoo.models import load_as
 
 TIMM = "timm:"
 
@@ -25,17 +26,21 @@ class FeatureTeacher(Teacher):
 
     source: a zoo name, a model directory, or timm:NAME. The images are resized so that the teacher's patches fall on
     the student's (bicubic, aligned corners: DUNE's release); a teacher that takes one size only gets that, and its
-    patches are resampled, which `resampled` says. Raises UserError when the weights are not here.
+    patches are resampled, which `resampled` says. model: `source`, where it is loaded. Raises UserError when the
+    weights are not here.
     """
 
     weight_rule = WeightRule(1.0, 1.0, 1.0)
     weighted_by: ClassVar[Mapping[str, str]] = {}
     has_network = True
 
-    def __init__(self, source: str, *, name: str = "", student_patch: int = 14) -> None:
+    def __init__(
+        self, source: str, *, name: str = "", student_patch: int = 14, model: nn.Module | None = None
+    ) -> None:
         self.source, self.name, self.student_patch = source, name or source, student_patch  # type: ignore[misc]
         try:
-            self.network, self.licence = _timm(source) if source.startswith(TIMM) else _zoo(source)  # type: ignore[misc]
+            made = _timm(source) if source.startswith(TIMM) else _zoo(source if model is None else model)
+            self.network, self.licence = made  # type: ignore[misc]
         except UserError as error:
             raise UserError(f"teacher {self.name}: {error}") from error
         self.network.requires_grad_(False)
@@ -110,19 +115,16 @@ class _Network(nn.Module):
         return self.encode(images)
 
 
-def _zoo(source: str) -> tuple[_Network, str]:
+def _zoo(source: str | nn.Module) -> tuple[_Network, str]:
     """The encoder of a model of the zoo; whatever else the model holds is let go."""
-    from manyview import zoo
-    from manyview.zoo.models import load_as
-
-    encoder = load_as(source, EncodesImages)[0].trunk
+    model: Any = load_as(source, EncodesImages)[0]
+    encoder = model.trunk
     config = encoder.config
     network = _Network(
         encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token,
         made_of={field.name: getattr(config, field.name) for field in fields(config)},
     )  # fmt: skip
-    card = zoo.CARDS.get(source)
-    return network.eval(), card.licence if card else "as the model directory says"
+    return network.eval(), licence_of(model)
 
 
 def _timm(source: str) -> tuple[_Network, str]:

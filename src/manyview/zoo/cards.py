@@ -57,6 +57,8 @@ class Card:
     """Number of parameters of our network; None when it depends on the file or nobody has counted."""
     preprocessing: str = ""
     """What the original does to an image before the network."""
+    weight_rule: dict[str, Any] = field(default_factory=dict)
+    """Fields of WeightRule for its confidences, as a teacher's; empty: by quantile of each sample."""
     scores: dict[str, str] = field(default_factory=dict)
     """Numbers that its source reports."""
     note: str = ""

@@ -1,0 +1,25 @@
+"""What decides a build of a cache, beside manifest and teachers: the flags of the command, so nothing heavy here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Keep = Literal["float16", "int8", "pca"]
+"""How tokens and features are kept: without loss beyond float16, a byte per value, or a quarter of the axes so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What of a manifest goes into a cache."""
+
+    views: int = 20
+    """Frames of a sample."""
+    step: int | None = None
+    """Frames from the start of one sample to the start of the next; none is as many as a sample has."""
+    size: tuple[int, int] = (224, 518)
+    """Pixels of the maps."""
+    keep: Keep = "float16"
+    """How tokens and features are kept: float16, int8 (a byte per value), or pca (a quarter of the axes, int8)."""
+    shard: str = "0/1"
+    """i/n: only every n-th sample, from the i-th, counted from 0."""
