@@ -9,23 +9,24 @@ rotations become constants; the numbers of images, scenes and views stay free un
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
 import itertools
 import logging
-import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manyview.errors import UserError
+from manyview.files import fresh_file, writing
 from manyview.layers.patches import patch_grid
 from manyview.models.family import require, require_name
 from manyview.models.model import EncodesImages
@@ -63,35 +64,34 @@ class Exported:
 class EncoderGraph(nn.Module):
     """images (N, 3, H, W) -> patches (N, h*w, D) and, where there is one, the class token (N, D)."""
 
-    kind = "encoder"
+    kind, usual = "encoder", ((2, 1),)
 
     def __init__(self, network: EncodesImages) -> None:
         super().__init__()
         self.network = network
         self.config: EncoderConfig = network.trunk.config
+        self.outputs = ("patches", "cls") if self.config.cls_token else ("patches",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encode(images)
         return (features.patches,) if features.cls is None else (features.patches, features.cls)
 
-    def outputs(self, images: Tensor) -> tuple[str, ...]:
-        return ("patches", "cls")[: len(self(images))]
-
 
 class ReconstructorGraph(nn.Module):
     """images (B, V, 3, H, W) -> the maps of a many-view reconstructor, without its chunks: shapes stay symbols."""
 
-    kind = "reconstructor"
+    kind, usual = "reconstructor", ((2, 1), (2, 3, 1))
+    outputs = ("pointmap", "confidence", "pointmap_local", "confidence_local")
 
     def __init__(self, network: Reconstructor) -> None:
         super().__init__()
         self.network = network
         self.config: EncoderConfig = network.encoder.config
-        self.extended = network._extended(None)
+        self.extended = network.is_extended()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         model, (batch, views) = self.network, images.shape[:2]
-        grid = patch_grid(images.shape[-2], images.shape[-1], model.config.patch_size)
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         patches = grid[0] * grid[1]
         tokens = model.encoder.encode(images.flatten(0, 1)).patches
         # Written-out sizes: a -1 would make the exporter solve for it in every later operation.
@@ -104,8 +104,8 @@ class ReconstructorGraph(nn.Module):
         maps = [map_ for head in (model.head, model.head_local) for map_ in head(per_view, grid)]
         return tuple(map_.reshape(batch, views, *map_.shape[1:]) for map_ in maps)
 
-    def outputs(self, images: Tensor) -> tuple[str, ...]:
-        return ("pointmap", "confidence", "pointmap_local", "confidence_local")
+
+Graph = EncoderGraph | ReconstructorGraph
 
 
 def export_onnx(
@@ -124,41 +124,29 @@ def export_onnx(
     is of another kind, sides are no multiples of the patch, or an output differs by more than `tolerance` of its
     largest value.
     """
-    require_packages()
-    path = Path(path)
-    graph, name, card = _graph(model)
-    size, images = _example(graph, size, batch, views)
-    outputs = graph.outputs(images)
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]
+    if absent:
+        raise UserError(f"the export needs {', '.join(absent)}; run `pip install 'manyview[onnx]'`")
+    path, (graph, name, card) = Path(path), _graph(model)
+    patch, image_size = graph.config.patch_size, graph.config.image_size
+    size = size or (image_size // patch * patch,) * 2
+    patch_grid(size[0], size[1], patch)
+    fixed = _fixed(graph, batch, views)
     metadata = _metadata(graph, name, card, size)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(graph, images, draft, outputs, metadata, batch, views)
-        different, relative, seconds = compare(graph, draft, size, batch=batch, views=views)
+    with writing(str(path), mend="choose another place"), fresh_file(path) as draft:
+        _write(graph, fixed, size, draft, metadata)
+        different, relative, seconds = compare(graph, fixed, size, draft)
         worst = max(relative, key=lambda key: relative[key])
         if not relative[worst] <= tolerance:
             raise UserError(
                 f"the ONNX file of {name} is wrong: {worst} differs from PyTorch by {relative[worst]:.2g} of its "
                 f"largest value, more than {tolerance:g}; it was removed. Please report it with your versions"
             )
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return Exported(
-        path, graph.kind, size, outputs, path.stat().st_size, different, relative, seconds, metadata
-    )  # fmt: skip
+    bytes_ = path.stat().st_size
+    return Exported(path, graph.kind, size, graph.outputs, bytes_, different, relative, seconds, metadata)
 
 
-def require_packages() -> None:
-    """Raise UserError when what the export needs is not installed."""
-    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]
-    if absent:
-        raise UserError(f"the export needs {', '.join(absent)}; run `pip install 'manyview[onnx]'`")
-
-
-def _graph(model: str | Path | nn.Module) -> tuple[EncoderGraph | ReconstructorGraph, str, dict[str, Any]]:
+def _graph(model: str | Path | nn.Module) -> tuple[Graph, str, dict[str, Any]]:
     """What is exported, its name and its card."""
     if isinstance(model, nn.Module):
         network, name = copy.deepcopy(model).float().cpu().eval(), type(model).__name__
@@ -166,57 +154,43 @@ def _graph(model: str | Path | nn.Module) -> tuple[EncoderGraph | ReconstructorG
         require_name(str(model), EncodesImages)
         network, name = load(model), str(model)
     network.requires_grad_(False)
-    graph: EncoderGraph | ReconstructorGraph
-    if isinstance(network, Reconstructor):
-        graph = ReconstructorGraph(network)
-    else:
-        graph = EncoderGraph(require(network, EncodesImages, name))
+    whole = isinstance(network, Reconstructor)
+    graph: Graph = (
+        ReconstructorGraph(network) if whole else EncoderGraph(require(network, EncodesImages, name))
+    )
     need = 4 * sum(parameter.numel() for parameter in graph.parameters())
     if need > ONE_FILE:
         raise UserError(f"{name} has {need / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB at most")
     return graph.eval(), name, {} if isinstance(model, nn.Module) else card_of(model)
 
 
-def _example(
-    graph: EncoderGraph | ReconstructorGraph,
-    size: tuple[int, int] | None,
-    batch: int | None,
-    views: int | None,
-) -> tuple[tuple[int, int], Tensor]:
-    """The size and images to trace with; free numbers are above one, which PyTorch would take for a constant."""
-    config = graph.config
-    if size is None:
-        size = (config.image_size // config.patch_size * config.patch_size,) * 2
-    patch_grid(size[0], size[1], config.patch_size)
+def _fixed(graph: Graph, batch: int | None, views: int | None) -> list[int | None]:
+    """The leading numbers of the input; None for those that stay free."""
     if graph.kind == "encoder" and views is not None:
         raise UserError("an encoder takes images one by one: give batch, not views")
     for what, number in (("batch", batch), ("views", views)):
         if number is not None and number < 1:
             raise UserError(f"{what} is {number}; it must be at least 1, or left away to stay free")
-    leading = (batch or 2,) if graph.kind == "encoder" else (batch or 2, views or 3)
-    return size, torch.rand(*leading, 3, *size, generator=torch.Generator().manual_seed(0))
+    return [batch, views][: len(graph.usual)]
 
 
 def _write(
-    graph: nn.Module, images: Tensor, draft: Path, outputs: Sequence[str], metadata: dict[str, str],
-    batch: int | None, views: int | None,
-) -> None:  # fmt: skip
-    free = {0: None if batch else torch.export.Dim("batch")}
-    if images.ndim == 5:
-        free[1] = None if views else torch.export.Dim("views", max=1000)
-    free = {dim: name for dim, name in free.items() if name is not None}
+    graph: Graph, fixed: list[int | None], size: tuple[int, int], draft: Path, metadata: dict[str, str]
+) -> None:
+    dims = (torch.export.Dim("batch"), torch.export.Dim("views", max=1000))
+    free = {axis: dims[axis] for axis, number in enumerate(fixed) if number is None}
+    leading = [number or axis + 2 for axis, number in enumerate(fixed)]  # PyTorch takes a 1 for a constant
+    images = torch.rand(*leading, 3, *size)
     with quiet(), torch.no_grad():
         program = torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=True)
         file: Any = torch.onnx.export(
-            program, (images,), dynamo=True, input_names=["images"], output_names=list(outputs), verbose=False
+            program, dynamo=True, input_names=["images"], output_names=list(graph.outputs), verbose=False
         )
         file.model.metadata_props.update(metadata)
         file.save(draft, external_data=False)
 
 
-def _metadata(
-    graph: EncoderGraph | ReconstructorGraph, name: str, card: dict[str, Any], size: tuple[int, int]
-) -> dict[str, str]:
+def _metadata(graph: Graph, name: str, card: dict[str, Any], size: tuple[int, int]) -> dict[str, str]:
     config = graph.config
     return {
         "made_by": f"manyview {__version__}, torch {torch.__version__}",
@@ -233,12 +207,7 @@ def _metadata(
 
 
 def compare(
-    graph: EncoderGraph | ReconstructorGraph,
-    file: Path,
-    size: tuple[int, int],
-    *,
-    batch: int | None = None,
-    views: int | None = None,
+    graph: Graph, fixed: list[int | None], size: tuple[int, int], file: Path
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Largest difference per output, the same over the largest value, and the seconds of both, on random images."""
     import onnxruntime
@@ -247,13 +216,11 @@ def compare(
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    numbers = [[batch] if batch else [2, 1]]
-    if graph.kind == "reconstructor":
-        numbers.append([views] if views else [2, 3, 1])
-    different, relative = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    gaps: dict[str, list[float]] = {name: [] for name in graph.outputs}
+    shares: dict[str, list[float]] = {name: [] for name in graph.outputs}
     seconds: dict[str, float] = {}
     generator = torch.Generator().manual_seed(1)
+    numbers = [[n] if n else usual for n, usual in zip(fixed, graph.usual, strict=True)]
     for leading in itertools.product(*numbers):
         images = torch.rand(*leading, 3, *size, generator=generator)
         start = time.perf_counter()
@@ -262,23 +229,17 @@ def compare(
         middle = time.perf_counter()
         given = session.run(None, {"images": images.numpy()})
         seconds = seconds or {"torch": middle - start, "onnxruntime": time.perf_counter() - middle}
-        for name, ours, theirs in zip(names, wanted, given, strict=True):
-            theirs = torch.from_numpy(theirs)
-            if theirs.shape != ours.shape:
-                raise UserError(
-                    f"the ONNX file gives {name} as {tuple(theirs.shape)}, not {tuple(ours.shape)}"
-                )
-            gap = float((ours - theirs).abs().max())
-            different[name] = _worse(different[name], gap)
-            relative[name] = _worse(relative[name], gap / max(float(ours.abs().max()), 1e-30))
+        for name, ours, theirs in zip(graph.outputs, wanted, given, strict=True):
+            if theirs.shape != tuple(ours.shape):
+                raise UserError(f"the ONNX file gives {name} as {theirs.shape}, not {tuple(ours.shape)}")
+            gaps[name].append(float(np.abs(ours.numpy() - theirs).max()))
+            shares[name].append(gaps[name][-1] / max(float(ours.abs().max()), 1e-30))
+    # numpy's largest of numbers with a NaN among them is NaN, which no tolerance passes.
+    different, relative = ({k: float(np.max(v)) for k, v in of.items()} for of in (gaps, shares))
     return different, relative, seconds
 
 
-def _worse(before: float, now: float) -> float:
-    return now if not now <= before else before  # NaN is worse than any number
-
-
-@contextlib.contextmanager
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's remarks about itself."""
     logger = logging.getLogger("torch.onnx")

@@ -158,7 +158,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         tokens = [self._encode(group, encoder_chunk) for group in views]  # each (B, v*n, D)
         per_view = [n for group, (h, w) in zip(views, grids, strict=True) for n in [h * w] * group.shape[1]]
         view_of_token = send(rows.repeat_interleave(torch.tensor(per_view), dim=1), views[0].device)
-        extended = self._extended(attention_scale)
+        extended = self.is_extended(attention_scale)
         fused = self.fusion(torch.cat(tokens, 1), view_of_token, self.config.taps, extended=extended)
 
         ends = [t.shape[1] for t in tokens]
@@ -172,7 +172,8 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
             return {name: values[0] for name, values in maps.items()}
         return {name: [value[:, 0] for value in values] for name, values in maps.items()}
 
-    def _extended(self, asked: AttentionScale | None) -> bool:
+    def is_extended(self, asked: AttentionScale | None = None) -> bool:
+        """Whether attention is lengthened now, as asked or as configured."""
         scale = self.config.attention_scale if asked in (None, "auto") else asked
         if scale not in ("auto", "plain", "extended"):
             raise ValueError(f"attention_scale is {scale!r}; it must be auto, plain or extended")
