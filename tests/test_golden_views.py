@@ -206,7 +206,7 @@ def test_raw_outputs_are_laid_out_as_they_were_stored():
 def test_the_raw_output_of_a_portrait_view_is_compared(pair):
     shapes = [[LANDSCAPE], [PORTRAIT]]
     kept: list[torch.Tensor] = []
-    hook = pair.model.heads[1]["pointmap"].body.register_forward_hook(lambda _m, _i, out: kept.append(out))
+    hook = pair.model.heads[1]["pointmap"].inner.register_forward_hook(lambda _m, _i, out: kept.append(out))
     upright_predictions(pair, [3, 4], shapes)
     hook.remove()
     assert kept[0].shape[-2:] == PORTRAIT

@@ -25,7 +25,7 @@ def run_pair(context: SimpleNamespace) -> Outputs:
         arrays = [context.rules.make_image(seed, case["shape"]) for seed in case["image_seeds"]]
         images = [context.images_of(array, context.run["input_norm"]) for array in arrays]
         transposed = transposed_views(images, case.get("true_shape"))
-        first, second = (heads["pointmap"].body for heads in model.heads)
+        first, second = (heads["pointmap"].inner for heads in model.heads)
         with recorded(first) as first_rows, recorded(second) as second_rows:
             pred = predict(model, images, transposed)
         outputs: dict[str, torch.Tensor] = {}

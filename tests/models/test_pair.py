@@ -9,7 +9,7 @@ from torch import nn
 from manyview.errors import UserError
 from manyview.models.dunemast3r import dunemast3r
 from manyview.models.family import with_overrides
-from manyview.models.heads import DenseHead, PatchMap, PointmapHead
+from manyview.models.heads import Head, PatchMap
 from manyview.models.pair import network as pair
 from manyview.models.pair.network import PairConfig, PairReconstructor
 from manyview.models.vit import IMAGENET_MEAN
@@ -247,18 +247,18 @@ def test_pixels_of_a_patch_are_row_major_and_channels_outermost():
 
 def test_dense_heads_with_and_without_confidence():
     tokens = [torch.randn(2, 6, 4)]
-    unit = DenseHead(PatchMap([4], patch=2, channels=4), activation="unit", floor=0.0)
+    unit = Head(PatchMap([4], patch=2, channels=4), activation="unit", floor=0.0)
     values, confidence = unit(tokens, (2, 3))
-    raw = unit.body(tokens, (2, 3)).permute(0, 2, 3, 1)
+    raw = unit.inner(tokens, (2, 3)).permute(0, 2, 3, 1)
     torch.testing.assert_close(confidence, raw[..., 3].exp())
     torch.testing.assert_close(values, raw[..., :3] / raw[..., :3].norm(dim=-1, keepdim=True))
-    grown, none = DenseHead(unit.body, activation="exp")(tokens, (2, 3))
+    grown, none = Head(unit.inner, activation="exp")(tokens, (2, 3))
     assert none is None
     torch.testing.assert_close(grown.norm(dim=-1), torch.expm1(raw.norm(dim=-1)))
 
 
 def test_a_linear_pointmap_head_reads_the_last_tokens_only():
-    head = PointmapHead([4, 4, 4, 6], patch=2, layer_dims=(), dim=0, last_dim=0, kind="linear")
+    head = Head(PatchMap([4, 4, 4, 6], patch=2, channels=4), "linear", activation="exp", floor=1.0)
     levels = [torch.randn(1, 2, dim) for dim in (4, 4, 4, 6)]
     points, confidence = head(levels, (1, 2))
     assert points.shape == (1, 2, 4, 3)

@@ -105,6 +105,11 @@ class DPT(nn.Module):
         full = F.interpolate(self.narrow(out), size=size, mode="bilinear", align_corners=True)
         return self.predict(F.relu(self.smooth(self._placed(full, grid))))
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer that the output comes from."""
+        return self.predict
+
     def _placed(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
         """VGGT's maps know where they are: (N, C, h, w) plus sine positions in the image's proportions."""
         if not self.vggt:

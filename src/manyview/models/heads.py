@@ -1,14 +1,14 @@
-"""Heads of the reconstructors: from token maps to points, descriptors and features per pixel.
+"""Heads of the reconstructors: from token maps to points, depths, descriptors and features per pixel.
 
-Points use DUSt3R's mapping, kept by Fast3R, Distill3R and MASt3R. Legend: N views, h x w patches, H x W pixels,
-C channels, p side of a patch.
+Legend: N views, h x w patches, H x W pixels, C channels, p side of a patch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from manyview.layers.block import Mlp
 from manyview.layers.dpt import DPT
+from manyview.models.vit import WithEncoder
+
+Activation = Literal["exp", "unit", "depth", "signed"]
 
 
 def points_from_raw(raw: Tensor) -> Tensor:
-    """(..., C) -> (..., C): the direction stays, the length n becomes exp(n) - 1."""
+    """(..., C) -> (..., C): the direction stays, the length n becomes exp(n) - 1 (DUSt3R's mapping)."""
     length = raw.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
     return raw * (torch.expm1(length) / length)
 
@@ -27,6 +30,14 @@ def points_from_raw(raw: Tensor) -> Tensor:
 def confidence_from_raw(raw: Tensor, floor: float = 1.0) -> Tensor:
     """floor + exp: always above the floor."""
     return floor + raw.exp()
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "exp": points_from_raw,
+    "unit": lambda raw: F.normalize(raw, dim=-1),
+    "depth": lambda raw: raw[..., 0].exp(),
+    "signed": lambda raw: raw.sign() * raw.abs().expm1(),
+}
 
 
 class PatchMap(nn.Module):
@@ -55,96 +66,82 @@ class PatchMap(nn.Module):
         last = torch.cat([tokens[0], tokens[-1]], -1) if self.first_too else tokens[-1]
         return F.pixel_shuffle(self.map(last).transpose(1, 2).unflatten(2, grid), self.patch)
 
-
-class PointmapHead(nn.Module):
-    """Token maps to points (N, H, W, 3) and confidences (N, H, W), always computed in float32.
-
-    kind "linear" is one linear map per patch of the last tokens; the sizes of the DPT then mean nothing.
-    """
-
-    def __init__(
-        self,
-        token_dims: Sequence[int],
-        *,
-        patch: int,
-        layer_dims: Sequence[int],
-        dim: int,
-        last_dim: int,
-        spare_unit: bool = False,
-        kind: Literal["dpt", "linear"] = "dpt",
-    ) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "linear":
-            self.linear = PatchMap(token_dims, patch=patch, channels=4)
-        else:
-            self.dpt = DPT(
-                token_dims,
-                patch=patch,
-                layer_dims=layer_dims,
-                dim=dim,
-                last_dim=last_dim,
-                channels=4,
-                spare_unit=spare_unit,
-            )
-
     @property
-    def body(self) -> DPT | PatchMap:
-        """What gives the raw output (N, 4, H, W)."""
-        return self.linear if self.kind == "linear" else self.dpt
-
-    def init_parameters(self) -> None:
-        # A fresh head says: one unit straight ahead, confidence two; small weights keep it near that.
-        last = _last(self.body)
-        nn.init.trunc_normal_(last.weight, std=0.1 * last.weight.shape[1] ** -0.5)
-        if last.bias is not None:
-            ahead = torch.tensor([0.0, 0.0, math.log(2.0), 0.0])
-            with torch.no_grad():
-                last.bias.copy_(ahead.repeat_interleave(len(last.bias) // 4))
-
-    def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four (N, h*w, D) -> (N, H, W, 3), (N, H, W)."""
-        raw = self.body(tokens, grid)
-        with torch.autocast(raw.device.type, enabled=False):
-            raw = raw.float().permute(0, 2, 3, 1)
-            return points_from_raw(raw[..., :3]), confidence_from_raw(raw[..., 3])
+    def last(self) -> nn.Linear:
+        """The layer that the output comes from."""
+        return self.map.fc2 if isinstance(self.map, Mlp) else self.map
 
 
-class DenseHead(nn.Module):
-    """A vector per pixel and, with a `floor`, its confidence: MASt3R's descriptors and SAB3R's features.
+class Head(nn.Module):
+    """A value per pixel and, with a `floor`, its confidence, always computed in float32.
 
-    `activation`: unit (length one) or exp (as points); `body` gives the channels, one more with a confidence.
+    activation: exp (DUSt3R's points, and features), unit (length one), and VGGT's depth (exp) and signed points
+    (sign(x) (exp|x| - 1)). `body` gives the channels, one more with a confidence, and keeps its weights under `name`;
+    `norm`: a LayerNorm of the tokens before it.
     """
 
     def __init__(
         self,
         body: DPT | PatchMap,
+        name: str = "body",
         *,
-        activation: Literal["unit", "exp"],
+        activation: Activation,
         floor: float | None = None,
+        norm: nn.LayerNorm | None = None,
     ) -> None:
         super().__init__()
-        self.body, self.activation, self.floor = body, activation, floor
+        self.activation, self.floor, self.norm, self.name = activation, floor, norm, name
+        self.add_module(name, body)
+
+    @property
+    def inner(self) -> DPT | PatchMap:
+        """What gives the raw output (N, C, H, W)."""
+        return cast(DPT | PatchMap, self._modules[self.name])
 
     def init_parameters(self) -> None:
-        # The exponential grows fast: a fresh head stays near zero. Directions have no scale to tame.
-        if self.activation == "exp":
-            last = _last(self.body)
-            nn.init.trunc_normal_(last.weight, std=0.1 * last.weight.shape[1] ** -0.5)
+        if self.activation == "unit":  # directions have no scale to tame
+            return
+        # Exponentials grow fast: small weights keep a fresh head near zero, and one with a confidence near this
+        # answer: one unit straight ahead, confidence two.
+        last = self.inner.last
+        nn.init.trunc_normal_(last.weight, std=0.1 * last.weight.shape[1] ** -0.5)
+        if self.floor is not None and self.activation != "depth" and last.bias is not None:
+            ahead = torch.tensor([0.0, 0.0, math.log(2.0), 0.0])
+            with torch.no_grad():
+                last.bias.copy_(ahead.repeat_interleave(len(last.bias) // 4))
 
     def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Token maps -> (N, H, W, C) and (N, H, W) or None."""
-        raw = self.body(tokens, grid)
+        """Four (N, h*w, D) -> (N, H, W, C), or (N, H, W) of depths, and (N, H, W) or None."""
+        raw = self.inner(tokens if self.norm is None else [self.norm(level) for level in tokens], grid)
         with torch.autocast(raw.device.type, enabled=False):
             raw, confidence = raw.float().permute(0, 2, 3, 1), None
             if self.floor is not None:
                 raw, confidence = raw[..., :-1], confidence_from_raw(raw[..., -1], self.floor)
-            values = points_from_raw(raw) if self.activation == "exp" else F.normalize(raw, dim=-1)
-            return values, confidence
+            return ACTIVATIONS[self.activation](raw), confidence
 
 
-def _last(body: DPT | PatchMap) -> nn.Linear | nn.Conv2d:
-    """The layer that a head's raw output comes from."""
-    if isinstance(body, DPT):
-        return body.predict
-    return body.map.fc2 if isinstance(body.map, Mlp) else body.map
+@dataclass(frozen=True, kw_only=True)
+class WithHeads(WithEncoder):
+    """The configuration of a network whose heads are DPTs."""
+
+    head_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    """Channels of the four pyramid levels of a head."""
+    head_dim: int = 256
+    """Channels of a head's merging layers."""
+    head_last_dim: int = 128
+    """Channels of a head's full-resolution layers."""
+    head_spare_unit: bool = True
+    """Keep the unit of the published heads that their forward pass never calls."""
+
+    def dpt(self, token_dims: Sequence[int], channels: int, **options: Any) -> DPT:
+        """The body of a head for tokens of these widths."""
+        return DPT(
+            token_dims,
+            patch=self.patch_size,
+            layer_dims=self.head_layer_dims,
+            dim=self.head_dim,
+            last_dim=self.head_last_dim,
+            channels=channels,
+            spare_unit=self.head_spare_unit,
+            **options,
+        )

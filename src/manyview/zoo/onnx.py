@@ -154,10 +154,11 @@ def _graph(model: str | Path | nn.Module) -> tuple[Graph, str, dict[str, Any]]:
         require_name(str(model), EncodesImages)
         network, name = load(model), str(model)
     network.requires_grad_(False)
-    whole = isinstance(network, Reconstructor)
-    graph: Graph = (
-        ReconstructorGraph(network) if whole else EncoderGraph(require(network, EncodesImages, name))
-    )
+    graph: Graph
+    if isinstance(network, Reconstructor):
+        graph = ReconstructorGraph(network)
+    else:
+        graph = EncoderGraph(require(network, EncodesImages, name))
     need = 4 * sum(parameter.numel() for parameter in graph.parameters())
     if need > ONE_FILE:
         raise UserError(f"{name} has {need / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB at most")

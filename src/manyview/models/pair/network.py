@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from manyview.errors import UserError
-from manyview.layers.dpt import DPT
 from manyview.layers.init import init_weights
 from manyview.models.croco import network as croco
 from manyview.models.croco.network import CrossDecoder, CrossDecoderConfig
-from manyview.models.heads import DenseHead, PatchMap, PointmapHead
+from manyview.models.heads import Head, PatchMap, WithHeads
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsPairs
 from manyview.models.vit import HALF, Encoder, croco_vit
 from manyview.registry import did_you_mean
@@ -26,7 +25,7 @@ from manyview.types import Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig(CrossDecoderConfig):
+class PairConfig(CrossDecoderConfig, WithHeads):
     """An encoder's and a cross decoder's configuration, and that of the heads."""
 
     own_norm: bool = False
@@ -35,14 +34,6 @@ class PairConfig(CrossDecoderConfig):
     """What the heads read: 0 is the encoder's tokens, i the output of decoder block i, the last one normed."""
     head: Literal["dpt", "linear"] = "dpt"
     """Pointmap heads: DPT, or one linear map per patch."""
-    head_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
-    """Channels of the four pyramid levels of a DPT."""
-    head_dim: int = 256
-    """Channels of a DPT's merging layers."""
-    head_last_dim: int = 128
-    """Channels of a DPT's full-resolution layers."""
-    head_spare_unit: bool = True
-    """Keep the unit of the published DPTs that their forward pass never calls."""
     descriptor_dim: int = 0
     """Channels of the descriptors for matching; 0 for none."""
     descriptor_hidden: float = 4.0
@@ -219,23 +210,20 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
 
 def _heads(config: PairConfig) -> nn.ModuleDict:
     """The heads of one view."""
-    dims = [config.encoder.dim if tap == 0 else config.decoder_dim for tap in config.taps]
-    patch = config.patch_size
-    sizes: dict[str, Any] = {
-        "patch": patch,
-        "layer_dims": config.head_layer_dims,
-        "dim": config.head_dim,
-        "last_dim": config.head_last_dim,
-        "spare_unit": config.head_spare_unit,
-    }
-    heads: dict[str, nn.Module] = {"pointmap": PointmapHead(dims, **sizes, kind=config.head)}
+    inner, patch = config.encoder.dim, config.patch_size
+    dims = [inner if tap == 0 else config.decoder_dim for tap in config.taps]
+    if config.head == "linear":
+        points = Head(PatchMap(dims, patch=patch, channels=4), "linear", activation="exp", floor=1.0)
+    else:
+        points = Head(config.dpt(dims, 4), "dpt", activation="exp", floor=1.0)
+    heads = {"pointmap": points}
     if config.descriptor_dim:
-        hidden = int(config.descriptor_hidden * (config.encoder.dim + config.decoder_dim))
+        hidden = int(config.descriptor_hidden * (inner + config.decoder_dim))
         channels = config.descriptor_dim + 1
         body = PatchMap(dims, patch=patch, channels=channels, hidden=hidden, first_too=True)
-        heads["descriptors"] = DenseHead(body, activation="unit", floor=config.descriptor_floor)
+        heads["descriptors"] = Head(body, activation="unit", floor=config.descriptor_floor)
     for name, channels in config.feature_heads:
-        heads[name] = DenseHead(DPT(dims, **sizes, channels=channels), activation="exp")
+        heads[name] = Head(config.dpt(dims, channels), activation="exp")
     return nn.ModuleDict(heads)
 
 

@@ -16,17 +16,17 @@ from manyview.layers.init import init_weights
 from manyview.layers.masking import send
 from manyview.layers.patches import patch_grid
 from manyview.models import vit
-from manyview.models.chunks import chunk_size, chunks
 from manyview.models.fusion import Fusion, view_rows
-from manyview.models.heads import PointmapHead
-from manyview.models.model import AroundEncoder, Model, ReconstructsViews
-from manyview.models.vit import HALF, Encoder, EncoderConfig, WithEncoder
+from manyview.models.heads import Head, WithHeads
+from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of
+from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
+from manyview.models.vit import HALF, Encoder, EncoderConfig
 
 AttentionScale = Literal["auto", "plain", "extended"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructorConfig(WithEncoder):
+class ReconstructorConfig(WithHeads):
     """An encoder's configuration, and that of the fusion transformer and the heads. These defaults are the
     published student's.
     """
@@ -45,14 +45,6 @@ class ReconstructorConfig(WithEncoder):
     """Logit scale of the fusion attention: plain, extended (Fast3R's factor for many views), or auto."""
     extended_in_eval: bool = True
     """What auto means: extended in eval() and plain in train(), as published; false: always plain."""
-    head_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
-    """Channels of the four pyramid levels of a head."""
-    head_dim: int = 256
-    """Channels of a head's merging layers."""
-    head_last_dim: int = 128
-    """Channels of a head's full-resolution layers."""
-    head_spare_unit: bool = True
-    """Keep the unit of the published heads that their forward pass never calls."""
     encoder_chunk: int = 64
     """Images that go through the encoder together when no gradient is needed; bounds memory, not the result.
     """
@@ -121,16 +113,10 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         self.head_local = self._head()
         init_weights(self)
 
-    def _head(self) -> PointmapHead:
+    def _head(self) -> Head:
         config = self.config
-        return PointmapHead(
-            [config.encoder.dim if tap == 0 else config.decoder_dim for tap in config.taps],
-            patch=config.patch_size,
-            layer_dims=config.head_layer_dims,
-            dim=config.head_dim,
-            last_dim=config.head_last_dim,
-            spare_unit=config.head_spare_unit,
-        )
+        dims = [config.encoder.dim if tap == 0 else config.decoder_dim for tap in config.taps]
+        return Head(config.dpt(dims, 4), "dpt", activation="exp", floor=1.0)
 
     def forward(
         self,
@@ -140,7 +126,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         attention_scale: AttentionScale | None = None,
         encoder_chunk: int | None = None,
         head_chunk: int | None = None,
-    ) -> dict[str, Tensor | list[Tensor]]:
+    ) -> Maps:
         """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence,
         confidence_local (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
 
@@ -148,29 +134,29 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         through encoder and heads at a time; None: the config's without gradients, all with. Raises UserError
         for sides that are no multiple of the patch and for more than 1,000 views.
         """
-        views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
-        batch, count = views[0].shape[0], sum(group.shape[1] for group in views)
-        rows = view_rows(view_ids, batch, count)
-        grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
-        encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, self.config.encoder_chunk)
-        head_chunk = chunk_size("head_chunk", head_chunk, self.config.head_chunk)
+        views, config = groups_of(images), self.config
+        counts = [group.shape[1] for group in views]
+        grids = [patch_grid(group.shape[-2], group.shape[-1], config.patch_size) for group in views]
+        encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, config.encoder_chunk)
+        head_chunk = chunk_size("head_chunk", head_chunk, config.head_chunk)
+        rows = view_rows(view_ids, len(views[0]), sum(counts))
 
-        tokens = [self._encode(group, encoder_chunk) for group in views]  # each (B, v*n, D)
-        per_view = [n for group, (h, w) in zip(views, grids, strict=True) for n in [h * w] * group.shape[1]]
+        tokens = [encoded(self.encoder, group, encoder_chunk).flatten(1, 2) for group in views]
+        per_view = [h * w for (h, w), count in zip(grids, counts, strict=True) for _ in range(count)]
         view_of_token = send(rows.repeat_interleave(torch.tensor(per_view), dim=1), views[0].device)
         extended = self.is_extended(attention_scale)
-        fused = self.fusion(torch.cat(tokens, 1), view_of_token, self.config.taps, extended=extended)
+        fused = self.fusion(torch.cat(tokens, 1), view_of_token, config.taps, extended=extended)
 
-        ends = [t.shape[1] for t in tokens]
-        groups = list(zip(*(level.split(ends, dim=1) for level in fused), strict=True))
+        ends = [group.shape[1] for group in tokens]
+        groups = [
+            [level.unflatten(1, (count, -1)) for level in levels]
+            for levels, count in zip(zip(*(level.split(ends, dim=1) for level in fused)), counts, strict=True)
+        ]
         maps: dict[str, list[Tensor]] = {}
         for head, suffix in ((self.head, ""), (self.head_local, "_local")):
-            decoded = [self._decode(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
-            maps[f"pointmap{suffix}"] = [points for points, _ in decoded]
-            maps[f"confidence{suffix}"] = [confidence for _, confidence in decoded]
-        if isinstance(images, Tensor):
-            return {name: values[0] for name, values in maps.items()}
-        return {name: [value[:, 0] for value in values] for name, values in maps.items()}
+            sides = [decoded(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
+            maps[f"pointmap{suffix}"], maps[f"confidence{suffix}"] = map(list, zip(*sides, strict=True))
+        return answer_of(maps, images)
 
     def is_extended(self, asked: AttentionScale | None = None) -> bool:
         """Whether attention is lengthened now, as asked or as configured."""
@@ -178,19 +164,3 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         if scale not in ("auto", "plain", "extended"):
             raise ValueError(f"attention_scale is {scale!r}; it must be auto, plain or extended")
         return scale == "extended" or (scale == "auto" and self.config.extended_in_eval and not self.training)
-
-    def _encode(self, images: Tensor, chunk: int | None) -> Tensor:
-        """(B, v, 3, H, W) -> (B, v*n, D)."""
-        flat = images.flatten(0, 1)
-        patches = torch.cat([self.encoder.encode(part).patches for part in flat.split(chunk or len(flat))])
-        return patches.unflatten(0, images.shape[:2]).flatten(1, 2)
-
-    def _decode(
-        self, head: PointmapHead, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Four (B, v*n, D) -> (B, v, H, W, 3), (B, v, H, W)."""
-        shape = (levels[0].shape[0], -1)
-        flat = [level.reshape(-1, grid[0] * grid[1], level.shape[-1]) for level in levels]
-        parts = [head(part, grid) for part in chunks(flat, chunk or len(flat[0]))]
-        points, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
-        return points.unflatten(0, shape), confidence.unflatten(0, shape)

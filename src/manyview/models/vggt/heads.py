@@ -1,13 +1,9 @@
-"""Heads of VGGT: cameras refined step by step from the views' camera tokens, and dense maps with confidences.
+"""VGGT's head for cameras, refined step by step from the views' camera tokens, and its encoding of cameras.
 
 Legend: B scenes, V views, N images, h x w patches, H x W pixels, D channels.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +11,11 @@ from torch import Tensor, nn
 
 from manyview.geometry import poses
 from manyview.layers.block import Block, Mlp
-from manyview.layers.dpt import DPT
-from manyview.models.heads import confidence_from_raw
 
 # Numbers of a camera: translation, quaternion xyzw, vertical and horizontal field of view.
 POSE_NUMBERS = 9
 # Fields of view are kept away from 0 and pi, where a focal length is infinite or zero.
 LEAST_VIEW = 0.01
-
-DenseKind = Literal["depth", "points"]
 
 
 class CameraHead(nn.Module):
@@ -71,50 +63,6 @@ class CameraHead(nn.Module):
             known = raw.detach()
             answers.append(torch.cat([raw[..., :7], raw[..., 7:].relu()], dim=-1))
         return answers
-
-
-class DenseHead(nn.Module):
-    """Token maps to a map per pixel and its confidence: depth by exp, or points by sign(x) (exp|x| - 1)."""
-
-    def __init__(
-        self,
-        kind: DenseKind,
-        token_dim: int,
-        *,
-        patch: int,
-        layer_dims: Sequence[int],
-        dim: int,
-        last_dim: int,
-        eps: float,
-    ) -> None:
-        super().__init__()
-        self.kind = kind
-        self.norm = nn.LayerNorm(token_dim, eps=eps)
-        self.dpt = DPT(
-            [token_dim] * 4,
-            patch=patch,
-            layer_dims=layer_dims,
-            dim=dim,
-            last_dim=last_dim,
-            channels=2 if kind == "depth" else 4,
-            convention="vggt",
-        )
-
-    def init_parameters(self) -> None:
-        # A fresh head says: one unit straight ahead, confidence two; small weights keep it near that.
-        last = self.dpt.predict
-        nn.init.trunc_normal_(last.weight, std=0.1 * last.weight.shape[1] ** -0.5)
-        ahead = [0.0, 0.0] if self.kind == "depth" else [0.0, 0.0, math.log(2.0), 0.0]
-        if last.bias is not None:
-            with torch.no_grad():
-                last.bias.copy_(torch.tensor(ahead))
-
-    def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four (N, h*w, D) -> depth (N, H, W) or points (N, H, W, 3), and confidences (N, H, W)."""
-        raw = self.dpt([self.norm(level) for level in tokens], grid).float().permute(0, 2, 3, 1)
-        values = raw[..., :-1]
-        values = values[..., 0].exp() if self.kind == "depth" else values.sign() * values.abs().expm1()
-        return values, confidence_from_raw(raw[..., -1])
 
 
 def decode_pose(encoding: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -20,17 +20,20 @@ from manyview.layers.init import init_weights
 from manyview.layers.patches import patch_grid
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models.alternating import Alternating
-from manyview.models.chunks import chunk_size, chunks
+from manyview.models.heads import Activation, Head, WithHeads
+from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
-from manyview.models.vggt.heads import CameraHead, DenseHead, decode_pose
-from manyview.models.vit import Encoder, EncoderConfig, WithEncoder, vit
+from manyview.models.vggt.heads import CameraHead, decode_pose
+from manyview.models.vit import Encoder, EncoderConfig, vit
 from manyview.models.vit import debug as debug_encoder
 
+# Channels and activation of the heads of depth and points.
+SAYS: tuple[tuple[int, Activation], ...] = ((2, "depth"), (4, "signed"))
 VIT_L = vit("l", registers=4, antialias=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VggtConfig(WithEncoder):
+class VggtConfig(WithHeads):
     """Sizes of the alternating attention, under names that the encoder has too, and of the heads. Defaults: VGGT-1B."""
 
     encoder: EncoderConfig = VIT_L
@@ -56,10 +59,10 @@ class VggtConfig(WithEncoder):
     """How often the camera head refines its answer."""
     head_layer_dims: tuple[int, int, int, int] = (256, 512, 1024, 1024)
     """Channels of the four pyramid levels of a dense head."""
-    head_dim: int = 256
-    """Channels of a dense head's merging layers."""
     head_last_dim: int = 32
     """Channels of a dense head's last convolutions."""
+    head_spare_unit: bool = False
+    """These heads have no unit to spare."""
     encoder_chunk: int = 64
     """Images that go through the encoder together when no gradient is needed; bounds memory only."""
     head_chunk: int = 8
@@ -120,16 +123,14 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
             layer_scale=gain,
         )
         self.depth, self.points = (
-            DenseHead(
-                kind,
-                2 * dim,
-                patch=config.patch_size,
-                layer_dims=config.head_layer_dims,
-                dim=config.head_dim,
-                last_dim=config.head_last_dim,
-                eps=eps,
+            Head(
+                config.dpt([2 * dim] * 4, channels, convention="vggt"),
+                "dpt",
+                activation=activation,
+                floor=1.0,
+                norm=nn.LayerNorm(2 * dim, eps=eps),
             )
-            for kind in ("depth", "points")
+            for channels, activation in SAYS
         )
         init_weights(self)
 
@@ -159,7 +160,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
             raise UserError(
                 "this model knows the first view from the others and no more; leave view_ids away"
             )
-        views = [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
+        views = groups_of(images)
         grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, self.config.encoder_chunk)
         head_chunk = chunk_size("head_chunk", head_chunk, self.config.head_chunk)
@@ -185,9 +186,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
                 maps.setdefault(name, []).append(value)
         cam2world, intrinsics = (torch.cat(kind, dim=1) for kind in zip(*cameras, strict=True))
         whole = {"pose_encoding": encoding.float(), "cam2world": cam2world, "intrinsics": intrinsics}
-        if isinstance(images, Tensor):
-            return {**{name: values[0] for name, values in maps.items()}, **whole}
-        return {**{name: [value[:, 0] for value in values] for name, values in maps.items()}, **whole}
+        return {**answer_of(maps, images), **whole}
 
     def aggregate(
         self, views: Sequence[Tensor], grids: Sequence[tuple[int, int]], *, chunk: int | None = None
@@ -210,19 +209,15 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
     def _tokens(self, images: Tensor, chunk: int | None, *, first: bool) -> Tensor:
         """(B, v, 3, H, W) -> (B, v, P + n, D); `first`: the first of them is the first view of the scene."""
         batch, count = images.shape[:2]
-        flat = images.flatten(0, 1)
-        patches = torch.cat([self.encoder.encode(part).patches for part in flat.split(chunk or len(flat))])
+        patches = encoded(self.encoder, images, chunk)
         kinds = [int(not (first and index == 0)) for index in range(count)]
         prefix = torch.cat([self.camera_token, self.register_token], dim=2)[:, kinds].to(patches.dtype)
-        return torch.cat([prefix.expand(batch, -1, -1, -1), patches.unflatten(0, (batch, count))], dim=2)
+        return torch.cat([prefix.expand(batch, -1, -1, -1), patches], dim=2)
 
     def _decode(
-        self, head: DenseHead, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
+        self, head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
     ) -> tuple[Tensor, Tensor]:
         """Four (B, v, n, 2D) -> a map (B, v, H, W, ...), its confidence. Without autocast, as published."""
-        batch = levels[0].shape[:2]
         with torch.autocast(levels[0].device.type, enabled=False):
-            flat = [level.flatten(0, 1).to(head.norm.weight.dtype) for level in levels]
-            parts = [head(part, grid) for part in chunks(flat, chunk or len(flat[0]))]
-        values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
-        return values.unflatten(0, batch), confidence.unflatten(0, batch)
+            dtype = next(head.parameters()).dtype
+            return decoded(head, [level.to(dtype) for level in levels], grid, chunk)

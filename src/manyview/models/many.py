@@ -1,0 +1,55 @@
+"""Views of one or of several sizes through the parts of a network, a few at a time: bounds memory, not the result.
+
+Legend: B scenes, v views of one size, N = B*v, n = h*w patches of a view, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from manyview.models.heads import Head
+from manyview.models.model import Maps
+from manyview.models.vit import Encoder
+
+
+def groups_of(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """(B, V, 3, H, W) is one group; a list of V (B, 3, Hi, Wi) is V groups of one view each."""
+    return [images] if isinstance(images, Tensor) else [image[:, None] for image in images]
+
+
+def answer_of(maps: Mapping[str, list[Tensor]], images: Tensor | Sequence[Tensor]) -> Maps:
+    """A map per group -> a map of all views, or a list of one per view, as the images came."""
+    if isinstance(images, Tensor):
+        return {name: values[0] for name, values in maps.items()}
+    return {name: [value[:, 0] for value in values] for name, values in maps.items()}
+
+
+def chunk_size(name: str, asked: int | None, usual: int) -> int | None:
+    """What was asked for, else the usual number where no gradient is kept, else None: all at once.
+
+    Raises ValueError for a number below one.
+    """
+    if asked is not None and asked < 1:
+        raise ValueError(f"{name} must be at least 1, got {asked}")
+    return asked or (None if torch.is_grad_enabled() else usual)
+
+
+def encoded(encoder: Encoder, images: Tensor, chunk: int | None) -> Tensor:
+    """(B, v, 3, H, W) -> patches (B, v, n, D)."""
+    flat = images.flatten(0, 1)
+    parts = [encoder.encode(part).patches for part in flat.split(chunk or len(flat))]
+    return torch.cat(parts).unflatten(0, images.shape[:2])
+
+
+def decoded(
+    head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
+) -> tuple[Tensor, Tensor]:
+    """Tokens (B, v, n, D) of four depths -> values (B, v, H, W, ...) and confidences (B, v, H, W)."""
+    shape = levels[0].shape[:2]
+    flat = [level.flatten(0, 1) for level in levels]
+    parts = [head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat))]
+    values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    return values.unflatten(0, shape), confidence.unflatten(0, shape)
