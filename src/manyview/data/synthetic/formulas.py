@@ -59,6 +59,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_,
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -148,28 +149,23 @@ def _word(name: str) -> Formula:
 
 
 def _comparison(sides: list[Formula], acts: list[Callable[[Any, Any], Any]]) -> Formula:
-    def compare(names: Names, rng: Random) -> bool:
+    def compare(names: Names, rng: Random) -> Any:
         values = [side(names, rng) for side in sides]
-        return all(act(left, right) for act, left, right in zip(acts, values, values[1:]))
+        results = [act(left, right) for act, left, right in zip(acts, values, values[1:])]
+        return results[0] if len(results) == 1 else all(results)
 
     return compare
 
 
 def _call(name: str, arguments: list[Formula], keywords: dict[str, Formula]) -> Formula:
-    if name not in WORDS and name not in DRAWN:
-        raise ValueError(f"there is no function {name!r}")
-    function = WORDS.get(name) or DRAWN[name]
-    if name in DRAWN:
-        arguments = [lambda names, rng: rng, *arguments]
-
     def call(names: Names, rng: Random) -> Any:
-        return function(*[argument(names, rng) for argument in arguments])
-
-    def call_with_keywords(names: Names, rng: Random) -> Any:
         given = [argument(names, rng) for argument in arguments]
-        return function(*given, **{key: value(names, rng) for key, value in keywords.items()})
+        options = {key: value(names, rng) for key, value in keywords.items()}
+        if name in names:
+            return names[name](*given, **options)
+        return WORDS[name](*given, **options) if name in WORDS else DRAWN[name](rng, *given, **options)
 
-    return call_with_keywords if keywords else call
+    return call
 
 
 def draw(name: str, rng: Random) -> Any:
