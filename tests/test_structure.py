@@ -227,6 +227,31 @@ def test_no_evaluated_strings_or_unsafe_loads():
                 assert keywords.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
 
 
+OPENED_ELSEWHERE = {
+    "scene/store.py": "a scene's own pictures, which it wrote itself",
+    "pipelines/attention.py": "the note in a picture that it wrote itself",
+    "data/sources/rows.py": "the size of a depth or label map",
+    "data/depths.py": "depth maps",
+}
+
+
+def test_pictures_are_decoded_in_one_place():
+    """What a transparent, turned or 16-bit picture shows is decided in manyview.images, and nowhere else."""
+    opening = set()
+    for path in SRC.rglob("*.py"):
+        if folder_of(path) == "images":
+            continue
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+        ]
+        names = {ast.unparse(call.func) for call in calls}
+        if names & {"Image.open", "cv2.imread", "cv2.VideoCapture", "cv2.imdecode"}:
+            opening.add(path.relative_to(SRC).as_posix())
+    assert opening == set(OPENED_ELSEWHERE)
+
+
 def test_public_names():
     assert sorted(manyview.__all__) == [
         "Cache", "Features", "Manifest", "Scene", "Signal", "UserError", "Views", "__version__",

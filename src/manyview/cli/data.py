@@ -57,8 +57,9 @@ def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         options_for(chosen, **{name: value_of(words, f"--{name}") for name in foreign})  # refuses these
         reader = SOURCES.get(chosen)
         options = reader.options()
-        about = inspect.getdoc(sys.modules[reader.scenes.__module__]) or inspect.getdoc(reader.scenes) or ""
-        parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{about}"
+        about = [inspect.getdoc(sys.modules[reader.scenes.__module__]), inspect.getdoc(reader.scenes)]
+        text = "\n\nSRC: ".join(filter(None, about))
+        parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{text}"
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")
     text = "layout of SRC, as listed above (docs/datasets.md); --format F --help explains one and its options"

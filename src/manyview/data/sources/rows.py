@@ -32,7 +32,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Camera:
     """What a layout says of the camera of one image; None for what it does not say."""
 
@@ -50,7 +50,7 @@ def lens_of(matrix: np.ndarray, *, centre: float = 0.5) -> Lens:
     return fx, fy, cx + 0.5 - centre, cy + 0.5 - centre
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One image and what the layout says of it."""
 
