@@ -78,11 +78,6 @@ ALLOWED: dict[str, set[str]] = {
         "pipelines",
     },
 }
-# Modules that reach each other only through imports within functions. To be mended: a group that is gone from the
-# package must go from here too, and none is added.
-CIRCLES_THROUGH_FUNCTIONS: list[set[str]] = [
-    {"manyview.scene.scene", "manyview.scene.store"},
-]
 OF_A_FOLDER = {"__init__.py", "conftest.py"}
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}
 
@@ -136,10 +131,10 @@ def test_no_module_imports_itself_through_others():
     assert [sorted(circle) for circle in circles(imports(SRC, deferred=False))] == []
 
 
-def test_circles_through_functions_are_those_that_are_known():
-    """A circle that an import within a function hides is one all the same: it is listed above until it is mended."""
+def test_no_import_within_a_function_hides_a_circle():
+    """One that is put off until a function runs makes a circle all the same."""
     whole = joined(imports(SRC, deferred=False), imports(SRC, deferred=True))
-    assert [sorted(circle) for circle in circles(whole)] == sorted(map(sorted, CIRCLES_THROUGH_FUNCTIONS))
+    assert [sorted(circle) for circle in circles(whole)] == []
 
 
 TOY = {

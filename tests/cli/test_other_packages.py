@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import manyview
-from manyview.scene.scene import Scene, SceneView, Source
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView, Source
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 SRC = Path(manyview.__file__).parents[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manyview.scene.scene import SceneView, Source
+from manyview.scene.views import SceneView, Source
 from manyview.scene.visibility import look, overlaps
 
 SIZE, FOCAL = (40, 60), 50.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manyview.scene.scene import SceneView
+from manyview.scene.views import SceneView
 
 # Views of which less than this share is seen by any other view hardly overlap.
 LEAST_OVERLAP = 0.1

@@ -29,7 +29,8 @@ from manyview.pipelines.cameras import (
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import opened
 from manyview.pipelines.options import ReconstructOptions
-from manyview.scene.scene import Scene, SceneView, Source
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView, Source
 from manyview.scene.visibility import overlaps
 from manyview.version import __version__
 

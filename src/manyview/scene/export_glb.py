@@ -11,7 +11,8 @@ import numpy as np
 
 from manyview.files import fresh_file
 from manyview.scene.exporters import EXPORTERS, Exporter
-from manyview.scene.scene import Scene, SceneView
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView
 
 # More points than this make web viewers stall; the cloud is thinned evenly. PLY keeps them all.
 MOST_POINTS = 2_000_000

@@ -16,7 +16,8 @@ from manyview.geometry import poses
 from manyview.scene.export_ply import write_ply
 from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
-from manyview.scene.scene import Scene, SceneView
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView
 
 MARK = "manyview"
 

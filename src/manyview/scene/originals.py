@@ -16,7 +16,8 @@ from manyview.errors import UserError
 from manyview.images.reading import read_image, stored_as_seen
 from manyview.images.video import read_frames
 from manyview.images.writing import encoded
-from manyview.scene.scene import Scene, SceneView
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView
 
 
 @dataclass(frozen=True)

@@ -11,75 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from manyview.errors import UserError
-from manyview.geometry import pointmaps
+from manyview.scene import store
 from manyview.scene.exporters import export
+from manyview.scene.views import SceneView
 
 # The share of least confident pixels that `Scene.points` leaves out when it is told nothing else.
 DEFAULT_QUANTILE = 0.1
-
-
-@dataclass
-class Source:
-    """Where a view came from: enough to speak about the pixels of the original picture."""
-
-    size: tuple[int, int]
-    """(H, W) of the original picture, upright (EXIF rotation applied)."""
-    affine: np.ndarray
-    """(3, 3) map from source pixels to the model's pixels."""
-    intrinsics: np.ndarray
-    """(3, 3) at the original resolution."""
-    path: str | None = None
-    """The image or video file; None for an array."""
-    frame: int | None = None
-    """The frame number when `path` is a video."""
-    pixels: np.ndarray | None = None
-    """(H, W, 3) uint8, kept only for pictures that are in no file."""
-
-
-@dataclass(repr=False)
-class SceneView:
-    """One picture at the model's resolution, with its camera and its maps."""
-
-    name: str
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
-    depth: np.ndarray
-    """(H, W) float32 along the optical axis, in the scene's unit; 0 = none."""
-    confidence: np.ndarray
-    """(H, W) float32, raw, as the model defines it."""
-    intrinsics: np.ndarray
-    """(3, 3) float64 at this resolution."""
-    cam2world: np.ndarray
-    """(4, 4) float64; the world is the scene's frame."""
-    source: Source
-    raw_pointmap: np.ndarray | None = None
-    """(H, W, 3) when the points are a model's own and not the depth along the camera's rays."""
-    info: dict[str, Any] = field(default_factory=dict)
-    """How the pose was found and how well it agrees."""
-
-    def __repr__(self) -> str:
-        height, width = self.depth.shape
-        return f"SceneView({self.name!r}, {width}x{height}, pose: {self.info.get('pose', 'unknown')})"
-
-    @property
-    def valid(self) -> np.ndarray:
-        """(H, W) bool: pixels that have a point (masked pixels have none)."""
-        return self.depth > 0
-
-    @property
-    def pointmap(self) -> np.ndarray:
-        """(H, W, 3) float32 in the scene's frame; NaN where there is no point."""
-        if self.raw_pointmap is not None:
-            points = self.raw_pointmap
-        else:
-            local = pointmaps.unproject(
-                torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics)
-            )
-            points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
-        return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
 
 
 @dataclass(repr=False)
@@ -149,16 +88,13 @@ class Scene:
 
     def save(self, directory: str | Path) -> Path:
         """Write the scene directory, all or nothing. A scene there is replaced, anything else is refused."""
-        from manyview.scene.store import save
-
-        return save(self, Path(directory))
+        return store.save(self, Path(directory))
 
     @staticmethod
     def load(directory: str | Path) -> Scene:
         """Read a scene directory. Raises UserError when it is none or is damaged."""
-        from manyview.scene.store import load
-
-        return load(Path(directory))
+        views, fields = store.load(Path(directory))
+        return Scene(views, **fields)
 
     def export(self, path: str | Path, *, to: str | None = None, **options: Any) -> Path:
         """Write the scene in a format of `manyview export --to`, or in the one that the suffix names (.ply, .glb).
@@ -196,7 +132,3 @@ def _evenly(total: int, most: int | None) -> np.ndarray:
     if most is None or total <= most:
         return np.arange(total)
     return (np.arange(most) * (total / most)).astype(np.int64)
-
-
-def _tensor(matrix: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(matrix, np.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,10 @@ from PIL import Image
 from manyview.errors import UserError
 from manyview.files import fresh_directory
 from manyview.images.writing import encoded
-from manyview.scene.scene import Scene, SceneView, Source
+from manyview.scene.views import SceneView, Source
+
+if TYPE_CHECKING:
+    from manyview.scene.scene import Scene
 
 FORMAT = "manyview-scene"
 VERSION = 1
@@ -82,8 +85,8 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
     return entry
 
 
-def load(directory: Path) -> Scene:
-    """Read a scene directory. Raises UserError when it is none, of a newer version, or damaged."""
+def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
+    """A scene's views and its other fields. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
     if not path.is_file():
         raise UserError(
@@ -98,7 +101,8 @@ def load(directory: Path) -> Scene:
         )
     try:
         views = [_read_view(entry, directory) for entry in header["views"]]
-        return Scene(views, header["frame"], header["scale"], header["scale_source"], header.get("info", {}))
+        fields = {name: header[name] for name in ("frame", "scale", "scale_source")}
+        return views, {**fields, "info": header.get("info", {})}
     except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
         if isinstance(error, UserError):
             raise

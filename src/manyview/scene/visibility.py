@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from manyview.geometry import cameras, poses
-from manyview.scene.scene import SceneView
+from manyview.scene.views import SceneView
 
 
 def look(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
