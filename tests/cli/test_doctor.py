@@ -34,6 +34,7 @@ def test_what_it_says_is_true(capsys):
     assert words["versions"]["torch"] == importlib.metadata.version("torch")
     assert "missing" not in words["versions"].values()
     assert words["optional"]["pycolmap"] == (importlib.util.find_spec("pycolmap") is not None)
+    assert "manyview-tiny" in words["models_here"]
     assert words["free_disk_gb"] > 0
     assert Path(words["bundled_model"]).stat().st_size > 1e6
 

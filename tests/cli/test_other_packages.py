@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import manyview
+from manyview import zoo
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 
@@ -60,19 +62,6 @@ def run(*words: object, path: Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def scene() -> Scene:
-    view = SceneView(
-        "a.png",
-        np.zeros((2, 3, 3), np.uint8),
-        np.ones((2, 3), np.float32),
-        np.ones((2, 3), np.float32),
-        np.eye(3),
-        np.eye(4),
-        Source((2, 3), np.eye(3), np.eye(3), pixels=np.zeros((2, 3, 3), np.uint8)),
-    )
-    return Scene([view], info={"model": "none", "agreement": {}, "skipped": [], "warnings": []})
-
-
 def test_the_package_is_short_and_complete():
     files = files_of_the_page()
     assert sorted(files) == ["manyview_lab.py", "pyproject.toml"]
@@ -91,38 +80,37 @@ def test_its_reader_scans(target, tmp_path):
     assert "did you mean 'shots'" in run(*scan[:4], "shot", *scan[5:], path=target, code=2)
 
 
-def test_its_exporter_writes_and_shows_its_options(target, tmp_path):
-    scene().save(tmp_path / "scene")
-    text = run("export", "--to", "xyz", "--help", path=target)
-    assert "plain text: x y z" in text
-    assert len(re.findall(r"--digits N\s+Digits after the decimal point. \(int; default 4\)", text)) == 1
-    export = [
-        "export",
-        tmp_path / "scene",
-        "--to",
-        "xyz",
-        "--digits",
-        1,
-        "--quantile",
-        0,
-        "-o",
-        tmp_path / "points",
-    ]
-    assert f"wrote {tmp_path / 'points.xyz'}" in run(*export, path=target)
-    assert (tmp_path / "points.xyz").read_text().splitlines()[0] == "0.5 0.5 1.0"
+def test_its_protocol_judges_and_shows_its_options(target, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "walk.txt").write_text("a.png\nb.png\n")
+    run("data", "scan", tmp_path / "walk.txt", "--format", "shots", "-o", tmp_path / "m.parquet", path=target)
+    zoo.save_model(zoo.build("dinov2-vits14", size="debug", seed=0), tmp_path / "model")
+    assert "how much an encoder's tokens differ" in run("eval", "--list", path=target)
+    text = run("eval", "token-spread", "--help", path=target)
+    assert len(re.findall(r"--side N\s+Side of the square that the encoder sees, in pixels", text)) == 1
+    judge = ["eval", "token-spread", "--model", tmp_path / "model", "--data", tmp_path / "m.parquet"]
+    printed = run(*judge, "--side", 28, "-o", tmp_path / "out", "--json", tmp_path / "n.json", path=target)
+    assert "| spread |" in printed
+    (row,) = json.loads((tmp_path / "n.json").read_text())["rows"]
+    assert row["spread"] > 0
+    assert row["items"] == 2
 
 
 def test_a_broken_package_is_one_line(target, tmp_path):
     files = files_of_the_page()
     files["pyproject.toml"] = (
-        files["pyproject.toml"].replace("manyview-lab", "broken-lab").replace("xyz", "glb")
+        files["pyproject.toml"]
+        .replace("manyview-lab", "broken-lab")
+        .replace("token-spread", "matching-probe")
     )
     files["manyview_lab.py"] = "import a_module_that_is_not_there\n"
     install(tmp_path / "site", tmp_path / "source", files)
-    printed = run("export", "--help", path=tmp_path / "site")
-    assert "glb: points and cameras" in printed
+    printed = run("eval", "--list", path=tmp_path / "site")
+    assert "recon-per-view" in printed
     lines = [line for line in printed.splitlines() if "broken-lab" in line]
-    assert lines == ["broken-lab: export format 'glb' is left out: the name is taken"]
+    assert lines == ["broken-lab: protocol 'matching-probe' is left out: the name is taken"]
     printed = run("data", "scan", "--help", path=tmp_path / "site")
     assert "nerfstudio" in printed
     assert (
@@ -131,16 +119,33 @@ def test_a_broken_package_is_one_line(target, tmp_path):
     )
 
 
+def scene() -> Scene:
+    view = SceneView(
+        "a.png",
+        np.zeros((2, 3, 3), np.uint8),
+        np.ones((2, 3), np.float32),
+        np.ones((2, 3), np.float32),
+        np.eye(3),
+        np.eye(4),
+        Source((2, 3), np.eye(3), np.eye(3), pixels=np.zeros((2, 3, 3), np.uint8)),
+    )
+    return Scene([view], info={"model": "none", "agreement": {}, "skipped": [], "warnings": []})
+
+
 EVERYTHING = '''
-"""A recipe, a protocol, a teacher and a model."""
+"""A recipe, a protocol, an export format, a teacher and a model."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from manyview.config import RunConfig
 from manyview.evaluation.base import Number, Protocol
+from manyview.files import fresh_file
 from manyview.models.family import FAMILIES
 from manyview.recipes.base import Preset, Recipe
+from manyview.scene.exporters import Exporter
 from manyview.teachers.base import Teacher
 
 
@@ -172,6 +177,20 @@ class Beauty(Protocol):
 
     def judge(self, item, answer, truth):
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xyz(Exporter):
+    line: ClassVar[str] = "plain text: x y z of one point a line"
+    suffix: ClassVar[str] = ".xyz"
+    digits: int = 4
+    """Digits after the decimal point."""
+
+    def write(self, scene, path):
+        xyz, _ = scene.points(min_confidence=self.min_confidence, quantile=self.quantile)
+        with fresh_file(path) as temporary:
+            np.savetxt(temporary, xyz, fmt=f"%.{self.digits}f")
+        return path
 
 
 class Oracle(Teacher):
@@ -206,12 +225,13 @@ def test_every_kind_shows_up_in_lists_and_help(tmp_path):
     points = {
         "recipes": {"painting": "Painting"},
         "protocols": {"beauty": "Beauty"},
+        "exporters": {"xyz": "Xyz"},
         "teachers": {"oracle": "Oracle"},
         "models": {"lab": "FAMILY", "thief": "THIEF", "no-card": "NO_CARD"},
     }
     site = registered(tmp_path / "site", EVERYTHING, points)
     listed = run("train", "--list", path=site)
-    assert "painting: A recipe, a protocol, a teacher and a model." in listed
+    assert "painting: A recipe, a protocol, an export format, a teacher and a model." in listed
     assert "distill3r: " in listed
     text = run("train", "painting", "--help", path=site)
     assert "`short`: a try." in text
@@ -229,3 +249,19 @@ def test_every_kind_shows_up_in_lists_and_help(tmp_path):
     assert "lab-all: model family 'thief' is left out: the name 'dinov2-vits14' is taken" in models
     assert "lab_all: its card.toml cannot be read" in models
     assert "licence" in run("models", "lab-vit", path=site)
+    scene().save(tmp_path / "scene")
+    assert "--digits N" in run("export", "--to", "xyz", "--help", path=site)
+    export = [
+        "export",
+        tmp_path / "scene",
+        "--to",
+        "xyz",
+        "--digits",
+        1,
+        "--quantile",
+        0,
+        "-o",
+        tmp_path / "points",
+    ]
+    assert f"wrote {tmp_path / 'points.xyz'}" in run(*export, path=site)
+    assert (tmp_path / "points.xyz").read_text().splitlines()[0] == "0.5 0.5 1.0"

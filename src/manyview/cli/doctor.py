@@ -1,4 +1,4 @@
-"""Say what this machine has: Python, torch, devices, optional packages, and where the bundled model lies.
+"""Say what this machine has: Python, torch, devices, models, and what optional packages would bring.
 
 manyview doctor
 manyview doctor --json
@@ -37,6 +37,7 @@ def findings() -> dict[str, object]:
     import torch
 
     import manyview
+    from manyview import zoo
 
     bundled = Path(manyview.__file__).parent / "assets" / "manyview-tiny" / "model.safetensors"
     names = (
@@ -65,6 +66,7 @@ def findings() -> dict[str, object]:
         "mps": torch.backends.mps.is_available(),
         "versions": versions,
         "optional": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
+        "models_here": [name for name in zoo.names() if zoo.present(name)],
         "bundled_model": str(bundled) if bundled.is_file() else None,
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
     }
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> Answer:
     assert isinstance(versions, dict)
     assert isinstance(optional, dict)
     complete = "missing" not in versions.values()
-    plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
+    plain = {key: _plain(value) for key, value in machine.items() if not isinstance(value, dict)}
     extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
     return Answer(
         values=machine,
@@ -84,3 +86,8 @@ def run(args: argparse.Namespace) -> Answer:
         next=["manyview quickstart" if complete else "pip install manyview (what is missing)"],
         code=0 if complete else 1,
     )
+
+
+def _plain(value: object) -> object:
+    """Names apart by commas, anything else as it is."""
+    return (", ".join(value) or "none") if isinstance(value, list) else value

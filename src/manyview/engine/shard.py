@@ -2,7 +2,7 @@
 
 A block's weights are gathered when it runs and let go again, forward and backward. What is no block (embeddings,
 heads, projectors) stays whole on every rank and is averaged as without this. The blocks are found, not named: the
-engine knows no layers. Every rank must run the same blocks in the same order, for each of them is a meeting.
+engine knows no layers. Every rank must run the same blocks in the same order, because every block waits for all ranks.
 """
 
 from __future__ import annotations

@@ -68,14 +68,18 @@ class Protocol(abc.ABC):
         """What the model is asked about; what judging needs of the data is kept in `work`. UserError for nothing."""
 
     def ask(self, model: Model, data: Manifest, item: Item) -> Answer | Skipped:
-        """The model's answer about an item."""
+        """The model's answer about an item; nothing is remembered for gradients."""
         raise NotImplementedError(f"{type(self).__name__} has neither `ask` nor `methods`")
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         """Everything that is judged, by name; by default the model alone, asked item by item."""
 
+        @torch.no_grad()
+        def asked(item: Item) -> Answer | Skipped:
+            return self.ask(model, data, item)
+
         def one_by_one(items: Sequence[Item]) -> Iterator[tuple[Item, Answer | Skipped]]:
-            return ((item, self.ask(model, data, item)) for item in items if not item.skipped)
+            return ((item, asked(item)) for item in items if not item.skipped)
 
         return {"model": one_by_one}
 

@@ -196,7 +196,7 @@ def as_json(study: Study, results: Results) -> dict[str, Any]:
 
 
 def trained(recipe: str, folder: Path, **inputs: Any) -> Path:
-    """The model directory of a run in `folder`: done, gone on with, or begun with these inputs of `train`.
+    """The model directory of the run in `folder`, which is finished, resumed or started with these inputs of `train`.
 
     Raises UserError when the folder holds something else than a run.
     """

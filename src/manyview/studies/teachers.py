@@ -95,7 +95,7 @@ def draw_domains(out: Path, size: Size) -> dict[str, tuple[Path, Path]]:
 
 
 def train_teacher(task: Task, data: Path, out: Path, size: Size) -> Path:
-    """The model directory of a task's teacher, trained or gone on with unless it is there."""
+    """The model directory of a task's teacher; trains it, or resumes its training, when it is missing."""
     settings = [f"method.target={task.target}", f"method.image_size={size.side}", f"run.steps={size.steps}"]
     if task.target == "labels":
         settings.append(f"method.classes={len(Manifest.load(data).info['classes'])}")

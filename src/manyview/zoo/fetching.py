@@ -26,7 +26,7 @@ class FetchError(Exception):
 def fetch(
     url: str, target: Path, *, size: int | None = None, sha256: str | None = None, timeout: float = TIMEOUT
 ) -> Path:
-    """Download `url` to `target`; what a broken attempt left (`target`.part) is gone on with.
+    """Download `url` to `target`; an earlier attempt that broke off (`target`.part) is continued.
 
     Raises FetchError when the link does not answer, the disk is full, or size or hash are not the expected.
     """
