@@ -1,13 +1,16 @@
-"""The nouns that every layer speaks: Views, Signal, Features, StepResult.
+"""The nouns that every layer speaks: Views, Signal, Features, Teacher, StepResult.
 
 Legend: B scenes, V views of a scene, H x W pixels, N images, h x w patch grid, D channels.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -49,13 +52,11 @@ class WeightRule:
     by: Literal["value", "quantile"] = "value"
 
     def unit(self, confidence: Tensor, valid: Tensor | None = None) -> float:
-        """What one sample's confidences are divided by."""
-        if self.by == "value":
-            return self.scale
+        """What the confidences of one sample are divided by."""
         values = confidence.flatten() if valid is None else confidence[valid]
         values = values[values.isfinite()].float()
-        if not len(values):
-            return 1.0
+        if self.by == "value" or not len(values):
+            return self.scale
         place = min(len(values), 1 + int(self.scale * len(values)))
         return max(float(values.kthvalue(place).values), 1e-12)
 
@@ -113,6 +114,66 @@ class Views:
             masks=_moved(self.masks, device),
             signals={name: signal.to(device) for name, signal in self.signals.items()},
         )
+
+
+class Teacher(ABC):
+    """Base of all teachers: frozen, views in, Signals out, with its own preprocessing, confidence rule and licence.
+
+    Raw confidences are what is stored; loss weights follow from them by the rule, so that a cache never has to be made
+    again because the weighting changed.
+
+    The usual signals: "pointmap" (B, V, H, W, 3) in the first view's camera frame, "pointmap_local" in each
+    view's own frame, and their raw confidences "confidence" and "confidence_local" (B, V, H, W).
+    """
+
+    name: str
+    licence: str
+    """Terms under which its answers may be used; stored in every cache it makes."""
+    weight_rule: WeightRule = WeightRule(1.0, 1.0, 1.0)
+    weighted_by: Mapping[str, str] = MappingProxyType(
+        {"pointmap": "confidence", "pointmap_local": "confidence_local"}
+    )
+    """Signal -> the raw confidence its weight is derived from."""
+    requires: frozenset[str] = frozenset()
+    """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
+    uses_given_poses: bool = False
+    """Whether "pointmap" lives in the data's own cameras, so that their poses may move it to another view."""
+    has_network: bool = False
+    """Whether it has a network, which runs on the device of the views that it is given."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every number that changes its answers, as JSON-able values."""
+        return {}
+
+    def weights_digest(self) -> str:
+        """SHA-256 of its network's weights; empty for a teacher without a network."""
+        return ""
+
+    def digest(self) -> str:
+        """SHA-256 of its name, settings and weights: equal digests, equal answers."""
+        content = {"name": self.name, "settings": self.settings(), "weights": self.weights_digest()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What its network really sees of images (..., 3, H, W) in [0, 1]; without a network, the same."""
+        return images
+
+    @abstractmethod
+    def __call__(self, views: Views) -> dict[str, Signal]:
+        """Its answers for these views. Raises UserError, naming the frame, where something is missing."""
+
+    def weigh(self, signals: dict[str, Signal]) -> dict[str, Signal]:
+        """The same signals with the weights that follow from their raw confidences, scene by scene."""
+        rule = self.weight_rule
+        for name, confidence in self.weighted_by.items():
+            if name in signals and confidence in signals:
+                raw = signals[confidence]
+                valid = torch.ones_like(raw.value, dtype=torch.bool) if raw.valid is None else raw.valid
+                scenes = zip(raw.value, valid, strict=True)
+                signals[name].weight = torch.stack(
+                    [rule(values, rule.unit(values, v)) for values, v in scenes]
+                )
+        return signals
 
 
 @dataclass

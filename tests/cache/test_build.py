@@ -223,7 +223,7 @@ def test_a_lost_depth_file_costs_its_samples_only(make_manifest, tmp_path):
     lost.unlink()
     report = build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE)
     assert report.written == 2
-    assert [problem.sample for problem in report.problems] == ["samples/000001.zip"]
+    assert [problem.file for problem in report.problems] == ["samples/000001.zip"]
     assert "'room-3.png' has no depth file" in report.problems[0].reason
     lost.write_bytes(kept)
     assert build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE).written == 1

@@ -227,7 +227,7 @@ def test_a_teacher_that_says_nothing_is_reported_and_left_out(make_manifest, tmp
     manifest = make_manifest({"hall": 2, "room": 4})
     report = build(manifest, Blind(), tmp_path / "alone", views=2, size=SIZE)
     assert report.written == 2
-    assert [problem.sample for problem in report.problems] == ["samples/000000.zip"]
+    assert [problem.file for problem in report.problems] == ["samples/000000.zip"]
     assert "blind says nothing" in report.problems[0].reason
     assert [entry.scene for entry in Cache.open(tmp_path / "alone").entries] == ["room", "room"]
     build(manifest, [Sensor(), Blind()], tmp_path / "both", views=2, size=SIZE)

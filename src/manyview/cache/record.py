@@ -11,39 +11,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from manyview.cache.options import Keep
 from manyview.errors import UserError
 from manyview.files import write_text
-from manyview.types import Signal, Views, WeightRule
+from manyview.types import Teacher, WeightRule
 from manyview.workfolder import WorkFolder, differences, short
 
 FORMAT, VERSION = "manyview teacher cache", 2
 RECORD, SAMPLES = "cache.json", "samples"
 OF_A_TEACHER = ("digest", "licence", "settings", "weight_rule", "weighted_by", "uses_given_poses")
-
-
-class Asked(Protocol):
-    """What a store needs of a teacher (see manyview.teachers.base)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def licence(self) -> str: ...
-    @property
-    def weight_rule(self) -> WeightRule: ...
-    @property
-    def weighted_by(self) -> Mapping[str, str]: ...
-    @property
-    def requires(self) -> frozenset[str]: ...
-    @property
-    def uses_given_poses(self) -> bool: ...
-    @property
-    def has_network(self) -> bool: ...
-    def settings(self) -> dict[str, Any]: ...
-    def digest(self) -> str: ...
-    def __call__(self, views: Views) -> dict[str, Signal]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +42,7 @@ class TeacherCard:
     """How its tokens and features are kept; float16 where it has no network."""
 
     @classmethod
-    def of(cls, teacher: Asked, keep: Keep = "float16") -> TeacherCard:
+    def of(cls, teacher: Teacher, keep: Keep = "float16") -> TeacherCard:
         return cls(
             name=teacher.name, digest=teacher.digest(), licence=teacher.licence, settings=_plain(teacher.settings()),
             weight_rule=teacher.weight_rule, weighted_by=dict(teacher.weighted_by),

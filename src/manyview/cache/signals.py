@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from manyview.cache import codec
 from manyview.cache.options import Keep
+from manyview.cache.record import TeacherCard
 from manyview.errors import UserError
 from manyview.types import Signal
 
@@ -42,6 +42,8 @@ class Packed:
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     encodings: dict[str, str] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
+    """What confidences are divided by, where that depends on the sample."""
 
     def add(self, name: str, values: np.ndarray) -> str:
         """Add a field unless one with the same bits is there; the name that it has."""
@@ -60,32 +62,33 @@ class Packed:
         return sum(2 * self.fields[part["value"]].size for part in self.parts.values())
 
 
-def pack(
-    teacher: str, signals: Mapping[str, Signal], *, weighted_by: Mapping[str, str], keep: Keep = "float16"
-) -> Packed:
+def pack(card: TeacherCard, answers: Mapping[str, Signal]) -> Packed:
     """A teacher's answers to one sample, batch 1, as fields whose names begin with the teacher's.
 
-    weighted_by: signal -> confidence; such weights follow from the confidence and are not stored, and the confidences
-    are clipped to float16's range, where other maps become invalid beyond it. Raises UserError for tokens that are
-    not finite.
+    Weights that follow from a confidence are not stored; confidences are clipped to float16's range, where other maps
+    become invalid beyond it. Raises UserError for answers without a single valid pixel, and for tokens that are not
+    finite.
     """
     packed = Packed()
-    for name, signal in sorted(signals.items()):
+    for name, signal in sorted(answers.items()):
         if signal.value.shape[0] != 1:
             raise ValueError(f"signal {name!r}: one scene at a time, got {signal.value.shape[0]}")
-        value = signal.value[0].detach().float().cpu().numpy()
+        value, key = signal.value[0].detach().float().cpu().numpy(), f"{card.name}/{name}"
         if kind_of(name) in ("tokens", "features"):
-            packed.parts[name] = {"value": _features(packed, f"{teacher}/{name}", value, keep)}
+            packed.parts[name] = {"value": _add_features(packed, key, value, card.keep)}
             continue
-        space = value.shape[:3]  # (V, H, W)
-        valid = np.ones(space, bool) if signal.valid is None else signal.valid[0].cpu().numpy()
-        half, valid = codec.to_half(value, valid, saturate=name in weighted_by.values())
-        parts = {"value": packed.add(f"{teacher}/{name}", half)}
-        parts["valid"] = packed.add(f"{teacher}/valid", valid)
-        if signal.weight is not None and name not in weighted_by:
-            weight, _ = codec.to_half(_numbers(signal.weight[0]), valid, saturate=True)
-            parts["weight"] = packed.add(f"{teacher}/{name}.weight", weight)
+        valid = np.ones(value.shape[:3], bool) if signal.valid is None else signal.valid[0].cpu().numpy()
+        half, valid = codec.to_half(value, valid, saturate=name in card.weighted_by.values())
+        parts = {"value": packed.add(key, half), "valid": packed.add(f"{card.name}/valid", valid)}
+        if signal.weight is not None and name not in card.weighted_by:
+            weight, _ = codec.to_half(signal.weight[0].float().cpu().numpy(), valid, saturate=True)
+            parts["weight"] = packed.add(f"{key}.weight", weight)
         packed.parts[name] = parts
+        if name in card.weighted_by.values() and card.weight_rule.by == "quantile":
+            packed.units[name] = card.weight_rule.unit(torch.from_numpy(half), torch.from_numpy(valid))
+    masks = [packed.fields[part["valid"]] for part in packed.parts.values() if "valid" in part]
+    if masks and not any(mask.any() for mask in masks):
+        raise UserError(f"{card.name} says nothing of these views: not one pixel of its answer is valid")
     return packed
 
 
@@ -102,13 +105,7 @@ def unpack(fields: Mapping[str, np.ndarray], parts: Parts) -> dict[str, Signal]:
     }
 
 
-def says_nothing(packed: Packed) -> bool:
-    """Whether not one pixel of a teacher's maps is valid."""
-    masks = [packed.fields[part["valid"]] for part in packed.parts.values() if "valid" in part]
-    return bool(masks) and not any(mask.any() for mask in masks)
-
-
-def _features(packed: Packed, name: str, value: np.ndarray, keep: Keep) -> str:
+def _add_features(packed: Packed, name: str, value: np.ndarray, keep: Keep) -> str:
     if not np.isfinite(value).all():
         raise UserError(
             f"{name} has NaN or infinite values, so it cannot be kept; check the teacher's weights"
@@ -117,7 +114,3 @@ def _features(packed: Packed, name: str, value: np.ndarray, keep: Keep) -> str:
         packed.encodings[name] = SMALLER[keep]
         return packed.add(name, value)
     return packed.add(name, value.clip(-codec.LARGEST, codec.LARGEST).astype(np.float16))
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()

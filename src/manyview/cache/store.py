@@ -32,6 +32,14 @@ from manyview.registry import did_you_mean
 from manyview.types import Signal
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file of a cache: it is damaged, or it could not be made."""
+
+    file: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Meta:
     """The samples of a cache: windows of a manifest's frames."""

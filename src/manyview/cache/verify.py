@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,8 @@ from manyview.cache import archive
 from manyview.cache.codec import BrokenArchive
 from manyview.cache.record import RECORD, SAMPLES
 from manyview.cache.signals import Parts
-from manyview.cache.store import Cache, Entry, answers_in
+from manyview.cache.store import Cache, Entry, Problem, answers_in
 from manyview.progress import track
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one file of a cache."""
-
-    file: str
-    reason: str
 
 
 def verify(folder: str | Path) -> list[Problem]:

@@ -74,7 +74,7 @@ def _build(args: argparse.Namespace) -> Answer:
             "written": report.written,
             "skipped": report.skipped,
             "seconds": round(report.seconds, 2),
-            "problems": [{"sample": p.sample, "reason": p.reason} for p in report.problems],
+            "problems": [{"sample": p.file, "reason": p.reason} for p in report.problems],
         },
         lines=[f"wrote {report.written} samples to {args.out} in {report.seconds:.1f} s{earlier}"],
         next=[] if problem else next_steps,

@@ -13,7 +13,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -24,9 +24,8 @@ from manyview.cache.record import SAMPLES, Record, TeacherCard, claim
 from manyview.cache.store import Store
 from manyview.errors import UserError
 from manyview.files import fresh_file, read_json, write_json, writing
-from manyview.teachers.base import Teacher
 from manyview.teachers.features import FeatureTeacher
-from manyview.types import Signal, Views, WeightRule
+from manyview.types import Signal, Views
 
 ERROR = "error.json"
 MEASURED = 256
@@ -34,7 +33,7 @@ MEASURED = 256
 MEND = "name another folder with --cache, or delete this one"
 
 
-class CachedTeacher(Teacher):
+class CachedTeacher:
     """Gives what FeatureTeacher gives, from `folder` where it is there; new answers are written as they come.
 
     pictures: what decides the pixels behind a crop's name (seed, size, augmentation, manifests), as JSON-able values.
@@ -43,15 +42,11 @@ class CachedTeacher(Teacher):
     Raises UserError when the folder holds the answers of another teacher, to other pictures, or kept otherwise.
     """
 
-    weight_rule = WeightRule(1.0, 1.0, 1.0)
-    weighted_by: ClassVar[Mapping[str, str]] = {}
-    has_network = True
-
     def __init__(
         self, teacher: FeatureTeacher, folder: Path, *, pictures: Mapping[str, Any], keep: Keep = "int8"
     ) -> None:
         self.teacher, self.keep = teacher, keep
-        self.name, self.licence = teacher.name, teacher.licence  # type: ignore[misc]
+        self.name = teacher.name
         self.asked = 0
         """Crops the network was asked about."""
         folder = Path(folder)
@@ -68,12 +63,6 @@ class CachedTeacher(Teacher):
         self._sums = {"answers": 0, "error": 0.0, "variance": 0.0, "bytes": 0.0}
         if (folder / ERROR).is_file():
             self._sums = read_json(folder / ERROR, mend="delete it")["sums"]
-
-    def settings(self) -> dict[str, Any]:
-        return {**self.teacher.settings(), "keep": self.keep}
-
-    def weights_digest(self) -> str:
-        return self.teacher.weights_digest()
 
     @property
     def error(self) -> float:
@@ -120,7 +109,7 @@ class CachedTeacher(Teacher):
 
     def _write(self, name: str, answer: dict[str, Signal]) -> dict[str, torch.Tensor]:
         """Keep an answer; returns it as it will be read."""
-        packed = signals.pack(self.name, answer, weighted_by={}, keep=self.keep)
+        packed = signals.pack(self.store.teacher(), answer)
         header = {
             "format": "manyview cached sample",
             "frames": [name],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.models.dune.network import on_patches_of
 from manyview.models.model import EncodesImages, weights_digest
-from manyview.teachers.base import Teacher, licence_of
-from manyview.types import Features, Signal, Views, WeightRule
+from manyview.teachers.base import licence_of
+from manyview.types import Features, Signal, Teacher, Views
 from manyview.zoo.models import load_as
 
 TIMM = "timm:"
@@ -30,17 +30,15 @@ class FeatureTeacher(Teacher):
     weights are not here.
     """
 
-    weight_rule = WeightRule(1.0, 1.0, 1.0)
-    weighted_by: ClassVar[Mapping[str, str]] = {}
     has_network = True
 
     def __init__(
         self, source: str, *, name: str = "", student_patch: int = 14, model: nn.Module | None = None
     ) -> None:
-        self.source, self.name, self.student_patch = source, name or source, student_patch  # type: ignore[misc]
+        self.source, self.name, self.student_patch = source, name or source, student_patch
         try:
-            made = _timm(source) if source.startswith(TIMM) else _zoo(source if model is None else model)
-            self.network, self.licence = made  # type: ignore[misc]
+            timm = source.startswith(TIMM)
+            self.network, self.licence = _timm(source) if timm else _zoo(source if model is None else model)
         except UserError as error:
             raise UserError(f"teacher {self.name}: {error}") from error
         self.network.requires_grad_(False)
@@ -60,8 +58,7 @@ class FeatureTeacher(Teacher):
         return {"network": self.network.made_of, "student_patch": self.student_patch}
 
     def weights_digest(self) -> str:
-        if not self._digest:
-            self._digest = weights_digest(self.network)
+        self._digest = self._digest or weights_digest(self.network)
         return self._digest
 
     def prepare(self, images: Tensor) -> Tensor:

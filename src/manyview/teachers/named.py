@@ -10,9 +10,10 @@ from manyview.errors import UserError
 from manyview.models.family import encoder_of
 from manyview.models.model import Reconstructs
 from manyview.registry import did_you_mean
-from manyview.teachers.base import TEACHERS, Teacher
+from manyview.teachers.base import TEACHERS
 from manyview.teachers.features import TIMM, FeatureTeacher
 from manyview.teachers.reconstructors import ReconstructorTeacher
+from manyview.types import Teacher
 
 
 def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
@@ -25,7 +26,7 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
     name, source = (given, source) if equals else ("", text)
     if source in TEACHERS.names():
         teacher = TEACHERS.get(source)()
-        teacher.name = name or teacher.name  # type: ignore[misc]
+        teacher.name = name or teacher.name
         return teacher
     name = name or re.sub(r"[^\w-]", "-", Path(source.removeprefix(TIMM)).name)
     if source.startswith(TIMM):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from manyview import zoo
 from manyview.config import to_dict
 from manyview.errors import UserError
 from manyview.models.model import Reconstructs, ReconstructsPairs, weights_digest
-from manyview.teachers.base import Teacher, licence_of
-from manyview.types import Signal, Views, WeightRule
+from manyview.teachers.base import licence_of
+from manyview.types import Signal, Teacher, Views, WeightRule
 from manyview.zoo.models import load_as
 
 MAPS = ("pointmap", "confidence", "pointmap_local", "confidence_local", "depth", "depth_confidence")
@@ -32,19 +32,15 @@ class ReconstructorTeacher(Teacher):
     reconstructor.
     """
 
-    weighted_by: ClassVar[Mapping[str, str]] = {
-        "pointmap": "confidence",
-        "pointmap_local": "confidence_local",
-        "depth": "depth_confidence",
-    }
+    weighted_by = MappingProxyType({**Teacher.weighted_by, "depth": "depth_confidence"})
     has_network = True
 
     def __init__(self, source: str, *, name: str = "", model: nn.Module | None = None) -> None:
         network: Any = load_as(source if model is None else model, Reconstructs)[0]
         self.network = network.eval().requires_grad_(False)
-        self.name, self.licence = name or source, licence_of(self.network)  # type: ignore[misc]
+        self.name, self.licence = name or source, licence_of(self.network)
         rule = zoo.card_of(source).get("weight_rule")
-        self.weight_rule = WeightRule(**rule) if rule else BY_QUANTILE  # type: ignore[misc]
+        self.weight_rule = WeightRule(**rule) if rule else BY_QUANTILE
         self._digest = ""
 
     def settings(self) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
-from manyview.teachers.base import TEACHERS, Teacher
-from manyview.types import Signal, Views, WeightRule
+from manyview.teachers.base import TEACHERS
+from manyview.types import Signal, Teacher, Views, WeightRule
 
 
 @TEACHERS.add("sensor")
