@@ -110,11 +110,13 @@ def finite(value: Any) -> Any:
     """The same plain value with NaN and infinities as None: JSON knows neither."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return finite(value.tolist())
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -5,13 +5,14 @@ Writes OUT/pca/NAME.png at the network's size, OUT/pca.png (photos beside their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.numpy import save
 
 from manyview.errors import UserError
@@ -19,10 +20,12 @@ from manyview.files import write_bytes
 from manyview.images.inputs import FitFor, Photo, Pictures, read_ahead
 from manyview.images.writing import write_picture
 from manyview.pipelines.feature_set import FeatureSet
+from manyview.pipelines.picture_table import Cell, Row, table
 from manyview.progress import track
 
 MOST_SAMPLES = 40_000
-MOST_ON_SHEET = 24
+MOST_ON_SHEET, ON_A_ROW = 24, 3
+BLANK = Cell(np.full((1, 1, 3), 255, np.uint8))
 
 
 @dataclass(frozen=True)
@@ -88,35 +91,15 @@ def write_components(folder: Path, features: FeatureSet, photos: Pictures, fit_f
     place = {name: index for index, name in enumerate(features.names) if index in chosen}
     shown = read_ahead((item for item in photos.items if item.name in place), fit_for)
     pairs = [
-        (photo.name, photo.image, basis.colours(features[place[photo.name]].patches))
+        (
+            Cell(photo.image, photo.name, smooth=True),
+            Cell(basis.colours(features[place[photo.name]].patches)),
+        )
         for photo in shown
         if isinstance(photo, Photo)
     ]
-    contact_sheet(folder / "pca.png", pairs)
+    pairs += [(BLANK, BLANK)] * (-len(pairs) % ON_A_ROW)
+    rows = [Row("", [*chain(*pairs[start : start + ON_A_ROW])]) for start in range(0, len(pairs), ON_A_ROW)]
+    sheet = table(["photo", "components"] * ON_A_ROW, rows, side=150)
+    write_picture(folder / "pca.png", sheet)
     return {"explained": basis.explained.tolist(), "sheet": "pca.png", "pictures": "pca/"}
-
-
-def contact_sheet(
-    path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], *, height: int = 150, columns: int = 3
-) -> None:
-    """(name, photo (H, W, 3), colours (H', W', 3)) side by side, `columns` pairs in a row, as one PNG."""
-    gap, caption = 8, 16
-    cells = []
-    for name, photo, colours in pairs:
-        sizes = [max(1, round(height * p.shape[1] / p.shape[0])) for p in (photo, colours)]
-        cell = Image.new("RGB", (sum(sizes), height + caption), "white")
-        cell.paste(Image.fromarray(photo).resize((sizes[0], height), Image.Resampling.BICUBIC), (0, 0))
-        cell.paste(
-            Image.fromarray(colours).resize((sizes[1], height), Image.Resampling.NEAREST), (sizes[0], 0)
-        )
-        ImageDraw.Draw(cell).text((2, height + 2), name, fill=(60, 60, 60))
-        cells.append(cell)
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    width = max(sum(cell.width for cell in row) + gap * (len(row) + 1) for row in rows)
-    sheet = Image.new("RGB", (width, (height + caption + gap) * len(rows) + gap), "white")
-    for index, row in enumerate(rows):
-        left = gap
-        for cell in row:
-            sheet.paste(cell, (left, gap + index * (height + caption + gap)))
-            left += cell.width + gap
-    write_picture(path, np.asarray(sheet))

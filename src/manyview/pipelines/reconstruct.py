@@ -16,7 +16,6 @@ from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
 from manyview.models.model import Reconstructs
-from manyview.pipelines.agreement import complaints
 from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import (
     LEAST_INLIERS,
@@ -33,6 +32,9 @@ from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 from manyview.scene.visibility import overlaps
 from manyview.version import __version__
+
+LEAST_OVERLAP = 0.1
+"""Views of which a smaller share is seen by any other view hardly overlap."""
 
 
 def reconstruct(
@@ -165,7 +167,7 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
     """Measure the agreement, warn, and write both into the scene."""
     for view, share in zip(scene.views, overlaps(scene.views), strict=True):
         view.info["overlap"] = round(float(share), 4)
-    notes = [*scene.info["warnings"], *complaints(scene.views, LEAST_INLIERS)]
+    notes = [*scene.info["warnings"], *_complaints(scene.views)]
     if (
         isinstance(network, Reconstructs)
         and network.metric
@@ -190,3 +192,32 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
         "skipped": skipped,
         "warnings": notes,
     }  # fmt: skip
+
+
+def _complaints(views: Sequence[SceneView]) -> list[str]:
+    """One line for each thing that makes the scene doubtful."""
+    lines = []
+    empty = [view.name for view in views if not view.valid.any()]
+    if empty:
+        lines.append(f"views without a single point: {_listed(empty)}")
+    rest = [view for view in views if view.name not in empty]
+    if len(rest) < 2:
+        return lines
+    lonely = [v.name for v in rest if v.info["overlap"] < LEAST_OVERLAP]
+    loose = [v.name for v in rest if v.info["inliers"] < LEAST_INLIERS and v.name not in lonely]
+    if lonely:
+        lines.append(
+            f"views {_listed(lonely)} hardly overlap with the others: less than {LEAST_OVERLAP:.0%} of what "
+            "they show is seen from elsewhere; their place in the scene is a guess"
+        )
+    if loose:
+        lines.append(
+            f"views {_listed(loose)} hardly overlap or are not understood: under {LEAST_INLIERS:.0%} of "
+            "their points agree with their camera; their pose is doubtful"
+        )
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    few = ", ".join(names[:5])
+    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"

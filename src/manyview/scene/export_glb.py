@@ -58,21 +58,15 @@ def glb_from_scene(scene: Scene) -> np.ndarray:
     A first-view frame is turned half around x (y down becomes y up, forward becomes -z); a given world by the
     shortest rotation that brings the cameras' mean upward direction to y.
     """
-    turn = np.diag([1.0, -1.0, -1.0, 1.0])
+    from scipy.spatial.transform import Rotation
+
     if scene.frame == "first_view":
-        return turn
+        return np.diag([1.0, -1.0, -1.0, 1.0])
+    turn = np.eye(4)
     up = -np.mean([view.cam2world[:3, 1] for view in scene.views], axis=0)
-    length = np.linalg.norm(up)
-    if length < 1e-6:
-        return np.eye(4)
-    up /= length
-    if up[1] < -1 + 1e-9:
-        return turn
-    axis = np.cross(up, [0.0, 1.0, 0.0])
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    result = np.eye(4)
-    result[:3, :3] += cross + cross @ cross / (1 + up[1])
-    return result
+    if np.linalg.norm(up) > 1e-6:
+        turn[:3, :3] = Rotation.align_vectors([[0.0, 1.0, 0.0]], [up])[0].as_matrix()
+    return turn
 
 
 def _pyramid(view: SceneView, length: float, along: float) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from manyview.files import fresh_directory
+from manyview.files import fresh_directory, write_json
 from manyview.geometry import poses
 from manyview.scene.export_ply import write_ply
 from manyview.scene.exporters import EXPORTERS, PictureExporter
@@ -54,8 +54,7 @@ class Nerfstudio(PictureExporter):
             }
             if self.depth:
                 document["depth_unit_scale_factor"] = 1.0
-            text = json.dumps(document, indent=1, allow_nan=False)
-            (fresh / "transforms.json").write_text(text, encoding="utf-8")
+            write_json(fresh / "transforms.json", document)
         return path
 
     def next_step(self, path: Path) -> str:
@@ -78,14 +77,8 @@ def _frame(view: SceneView, target: Target) -> dict[str, Any]:
         "transform_matrix": poses.opengl_from_opencv(torch.from_numpy(view.cam2world)).tolist(),
         "w": target.width,
         "h": target.height,
-        "fl_x": float(k[0, 0]),
-        "fl_y": float(k[1, 1]),
-        "cx": float(k[0, 2]),
-        "cy": float(k[1, 2]),
-        "k1": 0.0,
-        "k2": 0.0,
-        "p1": 0.0,
-        "p2": 0.0,
+        **{"fl_x": float(k[0, 0]), "fl_y": float(k[1, 1]), "cx": float(k[0, 2]), "cy": float(k[1, 2])},
+        **dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0),
     }
 
 

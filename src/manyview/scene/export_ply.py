@@ -13,17 +13,8 @@ from manyview.files import fresh_file
 from manyview.scene.exporters import EXPORTERS, Exporter
 from manyview.scene.scene import Cloud, Scene
 
-VERTEX = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("red", "u1"),
-        ("green", "u1"),
-        ("blue", "u1"),
-        ("confidence", "<f4"),
-    ]
-)
+COLOURS = ("red", "green", "blue")
+VERTEX = np.dtype([*((n, "<f4") for n in "xyz"), *((n, "u1") for n in COLOURS), ("confidence", "<f4")])
 NAMES = {"f4": "float", "u1": "uchar"}
 
 
@@ -51,7 +42,7 @@ def write_ply(cloud: Cloud, path: Path, *, comment: str) -> None:
     table = np.empty(len(cloud), VERTEX)
     for name, column in zip("xyz", cloud.xyz.T, strict=True):
         table[name] = column
-    for name, column in zip(("red", "green", "blue"), cloud.rgb.T, strict=True):
+    for name, column in zip(COLOURS, cloud.rgb.T, strict=True):
         table[name] = column
     table["confidence"] = cloud.confidence
     lines = ["ply", "format binary_little_endian 1.0", f"comment manyview: {' '.join(comment.split())}"]

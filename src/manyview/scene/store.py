@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.errors import UserError
-from manyview.files import fresh_directory
+from manyview.files import fresh_directory, write_json
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
 
@@ -46,9 +46,7 @@ def save(scene: Scene, directory: Path) -> Path:
             "views": [_write_view(view, index, fresh) for index, view in enumerate(scene.views)],
             "info": scene.info,
         }
-        (fresh / "scene.json").write_text(
-            json.dumps(_plain(header), indent=1, allow_nan=False), encoding="utf-8"
-        )
+        write_json(fresh / "scene.json", header)
     return directory
 
 
@@ -151,18 +149,3 @@ def _inside(root: Path, relative: str) -> Path:
             f"{root / 'scene.json'} names {relative!r}, which lies outside the scene; do not trust this file"
         )
     return path
-
-
-def _plain(value: Any) -> Any:
-    """JSON values; numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
