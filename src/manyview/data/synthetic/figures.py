@@ -69,31 +69,33 @@ def _person(
     neck = hips + torso * up
     skin, shirt, trousers = (tuple(int(c) for c in rng.integers(20, 240, 3)) for _ in range(3))
     bare = rng.random() < 0.4  # short sleeves: the colour does not tell an arm from a hand
+    both = (draw, parts)
     for sign in (-1, 1):
-        _chain(draw, parts, rng, hips + sign * 0.14 * torso * side, LEG, lean, torso,
-               [trousers, trousers, skin])  # fmt: skip
+        _chain(both, rng, hips + sign * 0.14 * torso * side, LEG, lean, torso, [trousers, trousers, skin])
     for sign in (-1, 1):
         colours = [shirt, skin if bare else shirt, skin]
-        _chain(draw, parts, rng, neck + sign * 0.24 * torso * side, ARM, lean + sign * 0.4, torso, colours)
-    for canvas, colour in ((draw, shirt), (parts, PARTS.index("torso"))):
-        _limb(canvas, hips, neck, 0.5 * torso, colour)
-    head = neck + 0.3 * torso * up
-    for canvas, colour in ((draw, skin), (parts, PARTS.index("head"))):
-        _disc(canvas, head, 0.2 * torso, colour)
+        _chain(both, rng, neck + sign * 0.24 * torso * side, ARM, lean + sign * 0.4, torso, colours)
+    for canvas, body, face in ((draw, shirt, skin), (parts, PARTS.index("torso"), PARTS.index("head"))):
+        _limb(canvas, hips, neck, 0.5 * torso, body)
+        _disc(canvas, neck + 0.3 * torso * up, 0.2 * torso, face)
 
 
 def _chain(
-    draw: ImageDraw.ImageDraw, parts: ImageDraw.ImageDraw, rng: np.random.Generator, start: np.ndarray,
-    limbs: tuple[tuple[str, float, float, float], ...], angle: float, unit: float,
+    canvases: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
+    rng: np.random.Generator,
+    start: np.ndarray,
+    limbs: tuple[tuple[str, float, float, float], ...],
+    angle: float,
+    unit: float,
     colours: list[tuple[int, ...]],
-) -> None:  # fmt: skip
+) -> None:
     """Limbs hanging from one another, each bent from the one before."""
     for (name, length, width, spread), colour in zip(limbs, colours, strict=True):
         angle += float(rng.normal(0, spread))
         end = start + length * unit * np.array([math.sin(angle), math.cos(angle)])
         shade = tuple(int(c * rng.uniform(0.8, 1.0)) for c in colour)
-        _limb(draw, start, end, width * unit, shade)
-        _limb(parts, start, end, width * unit, PARTS.index(name))
+        for canvas, fill in zip(canvases, (shade, PARTS.index(name))):
+            _limb(canvas, start, end, width * unit, fill)
         start = end
 
 
@@ -114,28 +116,16 @@ def write_figures(out: str | Path, *, count: int, size: tuple[int, int] = (112, 
         raise UserError(f"count is {count}; draw at least one picture")
     out = Path(out)
     frames = []
-    for folder in ("images", "labels"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     for index in track(range(count), label="figures", unit="picture"):
-        name = f"{index:06d}.png"
-        image, labels = out / "images" / name, out / "labels" / name
-        if not (image.is_file() and labels.is_file()):
+        name = f"{index:06d}"
+        image, labels = f"images/{name}.png", f"labels/{name}.png"
+        if not ((out / image).is_file() and (out / labels).is_file()):
             picture, parts = render_figures(seed * 1_000_000 + index, size)
             for path, array in ((labels, parts), (image, picture)):
-                with fresh_file(path) as draft:
+                with fresh_file(out / path) as draft:
                     Image.fromarray(array).save(draft, "PNG")
         frames.append(
-            Frame(
-                dataset="manyview-figures",
-                scene=f"figure_{index:06d}",
-                frame=f"{index:06d}",
-                split="train",
-                image=f"images/{name}",
-                width=size[1],
-                height=size[0],
-                labels=f"labels/{name}",
-            )
+            Frame("manyview-figures", f"figure_{name}", name, "train", image, size[1], size[0], labels=labels)
         )
-    path = out / "manifest.parquet"
-    Manifest(frames, out, {"generator": "manyview figures", "classes": list(PARTS), "seed": seed}).save(path)
-    return path
+    info = {"generator": "manyview figures", "classes": list(PARTS), "seed": seed}
+    return Manifest(frames, out, info).save(out / "manifest.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from manyview.data.synthetic.models import CLASSES, STRUCTURE
 from manyview.data.synthetic.scene import RenderedScene, render_scene
 from manyview.errors import UserError
 from manyview.files import write_bytes
+from manyview.images.writing import encoded
 from manyview.progress import track
 
 CROP = 24  # pixels a side of a crop
@@ -49,26 +51,25 @@ def class_report(
     """Render `seeds` scenes, count their pixels, and teach a ridge classifier on half of them to name the others."""
     if seeds < 2:
         raise UserError(f"a report over {seeds} scenes has nothing to test on; use at least 2")
-    counts = torch.zeros(len(CLASSES), dtype=torch.int64)
-    sides: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
-    for seed in track(
-        range(first, first + seeds), total=seeds, label="scenes", unit="scene", enabled=progress
-    ):
+    counts = torch.zeros(len(CLASSES), dtype=torch.float64)
+    halves: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
+    seen = range(first, first + seeds)
+    for seed in track(seen, total=seeds, label="scenes", unit="scene", enabled=progress):
         scene = render_scene(seed, views=views, size=size)
         counts += torch.bincount(scene.labels.flatten().long(), minlength=len(CLASSES))
-        sides[seed % 2].append(crops(scene))
-    train, test = ([torch.cat(column) for column in zip(*side)] for side in sides)
-    train = [torch.cat([train[0], train[0].flip(-1)]), train[1].repeat(2)]  # a mirrored chair is a chair
-    per_class = linear_probe(features(train[0]), train[1], features(test[0]), test[1])
-    of_pixels = linear_probe(_cells(train[0]), train[1], _cells(test[0]), test[1])
-    shares = counts.double() / counts.sum()
+        halves[seed % 2].append(crops(scene))
+    (train, names), (test, truth) = ([torch.cat(column) for column in zip(*half)] for half in halves)
+    mirrored = torch.cat([train, train.flip(-1)])  # a mirrored chair is a chair
+    per_class, of_pixels = (
+        linear_probe(read(mirrored), names.repeat(2), read(test), truth) for read in (features, _cells)
+    )
     return ClassReport(
-        shares=dict(zip(CLASSES, shares.tolist())),
-        accuracy=float(np.mean(list(per_class.values()))) if per_class else 0.0,
-        accuracy_of_pixels=float(np.mean(list(of_pixels.values()))) if of_pixels else 0.0,
+        shares=dict(zip(CLASSES, (counts / counts.sum()).tolist())),
+        accuracy=float(np.mean([*per_class.values()] or [0.0])),
+        accuracy_of_pixels=float(np.mean([*of_pixels.values()] or [0.0])),
         chance=1 / max(len(per_class), 1),
         per_class=per_class,
-        crops=len(train[1]) // 2 + len(test[1]),
+        crops=len(names) + len(truth),
     )
 
 
@@ -78,34 +79,25 @@ def crops(scene: RenderedScene) -> tuple[Tensor, Tensor]:
     A few views of every object at most; none of what is smaller than SMALLEST pixels or mostly hidden.
     """
     pictures, names = [], []
-    seen: dict[int, int] = {}
-    height, width = scene.depth.shape[1:]
-    for view in range(len(scene.images)):
-        for instance in scene.instances[view].unique().tolist():
-            if seen.get(instance, 0) >= VIEWS_OF_EACH:
-                continue
-            rows, columns = (scene.instances[view] == instance).nonzero(as_tuple=True)
-            top, bottom = int(rows.min()), int(rows.max()) + 1
-            left, right = int(columns.min()), int(columns.max()) + 1
-            if min(bottom - top, right - left) < SMALLEST or len(rows) < 0.2 * (bottom - top) * (
-                right - left
-            ):
-                continue
+    shown: Counter[int] = Counter()
+    for view, instances in enumerate(scene.instances):
+        for instance in instances.unique().tolist():
+            rows, columns = (instances == instance).nonzero(as_tuple=True)
+            (top, left), (bottom, right) = ((int(f(rows)), int(f(columns))) for f in (torch.min, torch.max))
+            height, width = bottom + 1 - top, right + 1 - left
             name = int(scene.labels[view, rows[0], columns[0]])
-            if name < len(STRUCTURE):
+            hidden = min(height, width) < SMALLEST or len(rows) < 0.2 * height * width
+            if hidden or name < len(STRUCTURE) or shown[instance] >= VIEWS_OF_EACH:
                 continue
-            seen[instance] = seen.get(instance, 0) + 1
-            margin = int(0.1 * max(bottom - top, right - left)) + 1
-            window = scene.images[
-                view : view + 1, :, max(0, top - margin) : min(height, bottom + margin),
-                max(0, left - margin) : min(width, right + margin),
-            ]  # fmt: skip
+            shown[instance] += 1
+            margin = int(0.1 * max(height, width)) + 1
+            across = slice(max(0, left - margin), right + 1 + margin)
+            window = scene.images[view : view + 1, :, max(0, top - margin) : bottom + 1 + margin, across]
             pictures.append(
                 torch.nn.functional.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True)
             )
             names.append(name)
-    images = torch.cat(pictures) if pictures else torch.zeros(0, 3, CROP, CROP)
-    return images, torch.tensor(names, dtype=torch.int64)
+    return torch.cat([torch.zeros(0, 3, CROP, CROP), *pictures]), torch.tensor(names, dtype=torch.int64)
 
 
 def features(images: Tensor) -> Tensor:
@@ -141,8 +133,6 @@ def contact_sheet(
     path: str | Path, *, columns: int = 6, rows: int = 6, size: tuple[int, int] = (132, 200), seed: int = 0
 ) -> Path:
     """Write a sheet of scenes, one view each; every third row ends with the depth, normals and labels of its third."""
-    import cv2
-
     path = Path(path)
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise UserError(f"cannot write a picture to {path}; name a .jpg or .png file")
@@ -152,38 +142,21 @@ def contact_sheet(
         tiles.append(scene.images[1])
         row, column = divmod(len(tiles), columns)
         if row % 3 == 0 and column == columns - 3:
-            tiles += [
-                _coloured_depth(scene.depth[1]),
-                _coloured_normals(scene.normals[1]),
-                _coloured(scene.labels[1]),
-            ]
+            tiles += _coloured_maps(scene, 1)
         seed += 1
     grid = torch.stack(tiles[: columns * rows]).unflatten(0, (rows, columns))  # (rows, columns, 3, H, W)
     grid = torch.nn.functional.pad(grid, (2, 2, 2, 2), value=1.0)
-    sheet = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 80] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    _, content = cv2.imencode(
-        path.suffix.lower(), (sheet.flip(-1) * 255 + 0.5).to(torch.uint8).numpy(), quality
-    )
-    write_bytes(path, content.tobytes())
+    sheet = (grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1) * 255 + 0.5).to(torch.uint8)
+    write_bytes(path, encoded(sheet.numpy(), path.suffix.lower()))
     return path
 
 
-def _coloured_depth(depth: Tensor) -> Tensor:
-    """Near is warm, far is cold: (3, H, W)."""
-    near = 1 / depth
+def _coloured_maps(scene: RenderedScene, view: int) -> list[Tensor]:
+    """Depth (near is warm, far is cold), normals, and labels in a fixed colour for every class: (3, H, W) each."""
+    near = 1 / scene.depth[view]
     t = ((near - near.min()) / (near.max() - near.min() + 1e-6)).sqrt()
-    return torch.stack([t, 0.25 + 0.6 * (1 - (2 * t - 1).abs()), 1 - t]).clamp(0, 1)
-
-
-def _coloured_normals(normals: Tensor) -> Tensor:
-    return ((normals * normals.new_tensor([1.0, -1.0, -1.0]) + 1) / 2).permute(2, 0, 1).clamp(0, 1)
-
-
-def _coloured(labels: Tensor) -> Tensor:
-    """A fixed colour for every class."""
-    number = torch.arange(len(CLASSES), dtype=torch.float32)
-    palette = torch.stack(
-        [(number * step + shift) % 1.0 for step, shift in ((0.618, 0.2), (0.381, 0.6), (0.786, 0.4))]
-    )
-    return (0.2 + 0.75 * palette)[:, labels.long()]
+    depth = torch.stack([t, 0.25 + 0.6 * (1 - (2 * t - 1).abs()), 1 - t]).clamp(0, 1)
+    normals = (scene.normals[view] * torch.tensor([0.5, -0.5, -0.5]) + 0.5).permute(2, 0, 1).clamp(0, 1)
+    steps, shifts = torch.tensor([[0.618, 0.381, 0.786], [0.2, 0.6, 0.4]])
+    palette = (torch.arange(len(CLASSES))[:, None] * steps + shifts) % 1.0
+    return [depth, normals, (0.2 + 0.75 * palette).T[:, scene.labels[view].long()]]

@@ -53,15 +53,14 @@ def render_scene(
     `kind` is room, tabletop or auto (two rooms for every tabletop); `trajectory` one of `trajectories.NAMES` or auto.
     """
     check_request(views, size, kind, trajectory)
-    drawn = "tabletop" if seed % 3 == 2 else "room"
+    if kind == "auto":
+        kind = "tabletop" if seed % 3 == 2 else "room"
     with _one_thread():
-        world = furnishing.build(seed, drawn if kind == "auto" else kind)
-        rng = Random(f"manyview path {seed}")
-        path = trajectories.choose(world, rng, views=views, size=size, name=trajectory)
-        return render_world(
-            world, path.cam2world, path.intrinsics, size=size, rng=Random(f"manyview sensor {seed}"),
-            trajectory=path.name, device=device,
-        )  # fmt: skip
+        world = furnishing.build(seed, kind)
+        path = trajectories.choose(
+            world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory
+        )
+        return render_world(world, path, size=size, rng=Random(f"manyview sensor {seed}"), device=device)
 
 
 @contextmanager
@@ -79,55 +78,39 @@ def check_request(views: int, size: tuple[int, int], kind: str, trajectory: str)
     """Raise UserError for what cannot be rendered."""
     if views < 1 or min(size) < 8:
         raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
-    for what, value, known in (
+    for what, value, names in (
         ("kind", kind, furnishing.KINDS),
         ("trajectory", trajectory, trajectories.NAMES),
     ):
-        if value != "auto" and value not in known:
+        if value not in ("auto", *names):
             raise UserError(
-                f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *known])}"
+                f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *names])}"
             )
 
 
 @torch.inference_mode()
 def render_world(
     world: World,
-    cam2world: Tensor,
-    intrinsics: Tensor,
+    path: trajectories.Path,
     *,
     size: tuple[int, int],
     rng: Random,
-    trajectory: str = "given",
     device: torch.device | str = "cpu",
 ) -> RenderedScene:
-    """Render a world from given cameras (V, 4, 4), (V, 3, 3); `rng` decides the sensor's noise."""
-    solids = world.solids().to(device)
-    cam2world, intrinsics = cam2world.to(device), intrinsics.to(device)
-    views, group = len(cam2world), max(1, CAST // (size[0] * size[1]))
+    """Render what the cameras of a path see of a world; `rng` decides the sensor's noise."""
+    solids, lighting = world.solids().to(device), world.lighting
+    assert lighting is not None
+    cam2world, intrinsics = path.cam2world.to(device), path.intrinsics.to(device)
+    views, pixels = len(cam2world), size[0] * size[1]
+    group = max(1, CAST // pixels)
     cast_views = [cast(solids, *part, size) for part in zip(cam2world.split(group), intrinsics.split(group))]
     depth, seen = (torch.cat(maps) for maps in zip(*cast_views))
-    side = int(min(max((views * size[0] * size[1]) ** 0.5 * 0.45, 96), 512))
-    lighting = world.lighting
-    assert lighting is not None
-    light = Light(
-        lighting, shadows(world.solids(shadows=True).to(device), lighting, side=side), solids.room[1]
-    )
-    table = world.appearance().to(device)
-    linear = torch.empty(views, 3, *size, device=device)
-    normals = torch.empty(views, *size, 3, device=device)
-    step = max(1, CHUNK // (size[0] * size[1])) if linear.device.type == "cpu" else views
-    for start in range(0, views, step):
-        part = slice(start, start + step)
-        _shade(
-            light,
-            table,
-            depth[part],
-            seen[part],
-            cam2world[part],
-            intrinsics[part],
-            linear[part],
-            normals[part],
-        )
+    side = int(min(max((views * pixels) ** 0.5 * 0.45, 96), 512))
+    maps = shadows(world.solids(shadows=True).to(device), lighting, side=side)
+    light, table = Light(lighting, maps, solids.room[1]), world.appearance().to(device)
+    group = max(1, CHUNK // pixels) if depth.device.type == "cpu" else views
+    parts = zip(*(tensor.split(group) for tensor in (depth, seen, cam2world, intrinsics)))
+    linear, normals = (torch.cat(maps) for maps in zip(*(_shade(light, table, *part) for part in parts)))
     labels, instances = (identity.to(device) for identity in world.identities())
     flat = seen.flatten()
     return RenderedScene(
@@ -139,15 +122,14 @@ def render_world(
         intrinsics=intrinsics,
         cam2world=cam2world,
         kind=world.kind,
-        trajectory=trajectory,
+        trajectory=path.name,
     )
 
 
 def _shade(
-    light: Light, table: Tensor, depth: Tensor, seen: Tensor, cam2world: Tensor, intrinsics: Tensor,
-    linear: Tensor, normals: Tensor,
-) -> None:  # fmt: skip
-    """Fill `linear` (V, 3, H, W) and `normals` (V, H, W, 3) of a few views."""
+    light: Light, table: Tensor, depth: Tensor, seen: Tensor, cam2world: Tensor, intrinsics: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Radiance (V, 3, H, W) and normals (V, H, W, 3) of a few views."""
     views, height, width = depth.shape
     seen = seen.flatten()
     rows = table[:DENSE].index_select(1, seen)
@@ -159,9 +141,8 @@ def _shade(
     colour = albedo(table, rows, seen, spots, blur)
     shine = rows[ROW["gloss"].start : ROW["glow"].stop]
     radiance = light.radiance(points, spots.normal, view, colour, shine)
-    linear.copy_(radiance.view(3, views, height, width).transpose(0, 1))
     turned = spots.normal.view(3, views, -1).permute(1, 2, 0) @ cam2world[:, :3, :3]
-    normals.copy_(turned.view_as(normals))
+    return radiance.view(3, views, height, width).transpose(0, 1), turned.view(views, height, width, 3)
 
 
 def _rays(depth: Tensor, cam2world: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:

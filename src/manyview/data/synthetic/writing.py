@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from manyview.data.manifest import Frame, Manifest
 from manyview.data.synthetic.models import CLASSES
@@ -22,11 +24,21 @@ MANIFEST = "manifest.parquet"
 CAMERAS = "cameras.json"
 VERSION = 2  # of the generator: raise it when the same seed gives other pixels
 DEPTH_SCALE = 0.001
-CONVENTION = (
-    "cam2world: 4x4, maps camera coordinates to world coordinates (x_world = cam2world @ x_cam). OpenCV camera axes: "
-    "+x right, +y down, +z forward; the world's z axis points up. K in pixels for the stored image, pixel centres at "
-    "+0.5 (top-left pixel centre = (0.5, 0.5))."
-)
+FILES = {
+    "image": "file",
+    "depth": "depth",
+    "labels": "label",
+    "instances": "instances",
+}  # manifest: cameras.json
+CONVENTIONS = {
+    "convention": "cam2world: 4x4, maps camera coordinates to world coordinates (x_world = cam2world @ x_cam). "
+    "OpenCV camera axes: +x right, +y down, +z forward; the world's z axis points up. K in pixels for the stored "
+    "image, pixel centres at +0.5 (top-left pixel centre = (0.5, 0.5)).",
+    "pixel_centres": 0.5,
+    "units": "metres",
+    "depth_png": "uint16, 0 = no value, millimetres along the optical axis (z)",
+    "label_names": list(CLASSES),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +54,7 @@ class Settings:
 
     def of_scene(self, index: int) -> dict[str, Any]:
         """As kept beside every scene, to recognise it again."""
-        return {
-            "version": VERSION, "seed": self.scene_seed(index), "views": self.views, "size": list(self.size),
-            "kind": self.kind, "trajectory": self.trajectory, "normals": self.normals,
-        }  # fmt: skip
+        return {"version": VERSION, **asdict(self), "seed": self.scene_seed(index), "size": list(self.size)}
 
     def scene_seed(self, index: int) -> int:
         """Sets of different seeds share no scene."""
@@ -77,14 +86,10 @@ def write_scenes(
         raise UserError(f"{out} is a file; name a folder to write scenes into")
     out.mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(scenes) if not _present(out, index, settings)]
-    done = _in_processes if workers > 1 and len(missing) > 1 else _one_by_one
-    for _ in track(
-        done(out, missing, settings, workers, device),
-        total=len(missing),
-        label="scenes",
-        unit="scene",
-        enabled=progress,
-    ):
+    write = partial(write_scene, out, settings=settings, device=device)
+    workers = min(workers, len(missing))
+    done = _in_processes(write, missing, workers) if workers > 1 else map(write, missing)
+    for _ in track(done, total=len(missing), label="scenes", unit="scene", enabled=progress):
         pass
     frames = [frame for index in range(scenes) for frame in _frames(out, index)]
     info = {
@@ -93,9 +98,7 @@ def write_scenes(
         "units": "metres",
         "seed": settings.seed,
     }
-    path = out / MANIFEST
-    Manifest(frames, out, info).save(path)
-    return path
+    return Manifest(frames, out, info).save(out / MANIFEST)
 
 
 def scene_name(index: int) -> str:
@@ -108,36 +111,24 @@ def _present(out: Path, index: int, settings: Settings) -> bool:
     if not file.exists():
         return False
     try:
-        found = json.loads(file.read_bytes())["settings"]
+        made_with = json.loads(file.read_bytes())["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} was not written by manyview data synth; choose an empty folder") from error
-    wanted = settings.of_scene(index)
-    for key, value in wanted.items():
-        if found.get(key) != value:
+    for key, value in settings.of_scene(index).items():
+        if made_with.get(key) != value:
             raise UserError(
-                f"{file.parent} was made with {key}={found.get(key)}, not {value}; "
+                f"{file.parent} was made with {key}={made_with.get(key)}, not {value}; "
                 "use the same settings to go on, or another folder"
             )
     return True
 
 
-def _one_by_one(
-    out: Path, missing: list[int], settings: Settings, workers: int, device: str
-) -> Iterator[int]:
-    for index in missing:
-        write_scene(out, index, settings, device)
-        yield index
-
-
-def _in_processes(
-    out: Path, missing: list[int], settings: Settings, workers: int, device: str
-) -> Iterator[int]:
+def _in_processes(write: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    workers = min(workers, len(missing))
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(write_scene, out, index, settings, device) for index in missing]
+        futures = [pool.submit(write, index) for index in indices]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -146,57 +137,50 @@ def _in_processes(
             raise
 
 
-def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") -> int:
+def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") -> None:
     """Render one scene into `out`: its folder appears when it is complete."""
+    seed, path = settings.scene_seed(index), settings.trajectory
     scene = render_scene(
-        settings.scene_seed(index), views=settings.views, size=settings.size, kind=settings.kind,
-        trajectory=settings.trajectory, device=device,
-    )  # fmt: skip
-    partial = out / f".{scene_name(index)}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    _write_maps(partial, scene, normals=settings.normals)
-    entries = []
-    for view in range(len(scene.images)):
-        file = f"{view:04d}.png"
-        entry = {
-            "file": f"images/{file}", "size": [settings.size[1], settings.size[0]],
-            "K": scene.intrinsics[view].tolist(), "cam2world": scene.cam2world[view].tolist(),
-            "depth": f"depth/{file}", "label": f"labels/{file}", "instances": f"instances/{file}",
-        }  # fmt: skip
-        entries.append(entry | ({"normals": f"normals/{file}"} if settings.normals else {}))
-    content = {
-        "convention": CONVENTION, "pixel_centres": 0.5, "units": "metres",
-        "depth_png": "uint16, 0 = no value, millimetres along the optical axis (z)",
-        "label_names": list(CLASSES), "kind": scene.kind, "trajectory": scene.trajectory,
-        "settings": settings.of_scene(index), "frames": entries,
-    }  # fmt: skip
-    (partial / CAMERAS).write_text(json.dumps(content), encoding="utf-8")
-    target = out / scene_name(index)
+        seed, views=settings.views, size=settings.size, kind=settings.kind, trajectory=path, device=device
+    )
+    draft, target = out / f".{scene_name(index)}.partial", out / scene_name(index)
+    shutil.rmtree(draft, ignore_errors=True)
+    maps = _maps(scene, normals=settings.normals)
+    for (folder, _), pictures in maps.items():
+        (draft / folder).mkdir(parents=True)
+        for view, picture in enumerate(pictures):
+            _write_png(draft / folder / f"{view:04d}.png", picture)
+    frames = [
+        {key: f"{folder}/{view:04d}.png" for folder, key in maps}
+        | {"size": [settings.size[1], settings.size[0]], "K": K.tolist(), "cam2world": pose.tolist()}
+        for view, (K, pose) in enumerate(zip(scene.intrinsics, scene.cam2world))
+    ]
+    content = CONVENTIONS | {"kind": scene.kind, "trajectory": scene.trajectory}
+    content |= {"settings": settings.of_scene(index), "frames": frames}
+    (draft / CAMERAS).write_text(json.dumps(content), encoding="utf-8")
     if target.exists():  # without its cameras.json: not one of ours, or cut off by hand
         raise UserError(f"{target} exists but has no {CAMERAS}; move it away, or choose another folder")
-    partial.rename(target)
-    return index
+    draft.rename(target)
 
 
-def _write_maps(folder: Path, scene: RenderedScene, *, normals: bool) -> None:
-    """images, depth (16-bit millimetres), labels (8-bit), instances (16-bit), maybe normals ((n + 1) / 2, camera)."""
+def _maps(scene: RenderedScene, *, normals: bool) -> dict[tuple[str, str], np.ndarray]:
+    """What is stored, by folder and key in cameras.json.
+
+    BGR pictures, depth (16-bit millimetres), labels (8-bit), instances (16-bit), and, if wanted, normals in the camera
+    frame as (n + 1) / 2.
+    """
+    depth = (scene.depth / DEPTH_SCALE + 0.5).clamp(1, 65535)
     maps = {
-        "images": (scene.images.permute(0, 2, 3, 1).flip(-1) * 255 + 0.5)
-        .clamp(0, 255)
-        .to(torch.uint8),  # BGR
-        "depth": (scene.depth / DEPTH_SCALE + 0.5).clamp(1, 65535).to(torch.int32),
-        "labels": scene.labels,
-        "instances": scene.instances.to(torch.int32),
+        ("images", "file"): _bytes(scene.images.permute(0, 2, 3, 1).flip(-1) * 255),
+        ("depth", "depth"): depth.to(torch.int32).cpu().numpy().astype(np.uint16),
+        ("labels", "label"): scene.labels.cpu().numpy(),
+        ("instances", "instances"): scene.instances.cpu().numpy().astype(np.uint16),
     }
-    if normals:
-        maps["normals"] = ((scene.normals.flip(-1) + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
-    for name, values in maps.items():
-        (folder / name).mkdir(parents=True)
-        array = values.cpu().numpy()
-        if name in ("depth", "instances"):
-            array = array.astype(np.uint16)
-        for view, picture in enumerate(array):
-            _write_png(folder / name / f"{view:04d}.png", picture)
+    return maps | ({("normals", "normals"): _bytes((scene.normals.flip(-1) + 1) * 127.5)} if normals else {})
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    return (values + 0.5).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:
@@ -211,10 +195,22 @@ def _frames(out: Path, index: int) -> Iterator[Frame]:
     name = scene_name(index)
     for entry in json.loads((out / name / CAMERAS).read_bytes())["frames"]:
         (fx, _, cx), (_, fy, cy), _ = entry["K"]
+        files = {field: f"{name}/{entry[key]}" for field, key in FILES.items()}
         yield Frame(
-            dataset="manyview-synth", scene=name, frame=Path(entry["file"]).stem, split="train",
-            image=f"{name}/{entry['file']}", width=entry["size"][0], height=entry["size"][1],
-            fx=fx, fy=fy, cx=cx, cy=cy, cam2world=tuple(value for row in entry["cam2world"] for value in row),
-            depth=f"{name}/{entry['depth']}", depth_scale=DEPTH_SCALE, labels=f"{name}/{entry['label']}",
-            instances=f"{name}/{entry['instances']}",
-        )  # fmt: skip
+            "manyview-synth",
+            name,
+            Path(entry["file"]).stem,
+            "train",
+            files["image"],
+            width=entry["size"][0],
+            height=entry["size"][1],
+            fx=fx,
+            fy=fy,
+            cx=cx,
+            cy=cy,
+            cam2world=tuple(value for row in entry["cam2world"] for value in row),
+            depth=files["depth"],
+            depth_scale=DEPTH_SCALE,
+            labels=files["labels"],
+            instances=files["instances"],
+        )
