@@ -10,7 +10,7 @@ import abc
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -220,6 +220,20 @@ class Protocol(abc.ABC):
                 numbers = self.judge(item, answer, truth)  # type: ignore[arg-type]
                 for row in numbers if isinstance(numbers, list) else [numbers]:
                     yield {"method": method, "scene": item.scene, **item.names, **row}
+
+
+def in_order(work: Work, predict: Callable[[], Iterable[Answer]], unreadable: Mapping[str, str]) -> Method:
+    """A method whose answers come one after the other, about all items but the unreadable ones (key -> why)."""
+
+    def answers(missing: Sequence[Item]) -> Iterator[tuple[Item, Answer | Skipped]]:
+        wanted, predictions = {item.key for item in missing}, iter(predict())
+        for item in work.items:
+            why = unreadable.get(item.key)
+            answer = next(predictions) if why is None else Skipped(why)
+            if item.key in wanted:
+                yield item, answer
+
+    return answers
 
 
 def skipped(work: Work) -> dict[str, str]:

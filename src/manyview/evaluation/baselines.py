@@ -95,30 +95,38 @@ def constant_planes(views: Sequence[MeasuredView]) -> dict[str, list[dict[str, f
     for search, depth in track(
         list(zip(searches, depths, strict=True)), label="constant planes", unit="view"
     ):
-        row = _best_plane([depth])
-        for metric, known in curves.items():
-            known.append(np.array([search(metric, constant, FEW) for constant in grid]))
-            row |= _best_constant(metric, [search], known[-1], grid)
-        per_view.append({key: value[0] if isinstance(value, list) else value for key, value in row.items()})
-    one = _best_plane(depths)
-    for metric, known in curves.items():
-        one |= _best_constant(metric, searches, np.mean(known, axis=0), grid)
-    together = [
-        {key: value[i] if isinstance(value, list) else value for key, value in one.items()}
-        for i in range(len(views))
+        best = {"abs_rel": _best_plane([depth])}
+        for metric, of_views in curves.items():
+            of_views.append(np.array([search(metric, constant, FEW) for constant in grid]))
+            best[metric] = _best_constant(metric, [search], of_views[-1], grid)
+        per_view += _rows(best)
+    best = {"abs_rel": _best_plane(depths)}
+    for metric, of_views in curves.items():
+        best[metric] = _best_constant(metric, searches, np.mean(of_views, axis=0), grid)
+    return {"constant_plane": per_view, "constant_plane_one": _rows(best)}
+
+
+Best = tuple[float, list[float]]
+"""A constant, and what it gives on each view."""
+
+
+def _rows(best: dict[str, Best]) -> list[dict[str, float]]:
+    """A dictionary per view, of the best constants for each metric."""
+    return [
+        {
+            key: value
+            for m, (constant, of) in best.items()
+            for key, value in ((m, of[i]), (f"{m}_constant", constant))
+        }
+        for i in range(len(best["abs_rel"][1]))
     ]
-    return {"constant_plane": per_view, "constant_plane_one": together}
 
 
-def _best_constant(
-    metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray
-) -> dict[str, Any]:
-    """The constant of the best mean over `searches`, looked for around the two lowest valleys of the coarse
-    curve.
-    """
+def _best_constant(metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray) -> Best:
+    """The constant of the best mean, looked for around the two lowest valleys of the coarse curve."""
     padded = np.concatenate([[np.inf], curve, [np.inf]])
     valleys = np.flatnonzero((curve <= padded[:-2]) & (curve <= padded[2:]))
-    best: tuple[float, float, list[float]] = (np.inf, 0.0, [])
+    found: list[tuple[float, float, list[float]]] = []
     for valley in valleys[np.argsort(curve[valleys])][:VALLEYS]:
         left, right = grid[max(valley - 1, 0)], grid[min(valley + 1, len(grid) - 1)]
         for _ in range(2):
@@ -128,15 +136,14 @@ def _best_constant(
             left, right = around[max(lowest - 1, 0)], around[min(lowest + 1, FINE - 1)]
         constant = float(around[lowest])
         values = [search(metric, constant, EVERY) for search in searches]
-        best = min(best, (float(np.mean(values)), constant, values))
-    return {metric: best[2], f"{metric}_constant": best[1]}
+        found.append((float(np.mean(values)), constant, values))
+    return min(found)[1:]
 
 
-def _best_plane(depths: Sequence[np.ndarray]) -> dict[str, Any]:
-    """The constant of lowest AbsRel, exactly, and what it gives on each view."""
+def _best_plane(depths: Sequence[np.ndarray]) -> Best:
+    """The constant of lowest AbsRel, exactly."""
     constant = _best_abs_rel_constant(depths)
-    values = [float(np.mean(np.abs(constant - depth) / depth)) for depth in depths]
-    return {"abs_rel": values, "abs_rel_constant": constant}
+    return constant, [float(np.mean(np.abs(constant - depth) / depth)) for depth in depths]
 
 
 def _best_abs_rel_constant(depths: Sequence[np.ndarray]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ from manyview.evaluation.base import (
     Work,
 )
 from manyview.evaluation.encoders import image_size
-from manyview.evaluation.pairs import choose_pairs
+from manyview.evaluation.pairs import choose_pairs, pair_item
 from manyview.evaluation.pictures import colour_map, grid
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_bytes
@@ -86,19 +86,16 @@ class Correspondence(Protocol):
         size = image_size(encoder_of(model), self.size)
         work.note(size=size)
         choice = Choice(overlap=self.overlap, motion=self.motion, seed=self.seed)
-        items = []
-        for number, pair in enumerate(choose_pairs(DepthReader(data, size), self.pairs, choice)):
-            names = {"frame_a": data[pair.a].image, "frame_b": data[pair.b].image}
-            about = {**asdict(pair), "drawn": number < self.panels}
-            items.append(Item(f"{pair.a:06d}_{pair.b:06d}", pair.scene, names, about))
-        return items
+        return [pair_item(pair, data) for pair in choose_pairs(DepthReader(data, size), self.pairs, choice)]
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         reader = DepthReader(data, tuple(work.about["size"]))
 
+        drawn = {item.key for item in work.items[: self.panels]}
+
         def asked(items: Sequence[Item]) -> Iterator[tuple[Item, Answer]]:
             for item in items:
-                panel = work.path / "panels" / f"{item.key}.png" if item.about["drawn"] else None
+                panel = work.path / "panels" / f"{item.key}.png" if item.key in drawn else None
                 yield item, self._pair(model, reader, item.about["a"], item.about["b"], panel)
 
         return {"model": asked}

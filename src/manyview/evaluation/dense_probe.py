@@ -7,7 +7,7 @@ Everything is plain PyTorch.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -24,9 +24,9 @@ from manyview.evaluation.base import (
     Model,
     Protocol,
     Row,
-    Skipped,
     Summary,
     Work,
+    in_order,
     skipped,
 )
 from manyview.evaluation.dense_fit import Examples
@@ -123,11 +123,9 @@ class DenseProbe(Protocol):
         test = parts["test"]
         scenes = {name: len({part.data[i].scene for i in part.frames}) for name, part in parts.items()}
         work.note(size=test.framing.size, scenes=scenes)
-        items = []
-        for row, (index, values) in enumerate(
-            zip(test.frames, test.cleaned("test", self.clean), strict=True)
-        ):
-            frame, key = test.data[index], f"{row:06d}"
+        items: list[Item] = []
+        for index, values in zip(test.frames, test.cleaned("test", self.clean), strict=True):
+            frame, key = test.data[index], f"{len(items):06d}"
             work.keep_measured(key, map=values)
             items.append(Item(key, frame.scene, {"image": frame.image}))
         return items
@@ -152,14 +150,8 @@ class DenseProbe(Protocol):
             skipped={train.data[train.frames[row]].image: why for row, why in unreadable["train"].items()},
         )
 
-        def answers(
-            predict: Callable[[], Iterable[np.ndarray]], missing: Sequence[Item]
-        ) -> Iterator[tuple[Item, Answer | Skipped]]:
-            wanted = {item.key for item in missing}
-            for row, (item, values) in enumerate(zip(work.items, predict(), strict=True)):
-                if item.key in wanted:
-                    why = unreadable["test"].get(row)
-                    yield item, {"map": self._small(values)} if why is None else Skipped(why)
+        skipped_keys = {work.items[row].key: why for row, why in unreadable["test"].items()}
+        dtype = np.int16 if self.kind == "labels" else np.float32
 
         def learned(method: str) -> Iterable[np.ndarray]:
             examples = {
@@ -173,14 +165,15 @@ class DenseProbe(Protocol):
             work.keep_learned(method, about)
             return predictions
 
-        predictions: dict[str, Callable[[], Iterable[np.ndarray]]] = {m: partial(learned, m) for m in tokens}
-        if self.baselines:
-            sizes = parts["test"].sizes
-            predictions["constant"] = lambda: (np.full(size, facts["constant"]) for size in sizes)
-        return {name: partial(answers, predict) for name, predict in predictions.items()}
+        def readable(method: str) -> Iterator[Answer]:
+            constant = (np.full(size, facts["constant"]) for size in parts["test"].sizes)
+            predictions = constant if method == "constant" else learned(method)
+            for item, values in zip(work.items, predictions, strict=True):
+                if item.key not in skipped_keys:
+                    yield {"map": values.astype(dtype)}
 
-    def _small(self, values: np.ndarray) -> np.ndarray:
-        return values.astype(np.int16 if self.kind == "labels" else np.float32)
+        names = [*tokens, *(["constant"] if self.baselines else [])]
+        return {name: in_order(work, partial(readable, name), skipped_keys) for name in names}
 
     def truth(self, item: Item, work: Work) -> tuple[np.ndarray, Facts]:
         return work.measured(item.key)["map"], work.about["facts"]

@@ -26,6 +26,8 @@ METHODS = {
     "local_measured_pose": "its local map, moved with the measured pose",
 }
 COMPARISON = "first_frame"
+Clouds = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By method, measured and predicted points (N, 3) of the measured pixels, both in the frame of the method's map."""
 KEYS = ("accuracy", "completeness", "point_error")
 """All x100; point_error is the median distance of a pixel's point from the true one."""
 
@@ -40,67 +42,55 @@ def compare_global(work: Work, method: str) -> Iterator[Row]:
             groups[int(answer["first"])].append((item, answer))
     for first, group in track(sorted(groups.items()), label="global against local", unit="group"):
         views = [measured_view(item, work) for item, _ in group]
-        problem = None
-        if first not in items:
+        problem, start = None, items.get(first)
+        if start is None:
             problem = "the first view of the group has no measurement"
         elif any("pointmap" not in answer for _, answer in group):
             problem = "the model gives no global pointmap"
-        elif any(v.cam2world is None for v in (measured_view(items[first], work), *views)):
+        elif any(v.cam2world is None for v in (measured_view(start, work), *views)):
             problem = "a view of the group has no measured pose"
-        later = [place for place, (item, _) in enumerate(group) if item.about["index"] != first]
-        if problem:
-            for place in later:
-                item = group[place][0]
-                yield {"comparison": COMPARISON, "method": "none", **item.names, "failed": problem}
+        if problem or start is None:
+            failed = {"comparison": COMPARISON, "method": "none", "failed": problem}
+            yield from ({**failed, **item.names} for item, _ in group if item.about["index"] != first)
             continue
-        world2first = np.linalg.inv(measured_view(items[first], work).cam2world)  # type: ignore[arg-type]
-        clouds = [_clouds(view, answer, world2first) for view, (_, answer) in zip(views, group, strict=True)]
-        yield from _compare([group[place][0] for place in later], [clouds[place] for place in later], clouds)
+        world2first = np.linalg.inv(measured_view(start, work).cam2world)  # type: ignore[arg-type]
+        poses = [world2first @ view.cam2world for view in views if view.cam2world is not None]
+        clouds = [_clouds(v, a, pose) for v, (_, a), pose in zip(views, group, poses, strict=True)]
+        scales = {method: _scale([of[method] for of in clouds]) for method in METHODS}
+        for (item, _), of, pose in zip(group, clouds, poses, strict=True):
+            if item.about["index"] != first:
+                yield from ({**row, **item.names} for row in _compare(of, scales, pose))
 
 
-def _compare(items: Sequence[Item], judged: Sequence[Answer], group: Sequence[Answer]) -> Iterator[Row]:
-    scales = {method: _scale(group, method) for method in METHODS}
-    for item, clouds in zip(items, judged, strict=True):
-        truth = clouds["global_truth"]
-        for method in METHODS:
-            points = scales[method] * clouds[f"{method}_points"]
-            if method == "local_measured_pose":
-                first_from_local = clouds["first_from_local"]
-                points = points @ first_from_local[:3, :3].T + first_from_local[:3, 3]
-            usable = np.isfinite(points).all(-1)
-            if usable.sum() < FEWEST_PIXELS:
-                continue
+def _compare(clouds: Clouds, scales: dict[str, float], first_from_local: np.ndarray) -> Iterator[Row]:
+    truth = clouds["global"][0]
+    for method in METHODS:
+        points = scales[method] * clouds[method][1]
+        if method == "local_measured_pose":
+            points = points @ first_from_local[:3, :3].T + first_from_local[:3, 3]
+        usable = np.isfinite(points).all(-1)
+        if usable.sum() >= FEWEST_PIXELS:
             accuracy, completeness = median_distances(points[usable], truth)
             distance = np.where(usable, np.linalg.norm(points - truth, axis=-1), np.inf)
-            numbers = dict(
-                zip(KEYS, (accuracy, completeness, FACTOR * float(np.median(distance))), strict=True)
-            )
-            yield {"comparison": COMPARISON, "method": method, **item.names, **numbers}
+            numbers = (accuracy, completeness, FACTOR * float(np.median(distance)))
+            yield {"comparison": COMPARISON, "method": method, **dict(zip(KEYS, numbers, strict=True))}
 
 
-def _clouds(view: MeasuredView, answer: Answer, world2first: np.ndarray) -> Answer:
-    """Measured and predicted points (N, 3) of the measured pixels: per method in the map's own frame."""
+def _clouds(view: MeasuredView, answer: Answer, first_from_local: np.ndarray) -> Clouds:
     valid = view.depth > 0
     local = view.rays[valid] * view.depth[valid][:, None]
-    first_from_local = world2first @ view.cam2world
     truth = local @ first_from_local[:3, :3].T + first_from_local[:3, 3]
     predicted = answer["pointmap_local"][valid].astype(np.float64)
     return {
-        "first_from_local": first_from_local,
-        "global_truth": truth,
-        "global_points": answer["pointmap"][valid].astype(np.float64),
-        "local_identity_truth": truth,
-        "local_identity_points": predicted,
-        "local_measured_pose_truth": local,
-        "local_measured_pose_points": predicted,
+        "global": (truth, answer["pointmap"][valid].astype(np.float64)),
+        "local_identity": (truth, predicted),
+        "local_measured_pose": (local, predicted),
     }
 
 
-def _scale(group: Sequence[Answer], method: str) -> float:
-    truth, predicted = (
-        np.concatenate([clouds[f"{method}_{kind}"] for clouds in group]) for kind in ("truth", "points")
-    )
-    ratio = np.linalg.norm(truth, axis=-1) / np.linalg.norm(predicted, axis=-1).clip(1e-12)
+def _scale(clouds: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    truth, predicted = (np.linalg.norm(np.concatenate(of), axis=-1) for of in zip(*clouds, strict=True))
+    ratio = truth / predicted.clip(1e-12)
     ratio = ratio[np.isfinite(ratio)]
     return float(np.median(ratio)) if len(ratio) else 1.0
 

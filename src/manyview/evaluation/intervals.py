@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,13 @@ DRAWS = 2000
 def mean(sums: np.ndarray) -> np.ndarray:
     """Of sums (..., 2) of values and of their count: (...)."""
     return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+@lru_cache(maxsize=4)
+def _times(scenes: int, seed: int, draws: int) -> np.ndarray:
+    """How often every scene is drawn, (draws, scenes)."""
+    drawn = np.random.default_rng(seed).integers(0, scenes, (draws, scenes))
+    return np.stack([np.bincount(row, minlength=scenes) for row in drawn])
 
 
 def over_scenes(
@@ -33,9 +41,7 @@ def over_scenes(
         return math.nan, math.nan
     sums = np.zeros((len(names), parts.shape[1]))
     np.add.at(sums, rows, parts)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
-    times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])  # (draws, scenes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = number(times @ sums)
+        values = number(_times(len(names), seed, draws) @ sums)
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -7,7 +7,7 @@ resolution where the true warp is known (`epe` and the shares), and at the cells
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -28,13 +28,13 @@ from manyview.evaluation.base import (
     Number,
     Protocol,
     Row,
-    Skipped,
     Summary,
     Work,
+    in_order,
 )
 from manyview.evaluation.encoders import image_size
-from manyview.evaluation.matching_frames import Frames, key_of, posed_depth
-from manyview.evaluation.pairs import choose_pairs, share_out, split_scenes
+from manyview.evaluation.matching_frames import Frames, posed_depth
+from manyview.evaluation.pairs import choose_pairs, pair_item, share_out, split_scenes
 from manyview.evaluation.probe import Shape
 from manyview.evaluation.tokens import (
     Tokenise,
@@ -127,15 +127,7 @@ class Matching(Protocol):
                 work.keep_measured(f"{index:06d}", **{name: value.numpy() for name, value in arrays.items()})
         learned = {split: [asdict(p) for p in of] for split, of in pairs.items() if split != "test"}
         work.note(size=shape.size, grid=shape.grid, pairs=learned)
-        return [
-            Item(
-                key_of(pair), pair.scene,
-                {"frame_a": data[pair.a].image, "frame_b": data[pair.b].image,
-                 "overlap": pair.overlap, "motion": pair.motion},
-                asdict(pair),
-            )
-            for pair in pairs["test"]
-        ]  # fmt: skip
+        return [pair_item(pair, data, overlap=pair.overlap, motion=pair.motion) for pair in pairs["test"]]
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         encoder = encoder_of(model)
@@ -151,21 +143,16 @@ class Matching(Protocol):
         counts = {split: len(of) for split, of in frames.pairs.items()}
         work.note(skipped=frames.unreadable, counts=counts)
         frames.keep_pictures(work)
-        readable = {key_of(pair) for pair in frames.pairs["test"]}
-
-        def answers(
-            predict: Callable[[], Iterable[Answer]], missing: Sequence[Item]
-        ) -> Iterator[tuple[Item, Answer | Skipped]]:
-            wanted, predictions = {item.key for item in missing}, iter(predict())
-            for item in work.items:
-                answer = next(predictions) if item.key in readable else _unreadable(item, frames)
-                if item.key in wanted:
-                    yield item, answer
-
+        unreadable = {
+            item.key: why
+            for item in work.items
+            for image, why in frames.unreadable.items()
+            if image in item.names.values()
+        }
         start = cell_centres(frames.shape.grid, frames.shape.size).flatten(0, 1).numpy()
-        zero_flow = [{"uv": start, "exact": np.array(True)}] * len(readable)
-        return {"zero_flow": partial(answers, lambda: zero_flow)} | {
-            name: partial(answers, partial(self._warps, name, of_split, frames, work))
+        zero_flow = [{"uv": start, "exact": np.array(True)}] * counts["test"]
+        return {"zero_flow": in_order(work, lambda: zero_flow, unreadable)} | {
+            name: in_order(work, partial(self._warps, name, of_split, frames, work), unreadable)
             for name, of_split in tokens.items()
         }
 
@@ -244,10 +231,6 @@ class Matching(Protocol):
 
     def pictures(self, work: Work, summary: Summary) -> None:
         matching_report.write_page(self, work, summary)
-
-
-def _unreadable(item: Item, frames: Frames) -> Skipped:
-    return Skipped(next(why for image, why in frames.unreadable.items() if image in item.names.values()))
 
 
 def _order(entry: tuple[str, Any]) -> tuple[bool, str]:

@@ -10,6 +10,7 @@ import torch
 
 from manyview.data.pairs import DepthReader, Pair, stack
 from manyview.errors import UserError
+from manyview.evaluation.pairs import key_of
 from manyview.evaluation.probe import Examples, PairSet, Shape
 from manyview.evaluation.tokens import Tokenise, Tokens, encode_frames, read_images
 from manyview.evaluation.work import Work
@@ -76,11 +77,6 @@ class Frames:
         )
         pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (-1, 2)).numpy()
         work.keep_measured("pictures", keys=np.array([key_of(pair) for pair in chosen]), images=pictures)
-
-
-def key_of(pair: Pair) -> str:
-    """Names the files of a pair."""
-    return f"{pair.a:06d}_{pair.b:06d}"
 
 
 def posed_depth(work: Work, index: int) -> PosedDepth:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
 from manyview.data.manifest import Manifest
 from manyview.data.pairs import Choice, DepthReader, Pair, measured_pairs
 from manyview.errors import UserError
+from manyview.evaluation.work import Item
 from manyview.progress import track
 
 CANDIDATES = 8  # pairs measured per scene and wanted pair, at least
@@ -47,6 +49,17 @@ def choose_pairs(
             f"{choice.overlap[1]:g} and a motion of at least {choice.motion:g}; widen overlap or lower motion"
         )
     return sorted([*chosen, *spare][:count], key=lambda pair: (pair.scene, pair.a, pair.b))
+
+
+def pair_item(pair: Pair, data: Manifest, **names: float) -> Item:
+    """A pair as an item of an evaluation; `names` is what results say beside the names of its images."""
+    images = {"frame_a": data[pair.a].image, "frame_b": data[pair.b].image}
+    return Item(key_of(pair), pair.scene, {**images, **names}, asdict(pair))
+
+
+def key_of(pair: Pair) -> str:
+    """Names the files of a pair."""
+    return f"{pair.a:06d}_{pair.b:06d}"
 
 
 def share_out(
