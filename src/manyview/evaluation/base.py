@@ -120,15 +120,15 @@ class Protocol(abc.ABC):
         self, rows: Mapping[str, list[Row]], seed: int
     ) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % intervals of the means over scenes: method -> number -> (low, high)."""
-        found: dict[str, dict[str, tuple[float, float]]] = {}
+        bounds: dict[str, dict[str, tuple[float, float]]] = {}
         for method, of in rows.items():
             for number in self.numbers:
                 scored = [row for row in of if row.get(number.key) is not None and "failed" not in row]
                 if scored:
                     parts = np.array([[row[number.key], 1.0] for row in scored])
-                    bounds = intervals.over_scenes(parts, [row["scene"] for row in scored], seed)
-                    found.setdefault(method, {})[number.key] = bounds
-        return found
+                    interval = intervals.over_scenes(parts, [row["scene"] for row in scored], seed)
+                    bounds.setdefault(method, {})[number.key] = interval
+        return bounds
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         """What the summary says beside the table: counts, ratios, differences. more: rows of other comparisons."""

@@ -126,7 +126,7 @@ def _best_constant(metric: str, searches: Sequence[Search], curve: np.ndarray, g
     """The constant of the best mean, looked for around the two lowest valleys of the coarse curve."""
     padded = np.concatenate([[np.inf], curve, [np.inf]])
     valleys = np.flatnonzero((curve <= padded[:-2]) & (curve <= padded[2:]))
-    found: list[tuple[float, float, list[float]]] = []
+    candidates: list[tuple[float, float, list[float]]] = []
     for valley in valleys[np.argsort(curve[valleys])][:VALLEYS]:
         left, right = grid[max(valley - 1, 0)], grid[min(valley + 1, len(grid) - 1)]
         for _ in range(2):
@@ -136,8 +136,8 @@ def _best_constant(metric: str, searches: Sequence[Search], curve: np.ndarray, g
             left, right = around[max(lowest - 1, 0)], around[min(lowest + 1, FINE - 1)]
         constant = float(around[lowest])
         values = [search(metric, constant, EVERY) for search in searches]
-        found.append((float(np.mean(values)), constant, values))
-    return min(found)[1:]
+        candidates.append((float(np.mean(values)), constant, values))
+    return min(candidates)[1:]
 
 
 def _best_plane(depths: Sequence[np.ndarray]) -> Best:

@@ -127,11 +127,11 @@ def answers(head: SegmentationHead | DepthHead, examples: Examples) -> Iterator[
     """The map (h, w) of every picture, in order: the likeliest class, or the depth; windows are averaged."""
     device = next(head.parameters()).device
     for rows, crops in examples.part.batches(AT_ONCE):
-        found = head(examples.tokens[crops].to(device), examples.grid)
-        by_crop = found[:, None] if isinstance(head, DepthHead) else found
+        logits = head(examples.tokens[crops].to(device), examples.grid)
+        by_crop = logits[:, None] if isinstance(head, DepthHead) else logits
         for row in rows:
-            mine = [place for place, index in enumerate(crops) if examples.part.crops[index].row == row]
-            full = _stitched(by_crop[mine], [crops[place] for place in mine], examples.part, row)
+            places = [place for place, index in enumerate(crops) if examples.part.crops[index].row == row]
+            full = _stitched(by_crop[places], [crops[place] for place in places], examples.part, row)
             yield (full[0] if isinstance(head, DepthHead) else full.argmax(0)).cpu().numpy()
 
 

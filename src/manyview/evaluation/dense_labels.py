@@ -57,12 +57,14 @@ class SegmentationProbe(DenseProbe):
     def intervals(
         self, rows: Mapping[str, list[Row]], seed: int
     ) -> dict[str, dict[str, tuple[float, float]]]:
-        found: dict[str, dict[str, tuple[float, float]]] = {}
+        bounds: dict[str, dict[str, tuple[float, float]]] = {}
         for method, of in rows.items():
             parts, scenes = np.stack([row["_sums"].ravel() for row in of]), [row["scene"] for row in of]
             for name, number in (("miou", _miou), ("accuracy", _accuracy)):
-                found.setdefault(method, {})[name] = intervals.over_scenes(parts, scenes, seed, number=number)
-        return found
+                bounds.setdefault(method, {})[name] = intervals.over_scenes(
+                    parts, scenes, seed, number=number
+                )
+        return bounds
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
@@ -84,21 +86,21 @@ def class_sums(counts: np.ndarray) -> np.ndarray:
 
 def _iou(sums: np.ndarray) -> np.ndarray:
     """(..., 3, C) -> (..., C), NaN for classes that are neither there nor predicted."""
-    hits, predicted, there = np.moveaxis(sums.astype(float), -2, 0)
-    union = predicted + there - hits
+    hits, predicted, present = np.moveaxis(sums.astype(float), -2, 0)
+    union = predicted + present - hits
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(union > 0, hits / union, np.nan)
 
 
 def _miou(sums: np.ndarray) -> np.ndarray:
     iou = _iou(sums.reshape(*sums.shape[:-1], 3, -1))
-    there = np.isfinite(iou)
-    return np.where(there, iou, 0).sum(-1) / there.sum(-1)
+    counted = np.isfinite(iou)
+    return np.where(counted, iou, 0).sum(-1) / counted.sum(-1)
 
 
 def _accuracy(sums: np.ndarray) -> np.ndarray:
-    hits, _, there = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
-    return np.asarray(hits.sum(-1) / there.sum(-1))
+    hits, _, present = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    return np.asarray(hits.sum(-1) / present.sum(-1))
 
 
 def scores_of(sums: np.ndarray) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Part:
     def crops(self) -> list[Crop]:
         """All crops, picture by picture."""
         corners = [self.framing.corners(_size(self.data[index])) for index in self.frames]
-        return [Crop(row, top, left) for row, found in enumerate(corners) for top, left in found]
+        return [Crop(row, top, left) for row, of in enumerate(corners) for top, left in of]
 
     def batches(self, pictures: int) -> Iterator[tuple[range, list[int]]]:
         """Rows of `pictures` pictures at a time, with the indices of their crops."""

@@ -71,9 +71,9 @@ def summarise(rows: Mapping[str, list[Row]], means: Sequence[Row], work: Work) -
     }
 
 
-def ratio(mine: Sequence[Row], theirs: Sequence[Row], seed: int) -> dict[str, float]:
+def ratio(rows: Sequence[Row], others: Sequence[Row], seed: int) -> dict[str, float]:
     """Mean EPE of one method divided by another's on the same pairs, with the 95 % interval over scenes."""
-    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a["pixels"]]
+    pairs = [(a, b) for a, b in zip(rows, others, strict=True) if a["pixels"]]
     parts = np.array([[a["epe"], b["epe"]] for a, b in pairs])
     low, high = intervals.over_scenes(parts, [a["scene"] for a, _ in pairs], seed)
     total = parts.sum(0)
@@ -91,8 +91,8 @@ def describe(summary: Summary) -> str:
 
 def ratio_lines(summary: Summary) -> list[list[str]]:
     return [
-        [label(method), f"{found['ratio']:.3f}", interval(found["low"], found["high"])]
-        for method, found in summary["ratios"].items()
+        [label(method), f"{r['ratio']:.3f}", interval(r["low"], r["high"])]
+        for method, r in summary["ratios"].items()
     ]
 
 

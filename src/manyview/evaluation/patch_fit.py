@@ -66,22 +66,22 @@ def neighbours(queries: Tensor, features: Tensor, *, count: int, distance: Dista
     def ready(values: Tensor) -> Tensor:
         return F.normalize(values.float(), dim=-1) if distance == "cosine" else values.float()
 
-    count, found = min(count, len(features)), []
+    count, nearest = min(count, len(features)), []
     for asked in track(queries.split(ASKED), label=f"nearest patches, {distance}", unit="chunk"):
         best = torch.empty(len(asked), 0, device=queries.device)
         rows = torch.empty(len(asked), 0, dtype=torch.long, device=queries.device)
         wanted = ready(asked)
         for start in range(0, len(features), KNOWN):
-            known = ready(features[start : start + KNOWN])
-            near = wanted @ known.T
+            chunk = ready(features[start : start + KNOWN])
+            near = wanted @ chunk.T
             if distance == "L2":
-                near = 2 * near - known.square().sum(1)  # the query's own square is the same for all
-            near, which = near.topk(min(count, len(known)))
+                near = 2 * near - chunk.square().sum(1)  # the query's own square is the same for all
+            near, which = near.topk(min(count, len(chunk)))
             best, rows = torch.cat([best, near], 1), torch.cat([rows, which + start], 1)
             best, kept = best.topk(min(count, best.shape[1]))
             rows = rows.gather(1, kept)
-        found.append(rows)
-    return torch.cat(found)
+        nearest.append(rows)
+    return torch.cat(nearest)
 
 
 def logistic(

@@ -71,11 +71,13 @@ class PatchProbe(SegmentationProbe):
     """Share of the training pictures, as whole scenes, that hyper-parameters are picked on."""
 
     @abc.abstractmethod
-    def choices(self, known: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def choices(
+        self, patches: Patches, asked: Tensor, classes: int
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """Hyper-parameters, each with its answers (Q, p * p) for standardised tokens (Q, D)."""
 
     @abc.abstractmethod
-    def learn(self, known: Patches, picked: dict[str, Any], classes: int) -> Answer:
+    def learn(self, patches: Patches, picked: dict[str, Any], classes: int) -> Answer:
         """What answers with the hyper-parameters that were picked."""
 
     def look(self, encoder: Any) -> Framing:
@@ -92,8 +94,8 @@ class PatchProbe(SegmentationProbe):
         rest_of, held_of = self._held_out(train)
         rest, held = _gather(train, rest_of, classes), _gather(train, held_of, classes, all_of=True)
         tried = [
-            {**choice, "miou": _miou(held.labels, said, classes)}
-            for choice, said in self.choices(rest, rest.standard(held.tokens), classes)
+            {**choice, "miou": _miou(held.labels, guess, classes)}
+            for choice, guess in self.choices(rest, rest.standard(held.tokens), classes)
         ]
         picked = max(tried, key=lambda choice: choice["miou"])
         every = _gather(train, train.usable.tolist(), classes)
@@ -142,16 +144,18 @@ class NeighbourSegmentation(PatchProbe):
         "k and distance picked on a tenth of the former",
     )
 
-    def choices(self, known: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def choices(
+        self, patches: Patches, asked: Tensor, classes: int
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
         for distance in DISTANCES:
-            rows = neighbours(asked, known.features, count=max(NEIGHBOURS), distance=distance)
+            rows = neighbours(asked, patches.features, count=max(NEIGHBOURS), distance=distance)
             for k in NEIGHBOURS:
-                yield {"k": k, "distance": distance}, _votes(known.labels, rows[:, :k], classes)
+                yield {"k": k, "distance": distance}, _votes(patches.labels, rows[:, :k], classes)
 
-    def learn(self, known: Patches, picked: dict[str, Any], classes: int) -> Answer:
+    def learn(self, patches: Patches, picked: dict[str, Any], classes: int) -> Answer:
         def answer(asked: Tensor) -> Tensor:
-            rows = neighbours(asked, known.features, count=picked["k"], distance=picked["distance"])
-            return _votes(known.labels, rows, classes)
+            rows = neighbours(asked, patches.features, count=picked["k"], distance=picked["distance"])
+            return _votes(patches.labels, rows, classes)
 
         return answer
 
@@ -168,28 +172,30 @@ class LogisticSegmentation(PatchProbe):
     steps: int = 1000
     """L-BFGS iterations at most, for each strength."""
 
-    def choices(self, known: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        features, labels = known.features, modal(known.labels, classes)
-        solution = _nothing(known.tokens, classes)
+    def choices(
+        self, patches: Patches, asked: Tensor, classes: int
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        features, labels = patches.features, modal(patches.labels, classes)
+        solution = _nothing(patches.tokens, classes)
         for strength in track(STRENGTHS, label="logistic regression", unit="strength"):
             solution = logistic(features, labels, solution, strength=strength, steps=self.steps)
-            yield {"C": strength}, _classified(asked, solution, known.labels.shape[1])
+            yield {"C": strength}, _classified(asked, solution, patches.labels.shape[1])
 
-    def learn(self, known: Patches, picked: dict[str, Any], classes: int) -> Answer:
-        features, labels = known.features, modal(known.labels, classes)
-        start = _nothing(known.tokens, classes)
+    def learn(self, patches: Patches, picked: dict[str, Any], classes: int) -> Answer:
+        features, labels = patches.features, modal(patches.labels, classes)
+        start = _nothing(patches.tokens, classes)
         solution = logistic(features, labels, start, strength=picked["C"], steps=self.steps)
-        return lambda asked: _classified(asked, solution, known.labels.shape[1])
+        return lambda asked: _classified(asked, solution, patches.labels.shape[1])
 
 
 def _gather(examples: Examples, crops: Sequence[int], classes: int, *, all_of: bool = False) -> Patches:
     """The patches of crops; those whose pixels are mostly unknown only if `all_of`."""
     tokens, labels = [], []
     for start in range(0, len(crops), AT_ONCE):
-        found, maps = examples.take(crops[start : start + AT_ONCE], examples.device)
+        chunk, maps = examples.take(crops[start : start + AT_ONCE], examples.device)
         pixels = patch_labels(torch.where(maps < classes, maps, -1), examples.patch)
         kept = slice(None) if all_of else modal(pixels, classes) >= 0
-        tokens.append(found.flatten(0, 1)[kept].half())
+        tokens.append(chunk.flatten(0, 1)[kept].half())
         labels.append(pixels[kept].to(torch.int16))
     values = torch.cat(tokens)
     if len(values) < 2:
@@ -200,9 +206,9 @@ def _gather(examples: Examples, crops: Sequence[int], classes: int, *, all_of: b
     return Patches(values, torch.cat(labels), mean, torch.where(spread > 1e-6, spread, 1.0))
 
 
-def _answers(answer: Answer, known: Patches, test: Examples) -> Iterator[np.ndarray]:
+def _answers(answer: Answer, patches: Patches, test: Examples) -> Iterator[np.ndarray]:
     for _, crops in test.part.batches(AT_ONCE):
-        tokens = known.standard(test.tokens[crops].to(test.device).flatten(0, 1))
+        tokens = patches.standard(test.tokens[crops].to(test.device).flatten(0, 1))
         yield from painted(answer(tokens), test.grid, test.patch).cpu().numpy()
 
 
@@ -226,6 +232,6 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _miou(true: Tensor, said: Tensor, classes: int) -> float:
-    counts = confusion(said.cpu().numpy(), true.cpu().numpy(), classes)
+def _miou(true: Tensor, predicted: Tensor, classes: int) -> float:
+    counts = confusion(predicted.cpu().numpy(), true.cpu().numpy(), classes)
     return float(np.nan_to_num(segmentation_scores(counts)["miou"]))

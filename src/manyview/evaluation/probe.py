@@ -208,13 +208,13 @@ def mean_errors(
     probes: Probes, examples: Examples, *, shape: Shape, sweep: Sweep, device: torch.device
 ) -> Tensor:
     """Mean over pairs of the mean end-point error over their valid cells, in pixels: (K,)."""
-    found, pairs = [], examples.pairs
+    errors, pairs = [], examples.pairs
     answers = predict(probes, examples, shape=shape, sweep=sweep, device=device)
     for start, uv in zip(range(0, len(pairs), sweep.batch), answers, strict=True):
         part = slice(start, start + sweep.batch)
         distance = (uv - pairs.uv[part]).norm(dim=-1)  # (K, n, P)
         valid = pairs.valid[part]
-        found.append(
+        errors.append(
             torch.where(valid, distance, 0).sum(-1) / valid.sum(-1)
         )  # pairs without valid cells are not chosen
-    return torch.cat(found, 1).nanmean(1)
+    return torch.cat(errors, 1).nanmean(1)

@@ -54,16 +54,16 @@ def from_encoder(
     """Tokens of the last block under `name`, or of blocks under `name_layer_07`; unnormed ones end in `_raw`."""
 
     def tokenise(images: Tensor) -> dict[str, Tensor]:
-        found = {}
+        tokens = {}
         for norm in norms:
             ending = "" if norm else "_raw"
             if layers is None:
-                found[name + ending] = encoder.encode(images, norm=norm).patches
+                tokens[name + ending] = encoder.encode(images, norm=norm).patches
                 continue
             answers = encoder.encode(images, norm=norm, layers=layers)
             for layer, features in zip(layers, answers, strict=True):
-                found[f"{name}_layer_{layer:02d}{ending}"] = features.patches
-        return found
+                tokens[f"{name}_layer_{layer:02d}{ending}"] = features.patches
+        return tokens
 
     return tokenise
 

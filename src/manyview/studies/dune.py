@@ -127,7 +127,7 @@ class DuneStudy(Study):
         alone = [task for task in TASKS if variant.name == ALONE + task.name]
         tasks = alone or list(TASKS)
         student: Any = zoo.load(self._train(variant, tasks, seed, out / "run"))
-        found: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         for task in TASKS:
             project = task.name if self.options.projected and task in tasks else ""
             rows = self._probe(
@@ -135,15 +135,15 @@ class DuneStudy(Study):
             )
             for method, value in rows.items():
                 ending = "" if method == "model" else f"_{method}"
-                found[f"{task.column}_{task.name}{ending}"] = value
-                found[f"closed_{task.name}{ending}"] = self.closed(task, value)
-        found["unclosed"] = 1 - sum(found[f"closed_{task.name}"] for task in TASKS) / len(TASKS)
+                numbers[f"{task.column}_{task.name}{ending}"] = value
+                numbers[f"closed_{task.name}{ending}"] = self.closed(task, value)
+        numbers["unclosed"] = 1 - sum(numbers[f"closed_{task.name}"] for task in TASKS) / len(TASKS)
         for task in tasks:
             unseen = Manifest.load(self.data[task.name][1])
             losses = final_losses(student, task.name, self.teachers[task.name], unseen, self.options.size)
-            found |= {f"{key}_{task.name}": value for key, value in losses.items()}
-            found[f"over_constant_{task.name}"] = losses["loss"] / losses["constant"]
-        return found
+            numbers |= {f"{key}_{task.name}": value for key, value in losses.items()}
+            numbers[f"over_constant_{task.name}"] = losses["loss"] / losses["constant"]
+        return numbers
 
     def notes(self, out: Path) -> list[str]:
         """The references, and how large student and teachers are."""
@@ -197,19 +197,22 @@ class DuneStudy(Study):
         from manyview import zoo
         from manyview.recipes.encoders import encoder_fields
 
-        found: dict[str, dict[str, float]] = {task.name: {} for task in TASKS}
-        found |= {"random": {}, "pixels": {}, "constant": {}}
+        references: dict[str, dict[str, float]] = {task.name: {} for task in TASKS}
+        references |= {"random": {}, "pixels": {}, "constant": {}}
         student = zoo.build(
             "dinov2-vits14", seed=1, image_size=self.options.size, **encoder_fields(self.encoder)
         )
         for task in TASKS:
             folder = out / "references" / task.name
             rows = self._probe(student.eval(), task, folder / "random", baselines=True)
-            found["random"][task.name] = (rows["model"] + rows["untrained"]) / 2  # two draws
-            found["pixels"][task.name], found["constant"][task.name] = rows["pixels"], rows["constant"]
+            references["random"][task.name] = (rows["model"] + rows["untrained"]) / 2  # two draws
+            references["pixels"][task.name], references["constant"][task.name] = (
+                rows["pixels"],
+                rows["constant"],
+            )
             for name, directory in self.teachers.items():
-                found[name][task.name] = self._probe(zoo.load(directory), task, folder / name)["model"]
-        return found
+                references[name][task.name] = self._probe(zoo.load(directory), task, folder / name)["model"]
+        return references
 
 
 def _read(out: Path) -> dict[str, dict[str, float]]:

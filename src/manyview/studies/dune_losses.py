@@ -47,8 +47,8 @@ def final_losses(
 
 def _loss(answer: Tensor, target: Tensor) -> float:
     grid = (1, target.shape[1])
-    said, true = (Features(tokens, None, None, grid) for tokens in (answer, target))
-    return float(teacher_loss(said, true).mean())
+    student, teacher = (Features(tokens, None, None, grid) for tokens in (answer, target))
+    return float(teacher_loss(student, teacher).mean())
 
 
 def best_constant(target: Tensor, steps: int = 60) -> Tensor:
