@@ -67,7 +67,7 @@ def test_done_jobs_and_teachers_are_left_alone(done):
     assert teacher.stat().st_mtime_ns == stamp
     assert "not run" in markdown(again, results)
     assert (
-        len(list((out / "answers" / "seed-0-all" / "depth").glob("*/*.npz"))) == 6
+        len(list((out / "answers" / "seed-0-all" / "depth" / "samples").glob("*/*.zip"))) == 6
     )  # every teacher answers to every picture
     assert all(answer.verdict == "undecided" for answer in answers(again, results))
 
