@@ -186,7 +186,7 @@ def test_weights_that_are_not_here_say_how_to_place_them(name, tmp_path, monkeyp
     [
         (lambda d: (d / CONFIG).unlink(), "no model directory"),
         (lambda d: (d / WEIGHTS).unlink(), f"no {WEIGHTS}"),
-        (lambda d: (d / CONFIG).write_text("{"), "cannot read"),
+        (lambda d: (d / CONFIG).write_text("{"), "is missing or damaged"),
         (lambda d: (d / CONFIG).write_text('{"model_type": "vit"}'), "not written by manyview"),
         (lambda d: (d / WEIGHTS).write_bytes((d / WEIGHTS).read_bytes()[:-100]), "damaged"),
         (lambda d: edit(d, lambda c: c.update(architecture="pear")), "unknown architecture"),
@@ -218,5 +218,5 @@ def test_a_path_that_is_none_is_not_taken_for_a_name(path):
 
 def test_a_folder_that_cannot_be_written_is_a_users_mistake(student, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not write"):
         zoo.save_model(student, tmp_path / "file" / "m")

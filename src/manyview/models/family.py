@@ -26,16 +26,6 @@ MOST_NAMES = 12
 """Zoo names that an error message lists."""
 
 
-def says_nothing(about: Mapping[str, Any], preset: Any) -> dict[str, Any]:
-    """For containers that hold nothing but weights."""
-    return {}
-
-
-def as_it_is(state: State) -> State:
-    """For files whose weights have our shapes and the key map's names."""
-    return state
-
-
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What a family registers. Fields of the encoder inside a configuration may be named without `encoder.`."""
@@ -52,15 +42,15 @@ class Family:
     """A configuration -> the same layout with a few thousand parameters."""
     sizes: Callable[[State, Any], dict[str, Any]]
     """Our state and a preset -> the configuration fields that shapes decide."""
-    says: Callable[[Mapping[str, Any], Any], dict[str, Any]] = says_nothing
+    says: Callable[[Mapping[str, Any], Any], dict[str, Any]] = lambda about, preset: {}
     """What a container holds beside weights, and a preset -> the fields it states."""
     words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     """Fields by other names, of older model directories or for short, to those of the configuration."""
     prefixes: tuple[str, ...] = ()
     """Prefixes that a container puts before the official names."""
-    adapt: Callable[[State], State] = as_it_is
+    adapt: Callable[[State], State] = dict
     """A file's weights to the names that the key map knows, in our shapes."""
-    restore: Callable[[State], State] = as_it_is
+    restore: Callable[[State], State] = dict
     """Official names in our shapes to the shapes of the official file."""
     cards: str = ""
     """The package whose card.toml describes the names; empty for a family without published weights."""

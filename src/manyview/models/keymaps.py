@@ -139,21 +139,26 @@ def cross_decoder(official: str = "") -> Pairs:
     return tuple(pairs)
 
 
-def dpt(official: str, ours: str) -> Pairs:
-    """A DPT head in the layout of the published pointmap heads."""
+# Where published DPTs keep their projections, resizings, and last three convolutions.
+DUST3R_DPT = ("act_postprocess.{}.0.", "act_postprocess.{}.1.", ("head.0.", "head.2.", "head.4."))
+
+
+def dpt(official: str, ours: str, layout: tuple[str, str, tuple[str, str, str]] = DUST3R_DPT) -> Pairs:
+    """A DPT head in the layout of DUSt3R's pointmap heads, or another one."""
+    project, resize, last = layout
     pairs = []
-    for level in range(4):
-        merge, published = f"{ours}.merge.{level}", f"{official}.scratch.refinenet{level + 1}"
+    for i in range(4):
+        merge, published = f"{ours}.merge.{i}", f"{official}.scratch.refinenet{i + 1}"
         pairs += [
-            (f"{official}.act_postprocess.{level}.0.", f"{ours}.project.{level}."),
-            (f"{official}.act_postprocess.{level}.1.", f"{ours}.resize.{level}."),
-            (f"{official}.scratch.layer{level + 1}_rn.", f"{ours}.reduce.{level}."),
+            (f"{official}.{project.format(i)}", f"{ours}.project.{i}."),
+            (f"{official}.{resize.format(i)}", f"{ours}.resize.{i}."),
+            (f"{official}.scratch.layer{i + 1}_rn.", f"{ours}.reduce.{i}."),
             (f"{published}.resConfUnit1.", f"{merge}.skip."),
             (f"{published}.resConfUnit2.", f"{merge}.refine."),
             (f"{published}.out_conv.", f"{merge}.out."),
         ]
-    last = (("0", "narrow"), ("2", "smooth"), ("4", "predict"))
-    return (*pairs, *((f"{official}.head.{number}.", f"{ours}.{name}.") for number, name in last))
+    names = ("narrow", "smooth", "predict")
+    return (*pairs, *((f"{official}.{theirs}", f"{ours}.{name}.") for theirs, name in zip(last, names)))
 
 
 def dpt_aliases(official: str) -> Pairs:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from manyview.config import to_dict
 from manyview.errors import UserError
+from manyview.files import fresh_file, read_json, write_text, writing
 from manyview.layers.init import init_buffers
 from manyview.models.family import FAMILIES, Family, family_of, names_of
 from manyview.models.keymaps import CARRIED
@@ -49,7 +48,6 @@ def save_model(
     README that is written beside the weights. Raises UserError when it cannot be written.
     """
     out = Path(out)
-    architecture = family_of(model)
     own = card_of(model)
     described = dataclasses.asdict(card) if isinstance(card, Card) else dict(card or own)
     before = own.get("derived_from", ())
@@ -58,27 +56,18 @@ def save_model(
     config = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": architecture,
+        "architecture": family_of(model),
         "config": to_dict(model.config),
         "card": described,
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
     state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in model.carried.items()}
-    draft = out / f".{WEIGHTS}.{os.getpid()}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        save_file(state, draft, metadata={"format": "pt"})
-        draft.chmod(0o644)  # the library makes files that only their owner can read
-        os.replace(draft, out / WEIGHTS)
-        for name, text in ((README, readme(config)), (CONFIG, json.dumps(config, indent=1) + "\n")):
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, out / name)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise UserError(
-            f"cannot write the model to {out}: {error}; free some space or choose another folder"
-        ) from error
+    with writing(f"the model to {out}", mend="free some space or choose another folder"):
+        with fresh_file(out / WEIGHTS) as draft:
+            save_file(state, draft, metadata={"format": "pt"})
+            draft.chmod(0o644)  # the library makes files that only their owner can read
+        write_text(out / README, readme(config))
+        write_text(out / CONFIG, json.dumps(config, indent=1) + "\n")
     return out
 
 
@@ -90,14 +79,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def read_config(directory: Path) -> dict[str, Any]:
     """The checked config.json of a model directory. Raises UserError when it is none of ours."""
     path = directory / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{directory} is no model directory: it has no {CONFIG}; make one with `manyview convert`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    config = read_json(path, mend=f"{directory} is then no model directory; make one with `manyview convert`")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(
             f"{path} was not written by manyview; convert the original file with `manyview convert`"

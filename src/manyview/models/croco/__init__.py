@@ -38,12 +38,18 @@ def constructor_fields(keywords: Mapping[str, Any]) -> dict[str, Any]:
         elif word == "img_size":
             fields["image_size"] = max(value) if isinstance(value, (tuple, list)) else value
         elif word == "pos_embed":
-            if not str(value).startswith("RoPE"):
-                raise UserError(f"pos_embed={value!r} is not built; only RoPE positions are")
-            fields["rope_base"] = float(str(value).removeprefix("RoPE"))
+            fields["rope_base"] = rope_base(value)
         elif (word, value) not in (("mlp_ratio", 4), ("norm_im2_in_dec", True)) and word not in SILENT:
             raise UserError(f"the file's constructor says {word}={value!r}, which this layout does not know")
     return fields
+
+
+def rope_base(word: Any) -> float:
+    """100 of "RoPE100". Raises UserError for positions of another kind."""
+    base = str(word).removeprefix("RoPE")
+    if not str(word).startswith("RoPE") or not base.isdigit():
+        raise UserError(f"its positions (pos_embed) are {word!r}, and only RoPE positions are built")
+    return float(base)
 
 
 def decoder_sizes(state: State, preset: CrossDecoderConfig) -> dict[str, Any]:

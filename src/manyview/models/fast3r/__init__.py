@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from manyview.errors import UserError
+from manyview.models.croco import rope_base
 from manyview.models.family import FAMILIES, Family
 from manyview.models.keymaps import KeyMap, croco_encoder
 from manyview.models.reconstructor import ALIASES, DECODER, sizes
@@ -60,21 +61,10 @@ def says(about: Mapping[str, Any], preset: ReconstructorConfig) -> dict[str, Any
                 raise UserError(
                     f"config.json says {name}.{key} is {section[key]!r}, and only {built!r} is built"
                 )
-    fields = {ours: sections.get(name, {}).get(key) for (name, key), ours in STATED.items()}
-    return {**{ours: value for ours, value in fields.items() if value is not None}, **_rope(sections)}
-
-
-def _rope(sections: Mapping[str, Any]) -> dict[str, float]:
-    """The base of the rotary positions, written as RoPE100."""
-    kind = sections.get("encoder_args", {}).get("pos_embed", "")
-    base = str(kind).removeprefix("RoPE")
-    if not kind:
-        return {}
-    if not str(kind).startswith("RoPE") or not base.isdigit():
-        raise UserError(
-            f"config.json says encoder_args.pos_embed is {kind!r}, and only RoPE positions are built"
-        )
-    return {"rope_base": float(base)}
+    stated = {ours: sections.get(name, {}).get(key) for (name, key), ours in STATED.items()}
+    fields = {ours: value for ours, value in stated.items() if value is not None}
+    word = sections.get("encoder_args", {}).get("pos_embed")
+    return {**fields, "rope_base": rope_base(word)} if word else fields
 
 
 FAMILIES.add("fast3r")(

@@ -7,30 +7,17 @@ from typing import Any
 
 from manyview.errors import UserError
 from manyview.models.family import FAMILIES, Family, State, count, dpt_sizes, encoder_sizes
-from manyview.models.keymaps import KeyMap, Pairs
+from manyview.models.keymaps import KeyMap, dpt
 from manyview.models.vggt.network import Vggt, VggtConfig, debug
 from manyview.models.vit import SIZES
 from manyview.registry import did_you_mean
 
-
-def dense(official: str, ours: str) -> Pairs:
-    """A dense head."""
-    scratch, dpt = f"{official}.scratch", f"{ours}.dpt"
-    pairs = [(f"{official}.norm.", f"{ours}.norm.")]
-    for level in range(4):
-        merge, published = f"{dpt}.merge.{level}", f"{scratch}.refinenet{level + 1}"
-        pairs += [
-            (f"{official}.projects.{level}.", f"{dpt}.project.{level}."),
-            (f"{official}.resize_layers.{level}.", f"{dpt}.resize.{level}."),
-            (f"{scratch}.layer{level + 1}_rn.", f"{dpt}.reduce.{level}."),
-            (f"{published}.resConfUnit1.", f"{merge}.skip."),
-            (f"{published}.resConfUnit2.", f"{merge}.refine."),
-            (f"{published}.out_conv.", f"{merge}.out."),
-        ]
-    last = (("output_conv1", "narrow"), ("output_conv2.0", "smooth"), ("output_conv2.2", "predict"))
-    return (*pairs, *((f"{scratch}.{theirs}.", f"{dpt}.{name}.") for theirs, name in last))
-
-
+# Where its DPTs keep what DUSt3R's keep elsewhere.
+LAYOUT = (
+    "projects.{}.",
+    "resize_layers.{}.",
+    ("scratch.output_conv1.", "scratch.output_conv2.0.", "scratch.output_conv2.2."),
+)
 KEYMAP = KeyMap(
     pairs=(
         ("aggregator.patch_embed.", "encoder."),
@@ -45,8 +32,10 @@ KEYMAP = KeyMap(
         ("camera_head.trunk.", "camera.trunk."),
         ("camera_head.trunk_norm.", "camera.norm."),
         ("camera_head.pose_branch.", "camera.branch."),
-        *dense("depth_head", "depth"),
-        *dense("point_head", "points"),
+        ("depth_head.norm.", "depth.norm."),
+        *dpt("depth_head", "depth.dpt", LAYOUT),
+        ("point_head.norm.", "points.norm."),
+        *dpt("point_head", "points.dpt", LAYOUT),
     ),
     carried=("track_head.",),
 )
