@@ -43,10 +43,10 @@ class Rope:
 
 def rotate(vectors: Tensor, rope: Rope) -> Tensor:
     """Queries or keys (N, heads, T, d) turned by their tokens' angles, computed in the table's dtype."""
-    there = vectors.to(rope.cos.dtype)
-    first, second = there.unflatten(-1, (rope.groups, 2, -1)).unbind(-2)
-    turned = torch.stack([-second, first], dim=-2).flatten(-3)
-    return (there * rope.cos + turned * rope.sin).to(vectors.dtype)
+    exact = vectors.to(rope.cos.dtype)
+    first, second = exact.unflatten(-1, (rope.groups, 2, -1)).unbind(-2)
+    quarter_turned = torch.stack([-second, first], dim=-2).flatten(-3)
+    return (exact * rope.cos + quarter_turned * rope.sin).to(vectors.dtype)
 
 
 def _compute_again(module: RotaryPositions, _: object) -> None:

@@ -43,16 +43,16 @@ def attention_weights(
 @contextmanager
 def recorded(modules: Sequence[Attention], queries: Tensor, *, mean: bool = False) -> Iterator[list[Tensor]]:
     """While open, every forward pass of the modules appends its weights for `queries` to the list it gives."""
-    found: list[Tensor] = []
+    recordings: list[Tensor] = []
 
     def hook(module: Any, inputs: tuple[Any, ...]) -> None:
         tokens, scale, rope = (*inputs, None, None)[:3]
         with torch.no_grad():
-            found.append(attention_weights(module, tokens, rope, queries, scale, mean=mean))
+            recordings.append(attention_weights(module, tokens, rope, queries, scale, mean=mean))
 
     handles = [module.register_forward_pre_hook(hook) for module in modules]
     try:
-        yield found
+        yield recordings
     finally:
         for handle in handles:
             handle.remove()

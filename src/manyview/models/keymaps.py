@@ -106,8 +106,8 @@ def _rules(pairs: Pairs) -> list[tuple[re.Pattern[str], str]]:
 
 def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
     for pattern, new in rules:
-        if found := pattern.match(key):
-            return new.format(*found.groups()) + key[found.end() :]
+        if match := pattern.match(key):
+            return new.format(*match.groups()) + key[match.end() :]
     return None
 
 
@@ -124,19 +124,17 @@ def croco_encoder(official: str = "") -> Pairs:
 
 def cross_decoder(official: str = "") -> Pairs:
     """CroCo's decoder; DUSt3R's has a second branch of the same blocks."""
-    pairs = [(f"{official}mask_token", "decoder.mask_token")]
-    pairs += [(f"{official}decoder_embed.", "decoder.embed."), (f"{official}dec_norm.", "decoder.norm.")]
-    for branch, blocks in enumerate(("dec_blocks", "dec_blocks2")):
-        here, there = f"{official}{blocks}.", f"decoder.branches.{branch}."
-        inner = (
-            ("cross_attn.projq.", "cross.query."),
-            ("cross_attn.projk.", "cross.key."),
-            ("cross_attn.projv.", "cross.value."),
-            ("cross_attn.proj.", "cross.proj."),
-            ("norm_y.", "norm_memory."),
-        )
-        pairs += [(here, there), *((f"{here}{{}}.{old}", f"{there}{{}}.{new}") for old, new in inner)]
-    return tuple(pairs)
+    names = [("mask_token", "mask_token"), ("decoder_embed.", "embed."), ("dec_norm.", "norm.")]
+    for blocks, branch in (("dec_blocks", "branches.0"), ("dec_blocks2", "branches.1")):
+        names += [
+            (f"{blocks}.", f"{branch}."),
+            (f"{blocks}.{{}}.cross_attn.projq.", f"{branch}.{{}}.cross.query."),
+            (f"{blocks}.{{}}.cross_attn.projk.", f"{branch}.{{}}.cross.key."),
+            (f"{blocks}.{{}}.cross_attn.projv.", f"{branch}.{{}}.cross.value."),
+            (f"{blocks}.{{}}.cross_attn.proj.", f"{branch}.{{}}.cross.proj."),
+            (f"{blocks}.{{}}.norm_y.", f"{branch}.{{}}.norm_memory."),
+        ]
+    return tuple((f"{official}{theirs}", f"decoder.{ours}") for theirs, ours in names)
 
 
 # Where published DPTs keep their projections, resizings, and last three convolutions.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from manyview.models.keymaps import CARRIED
 from manyview.models.model import Model
 from manyview.zoo.cards import CARDS
 from manyview.zoo.directory import FORMAT, fill, save_model, unfilled
+from manyview.zoo.fetching import sha256_of
 from manyview.zoo.licences import card_of, licences_of
 from manyview.zoo.reading import Checkpoint, read_checkpoint
 from manyview.zoo.recognise import recognise
@@ -81,11 +81,6 @@ def _check_origin(path: Path, arch: str, checkpoint: Checkpoint) -> None:
             f"{path} is not the published {path.name}: its sha256 is {digest[:12]}…, not {card.sha256[:12]}…; "
             "download it again, or rename it if it is your own"
         )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _lacks(key: str) -> str:

@@ -110,10 +110,13 @@ def _check(part: Path, size: int | None, sha256: str | None) -> None:
         raise FetchError(f"it is {have} bytes long and should be {size}; it was removed, try again")
     if sha256 is None:
         return
-    with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
+    if (digest := sha256_of(part)) != sha256:
         part.unlink()
         raise FetchError(
-            f"its sha256 is {found[:12]}… and should be {sha256[:12]}…; it was removed, try again"
+            f"its sha256 is {digest[:12]}… and should be {sha256[:12]}…; it was removed, try again"
         )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

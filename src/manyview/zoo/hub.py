@@ -11,18 +11,16 @@ from pathlib import Path
 
 from manyview.errors import UserError
 from manyview.zoo.cards import CARDS, Card
-from manyview.zoo.converting import keep, network_of, sha256_of
-from manyview.zoo.fetching import FetchError, fetch
+from manyview.zoo.converting import keep, network_of
+from manyview.zoo.fetching import FetchError, fetch, sha256_of
 
 Accept = Callable[[Card], bool]
+OFFLINE = ("MANYVIEW_OFFLINE", "HF_HUB_OFFLINE")
 
 
 def offline() -> bool:
     """Whether the environment forbids connections."""
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in OFFLINE)
-
-
-OFFLINE = ("MANYVIEW_OFFLINE", "HF_HUB_OFFLINE")
 
 
 def download(name: str, out: Path, *, accept: Accept | None = None, card: Card | None = None) -> Path:

@@ -67,11 +67,9 @@ def build(
 def _start_encoder(model: Model, source: str | Path) -> None:
     """Copy the encoder of another model. Raises UserError when the two differ in shape."""
     target = encoder_of(model)
-    weights, ours = encoder_weights(source), target.state_dict()
-    different = [
-        k for k in {*weights, *ours} if k not in weights or k not in ours or weights[k].shape != ours[k].shape
-    ]
-    if different:
+    weights, own = encoder_weights(source), target.state_dict()
+    shapes, own_shapes = ({(key, value.shape) for key, value in state.items()} for state in (weights, own))
+    if different := {key for key, _ in shapes ^ own_shapes}:
         raise UserError(
             f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …"
         )
@@ -160,10 +158,7 @@ def _directory(name_or_dir: str | Path, accept: Callable[[Card], bool] | None) -
     for folder in _places(name):
         if (folder / CONFIG).is_file():
             return folder
-    card = CARDS.get(name)
-    if card is None:
-        raise UserError(f"{name} has no published weights; build it with zoo.build and train it")
-    if card.bundled:
+    if CARDS[name].bundled:
         raise UserError(
             f"the weights of {name} are missing from this installation ({_places(name)[0]}); install it again"
         )

@@ -97,11 +97,11 @@ def _read_directory(path: Path) -> dict[str, Any]:
         return _read_shards(index)
     if (whole := next((path / name for name in WHOLE if (path / name).is_file()), None)) is not None:
         return _read_file(whole)
-    found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-    if len(found) != 1:
-        names = f" ({', '.join(p.name for p in found[:3])} …)" if found else ""
-        raise UserError(f"{path} holds {len(found)} weight files{names}; name the one to read")
-    return _read_file(found[0])
+    files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if len(files) != 1:
+        names = f" ({', '.join(p.name for p in files[:3])} …)" if files else ""
+        raise UserError(f"{path} holds {len(files)} weight files{names}; name the one to read")
+    return _read_file(files[0])
 
 
 def _read_shards(index: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def recognise(weights: Mapping[str, Tensor]) -> str | None:
             if likeness >= ENOUGH and (best is None or likeness >= best[0]):
                 # Equally alike, the one that uses more of the file: a whole model, not its encoder.
                 candidate = (likeness, len(expected), _fitting(family, arch, names), arch)
-                best = candidate if best is None else max(best, candidate, key=lambda found: found[:3])
+                best = candidate if best is None else max(best, candidate, key=lambda rated: rated[:3])
     return best[3] if best else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,32 @@ def read_torchscript(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged archive can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is no readable archive ({reason[:160]}); download it again") from error
-    found: dict[str, Any] = {}
-    _collect(root, "", found)
-    return found
+    return dict(_values(root))
 
 
-def _collect(bag: Any, prefix: str, found: dict[str, Any]) -> None:
+def _values(bag: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in vars(bag).items() if isinstance(bag, Bag) else ():
         if isinstance(value, Bag):
-            _collect(value, f"{prefix}{name}.", found)
+            yield from _values(value, f"{prefix}{name}.")
         elif isinstance(value, Tensor) or not prefix:
-            found[f"{prefix}{name}"] = value
+            yield f"{prefix}{name}", value
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _untagged(value: Any, _: str) -> Any:
+    return value
+
+
+# What the pickle may ask for beside script classes and storages.
+BUILDERS: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch.jit._pickle", "restore_type_tag"): _untagged,
+    **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -85,18 +101,9 @@ class _Unpickler(pickle.Unpickler):
             return Bag
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch.jit._pickle", "restore_type_tag"): _untagged,
-            **{
-                ("torch.jit._pickle", f"build_{kind}list"): list
-                for kind in ("int", "double", "bool", "tensor")
-            },
-        }
-        if (module, name) not in known:
+        if (module, name) not in BUILDERS:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}"[:160])
-        return known[module, name]
+        return BUILDERS[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count = pid
@@ -108,11 +115,3 @@ class _Unpickler(pickle.Unpickler):
         if len(self._storages[key]) != count:
             raise ValueError(f"storage {key} is {len(self._storages[key])} numbers long, not {count}")
         return self._storages[key]
-
-
-def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset)
-
-
-def _untagged(value: Any, _: str) -> Any:
-    return value

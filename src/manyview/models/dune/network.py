@@ -118,8 +118,8 @@ class Dune(Model, ProjectsFeatures):
             if block.cls is None:
                 raise UserError("the features have no class token; take them from encode(images, norm=False)")
             tokens.append(torch.cat([block.cls[:, None], block.patches], 1))
-        there = self.projectors[teacher](tokens)
-        return Features(there[:, 1:], there[:, 0], None, blocks[0].grid)
+        projected = self.projectors[teacher](tokens)
+        return Features(projected[:, 1:], projected[:, 0], None, blocks[0].grid)
 
     def standardise(self, features: Features, teacher: str, momentum: float = 0.0) -> Features:
         """A teacher's raw Features as the projectors are to say them; `momentum` as in Standardise."""

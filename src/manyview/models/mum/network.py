@@ -175,8 +175,10 @@ class Mum(Model, AroundEncoder, CompletesViews):
         if len(groups) == 1:
             whole = self._encoded(flat, hidden, len(images))
         elif self.config.across == "encoder":
-            raise UserError("views that hide different numbers of patches cannot meet in the encoder; "
-                            "hide as many in each, or choose across='decoder'")  # fmt: skip
+            raise UserError(
+                "views that hide different numbers of patches cannot meet in the encoder; hide as many in each, or "
+                "choose across='decoder'"
+            )
         else:  # a view that is not masked like the others, such as CroCo's reference
             parts = [self._encoded(flat[send(g, flat.device)], hidden[g], len(g)) for g in groups]
             whole = torch.cat(parts)[send(torch.cat(groups).argsort(), flat.device)]

@@ -172,10 +172,10 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
         decoder, taps = self.decoder, self.config.taps
         kept: list[dict[int, Tensor]] = [{0: first.patches}, {0: second.patches}]
         one, two = decoder.embed(first.patches), decoder.embed(second.patches)
-        here, there = decoder.rope(first.grid), decoder.rope(second.grid)
+        rope, other_rope = decoder.rope(first.grid), decoder.rope(second.grid)
         blocks = zip(*(branch.children() for branch in decoder.branches), strict=True)
         for index, (block, other) in enumerate(blocks, start=1):
-            one, two = block(one, two, here, there), other(two, one, there, here)
+            one, two = block(one, two, rope, other_rope), other(two, one, other_rope, rope)
             if index in taps:
                 kept[0][index], kept[1][index] = one, two
         for view, tokens in zip(kept, (one, two), strict=True):
@@ -201,11 +201,11 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
         return maps
 
     def _wanted(self, heads: Collection[str] | None) -> list[str]:
-        known = [name for name, _ in self.heads[0].named_children()]
+        names = [name for name, _ in self.heads[0].named_children()]
         for name in heads or ():
-            if name not in known:
-                raise UserError(f"this model has no head {name!r}; {did_you_mean(name, known)}")
-        return [name for name in known if heads is None or name in heads]
+            if name not in names:
+                raise UserError(f"this model has no head {name!r}; {did_you_mean(name, names)}")
+        return [name for name in names if heads is None or name in heads]
 
 
 def _heads(config: PairConfig) -> nn.ModuleDict:

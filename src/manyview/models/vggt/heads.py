@@ -21,7 +21,7 @@ LEAST_VIEW = 0.01
 class CameraHead(nn.Module):
     """Camera tokens of all views to pose encodings: each round says what to add to those of the round before.
 
-    What is known so far shifts, scales and gates the normed tokens (adaptive LayerNorm), which then pass through a
+    The encoding so far shifts, scales and gates the normed tokens (adaptive LayerNorm), which then pass through a
     trunk of blocks that sees all views of a scene.
     """
 
@@ -48,19 +48,19 @@ class CameraHead(nn.Module):
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """(B, V, D) -> the pose encodings (B, V, 9) after every round.
 
-        Gradients do not reach back through what earlier rounds said.
+        Gradients do not reach back through earlier rounds.
         """
         tokens = self.token_norm(tokens)
-        known, answers = self.nothing_yet.expand(*tokens.shape[:2], -1), []
+        encoding, answers = self.nothing_yet.expand(*tokens.shape[:2], -1), []
         for turn in range(self.rounds):
-            shift, scale, gate = self.modulation(F.silu(self.embed(known))).chunk(3, dim=-1)
+            shift, scale, gate = self.modulation(F.silu(self.embed(encoding))).chunk(3, dim=-1)
             plain = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
             mixed = tokens + gate * (plain * (1 + scale) + shift)
             for block in self.trunk:
                 mixed = block(mixed)
             step = self.branch(self.norm(mixed))
-            raw = step if turn == 0 else known + step
-            known = raw.detach()
+            raw = step if turn == 0 else encoding + step
+            encoding = raw.detach()
             answers.append(torch.cat([raw[..., :7], raw[..., 7:].relu()], dim=-1))
         return answers
 
