@@ -59,12 +59,7 @@ class RotaryPositions(nn.Module):
     periods: Tensor
 
     def __init__(
-        self,
-        kind: RopeKind,
-        head_dim: int,
-        *,
-        base: float = 100.0,
-        dtype: torch.dtype = torch.float32,
+        self, kind: RopeKind, head_dim: int, *, base: float = 100.0, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
         if head_dim % 4:

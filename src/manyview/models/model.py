@@ -239,7 +239,7 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(model: nn.Module, config: object = None) -> str:
+def fingerprint(model: nn.Module) -> str:
     """SHA-256 of a model's configuration and weights: models with equal fingerprints give equal answers."""
-    settings = repr(config if config is not None else getattr(model, "config", None))
+    settings = repr(model.config) if isinstance(model, Model) else type(model).__qualname__
     return hashlib.sha256(f"{settings} {weights_digest(model)}".encode()).hexdigest()

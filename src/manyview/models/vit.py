@@ -133,7 +133,7 @@ class Encoder(Model, EncodesImages):
         self.pre_norm: nn.Module = nn.LayerNorm(dim, eps=config.eps) if config.pre_norm else nn.Identity()
         self.rope = None
         if config.rope != "none":
-            kind = getattr(torch, config.rope_dtype)
+            kind = torch.bfloat16 if config.rope_dtype == "bfloat16" else torch.float32
             self.rope = RotaryPositions(config.rope, dim // config.heads, base=config.rope_base, dtype=kind)
         self.blocks = nn.ModuleList(
             Block(

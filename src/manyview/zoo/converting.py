@@ -23,11 +23,7 @@ ENCODER = "encoder."
 
 
 def keep(
-    model: Model,
-    arch: str,
-    out: str | Path,
-    origin: Mapping[str, Any],
-    encoder: str | Path | None = None,
+    model: Model, arch: str, out: str | Path, origin: Mapping[str, Any], encoder: str | Path | None = None
 ) -> Path:
     """Write a converted network with the card of its zoo name and what is known of its file."""
     card = {"name": arch, **(card_of(arch) if arch in CARDS else {}), "origin": dict(origin)}

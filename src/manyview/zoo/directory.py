@@ -193,10 +193,7 @@ def _computed(model: nn.Module) -> set[str]:
 
 
 def _check(
-    expected: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    where: str,
-    tolerated: Callable[[str], bool],
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str, tolerated: Callable[[str], bool]
 ) -> None:
     surplus = [key for key in state if key not in expected]
     absent = [key for key in expected if key not in state and not tolerated(key)]

@@ -11,9 +11,7 @@ from manyview.models.croco.network import Croco, CrossDecoderConfig
 from manyview.models.family import FAMILIES, Family, State, count, encoder_sizes, heads_of
 from manyview.models.keymaps import KeyMap, croco_encoder, cross_decoder
 
-KEYMAP = KeyMap(
-    pairs=(*croco_encoder(), *cross_decoder(), ("prediction_head.", "predict.")),
-)
+KEYMAP = KeyMap(pairs=(*croco_encoder(), *cross_decoder(), ("prediction_head.", "predict.")))
 
 # Words of CroCo's constructor, and the fields they state.
 FIELDS = {

@@ -28,7 +28,7 @@ KEYMAP = KeyMap(
                 (f"teacher_norms.{full}.normalizers.", f"statistics.{name}."),
             )
         ),
-    ),
+    )
 )
 
 

@@ -15,13 +15,7 @@ from manyview.models.family import (
     quarter_taps,
 )
 from manyview.models.keymaps import KeyMap, dpt, dpt_aliases, nested_encoder
-from manyview.models.reconstructor.network import (
-    Reconstructor,
-    ReconstructorConfig,
-    debug,
-    distill3r,
-    tiny,
-)
+from manyview.models.reconstructor.network import Reconstructor, ReconstructorConfig, debug, distill3r, tiny
 
 # Everything after the encoder: Distill3R kept Fast3R's names.
 DECODER = (
