@@ -14,7 +14,8 @@ from manyview.pipelines import pca
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.features import features
 from manyview.pipelines.options import FeatureOptions
-from manyview.pipelines.side_by_side import MOST_ROWS, OWN, Comparison, compare, places
+from manyview.pipelines.picture_table import places
+from manyview.pipelines.side_by_side import MOST_ROWS, OWN, Comparison, compare
 from manyview.types import Features
 
 

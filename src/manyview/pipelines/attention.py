@@ -33,8 +33,7 @@ from manyview.models.vit import Encoder
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.medoids import euclidean, k_medoids
 from manyview.pipelines.opening import evaluating
-from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, table
-from manyview.pipelines.side_by_side import places
+from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, places, table
 from manyview.progress import track
 
 PAPER_K = 9

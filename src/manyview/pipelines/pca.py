@@ -20,7 +20,7 @@ from manyview.files import write_bytes
 from manyview.images.inputs import FitFor, Photo, Pictures, read_ahead
 from manyview.images.writing import write_picture
 from manyview.pipelines.feature_set import FeatureSet
-from manyview.pipelines.picture_table import Cell, Row, table
+from manyview.pipelines.picture_table import Cell, Row, places, table
 from manyview.progress import track
 
 MOST_SAMPLES = 40_000
@@ -87,7 +87,7 @@ def write_components(folder: Path, features: FeatureSet, photos: Pictures, fit_f
     for one in track(features, total=count, label="colours", unit="image"):
         write_colours(folder / "pca" / f"{one.name}.png", basis.colours(one.patches), one.size)
     basis.write(folder / "pca" / "basis.safetensors")
-    chosen = {round(place) for place in np.linspace(0, count - 1, min(MOST_ON_SHEET, count))}
+    chosen = places(count, MOST_ON_SHEET)
     place = {name: index for index, name in enumerate(features.names) if index in chosen}
     shown = read_ahead((item for item in photos.items if item.name in place), fit_for)
     pairs = [

@@ -66,6 +66,11 @@ def table(headings: Sequence[str], rows: Sequence[Row], *, side: int = 176) -> n
     return np.asarray(sheet)
 
 
+def places(count: int, most: int) -> set[int]:
+    """At most `most` of `count` indices, spread evenly, the first and the last among them."""
+    return {round(place) for place in np.linspace(0, count - 1, min(most, count))}
+
+
 def below_each_other(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures (H, W, 3) of any widths as one, each at the left edge."""
     width = max(picture.shape[1] for picture in pictures)

@@ -25,7 +25,7 @@ from manyview.models.model import ProjectsFeatures
 from manyview.pipelines import pca
 from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.opening import evaluating
-from manyview.pipelines.picture_table import Cell, Row, table
+from manyview.pipelines.picture_table import Cell, Row, places, table
 from manyview.progress import track
 from manyview.teachers.features import FeatureTeacher, loaded
 from manyview.types import Views
@@ -210,11 +210,6 @@ def _info(
     }
     explained = {" ".join(axes).strip(): basis.explained.tolist() for axes, basis in fits.items()}
     return {"teachers": teachers, "projections": list(comparison.spaces), "explained": explained}
-
-
-def places(count: int, most: int) -> set[int]:
-    """At most `most` of `count` indices, spread evenly, the first and the last among them."""
-    return {round(place) for place in np.linspace(0, count - 1, min(most, count))}
 
 
 def spread(given: Pictures, most: int) -> tuple[Iterator[Picture], int]:

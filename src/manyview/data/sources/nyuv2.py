@@ -15,7 +15,7 @@ Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of fold
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +34,9 @@ from manyview.images.writing import write_picture
 
 FILE = "nyu_depth_v2_labeled.mat"
 _STORED = 894
-_MISSING = "--classes {0} needs {1} beside {2}; put it there, or keep the stored numbers with --classes 894"
+_TO_40, _TO_13 = ("classMapping40.mat", "mapClass"), ("class13Mapping.mat", "labels13")
+_MAPPINGS = {_STORED: (), 40: (_TO_40,), 13: (_TO_40, _TO_13)}
+"""Number of classes -> files, and their lists, that lead from the stored numbers to these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,54 +145,41 @@ def _splits(src: Source, file: Path) -> dict[int, str]:
     if not file.is_file():
         src.problem(file.name, "no such file beside the .mat file; the frames have no split")
         return {}
-    content = _matlab(file)
-    keys = {"train": "trainNdxs", "test": "testNdxs"}
-    return {number: name for name, key in keys.items() for number in _numbers(content, key, file)}
+    return {number: split for split in ("train", "test") for number in _listed(file, f"{split}Ndxs")}
 
 
 def _classes(file: Path, count: int) -> tuple[list[str], list[int]]:
     """Names of the classes, and the class of every stored number."""
-    if count == _STORED:
-        return [f"label {number}" for number in range(1, _STORED + 1)], _minus_one(range(1, _STORED + 1))
-    if count not in (13, 40):
+    if count not in (13, 40, _STORED):
         raise UserError(f"--classes {count}: NYU Depth v2 has 40, 13 or 894 classes")
-    tables = []
-    for name, key in (("classMapping40.mat", "mapClass"), ("class13Mapping.mat", "labels13"))[
-        : 1 + (count == 13)
-    ]:
+    class_of = list(range(1, _STORED + 1))  # of the numbers from 1 on; 0 is none
+    for name, key in _MAPPINGS[count]:
         path = file.parent / name
         if not path.is_file():
-            raise UserError(_MISSING.format(count, name, file))
-        tables.append(_numbers(_matlab(path), key, path))
-    if count == 13 and max(tables[0]) > len(tables[1]):
-        raise UserError(
-            f"{path} has {len(tables[1])} numbers, classMapping40.mat goes up to {max(tables[0])}"
-        )
-    to_class = tables[0] if count == 40 else [tables[1][number - 1] if number else 0 for number in tables[0]]
-    return [f"class {number}" for number in range(1, count + 1)], _minus_one(to_class)
+            raise UserError(
+                f"--classes {count} needs {name} beside {file}; put it there, or keep the stored numbers with "
+                f"--classes {_STORED}"
+            )
+        further = [0, *_listed(path, key)]
+        if max(class_of) >= len(further):
+            raise UserError(f"{path} has {len(further) - 1} numbers, {max(class_of)} are needed")
+        class_of = [further[number] for number in class_of]
+    word = "label" if count == _STORED else "class"
+    table = [NO_CLASS, *(number - 1 if number else NO_CLASS for number in class_of)]
+    return [f"{word} {number}" for number in range(1, count + 1)], table
 
 
-def _matlab(path: Path) -> dict[str, Any]:
+def _listed(path: Path, key: str) -> list[int]:
+    """A list of whole numbers in a MATLAB file, on its own or as a field of a structure."""
     from scipy.io import loadmat
 
     try:
-        return dict(loadmat(path, squeeze_me=True))
+        content = loadmat(path, squeeze_me=True)
     except Exception as error:  # decoders raise anything on damaged data
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file: {' '.join(str(error).split())}; download it again"
-        ) from error
-
-
-def _numbers(content: dict[str, Any], key: str, path: Path) -> list[int]:
-    """A list of whole numbers in a MATLAB file, on its own or as a field of a structure."""
-    structures = [value for value in content.values() if isinstance(value, np.ndarray)]
-    fields = [value[key].item() for value in structures if key in (value.dtype.names or ())]
-    lists = [content[key]] if key in content else fields
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a MATLAB file: {reason}; download it again") from error
+    structures = [value for value in content.values() if isinstance(value, np.ndarray) and value.dtype.names]
+    lists = [content[key]] if key in content else [s[key].item() for s in structures if key in s.dtype.names]
     if not lists:
         raise UserError(f"{path} holds no {key}; it is another file of that name")
     return [int(number) for number in np.ravel(lists[0])]
-
-
-def _minus_one(classes: Iterable[int]) -> list[int]:
-    """Classes from 1, 0 for none, of the numbers from 1 on -> classes from 0 of the numbers from 0 on."""
-    return [NO_CLASS, *(number - 1 if number else NO_CLASS for number in classes)]
