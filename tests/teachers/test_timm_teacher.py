@@ -99,3 +99,12 @@ def test_one_that_cannot_teach_is_named(source, reason):
     with pytest.raises(UserError, match=f"teacher semantics: .*{reason}") as raised:
         FeatureTeacher(source, name="semantics")
     assert "\n" not in str(raised.value)
+
+
+def test_a_failure_without_words_is_told_by_its_kind(monkeypatch):
+    def fails(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(timm, "create_model", fails)
+    with pytest.raises(UserError, match="AssertionError"):
+        FeatureTeacher("timm:manyview_test_plain")

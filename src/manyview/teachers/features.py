@@ -132,9 +132,10 @@ def _timm(source: str) -> tuple[_Network, str]:
         raise UserError("timm models need the package timm; pip install timm") from None
     name = source.removeprefix(TIMM)
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:
-        raise UserError(f"timm cannot make {name!r}: {str(error).splitlines()[0]}; check its name") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"timm cannot make {name!r}: {reason}; check its name") from error
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch is None:
         raise UserError(f"timm's {name!r} has no patch grid; choose a vision transformer")
