@@ -81,6 +81,7 @@ def test_sizes_paths_and_names_that_look_like_numbers():
     assert override(changed, ["size=[3, 4]", "name=null", "both=a"]) == Videos(
         size=(3, 4), both="a", folder=Path("x/y"), fps=2.0
     )
+    assert override(changed, ["size=none", "name=none", "folder=none"]) == Videos(both=3, fps=2.0)
     with pytest.raises(UserError, match=r"'size' is '112-154'"):
         override(Videos(), ["size=112-154"])
 

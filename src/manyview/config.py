@@ -161,7 +161,9 @@ def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
 
 
 def convert(text: str, hint: Any, name: str) -> Any:
-    """The value of an annotated type that `text` says. Raises UserError that names the option."""
+    """The value of an annotated type that `text` says; "none" is null. Raises UserError that names the option."""
+    if text == "none" and type(None) in get_args(hint):
+        return None
     value = read_value(text, name)
     if value is not None and _accepts_text(hint):
         value = text  # a name that looks like a number stays a name

@@ -1,4 +1,4 @@
-"""`manyview data synth`: render furnished rooms and laid tables with exact depth, labels and cameras."""
+"""Render furnished rooms and laid tables with exact depth, labels and cameras."""
 
 from __future__ import annotations
 

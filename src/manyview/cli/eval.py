@@ -6,7 +6,7 @@ manyview eval recon-per-view --model manyview-tiny --data test.parquet
 manyview eval recon-per-view --model runs/mine/model --data test.parquet --baselines --train train.parquet
 manyview eval matching-probe --model runs/mum/model --data rooms.parquet --size 96    (or --set size=96)
 
-The same line goes on where it was stopped; scoring again does not ask the model again.
+Run the same line again to continue where it stopped; scoring again does not ask the model again.
 """
 
 from __future__ import annotations

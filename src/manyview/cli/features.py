@@ -12,7 +12,7 @@ manyview features photos/ --model dune-vitb14-448 -o feats --attention         w
 Pictures keep their shape: the long side gets --size pixels, then both sides are cropped, centred, to whole
 patches. Per picture one NAME.safetensors: patches (h, w, D), cls (D), registers (R, D), layers.I.patches, ...;
 features.json says settings, licence, grids, and the affine map from source to network pixels.
-The same line again goes on where an interrupted run stopped; pictures that changed are done anew.
+Run the same line again to continue an interrupted run; pictures that changed are done again.
 
 Which feature? Normed last-block patches (the default) for matching, retrieval and k-NN; --layers for probes and
 dense heads; --raw for what the blocks left (what DUNE's projectors read); --project to compare with a teacher.

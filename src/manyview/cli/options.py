@@ -35,6 +35,9 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         needed = [action for action in actions if action.required or not action.option_strings]
         super().add_usage(usage, needed, [], prefix)
 
+    def _format_usage(self, *words: Any) -> str:
+        return f"{super()._format_usage(*words).rstrip()} [options]\n\n"
+
 
 class Parser(argparse.ArgumentParser):
     """Mistakes are UserErrors: one line, with the nearest flag for one that does not exist."""

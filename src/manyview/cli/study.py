@@ -4,7 +4,7 @@ manyview study --list                                   what there is
 manyview study mum --help                               the options of one study
 manyview study mum -o out/mum                           everything, with data it renders itself; hours on two cores
 manyview study mum -o out/mum --only multi-view mae     some variants
-manyview study mum -o out/mum --seeds 0 --minutes 60    stop starting jobs after an hour; the same line goes on
+manyview study mum -o out/mum --seeds 0 --minutes 60    start no job after an hour; the same line continues
 manyview study mum -o out/mum --report                  only write the report of what is there
 manyview study mum -o out/mum --page docs/study.md      also write it as a page with every run, and its picture
 """

@@ -5,7 +5,7 @@ manyview train mum --help                                        what a recipe l
 manyview train mum --preset tiny --data M.parquet -o RUN         image sequences alone, no teacher
 manyview train distill3r --preset tiny --cache CACHE -o RUN      a new run
 manyview train distill3r --cache CACHE --run.lr 2e-4 -o RUN      options over the preset (or --set run.lr=2e-4)
-manyview train --resume -o RUN                                   go on from the newest checkpoint
+manyview train --resume -o RUN                                   continue from the newest checkpoint
 torchrun --nproc-per-node 4 -m manyview train …                  one process per GPU
 """
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--steps", type=int, metavar="N", help="optimiser steps of the whole run (short for --run.steps)")
     add_device(parser)
     add("-o", "--out", type=Path, metavar="DIR", help="run directory; default: runs/RECIPE-PRESET")
-    add("--resume", action="store_true", help="go on with the run in DIR")
+    add("--resume", action="store_true", help="continue the run in DIR")
     name = named(parser, words, lambda: _recipes().names())
     if name is not None:
         _add_recipe(parser, name, value_of(words, "--preset"))

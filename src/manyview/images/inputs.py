@@ -43,7 +43,7 @@ class Take:
     """Which frames of a video, or pictures of a list, are taken."""
 
     fps: float | None = None
-    """Video: frames per second of the recording to keep; null keeps all."""
+    """Video: frames per second of the recording to keep; none keeps all."""
     stride: int = 1
     """Keep every stride-th of those."""
     max_frames: int | None = None

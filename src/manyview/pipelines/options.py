@@ -21,11 +21,11 @@ class ReconstructOptions:
     points: Literal["local", "global"] = "local"
     """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
     image_size: int | None = None
-    """Long side in pixels for the model; null takes what the model was made for."""
+    """Long side in pixels for the model; none takes what the model was made for."""
     shared_focal: bool = True
     """Pictures of one size (either way up) share the median focal length."""
     encoder_chunk: int | None = None
-    """Images that go through the encoder at once; bounds memory, not the result. null: the model's own."""
+    """Images that go through the encoder at once; bounds memory, not the result. none: the model's own."""
     head_chunk: int | None = None
     """Views that go through a head at once; likewise."""
     take: Take = field(default_factory=Take)

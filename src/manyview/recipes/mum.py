@@ -80,7 +80,7 @@ class MumConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Dataset -> how often it is drawn, in proportion; empty for all alike. See TABLE_1."""
     chunk: int | None = None
-    """Frames of a sequence: longer scenes are cut in order; null for what each data set's scan wrote."""
+    """Frames of a sequence: longer scenes are cut in order; none for what each data set's scan wrote."""
     split: str | None = None
     """Only frames of this split of the manifests; none for all."""
     memory_mb: float = 2000.0

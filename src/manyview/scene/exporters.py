@@ -32,7 +32,7 @@ class Exporter(abc.ABC):
     min_confidence: float | None = None
     """Keep points of at least this confidence."""
     quantile: float | None = None
-    """Leave out this share of the least confident points; null is 0.1, or 0 when min_confidence is given."""
+    """Leave out this share of the least confident points; none is 0.1, or 0 when min_confidence is given."""
 
     @abc.abstractmethod
     def write(self, scene: Scene, path: Path) -> Path:
