@@ -178,7 +178,7 @@ def test_a_moved_part_is_noticed(table):
     model.parts[3].matrix[1, 3] += 0.001
     assert of_model(model) != before
     world = furnishing.build(0, "room")
-    world._matrices[20][0, 3] += 0.01
+    world.parts[20].matrix[0, 3] += 0.01
     assert of_world(world) != table["worlds"][0]
 
 

@@ -2,7 +2,7 @@
 
 What rooms hold is written in catalogue/rooms.yaml, in rows (see rows.py) of these words:
 
-    against_wall: names             with their backs to a wall, one after another
+    against_wall: names             with their backs to a wall, one after another; at height `z`, `gap` from it
     in_the_open: names              anywhere on the floor
     put: name                       with `in_front_of` something and a `gap` of metres to it, or `on_top_of` it
     rug: before NAME                or: in the middle
@@ -47,7 +47,7 @@ def build(seed: int, kind: str) -> World:
         work.do(themes[(2 * (seed // 3) + seed % 3) % len(themes)])
         work.do(_catalogue()["extras"])
     _fill_tops(world, rng)
-    rooms.hang(world, rng)
+    work.do(_catalogue()["on the walls"])
     rooms.light(world, rng)
     return world
 
@@ -56,7 +56,7 @@ def build(seed: int, kind: str) -> World:
 def _catalogue() -> dict[str, Any]:
     """rooms.yaml, its rows read."""
     content = read_catalogue("rooms.yaml")
-    rows = {key: read_rows(content[key], _WORDS) for key in ("extras", "behind a laid table")}
+    rows = {key: read_rows(content[key], _WORDS) for key in ("extras", "behind a laid table", "on the walls")}
     return (
         content
         | rows
@@ -64,7 +64,7 @@ def _catalogue() -> dict[str, Any]:
     )
 
 
-def _each_of(word: str, place: Callable[[World, Random, str], Placed | None]) -> Word:
+def _each_of(word: str, place: Callable[..., Placed | None], *more: str) -> Word:
     def act(work: Work[World], row: Row) -> None:
         names, rng = row[word].split(", "), work.rng
         if "sample" in row:
@@ -74,13 +74,19 @@ def _each_of(word: str, place: Callable[[World, Random, str], Placed | None]) ->
         placed = None
         for name in names:
             if "share" not in row or rng.random() < row["share"]:
-                placed = place(work.target, rng, name)
+                model = make(name, rng)
+                placed = place(
+                    work.target,
+                    rng,
+                    model,
+                    **{key: work.value(row[key]) for key in ("z", "gap") if key in row},
+                )
             if placed and "as" in row:
                 break
         if "as" in row:
             work.names[row["as"]] = placed
 
-    return Word(act, {"as", "share", "sample", "times"})
+    return Word(act, {"as", "share", "sample", "times", *more})
 
 
 def _put(work: Work[World], row: Row) -> None:
@@ -121,10 +127,8 @@ def _table_with(work: Work[World], row: Row) -> None:
 
 
 _WORDS = {
-    "against_wall": _each_of(
-        "against_wall", lambda world, rng, name: against_wall(world, rng, make(name, rng))
-    ),
-    "in_the_open": _each_of("in_the_open", lambda world, rng, name: in_the_open(world, rng, make(name, rng))),
+    "against_wall": _each_of("against_wall", against_wall, "z", "gap"),
+    "in_the_open": _each_of("in_the_open", in_the_open),
     "put": Word(_put, {"on_top_of", "in_front_of", "gap"}),
     "rug": Word(_rug, set()),
     "desks": Word(_desks, set()),
@@ -251,6 +255,6 @@ def fill_top(
         turn = yaw + rng.uniform(-most, most)
         at = (top.x + cosine * x - sine * y, top.y + sine * x + cosine * y, top.z)
         bounds = world.bounds_at(model, at, turn)
-        if not any(other.touches(*bounds) for other in placed):
+        if not any(other.meets(*bounds, 0.004) for other in placed):
             placed.append(world.put(model, at, turn, block=False))
     return placed

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from manyview.data.synthetic.raycast import Solids, cast
-from manyview.data.synthetic.world import Lighting
+from manyview.data.synthetic.world import Corner, Lighting, Window
 from manyview.geometry.poses import look_at
 
 
@@ -77,12 +77,10 @@ def shadows(solids: Solids, lighting: Lighting, *, side: int) -> list[Shadow]:
     lamp = torch.tensor(lighting.lamp, device=device)
     maps = [shadow(solids, lamp, lamp.new_tensor([0.0, 0.0, -1.0]), half_slope=2.6, side=side)]
     if lighting.window:
-        middle, inwards, _, _ = lighting.window
-        towards = lamp.new_tensor(inwards)
-        eye = lamp.new_tensor(middle) + 0.12 * towards
-        maps.append(
-            shadow(solids, eye, towards + lamp.new_tensor([0.0, 0.0, -0.3]), half_slope=2.2, side=side)
-        )
+        inwards = lamp.new_tensor(lighting.window.inwards)
+        eye = lamp.new_tensor(lighting.window.middle) + 0.12 * inwards
+        towards = inwards + lamp.new_tensor([0.0, 0.0, -0.3])
+        maps.append(shadow(solids, eye, towards, half_slope=2.2, side=side))
     return maps
 
 
@@ -103,41 +101,22 @@ class Light:
         everywhere = openness.mul_(0.45).add_(0.55).mul_(self._corners(points, normal))
         everywhere = everywhere * (0.8 + 0.2 * normal[2])
         light = everywhere * points.new_tensor(self.lighting.ambient)[:, None]
-        mirror = view - 2 * (view * normal).sum(0) * normal
-        position = points.new_tensor(self.lighting.lamp)[:, None]
-        light, glint = self._add(
-            light, None, points, normal, mirror, position, lamp_share, self.lighting.lamp_colour
-        )
-        if self.lighting.window:
-            middle, inwards, _, _ = self.lighting.window
+        sources = [(self.lighting.lamp, lamp_share, self.lighting.lamp_colour)]
+        window = self.lighting.window
+        if window:
             share, _ = lit(self.shadows[1], points)
-            position = points.new_tensor(middle)[:, None]
-            facing = ((points - position) * points.new_tensor(inwards)[:, None]).sum(0)
-            share_facing = share * (facing * 1.5).clamp(0, 1)
-            light, glint = self._add(
-                light, glint, points, normal, mirror, position, share_facing, self.lighting.window_colour
-            )
-            if self.lighting.sun:
-                light = light + self._sun(points, normal, share)
+            way = points - points.new_tensor(window.middle)[:, None]
+            facing = (way * points.new_tensor(window.inwards)[:, None]).sum(0)
+            sources.append((window.middle, share * (facing * 1.5).clamp(0, 1), self.lighting.window_colour))
+        mirror = view - 2 * (view * normal).sum(0) * normal
+        glint = torch.zeros_like(light)
+        for position, reaching, colour in sources:
+            diffuse, highlight = _lamp(points, normal, mirror, points.new_tensor(position)[:, None], reaching)
+            tint = points.new_tensor(colour)[:, None]
+            light, glint = torch.addcmul(light, diffuse, tint), glint.addcmul_(highlight, tint)
+        if window and self.lighting.sun:
+            light = light + self._sun(points, normal, share, window, self.lighting.sun)
         return albedo * (light + shine[1]) + glint * (shine[0] * 0.5)
-
-    def _add(
-        self, light: Tensor, glint: Tensor | None, points: Tensor, normal: Tensor, mirror: Tensor, position: Tensor,
-        share: Tensor, colour: tuple[float, float, float],
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Diffuse light and highlight of one lamp."""
-        towards = position - points
-        square = towards.square().sum(0)
-        towards = towards * square.clamp(min=1e-6).rsqrt()
-        falloff = share * (2.2 / (1 + 0.45 * square))
-        diffuse = (normal * towards).sum(0).mul(0.85).add_(0.15).clamp_(min=0).mul_(falloff)
-        highlight = (mirror * towards).sum(0).clamp_(min=0)
-        for _ in range(5):  # to the 32nd power
-            highlight.square_()
-        highlight.mul_(falloff)
-        tint = points.new_tensor(colour)[:, None]
-        light = torch.addcmul(light, diffuse, tint)
-        return light, (highlight * tint if glint is None else torch.addcmul(glint, highlight, tint))
 
     def _corners(self, points: Tensor, normal: Tensor) -> Tensor:
         """Less light reaches the corners of the room."""
@@ -147,10 +126,9 @@ class Light:
             share *= 1 - 0.42 * (1 - normal[axis].abs()) * torch.exp(distance * -4.5)
         return share
 
-    def _sun(self, points: Tensor, normal: Tensor, share: Tensor) -> Tensor:
+    def _sun(self, points: Tensor, normal: Tensor, share: Tensor, window: Window, way: Corner) -> Tensor:
         """Sunlight (3, N) where the way back to the sun goes through the window."""
-        middle, inwards, width, height = self.lighting.window  # type: ignore[misc]
-        way = self.lighting.sun or (0.0, 0.0, -1.0)
+        middle, inwards, width, height = window
         length = math.sqrt(sum(c * c for c in way))
         axis = 0 if abs(inwards[0]) > 0.5 else 1
         back = (points[axis] - middle[axis]) / way[axis]
@@ -163,6 +141,21 @@ class Light:
         facing = -(normal * points.new_tensor(way)[:, None]).sum(0) / length
         sun = points.new_tensor((2.6, 2.3, 1.8))[:, None]
         return sun * (reach * facing.clamp(min=0) * (share * 1.4 - 0.2).clamp(0, 1))
+
+
+def _lamp(
+    points: Tensor, normal: Tensor, mirror: Tensor, position: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Strengths (N,) of diffuse light and highlight of a lamp at `position` (3, 1), `share` (N,) of which arrives."""
+    towards = position - points
+    square = towards.square().sum(0)
+    towards = towards * square.clamp(min=1e-6).rsqrt()
+    falloff = share * (2.2 / (1 + 0.45 * square))
+    diffuse = (normal * towards).sum(0).mul(0.85).add_(0.15).clamp_(min=0).mul_(falloff)
+    highlight = (mirror * towards).sum(0).clamp_(min=0)
+    for _ in range(5):  # to the 32nd power
+        highlight.square_()
+    return diffuse, highlight.mul_(falloff)
 
 
 @lru_cache(maxsize=2)

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from random import Random
 
 from manyview.data.synthetic.formulas import WORDS, draw
-from manyview.data.synthetic.materials import Colour, hsv
+from manyview.data.synthetic.materials import hsv
 from manyview.data.synthetic.models import Model, build
-from manyview.data.synthetic.world import Corner, Lighting, Placed, World, jittered
+from manyview.data.synthetic.world import Block, Corner, Lighting, Placed, Window, World
 
 WALLS = ("west", "east", "south", "north")
 
 
 def shell(rng: Random, kind: str) -> World:
+    """An empty room: its faces, skirting boards, and perhaps a corner that is walled off."""
     size = (rng.uniform(3.0, 6.5), rng.uniform(2.9, 5.5), rng.uniform(2.35, 3.1))
     main = draw("tiled_wall" if rng.random() < 0.08 else "painted_wall", rng)
     walls = [main] * 4
@@ -26,10 +27,9 @@ def shell(rng: Random, kind: str) -> World:
         trim = WORDS["white"] if rng.random() < 0.7 else draw("wood", rng)
         for wall in WALLS:
             at, yaw, length = wall_frame(world, wall)
-            world.put(
-                build("skirting", rng, length=length, material=trim), at(length / 2, 0.0), yaw, block=False
-            )
-    if rng.random() < 0.2:  # a corner of the room is walled off
+            board = build("skirting", rng, length=length, material=trim)
+            world.put(board, at(length / 2, 0.0), yaw, block=False)
+    if rng.random() < 0.2:
         width, depth = rng.uniform(0.4, 0.3 * size[0]), rng.uniform(0.4, 0.3 * size[1])
         x = rng.choice([width / 2, size[0] - width / 2])
         y = rng.choice([depth / 2, size[1] - depth / 2])
@@ -76,12 +76,12 @@ def against_wall(
     return None
 
 
-def in_the_open(world: World, rng: Random, model: Model, *, yaw: float | None = None) -> Placed | None:
-    """Put a model anywhere on the floor."""
+def in_the_open(world: World, rng: Random, model: Model) -> Placed | None:
+    """Put a model anywhere on the floor, or give up after some attempts."""
     for _ in range(14):
-        angle = rng.uniform(-math.pi, math.pi) if yaw is None else yaw
+        yaw = rng.uniform(-math.pi, math.pi)
         at = (rng.uniform(0.3, world.size[0] - 0.3), rng.uniform(0.3, world.size[1] - 0.3), 0.0)
-        placed = world.try_put(model, at, angle, margin=0.05)
+        placed = world.try_put(model, at, yaw, margin=0.05)
         if placed:
             return placed
     return None
@@ -91,21 +91,12 @@ def doors_and_windows(world: World, rng: Random) -> None:
     order = list(WALLS)
     rng.shuffle(order)
     if rng.random() < 0.85:
-        door = build("door", rng)
-        placed = against_wall(world, rng, door, gap=0.0, walls=(order[0],))
-        if placed:
-            reach = 0.75
-            world.reserve(
-                (
-                    placed.low[0] - (reach if placed.yaw < 0 else 0),
-                    placed.low[1] - (reach if placed.yaw == 0 else 0),
-                    0.0,
-                ),
-                (
-                    placed.high[0] + (reach if 0 < placed.yaw < 3 else 0),
-                    placed.high[1] + (reach if placed.yaw > 3 else 0),
-                    2.0,
-                ),
+        door = against_wall(world, rng, build("door", rng), gap=0.0, walls=(order[0],))
+        if door:  # nothing stands within 75 cm of it
+            x, y = (0.75 * round(way) for way in door.ahead)
+            low = (door.low[0] + min(x, 0), door.low[1] + min(y, 0), 0.0)
+            world.blocks.append(
+                Block(low, (door.high[0] + max(x, 0), door.high[1] + max(y, 0), 2.0), solid=False)
             )
     for wall in order[1 : 1 + rng.choice([0, 1, 1, 1, 2])]:
         _window(world, rng, wall)
@@ -122,20 +113,15 @@ def _window(world: World, rng: Random, wall: str) -> None:
     if not world.free(low, high):
         return
     world.put(model, at(along, sill), yaw, solid=False)
-    _light_from(world, at(along, sill + height / 2), yaw, width, height)
+    inwards = (math.sin(yaw), -math.cos(yaw), 0.0)
+    world.windows.append(Window(at(along, sill + height / 2), inwards, width, height))
     if rng.random() < 0.65:
-        floor_length = rng.random() < 0.6
-        bottom = 0.03 if floor_length else sill - 0.12
+        bottom = 0.03 if rng.random() < 0.6 else sill - 0.12
         curtain = build("curtain", rng, width=width, height=sill + height + 0.08 - bottom)
         world.put(curtain, at(along, bottom), yaw)
     if sill > 0.6 and rng.random() < 0.6:
-        against = at(along, 0.0)
-        world.put(build("radiator", rng, width=min(width, rng.uniform(0.7, 1.4))), against, yaw)
-
-
-def _light_from(world: World, middle: Corner, yaw: float, width: float, height: float) -> None:
-    inwards = (math.sin(yaw), -math.cos(yaw), 0.0)
-    world.windows.append((middle, inwards, width, height))
+        radiator = build("radiator", rng, width=min(width, rng.uniform(0.7, 1.4)))
+        world.put(radiator, at(along, 0.0), yaw)
 
 
 def light(world: World, rng: Random) -> None:
@@ -152,31 +138,16 @@ def light(world: World, rng: Random) -> None:
     power = rng.uniform(1.0, 2.4) * day if window else 0.0
     sun = None
     if window and rng.random() < 0.55:
-        inwards, aside, fall = window[1], rng.uniform(-0.9, 0.9), rng.uniform(0.45, 1.3)
+        inwards, aside, fall = window.inwards, rng.uniform(-0.9, 0.9), rng.uniform(0.45, 1.3)
         sun = (inwards[0] + aside * inwards[1], inwards[1] - aside * inwards[0], -fall)
     world.lighting = Lighting(
         lamp=(*lamp, world.size[2] - max(drop, 0.12)),
-        lamp_colour=_scaled(warm, strength),
+        lamp_colour=[channel * strength for channel in warm],
         window=window,
-        window_colour=_scaled(sky, power),
+        window_colour=[channel * power for channel in sky],
         sun=sun,
-        ambient=jittered(rng, (0.5, 0.5, 0.5), 0.06),
+        ambient=[0.5 * (1 + rng.uniform(-0.06, 0.06)) for _ in range(3)],
         exposure=rng.uniform(0.46, 0.62),
         warmth=rng.uniform(-0.06, 0.06),
         contrast=rng.uniform(0.9, 1.15),
     )
-
-
-def hang(world: World, rng: Random) -> None:
-    """Televisions, pictures and clocks on the walls."""
-    if rng.random() < 0.3:
-        against_wall(world, rng, build("tv", rng), z=rng.uniform(0.9, 1.2), gap=0.01)
-    for _ in range(rng.randint(2, 6)):
-        against_wall(world, rng, build("picture", rng), z=rng.uniform(1.35, 1.75), gap=0.0)
-    if rng.random() < 0.6:
-        against_wall(world, rng, build("wall clock", rng), z=rng.uniform(1.6, 1.95), gap=0.0)
-
-
-def _scaled(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (channel * factor for channel in colour)
-    return red, green, blue

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.data.synthetic.materials import TEXTURES, Colour, Material
+from manyview.data.synthetic.materials import TEXTURES, Material
 from manyview.data.synthetic.models import CLASSES, Model, Part, Top
 from manyview.data.synthetic.raycast import BOX, Solids
 
 Corner = tuple[float, float, float]
 
-# Rows of the appearance table: see `World.appearance`. The first DENSE are needed of every pixel.
-_ROWS = {
-    "transform": 12, "half": 3, "kind": 1, "a": 3, "texture": 1, "gloss": 1, "glow": 1,
-    "radii": 2, "b": 3, "scale": 1, "phase": 1, "grain": 1,
-}  # fmt: skip
+# Rows of the appearance table, and how many: see `World.appearance`. Those before "radii" are needed of every pixel.
+_ROWS = {"transform": 12, "half": 3, "kind": 1, "a": 3, "texture": 1, "gloss": 1, "glow": 1}
+_ROWS |= {"radii": 2, "b": 3, "scale": 1, "phase": 1, "grain": 1}
 _STARTS = list(itertools.accumulate(_ROWS.values(), initial=0))
 ROW = {name: slice(start, start + count) for (name, count), start in zip(_ROWS.items(), _STARTS)}
 DENSE = ROW["radii"].start
@@ -39,20 +39,16 @@ class Block:
     solid: bool = True  # a camera keeps away from it
 
     def meets(self, low: Corner, high: Corner, margin: float) -> bool:
-        return all(
-            self.low[axis] - margin < high[axis] and low[axis] < self.high[axis] + margin for axis in range(3)
-        )
+        return all(self.low[a] - margin < high[a] and low[a] < self.high[a] + margin for a in range(3))
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An object where it stands: its bounds, its tops in world coordinates (turned by `yaw`)."""
+class Placed(Block):
+    """An object where it stands, with its tops in world coordinates (turned by `yaw`)."""
 
-    name: str
-    low: Corner
-    high: Corner
-    tops: list[Top]
-    yaw: float
+    name: str = ""
+    tops: list[Top] = field(default_factory=list)
+    yaw: float = 0.0
 
     @property
     def ahead(self) -> tuple[float, float]:
@@ -69,8 +65,14 @@ class Placed:
         (x, y), low, high = self.ahead, self.low, self.high
         return abs(x) * (high[0] - low[0]) / 2 + abs(y) * (high[1] - low[1]) / 2
 
-    def touches(self, low: Corner, high: Corner) -> bool:
-        return Block(self.low, self.high).meets(low, high, 0.004)
+
+class Window(NamedTuple):
+    """An opening that daylight comes through."""
+
+    middle: Corner
+    inwards: Corner  # direction into the room
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,23 @@ class Lighting:
     """A hanging lamp, daylight through at most one window, and the light that comes from everywhere."""
 
     lamp: Corner
-    lamp_colour: Colour
-    window: tuple[Corner, Corner, float, float] | None  # middle, direction into the room, width, height
-    window_colour: Colour
+    lamp_colour: Sequence[float]
+    window: Window | None
+    window_colour: Sequence[float]
     sun: Corner | None  # direction in which sunlight travels
-    ambient: Colour
-    exposure: float = 0.5
-    warmth: float = 0.0
-    contrast: float = 1.0
+    ambient: Sequence[float]
+    exposure: float
+    warmth: float
+    contrast: float
+
+
+class Standing(NamedTuple):
+    """A part where it stands."""
+
+    part: Part
+    matrix: np.ndarray  # (3, 4): the unit primitive into the world
+    label: int
+    instance: int
 
 
 @dataclass
@@ -99,11 +110,8 @@ class World:
     placed: list[Placed] = field(default_factory=list)
     lighting: Lighting | None = None
     focus: list[Corner] = field(default_factory=list)
-    windows: list[tuple[Corner, Corner, float, float]] = field(default_factory=list)  # as in Lighting
-    _parts: list[Part] = field(default_factory=list)
-    _matrices: list[np.ndarray] = field(default_factory=list)
-    _labels: list[int] = field(default_factory=list)
-    _instances: list[int] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    parts: list[Standing] = field(default_factory=list)
     _next_instance: int = 7  # 1 to 6 are the shell's faces
 
     def bounds_at(self, model: Model, at: Corner, yaw: float) -> tuple[Corner, Corner]:
@@ -123,37 +131,26 @@ class World:
         inside = all(low[a] >= -0.006 and high[a] <= self.size[a] + 0.006 for a in range(3))
         return inside and not any(block.meets(low, high, margin) for block in self.blocks)
 
-    def reserve(self, low: Corner, high: Corner, *, solid: bool = False) -> None:
-        self.blocks.append(Block(low, high, solid))
-
     def put(
         self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True
     ) -> Placed:
         """Put a model down without asking; with `block`, nothing else may stand in its bounds afterwards."""
         cosine, sine = math.cos(yaw), math.sin(yaw)
-        turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-        instances: dict[str, int] = {}
-        matrices = turn @ model.matrices
+        matrices = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ model.matrices
         matrices[:, :, 3] += at
-        for part, matrix in zip(model.parts, matrices):
-            name = part.label or model.name
-            if name not in instances:
-                instances[name] = self._next_instance
-                self._next_instance += 1
-            self._parts.append(part)
-            self._matrices.append(matrix)
-            self._labels.append(CLASSES.index(name))
-            self._instances.append(instances[name])
-        low, high = self.bounds_at(model, at, yaw)
+        names = [part.label or model.name for part in model.parts]
+        instances = {name: self._next_instance + number for number, name in enumerate(dict.fromkeys(names))}
+        self._next_instance += len(instances)
+        for part, matrix, name in zip(model.parts, matrices, names):
+            self.parts.append(Standing(part, matrix, CLASSES.index(name), instances[name]))
+        bounds, tops = self.bounds_at(model, at, yaw), []
         if block:
-            self.blocks.append(Block(low, high, solid))
-        tops = []
+            self.blocks.append(Block(*bounds, solid))
         for top in model.tops:
             x, y = at[0] + cosine * top.x - sine * top.y, at[1] + sine * top.x + cosine * top.y
-            tops.append(Top(x, y, at[2] + top.z, top.width, top.depth, top.room))
-        result = Placed(model.name, low, high, tops, yaw)
-        self.placed.append(result)
-        return result
+            tops.append(replace(top, x=x, y=y, z=at[2] + top.z))
+        self.placed.append(Placed(*bounds, solid, model.name, tops, yaw))
+        return self.placed[-1]
 
     def try_put(self, model: Model, at: Corner, yaw: float, *, margin: float = 0.02) -> Placed | None:
         low, high = self.bounds_at(model, at, yaw)
@@ -161,10 +158,9 @@ class World:
 
     def solids(self, *, shadows: bool = False) -> Solids:
         """Geometry for the ray caster; with `shadows`, only what casts them (indices then differ)."""
-        chosen = [i for i, part in enumerate(self._parts) if part.shadow or not shadows]
-        matrices = np.stack([self._matrices[i] for i in chosen]) if chosen else np.zeros((0, 3, 4))
-        kinds = [self._parts[i].kind for i in chosen]
-        radii = [self._parts[i].radii for i in chosen]
+        parts = [standing.part for standing in self.parts if standing.part.shadow or not shadows]
+        matrices = self._matrices(shadows=shadows)
+        kinds, radii = [part.kind for part in parts], [part.radii for part in parts]
         return Solids(
             kind=torch.tensor(kinds, dtype=torch.int64),
             world_from_object=torch.from_numpy(matrices).float(),
@@ -173,37 +169,35 @@ class World:
             room=torch.tensor([(0.0, 0.0, 0.0), self.size], dtype=torch.float32),
         )
 
+    def _matrices(self, *, shadows: bool = False) -> np.ndarray:
+        chosen = [standing.matrix for standing in self.parts if standing.part.shadow or not shadows]
+        return np.array(chosen).reshape(-1, 3, 4)
+
     def identities(self) -> tuple[Tensor, Tensor]:
         """Labels (P + 6,) and instances (P + 6,) by primitive index, the shell's faces last."""
-        wall, floor, ceiling = (CLASSES.index(name) for name in ("wall", "floor", "ceiling"))
-        labels = [*self._labels, wall, wall, wall, wall, floor, ceiling]
-        instances = [*self._instances, *range(1, 7)]
-        return torch.tensor(labels, dtype=torch.uint8), torch.tensor(instances, dtype=torch.int16)
+        shell = [CLASSES.index(name) for name in ("wall", "wall", "wall", "wall", "floor", "ceiling")]
+        labels = torch.tensor([standing.label for standing in self.parts] + shell, dtype=torch.uint8)
+        instances = [standing.instance for standing in self.parts]
+        return labels, torch.tensor([*instances, *range(1, 7)], dtype=torch.int16)
 
     def appearance(self) -> Tensor:
         """What shading needs of every primitive and shell face, by `ROW`: (rows, P + 6)."""
-        shell = _shell_matrices(self.size)
-        matrices = np.concatenate([np.stack(self._matrices), shell]) if self._matrices else shell
-        materials = [part.material for part in self._parts] + self.shell
+        matrices = np.concatenate([self._matrices(), _shell_matrices(np.array(self.size))])
+        parts = [standing.part for standing in self.parts]
+        materials = [part.material for part in parts] + self.shell
         half = np.sqrt((matrices[:, :, :3] ** 2).sum(1))
-        values = {
-            "transform": _inverse(matrices).reshape(len(matrices), 12),
+        values: dict[str, Any] = {
+            "transform": _inverse(matrices),
             "half": half,
-            "kind": [part.kind for part in self._parts] + [BOX] * 6,
-            "a": [material.a for material in materials],
+            "kind": [part.kind for part in parts] + [BOX] * 6,
             "texture": [_TEXTURE[material.texture] for material in materials],
-            "gloss": [material.gloss for material in materials],
-            "glow": [material.glow for material in materials],
-            "radii": [part.radii for part in self._parts] + [(1.0, 1.0)] * 6,
-            "b": [material.b for material in materials],
-            "scale": [material.scale for material in materials],
-            "phase": [material.phase for material in materials],
+            "radii": [part.radii for part in parts] + [(1.0, 1.0)] * 6,
             "grain": half.argmax(1),
         }
-        table = np.empty((_STARTS[-1], len(matrices)), dtype=np.float32)
-        for name, rows in ROW.items():
-            table[rows] = np.asarray(values[name], dtype=np.float32).reshape(len(matrices), -1).T
-        return torch.from_numpy(table)
+        for name in ("a", "b", "gloss", "glow", "scale", "phase"):
+            values[name] = list(map(attrgetter(name), materials))
+        table = [np.asarray(values[name], dtype=np.float32).reshape(len(matrices), -1) for name in ROW]
+        return torch.from_numpy(np.concatenate(table, 1).T.copy())
 
 
 _TEXTURE = {name: number for number, name in enumerate(TEXTURES)}
@@ -215,19 +209,10 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, -linear @ matrices[:, :, 3:]], 2)
 
 
-def _shell_matrices(size: Corner) -> np.ndarray:
+def _shell_matrices(size: np.ndarray) -> np.ndarray:
     """The room's faces as thick boxes just outside it, so that they shade like any other box: (6, 3, 4)."""
-    matrices = np.zeros((6, 3, 4))
-    for axis in range(3):
-        for side in range(2):
-            half, middle = np.array(size) / 2, np.array(size) / 2
-            half[axis] = 0.1
-            middle[axis] = size[axis] + 0.1 if side else -0.1
-            matrices[2 * axis + side, :, :3] = np.diag(half)
-            matrices[2 * axis + side, :, 3] = middle
-    return matrices
-
-
-def jittered(rng: Random, colour: Colour, amount: float) -> Colour:
-    red, green, blue = (channel * (1 + rng.uniform(-amount, amount)) for channel in colour)
-    return red, green, blue
+    matrices, own = np.zeros((3, 2, 3, 4)), np.eye(3, dtype=bool)  # axis, side, and the box
+    matrices[..., :3] = (np.where(own, 0.1, size / 2)[:, :, None] * np.eye(3))[:, None]
+    matrices[:, 0, :, 3] = np.where(own, -0.1, size / 2)
+    matrices[:, 1, :, 3] = np.where(own, size + 0.1, size / 2)
+    return matrices.reshape(6, 3, 4)
