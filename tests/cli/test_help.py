@@ -61,7 +61,12 @@ for words in {WITHOUT_TORCH!r}:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("usage: ") == len(WITHOUT_TORCH)
+    usages = [line for line in done.stdout.splitlines() if line.startswith("usage: ")]
+    assert len(usages) == len(WITHOUT_TORCH)
+    assert all(
+        line.startswith(f"usage: {' '.join(['manyview', *words[:2]])}".partition(" --")[0])
+        for line, words in zip(usages, WITHOUT_TORCH)
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES.names())

@@ -45,6 +45,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": Formatter, **settings})
 
+    def add_subparsers(self, **settings: Any) -> Any:
+        return super().add_subparsers(**{"prog": self.prog, **settings})
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
