@@ -84,7 +84,7 @@ def judge(model: Path, out: Path, real: Path | None) -> dict[str, dict[str, Any]
 
 def card(commands: list[str], judged: dict[str, dict[str, Any]]) -> str:
     """The README.md beside the weights."""
-    from manyview.evaluation.recon_per_view import tables
+    from manyview.evaluation.recon_per_view import ReconPerView
 
     parts = [
         "# manyview-tiny",
@@ -101,7 +101,7 @@ def card(commands: list[str], judged: dict[str, dict[str, Any]]) -> str:
         "float16." + PROVENANCE,
     ]
     for name, summary in judged.items():
-        parts += [f"## {name}", tables(summary).split("\n", 2)[2].strip()]
+        parts += [f"## {name}", ReconPerView().markdown(summary).split("\n", 2)[2].strip()]
     return "\n\n".join(parts) + "\n"
 
 

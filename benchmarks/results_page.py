@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from manyview.evaluation.recon_per_view import NUMBERS, tables
+from manyview.evaluation.recon_per_view import NUMBERS, ReconPerView
 from manyview.evaluation.tables import markdown_table
 
+tables = ReconPerView().markdown
 HEADS = {number.key: number.head for number in NUMBERS}
 ASKED = {
     "constant_plane": {"abs_rel": 0.50, "completeness": 0.40, "accuracy": 0.80},

@@ -24,6 +24,7 @@ from PIL import Image
 from manyview import zoo
 from manyview.config import RunConfig
 from manyview.data.manifest import Frame, Manifest
+from manyview.evaluation.tables import markdown_table
 from manyview.recipes.base import preset
 from manyview.recipes.dune import DuneRecipe
 from manyview.teachers.cached import CachedTeacher
@@ -32,6 +33,7 @@ from manyview.teachers.features import FeatureTeacher
 PAPER = {"dinov2": (1024, True), "mast3r": (1024, False), "multihmr": (1024, False)}
 """Width, and whether the class token is kept."""
 SIDE, PICTURES, BATCH = 96, 48, 8
+KEPT = ("float16", "int8", "pca")
 
 
 def storage() -> dict[str, dict[str, float]]:
@@ -126,37 +128,23 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
 def page(results: dict[str, Any]) -> str:
     """The tables as docs/teacher-cache.md has them."""
     at, steps = results["at"], results["steps_per_second"]
-    lines = [
+    sizes = results["terabytes_per_million_images"].items()
+    answers = results["answers"].items()
+    parts = [
         "# Keeping the teachers' answers",
-        "",
         "Written by `python benchmarks/teacher_cache.py --write docs/teacher-cache.md`; nothing was typed by hand.",
-        "",
         "Storage of one crop of a million images for DUNE's three ViT-L teachers (patches of all, DINOv2's class "
         "token), terabytes, computed from sizes:",
-        "",
-        "| crops of | float16 | int8 | pca |",
-        "|---|---:|---:|---:|",
-    ]
-    for side, sizes in results["terabytes_per_million_images"].items():
-        lines.append(
-            f"| {side} | {' | '.join(f'{sizes[keep]:.2f}' for keep in ('float16', 'int8', 'pca'))} |"
-        )
-    lines += [
-        "",
+        markdown_table(["crops of", *KEPT], ([side, *(f"{of[k]:.2f}" for k in KEPT)] for side, of in sizes)),
         "Error in standard deviations of the features, and bytes of an answer, of a small teacher with random weights:",
-        "",
-        "| kept as | bytes | error |",
-        "|---|---:|---:|",
-        *(
-            f"| {keep} | {found['bytes']} | {found['error']:.5f} |"
-            for keep, found in results["answers"].items()
+        markdown_table(
+            ["kept as", "bytes", "error"], ([k, of["bytes"], f"{of['error']:.5f}"] for k, of in answers)
         ),
-        "",
         f"Steps per second with three such teachers and the tiny student, {at['side']} px, batch {at['batch']}, "
         f"{at['threads']} thread(s), in one run: live {steps['live']:.2f}, the first pass, which keeps them, "
         f"{steps['first pass']:.2f}, kept {steps['kept']:.2f}: {results['kept_over_live']:.2f} times the live rate.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -101,3 +101,34 @@ def test_a_file_that_cannot_be_replaced_keeps_its_old_content(tmp_path, monkeypa
         files.write_json(path, {"x": 1})
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert json.loads(path.read_text()) == {"x": None}
+
+
+def test_a_folder_whose_clearing_was_cut_off_is_still_ours(tmp_path, monkeypatch):
+    work = folder(tmp_path)
+    work.claim({"views": 2})
+    (tmp_path / "maps-1").mkdir()
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            work.claim({"views": 3}, overwrite=True)
+    assert work.claim({"views": 3}, overwrite=True) is False
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["settings.json"]
+
+
+def test_a_folder_that_is_taken_loses_what_other_settings_made_and_keeps_its_own(tmp_path):
+    work = folder(tmp_path)
+    work.take({"source": "a"})
+    (tmp_path / "maps-1").mkdir()
+    work.take({"source": "a"})
+    assert (tmp_path / "maps-1").is_dir()
+    work.take({"source": "b"})
+    assert not (tmp_path / "maps-1").exists()
+    assert work.read() == {"source": "b"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("")
+    with pytest.raises(UserError, match="holds no evaluation"):
+        folder(tmp_path / "mine").take({"source": "a"})

@@ -119,8 +119,8 @@ class WorkFolder:
             )
 
     def clear(self) -> None:
-        """Remove what the work writes, and nothing else."""
-        for pattern in (self.record, *self.own):
+        """Remove what the work writes, and nothing else; the record last, so that a folder cut off here stays ours."""
+        for pattern in (*self.own, self.record):
             for path in self.path.glob(pattern):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)

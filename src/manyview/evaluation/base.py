@@ -60,6 +60,8 @@ class Protocol(abc.ABC):
     """What matters: a column each of the table, with an interval over scenes."""
     unit: ClassVar[str] = "items"
     """What the table calls items."""
+    title: ClassVar[str] = ""
+    """What reports call the protocol; empty for its name."""
     labels: ClassVar[Mapping[str, str]] = {"model": "model"}
     """What methods are, in a few words, in the order of the table."""
 
@@ -141,7 +143,7 @@ class Protocol(abc.ABC):
     def markdown(self, summary: Summary) -> str:
         """The summary as text and tables for people."""
         name, data = summary.get("model", "the model"), summary.get("data", "the data")
-        parts = [f"# {name} on {data}: {self.name}", *self.sections(summary)]
+        parts = [f"# {name} on {data}: {self.title or self.name}", *self.sections(summary)]
         return "\n\n".join(parts) + "\n"
 
     def sections(self, summary: Summary) -> list[str]:

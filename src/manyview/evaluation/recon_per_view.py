@@ -55,6 +55,7 @@ class ReconPerView(Protocol):
     next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
     numbers: ClassVar[tuple[Number, ...]] = NUMBERS
     unit: ClassVar[str] = "views"
+    title: ClassVar[str] = "reconstruction per view"
     labels: ClassVar[Mapping[str, str]] = {"model": "model, one view at a time", **baselines.LABELS}
 
     views: int = 4
@@ -158,8 +159,47 @@ class ReconPerView(Protocol):
             "left_out": left_out,
         }
 
-    def markdown(self, summary: Summary) -> str:
-        return tables(summary)
+    def cells(self, row: Row) -> list[str]:
+        return [
+            *super().cells(row),
+            f"{row['views']}" + (f" ({row['failed']} failed)" if row["failed"] else ""),
+        ]
+
+    def sections(self, summary: Summary) -> list[str]:
+        sizes = ", ".join(f"{height}x{width}" for height, width in summary["sizes"])
+        heads = [number.head for number in NUMBERS]
+        parts = [
+            f"{summary['scored']} of {summary['frames']} views judged at {sizes} pixels. Local points; one scale "
+            "per view (median of measured / predicted depth); medians of nearest-neighbour distances, means over "
+            "views; ×100 is centimetres for data in metres.",
+            markdown_table(["", *heads, "views"], map(self.cells, summary["rows"])),
+        ]
+        if summary["ratios"]:
+            shown = [
+                [self.label(method), *(f"{ratio[n.key]:.3f}" if n.key in ratio else "–" for n in NUMBERS[:3])]
+                for method, ratio in summary["ratios"].items()
+            ]
+            parts += [
+                "The model (one view at a time) divided by each of the others; below 1 the model is better:",
+                markdown_table(["", *(head.removesuffix(" ×100") for head in heads[:3])], shown),
+            ]
+        compared = summary.get("first_frame")
+        if compared and compared["views"]:
+            numbers = (*NUMBERS[:2], Number("point_error", "point error ×100", digits=2))
+            shown = [
+                [first_frame.METHODS[method], *(n.text((means or {}).get(n.key)) for n in numbers)]
+                for method, means in compared["table"].items()
+            ]
+            parts += [
+                f"Points in the first view's camera frame, {compared['views']} later views, one scale per group:",
+                markdown_table(["", *(number.head for number in numbers)], shown),
+            ]
+        parts += [f"Left out: {self.label(name)}: {why}." for name, why in summary["left_out"].items()]
+        skipped = summary["skipped"]
+        parts += [f"Not judged: {row['frame']}: {row['reason']}." for row in skipped[:20]]
+        if len(skipped) > 20:
+            parts.append(f"Not judged: {len(skipped) - 20} more frames (summary.json).")
+        return parts
 
 
 def ratios(table: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -171,49 +211,3 @@ def ratios(table: Sequence[Row]) -> dict[str, dict[str, float]]:
         for row in table
         if row["method"] != "model"
     }
-
-
-def tables(summary: Summary) -> str:
-    """The summary as markdown: the table, ratios, the question of the poses, what was skipped."""
-    sizes = ", ".join(f"{height}x{width}" for height, width in summary["sizes"])
-    name, data = summary.get("model", "the model"), summary.get("data", "the data")
-    labels = {row["method"]: row["label"] for row in summary["rows"]} | baselines.LABELS
-    rows = [
-        [row["label"], *(n.text(row.get(n.key)) for n in NUMBERS),
-         f"{row['views']}" + (f" ({row['failed']} failed)" if row["failed"] else "")]
-        for row in summary["rows"]
-    ]  # fmt: skip
-    parts = [
-        f"# {name} on {data}: reconstruction per view",
-        f"{summary['scored']} of {summary['frames']} views judged at {sizes} pixels. Local points; one scale "
-        "per view (median of measured / predicted depth); medians of nearest-neighbour distances, means over "
-        "views; ×100 is centimetres for data in metres.",
-        markdown_table(["", *(number.head for number in NUMBERS), "views"], rows),
-    ]
-    if summary["ratios"]:
-        heads = [number.head.removesuffix(" ×100") for number in NUMBERS[:3]]
-        shown = [
-            [labels[method], *("–" if n.key not in ratio else f"{ratio[n.key]:.3f}" for n in NUMBERS[:3])]
-            for method, ratio in summary["ratios"].items()
-        ]
-        parts.append(
-            "The model (one view at a time) divided by each of the others; below 1 the model is better:"
-        )
-        parts.append(markdown_table(["", *heads], shown))
-    compared = summary.get("first_frame")
-    if compared and compared["views"]:
-        numbers = (*NUMBERS[:2], Number("point_error", "point error ×100", digits=2))
-        shown = [
-            [first_frame.METHODS[method], *(n.text((means or {}).get(n.key)) for n in numbers)]
-            for method, means in compared["table"].items()
-        ]
-        parts.append(
-            f"Points in the first view's camera frame, {compared['views']} later views, one scale per group:"
-        )
-        parts.append(markdown_table(["", *(number.head for number in numbers)], shown))
-    parts += [f"Left out: {labels[name]}: {reason}." for name, reason in summary["left_out"].items()]
-    skipped = summary["skipped"]
-    parts += [f"Not judged: {row['frame']}: {row['reason']}." for row in skipped[:20]]
-    if len(skipped) > 20:
-        parts.append(f"Not judged: {len(skipped) - 20} more frames (summary.json).")
-    return "\n\n".join(parts) + "\n"

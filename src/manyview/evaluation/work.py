@@ -74,7 +74,9 @@ class Work:
         if record is None:
             raise UserError(f"{path} holds no evaluation (no settings.json); export one first")
         if record.get("format") != FORMAT:
-            raise UserError(f"{path} holds an evaluation of an earlier version of manyview; {AGAIN}")
+            raise UserError(
+                f"{path} holds an evaluation of an earlier version of manyview; remove it, or {AGAIN}"
+            )
         return cls(path)
 
     @classmethod
