@@ -60,10 +60,13 @@ class SegmentationProbe(DenseProbe):
         bounds: dict[str, dict[str, tuple[float, float]]] = {}
         for method, of in rows.items():
             parts, scenes = np.stack([row["_sums"].ravel() for row in of]), [row["scene"] for row in of]
-            for name, number in (("miou", _miou), ("accuracy", _accuracy)):
-                bounds.setdefault(method, {})[name] = intervals.over_scenes(
-                    parts, scenes, seed, number=number
-                )
+            for key in ("miou", "accuracy"):
+
+                def number(sums: np.ndarray, key: str = key) -> np.ndarray:
+                    return _rates(sums.reshape(*sums.shape[:-1], 3, -1))[key]
+
+                interval = intervals.over_scenes(parts, scenes, seed, number=number)
+                bounds.setdefault(method, {})[key] = interval
         return bounds
 
 
@@ -92,25 +95,19 @@ def _iou(sums: np.ndarray) -> np.ndarray:
         return np.where(union > 0, hits / union, np.nan)
 
 
-def _miou(sums: np.ndarray) -> np.ndarray:
-    iou = _iou(sums.reshape(*sums.shape[:-1], 3, -1))
+def _rates(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., 3, C) -> `miou` over the classes that are there or were predicted, and `accuracy` over pixels, (...)."""
+    iou = _iou(sums)
     counted = np.isfinite(iou)
-    return np.where(counted, iou, 0).sum(-1) / counted.sum(-1)
-
-
-def _accuracy(sums: np.ndarray) -> np.ndarray:
-    hits, _, present = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
-    return np.asarray(hits.sum(-1) / present.sum(-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        miou = np.where(counted, iou, 0).sum(-1) / counted.sum(-1)
+        return {"miou": miou, "accuracy": sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)}
 
 
 def scores_of(sums: np.ndarray) -> dict[str, Any]:
-    """`miou` over the classes that are there or were predicted, `accuracy` over pixels, `iou` of every class."""
-    iou, total = _iou(sums), sums[2].sum()
-    return {
-        "miou": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
-        "accuracy": float(sums[0].sum() / total) if total else float("nan"),
-        "iou": [None if np.isnan(value) else float(value) for value in iou],
-    }
+    """`miou`, `accuracy`, and the `iou` of every class, None for those that are neither there nor predicted."""
+    iou = [None if np.isnan(value) else float(value) for value in _iou(sums)]
+    return {**{name: float(value) for name, value in _rates(sums).items()}, "iou": iou}
 
 
 def segmentation_scores(counts: np.ndarray) -> dict[str, Any]:

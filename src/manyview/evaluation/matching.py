@@ -86,14 +86,9 @@ class Matching(Protocol):
     norms: ClassVar[tuple[bool, ...]] = (True,)
 
     @property
-    def training_pairs(self) -> dict[str, int]:
-        """How many pairs of the splits train and val are wanted; none for protocols without training."""
-        return {}
-
-    @property
-    def per_scene(self) -> dict[str, int]:
-        """Pairs per scene of a split, where they may be crowded."""
-        return {}
+    def wanted(self) -> dict[str, tuple[int, int]]:
+        """Pairs of every split, and how many of a scene may be taken before another scene's."""
+        return {"test": (self.pairs, 1)}
 
     @abc.abstractmethod
     def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterable[Tensor]:
@@ -168,22 +163,18 @@ class Matching(Protocol):
         size = image_size(encoder, self.size)
         test = DepthReader(data, size)
         train = test if self.train is None else DepthReader(self.train, size)
-        return {split: test if split == "test" else train for split in (*self.training_pairs, "test")}
+        return {split: test if split == "test" else train for split in self.wanted}
 
     def _pairs(self, readers: dict[str, DepthReader]) -> dict[str, list[Pair]]:
         scenes, chosen = self._split(readers["test"].data), {}
-        for number, (split, count) in enumerate({**self.training_pairs, "test": self.pairs}.items()):
-            choice = Choice(
-                overlap=self.overlap,
-                motion=self.motion,
-                seed=self.seed + 1000 * number,
-                per_scene=self.per_scene.get(split, 1),
-            )
+        for number, (split, (count, crowd)) in enumerate(self.wanted.items()):
+            seed = self.seed + 1000 * number
+            choice = Choice(overlap=self.overlap, motion=self.motion, seed=seed, per_scene=crowd)
             chosen[split] = choose_pairs(readers[split], count, choice, scenes=scenes[split])
         return chosen
 
     def _split(self, data: Manifest) -> dict[str, list[str]]:
-        if not self.training_pairs:
+        if len(self.wanted) == 1:
             return {"test": list(data.scenes())}
         if self.train is None:
             return split_scenes(data, seed=self.seed, shares=self.shares)

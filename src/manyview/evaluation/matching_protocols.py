@@ -61,12 +61,9 @@ class MatchingProbe(Matching):
     """How the probes are trained (sweep.steps, sweep.lrs, ...)."""
 
     @property
-    def training_pairs(self) -> dict[str, int]:
-        return {"train": self.train_pairs, "val": self.val_pairs}
-
-    @property
-    def per_scene(self) -> dict[str, int]:
-        return {"train": self.pairs_per_scene}
+    def wanted(self) -> dict[str, tuple[int, int]]:
+        train = {"train": (self.train_pairs, self.pairs_per_scene), "val": (self.val_pairs, 1)}
+        return {**train, **super().wanted}
 
     def tokenisers(self, model: Model, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
         return super().tokenisers(model, encoder, (self.norm,))

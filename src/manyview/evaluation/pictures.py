@@ -95,14 +95,6 @@ def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
     return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=PAPER[0])
 
 
-def tag(name: str, text: str = "", **attributes: str | float) -> str:
-    """An SVG element; numbers have five digits, underscores in names become dashes."""
-    values = {
-        k.replace("_", "-"): f"{v:.5g}" if isinstance(v, (int, float)) else v for k, v in attributes.items()
-    }
-    return f"<{name} {' '.join(f'{k}={quoteattr(v)}' for k, v in values.items())}>{escape(text)}</{name}>"
-
-
 def line_chart(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
@@ -113,70 +105,68 @@ def line_chart(
     """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
     lines = {}
     for name, (x, y) in series.items():
-        points = np.stack([np.asarray(x, float), np.asarray(y, float)], 1)
-        points[:, 1] = np.log10(np.maximum(points[:, 1], 1e-12)) if log else points[:, 1]
-        lines[name] = points[np.isfinite(points).all(1)]
-    shown = {name: points for name, points in lines.items() if len(points)}
-    if not shown:
+        points = np.stack(
+            [np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1
+        )
+        if len(points := points[np.isfinite(points).all(1)]):
+            lines[name] = points
+    if not lines:
         return "<p>nothing to draw</p>"
     left, right, top, bottom = 62.0, 626.0, 14.0, 220.0
-    every = np.concatenate(list(shown.values()))
-    least = every.min(0)
-    span = np.maximum(every.max(0) - least, 1e-9)
+    every = np.concatenate(list(lines.values()))
+    least, span = every.min(0), np.maximum(np.ptp(every, 0), 1e-9)
     corner, reach = np.array([left, bottom]), np.array([right - left, top - bottom])
-    parts = []
+    parts = [
+        _text((left + right) / 2, 254, x_label, "middle"),
+        _text(14, 117, y_label, "middle", transform="rotate(-90 14 117)"),
+    ]
     for share in np.linspace(0, 1, 5):
         (x, y), (at_x, at_y) = corner + share * reach, least + share * span
-        parts += [
-            tag("line", x1=left, x2=right, y1=y, y2=y, stroke="#ddd"),
-            tag("text", f"{10**at_y if log else at_y:.3g}", x=left - 6, y=y + 4, text_anchor="end"),
-            tag("text", f"{at_x:.3g}", x=x, y=bottom + 16, text_anchor="middle"),
-        ]
-    for index, (name, points) in enumerate(shown.items()):
+        parts.append(_line(left, y, right, y, "#ddd"))
+        parts.append(_text(left - 6, y + 4, f"{10**at_y if log else at_y:.3g}", "end"))
+        parts.append(_text(x, bottom + 16, f"{at_x:.3g}", "middle"))
+    for index, (name, points) in enumerate(lines.items()):
         places = " ".join(f"{x:.1f},{y:.1f}" for x, y in corner + (points - least) / span * reach)
         colour = COLOURS[index % len(COLOURS)]
-        parts += [
-            tag("polyline", points=places, fill="none", stroke=colour, stroke_width=1.8),
-            tag("text", name, x=right - 6, y=top + 14 + 16 * index, text_anchor="end", fill=colour),
-        ]
-    middle = (top + bottom) / 2
-    parts += [
-        tag("text", x_label, x=(left + right) / 2, y=254, text_anchor="middle"),
-        tag("text", y_label, x=14, y=middle, transform=f"rotate(-90 14 {middle})", text_anchor="middle"),
-    ]
-    return chart(parts, 640, 260)
+        parts.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(_text(right - 6, top + 14 + 16 * index, name, "end", fill=colour))
+    return _document(parts, 640, 260)
 
 
 def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
     """A row per name with a dot per value and a bar at the mean, as an SVG document."""
-    values = [value for of in rows.values() for value in of]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    room = 0.08 * (high - low) or 1.0
-    low, high = low - room, high + room
+    values = [value for of in rows.values() for value in of] or [0.0, 1.0]
+    room = 0.08 * (max(values) - min(values)) or 1.0
+    low, high = min(values) - room, max(values) + room
     left, width, step, top = 190, 470, 30, 34
     bottom = top + step * len(rows)
 
     def place(value: float) -> float:
         return left + width * (value - low) / (high - low)
 
-    parts = [tag("text", title, x=left, y=18, fill="#444")]
+    parts = [_text(left, 18, title, "start", fill="#444")]
     for value in np.linspace(low, high, 5).tolist():
-        x = place(value)
-        parts += [
-            tag("line", x1=x, y1=top - 6, x2=x, y2=bottom, stroke="#e3e3df"),
-            tag("text", f"{value:.3g}", x=x, y=bottom + 16, text_anchor="middle", fill="#666"),
-        ]
+        parts.append(_line(place(value), top - 6, place(value), bottom, "#e3e3df"))
+        parts.append(_text(place(value), bottom + 16, f"{value:.3g}", "middle", fill="#666"))
     for index, (name, of) in enumerate(rows.items()):
         y, mean = top + step * index + step / 2, place(float(np.mean(of)))
-        parts += [
-            tag("text", name, x=left - 10, y=y + 4, text_anchor="end"),
-            tag("line", x1=mean, y1=y - 9, x2=mean, y2=y + 9, stroke="#222", stroke_width=2),
-            *(tag("circle", cx=place(v), cy=y, r=4.5, fill="#2b6cb0", fill_opacity=0.65) for v in of),
-        ]
-    return chart(parts, left + width + 40, bottom + 40)
+        parts.append(_text(left - 10, y + 4, name, "end"))
+        parts.append(_line(mean, y - 9, mean, y + 9, "#222", width=2))
+        dot = f'cy="{y}" r="4.5" fill="#2b6cb0" fill-opacity="0.65"'
+        parts += [f'<circle cx="{place(value):.1f}" {dot}/>' for value in of]
+    return _document(parts, left + width + 40, bottom + 40)
 
 
-def chart(parts: Sequence[str], width: float, height: float) -> str:
-    """Elements as one SVG document."""
+def _text(x: float, y: float, words: str, anchor: str, **more: str) -> str:
+    extra = "".join(f" {key}={quoteattr(value)}" for key, value in more.items())
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
+
+
+def _document(parts: Sequence[str], width: float, height: float) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width:g} {height:g}" '
     return "\n".join([head + 'font-family="system-ui,sans-serif" font-size="12">', *parts, "</svg>"]) + "\n"
