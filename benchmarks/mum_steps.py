@@ -41,10 +41,10 @@ def plain_loss(model: Mum, images: Tensor, mask: Tensor) -> Tensor:
     grid = (height // patch, width // patch)
     pixels = (images.flatten(0, 1) - encoder.mean[:, None, None]) / encoder.std[:, None, None]
     tokens = encoder.patch_embed.proj(pixels).flatten(2).transpose(1, 2)
-    hidden = mask.flatten(0, 1)
+    hidden = mask.flatten(0, 1).to(images.device)
     seen = hidden.int().argsort(dim=1, stable=True)[:, : int((~hidden[0]).sum())]
     tokens = tokens.gather(1, seen[..., None].expand(-1, -1, tokens.shape[2]))
-    angles = plain_angles(grid, model.config.dim // model.config.heads, images.device)[seen][:, None]
+    angles = plain_angles(grid, encoder.config.dim // encoder.config.heads, images.device)[seen][:, None]
     tokens = torch.cat([encoder.cls_token.expand(len(tokens), -1, -1), tokens], 1)
     for block in encoder.blocks:
         tokens = plain_block(block, tokens, angles)
@@ -108,7 +108,7 @@ def plain_turn(part: Tensor, angles: Tensor, views: int | None) -> Tensor:
 def our_loss(model: Mum, images: Tensor, mask: Tensor) -> Tensor:
     """The same through the package, as the recipe's step does it."""
     seen = model(images, mask)
-    signal = hidden_pixels(model.normalised(images), mask, model.config.patch_size)
+    signal = hidden_pixels(model.normalised(images), seen.mask, model.config.patch_size)
     sums, counts = masked_mse(seen.reconstruction, signal)
     return sums.sum() / counts.sum()
 
@@ -206,7 +206,7 @@ def batch(data: Sequences, index: int, model: Mum, device: torch.device) -> tupl
     images = data.finish(data.load(index), device).images
     patches = (images.shape[-1] // model.config.patch_size) ** 2
     mask = random_mask((*images.shape[:2], patches), 0.75, torch.Generator().manual_seed(index))
-    return images, mask.to(device)
+    return images, mask
 
 
 def difference(

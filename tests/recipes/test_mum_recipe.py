@@ -129,6 +129,17 @@ def test_the_loss_is_the_mean_over_hidden_patches_of_all_views():
     assert float(result.loss.detach()) == pytest.approx((pixels - 1) / pixels, rel=1e-4)  # unbiased variance
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"reference": True}, {"across": "encoder"}, {"positions": "absolute"}]
+)
+def test_a_step_never_waits_for_a_number_of_the_device(changes):
+    """Tensors of the meta device have no values: reading one, as a GPU would have to be waited for, fails."""
+    recipe = MumRecipe.build(replace(MumRecipe.presets()["debug"].method, **changes))
+    recipe.student.to("meta")
+    views = Views(images=torch.rand(2, 3, 3, 32, 32, device="meta"))
+    recipe.step(views, progress=0.0, generator=torch.Generator().manual_seed(0)).loss.backward()
+
+
 def test_the_panel_shows_what_is_seen_said_and_there():
     recipe = MumRecipe.build(DEBUG)
     batch = views(1, 2)
