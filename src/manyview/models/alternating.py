@@ -37,19 +37,10 @@ class Alternating(nn.Module):
         )
 
     def forward(
-        self,
-        tokens: Tensor,
-        frame_rope: Rope | None = None,
-        global_rope: Rope | None = None,
-        *,
-        taps: Sequence[int] = (),
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """(B, V, T, D) -> the same, and for each tap i the outputs of frame block i and of global block i.
-
-        frame_rope rotates the T tokens of a view, global_rope the V*T tokens of a scene.
-        """
-        groups, kept = self.mixed([tokens], [frame_rope], global_rope, taps=taps)
-        return groups[0], [pairs[0] for pairs in kept]
+        self, tokens: Tensor, frame_rope: Rope | None = None, global_rope: Rope | None = None
+    ) -> Tensor:
+        """(B, V, T, D) -> the same; frame_rope rotates the T tokens of a view, global_rope the V*T of a scene."""
+        return self.mixed([tokens], [frame_rope], global_rope)[0][0]
 
     def mixed(
         self,

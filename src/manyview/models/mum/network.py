@@ -216,7 +216,7 @@ class Mum(Model, AroundEncoder, CompletesViews):
             table, prefix = self.rope(grid), self.encoder.prefix
             frame = table.prefixed(prefix)
             everywhere = table.prefixed(prefix, zero=not config.rotate_cls).repeat(tokens.shape[1])
-        return self.decoder(tokens, frame, everywhere)[0].reshape(shape)
+        return self.decoder(tokens, frame, everywhere).reshape(shape)
 
 
 def _joined(rope: Rope, scenes: int) -> Rope:
