@@ -154,12 +154,13 @@ def test_groups_and_files_outside_the_folder(registered, kit, tmp_path):
         src.group("a", [paths[2:], [paths[0], src.root / "none.png"]])
         yield "b", [Row(image=src.root.parent / "out.png")]
         src.group("b", [])
+        yield "c", [Row(image=paths[0])]  # a reader need not say anything of a scene's groups
 
     registered("grouped", grouped)
     manifest, problems = scan(tmp_path / "in", format="grouped")
-    assert [list(group) for group in groups_of(manifest)] == [[2, 3]]
+    assert [list(group) for group in groups_of(manifest)] == [[2, 3], [4]]
     assert [("not rigid" in p.reason, "out.png" in p.path) for p in problems] == [(True, False)] * 4 + [
         (False, True)
     ]
-    with pytest.raises(UserError, match="no usable frame"):
-        scan(tmp_path / "in", format="grouped", options=ScanOptions(skip_bad=True))
+    strict, _ = scan(tmp_path / "in", format="grouped", options=ScanOptions(skip_bad=True))
+    assert [frame.scene for frame in strict.frames] == ["c"]

@@ -33,7 +33,7 @@ from manyview.registry import Registry
 from manyview.workfolder import WorkFolder
 
 T = TypeVar("T")
-_BATCH = 4096
+_BATCH = 4096  # images that are looked at together: not millions of tasks at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +207,7 @@ class Source(Generic[OptionsT]):
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-            sizes = (
-                size for batch in batches for size in pool.map(look, batch)
-            )  # not millions of tasks at once
+            sizes = (size for batch in batches for size in pool.map(look, batch))
             yield from zip(images, track(sizes, total=len(images), label=label, unit="image"), strict=True)
 
     def _keep(self, row: Row, scene: str, name: str, image: str, size: tuple[int, int]) -> None:
@@ -234,7 +232,8 @@ class Source(Generic[OptionsT]):
             numbers.setdefault(frame.scene, {})[frame.image] = index
         kept: list[list[int]] = []
         for scene, number in numbers.items():
-            groups = [[number[image] for image in group if image in number] for group in self._groups[scene]]
+            named = self._groups.get(scene, ())
+            groups = [[number[image] for image in group if image in number] for group in named]
             kept += [group for group in groups if len(group) > 1] or [list(number.values())]
         self.info |= {GROUPS: kept, MADE_FOR: len(self.frames)}
 
