@@ -214,6 +214,19 @@ def test_invalid_points_do_not_move_the_similarity(cache):
     assert torch.allclose(dirty.value[dirty.valid], clean[dirty.valid], atol=1e-6)
 
 
+def test_a_reference_view_of_which_nothing_is_known_leaves_nothing_to_learn(cache):
+    """Its frame is unknown: no point of any view is claimed to lie somewhere in it."""
+    signals = Cache.open(cache).sample(1).signals
+    known = scene_changes.refer_to_view(signals, 1)["pointmap"].valid
+    assert torch.equal(known, signals["pointmap"].valid)
+    for name in scene_changes.POINTMAPS:
+        signals[name] = dataclasses.replace(signals[name], valid=signals[name].valid.clone())
+        signals[name].valid[:, 1] = False
+    moved = scene_changes.refer_to_view(signals, 1)
+    assert not moved["pointmap"].valid.any()
+    assert moved["pointmap_local"].valid[:, [0, 2]].any()
+
+
 def test_mirroring_twice_is_nothing_and_features_move_too(cache):
     views = batches_of(cache, views=2, batch=2)(0)
     views.signals["features"] = Signal(torch.rand(2, 2, 3, 5, 7), valid=torch.rand(2, 2, 3, 5) > 0.5)

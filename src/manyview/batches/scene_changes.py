@@ -19,7 +19,8 @@ def refer_to_view(
     """ "pointmap" (1, V, H, W, 3) moved into the frame of view `reference`, a position among these views.
 
     With `reference_from_first` (4, 4) exactly so; without, by the closed-form similarity that takes the
-    reference view's "pointmap" to its "pointmap_local", as for teachers whose scale is their own.
+    reference view's "pointmap" to its "pointmap_local", as for teachers whose scale is their own; a reference view
+    without one pixel that counts leaves no pixel of "pointmap" valid.
     """
     if "pointmap" not in signals:
         return signals
@@ -30,9 +31,12 @@ def refer_to_view(
         if "pointmap_local" not in signals:
             raise ValueError("a pointmap without local pointmaps and poses cannot change its reference view")
         source, target = (signals[name].value[0, reference].reshape(-1, 3) for name in POINTMAPS)
-        fit = alignment.similarity(source.double(), target.double(), _weights(signals, reference))
+        weights = _weights(signals, reference)
+        fit = alignment.similarity(source.double(), target.double(), weights)
         moved = alignment.apply_similarity(fit, signal.value.reshape(-1, 3).double()).view_as(signal.value)
-        moved = moved.to(signal.value)
+        moved, usable = moved.to(signal.value), (weights > 0).any()
+        valid = torch.ones_like(moved[..., 0], dtype=torch.bool) if signal.valid is None else signal.valid
+        signal = replace(signal, valid=valid & usable)
     return {**signals, "pointmap": replace(signal, value=moved)}
 
 

@@ -92,8 +92,12 @@ def decode_into(out: np.ndarray, frame: bytes, encoding: str, basis: Basis | Non
         channels = flat.shape[1] if encoding == INT8 else len(_needed(basis).axes)
         raw = _inflated(frame, (8 + len(flat)) * channels)
         low, step = raw[: 8 * channels].view(np.float32).reshape(2, -1)
-        wide = raw[8 * channels :].reshape(len(flat), channels) * step + low
-        flat[:] = wide if encoding == INT8 else wide @ _needed(basis).axes + _needed(basis).mean
+        wide = flat if encoding == INT8 else np.empty((len(flat), channels), np.float32)
+        np.multiply(raw[8 * channels :].reshape(wide.shape), step, out=wide)
+        wide += low
+        if encoding == PCA:
+            np.matmul(wide, _needed(basis).axes, out=flat)
+            flat += _needed(basis).mean
     else:
         raise BrokenArchive(f"a map is kept as {encoding!r}, which this program does not know")
 

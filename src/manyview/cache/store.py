@@ -216,7 +216,10 @@ class Cache(Store):
         """Signals of sample `index` in float32, with the weights that follow from the confidences."""
         card = self.teacher(teacher)
         units = self.entries[index].teachers[card.name]
-        wide = {name: replace(signal, value=signal.value.float()) for name, signal in stored.items()}
+        wide = {
+            name: Signal(s.value.float(), None if s.weight is None else s.weight.float(), s.valid)
+            for name, s in stored.items()
+        }
         for name, confidence in card.weighted_by.items():
             if name in wide and confidence in wide:
                 unit = units.get(confidence, card.weight_rule.scale)
@@ -232,31 +235,21 @@ class Cache(Store):
         answers = self.weighted(index, self.signals(index, indices, teacher=teacher), teacher=teacher)
         return CachedSample(entry.scene, [entry.frames[i] for i in indices], indices, answers)
 
-    def kinds(self) -> dict[str, list[str]]:
-        """Per teacher the kinds of its answers, as the first archive with some says."""
-        kinds: dict[str, list[str]] = {}
-        for name in self.record.teachers:
-            first = [index for index, entry in enumerate(self.entries) if name in entry.teachers][:1]
-            with suppress(UserError):  # `verify` is for damage
-                answered = [key for index in first for key in self.signals(index, [], teacher=name)]
-                kinds[name] = sorted({signals.kind_of(key) for key in answered})
-        return kinds
-
     def info(self) -> dict[str, Any]:
         """Counts, sizes in bytes, compression against plain float16, teachers with kinds and licences."""
         disk = sum(entry.bytes for entry in self.entries)
         raw = sum(entry.raw_bytes for entry in self.entries)
         views = sum(len(entry.frames) for entry in self.entries)
         height, width = self.meta.size
-        first, kinds = self.teacher(), self.kinds()
-        teachers = [
-            {
-                "name": card.name, "digest": card.digest, "licence": card.licence, "kinds": kinds.get(card.name, []),
-                "keep": card.keep, "weight_rule": asdict(card.weight_rule),
-                "samples": sum(card.name in entry.teachers for entry in self.entries),
-            }
-            for card in self.record.teachers.values()
-        ]  # fmt: skip
+        first, teachers = self.teacher(), []
+        for card in self.record.teachers.values():
+            answered = [index for index, entry in enumerate(self.entries) if card.name in entry.teachers]
+            kinds = set()
+            with suppress(UserError):  # `verify` is for damage
+                for index in answered[:1]:
+                    kinds = {signals.kind_of(key) for key in self.signals(index, [], teacher=card.name)}
+            about = {name: value for name, value in asdict(card).items() if name != "settings"}
+            teachers.append({**about, "kinds": sorted(kinds), "samples": len(answered)})
         return {
             "cache": str(self.folder),
             "teacher": first.name,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from manyview.cache import archive, signals
@@ -23,7 +24,7 @@ from manyview.cache.options import Keep
 from manyview.cache.record import SAMPLES, Record, TeacherCard, claim
 from manyview.cache.store import Store
 from manyview.errors import UserError
-from manyview.files import fresh_file, read_json, write_json, writing
+from manyview.files import fresh_file, write_json, writing
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Signal, Views
 
@@ -60,14 +61,9 @@ class CachedTeacher:
             folder, Record({"pictures": dict(pictures)}, {card.name: card}), mend=MEND, renew=False
         )
         self.store = Store(folder, record)
-        self._sums = {"answers": 0, "error": 0.0, "variance": 0.0, "bytes": 0.0}
-        if (folder / ERROR).is_file():
-            self._sums = read_json(folder / ERROR, mend="delete it")["sums"]
-
-    @property
-    def error(self) -> float:
-        """Root mean square error of the kept answers, in standard deviations of the features."""
-        return float((self._sums["error"] / max(self._sums["variance"], 1e-30)) ** 0.5)
+        self._errors: list[tuple[float, float, int]] = []
+        """Of the first answers that are asked for: mean square error, variance, bytes."""
+        self._measure = not (folder / ERROR).is_file()
 
     def __call__(self, views: Views) -> dict[str, Signal]:
         if views.names is None:
@@ -122,16 +118,16 @@ class CachedTeacher:
         with writing(f"an answer to {self.store.folder}"), fresh_file(self._path(name)) as draft:
             draft.write_bytes(content)
         kept = self._decoded(io.BytesIO(content))
-        if self._sums["answers"] < MEASURED:
+        if self._measure and len(self._errors) < MEASURED:
             patches = answer["patches"].value[0, 0]
-            self._sums["answers"] += 1
-            self._sums["error"] += float((kept["patches"][0, 0] - patches).square().mean())
-            self._sums["variance"] += float((patches - patches.mean(0)).square().mean())
-            self._sums["bytes"] += len(content)
+            lost, spread = kept["patches"][0, 0] - patches, patches - patches.mean(0)
+            self._errors.append((float(lost.square().mean()), float(spread.square().mean()), len(content)))
         return kept
 
     def _say_error(self) -> None:
-        path = self.store.folder / ERROR
-        if self._sums["answers"] < MEASURED or not path.is_file():
-            size = self._sums["bytes"] / max(1, self._sums["answers"])
-            write_json(path, {"error": self.error, "bytes_per_answer": size, "sums": self._sums})
+        """Write the root mean square error of what is kept, in standard deviations of the features."""
+        if self._measure:
+            error, variance, size = np.mean(self._errors, axis=0).tolist()
+            about = {"error": (error / max(variance, 1e-30)) ** 0.5, "bytes_per_answer": size}
+            write_json(self.store.folder / ERROR, {**about, "answers": len(self._errors)})
+            self._measure = len(self._errors) < MEASURED

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from manyview import zoo
 from manyview.errors import UserError
-from manyview.models.family import encoder_of
 from manyview.models.model import Reconstructs
 from manyview.registry import did_you_mean
 from manyview.teachers.base import TEACHERS
@@ -28,24 +27,25 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
         teacher = TEACHERS.get(source)()
         teacher.name = name or teacher.name
         return teacher
-    name = name or re.sub(r"[^\w-]", "-", Path(source.removeprefix(TIMM)).name)
-    if source.startswith(TIMM):
-        own = int(FeatureTeacher(source).network.patch_size)
-        return FeatureTeacher(source, name=name, student_patch=_patch(name, own, size))
-    if source not in zoo.names() and not Path(source).expanduser().exists():
-        raise UserError(f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}")
-    model = zoo.load(source)
+    name, model = name or re.sub(r"[^\w-]", "-", Path(source.removeprefix(TIMM)).name), None
+    if not source.startswith(TIMM):
+        if source not in zoo.names() and not Path(source).expanduser().exists():
+            raise UserError(
+                f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}"
+            )
+        model = zoo.load(source)
     if isinstance(model, Reconstructs):
         return ReconstructorTeacher(source, name=name, model=model)
-    own = int(encoder_of(model, source).config.patch_size)
-    return FeatureTeacher(source, name=name, student_patch=_patch(name, own, size), model=model)
-
-
-def _patch(name: str, own: int, size: tuple[int, int]) -> int:
-    """The patch of the grid that tokens are given on: the teacher's own where it fits the size, else a student's."""
-    for patch in (own, 14, 16):
+    encoder = FeatureTeacher(source, name=name, model=model)
+    own = int(encoder.network.patch_size)
+    for patch in (
+        own,
+        14,
+        16,
+    ):  # the grid of its own patches where it fits the size, else that of a student's
         if size[0] % patch == 0 == size[1] % patch:
-            return patch
+            encoder.student_patch = patch
+            return encoder
     raise UserError(
         f"teacher {name} gives tokens of patches of {own} pixels; take a --size whose sides are multiples of {own}, "
         f"not {size[0]}x{size[1]}"

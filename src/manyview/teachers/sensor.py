@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from manyview.errors import UserError
@@ -68,58 +69,41 @@ class Sensor(Teacher):
     def _inputs(self, views: Views) -> tuple[Tensor, Tensor]:
         """Depth and intrinsics, after checking all that is needed."""
         if views.depth is None:
-            raise UserError(
-                f"{_frame(views)}: the sensor teacher needs measured depth and there is none; "
-                "scan the data with a format that has depth"
-            )
+            raise _lack(views, "measured depth and there is none; scan the data with a format that has depth")
         if views.intrinsics is None:
-            raise UserError(
-                f"{_frame(views)}: the sensor teacher needs intrinsics (fx, fy, cx, cy) and there are "
-                "none; add them to the manifest"
-            )
+            raise _lack(views, "intrinsics (fx, fy, cx, cy) and there are none; add them to the manifest")
+        if views.views > 1 and views.cam2world is None:
+            raise _lack(
+                views, "a pose (cam2world) for samples of several views and there is none; add poses to the manifest "
+                "or use --views 1",
+            )  # fmt: skip
         _check_finite(views, views.intrinsics, "intrinsics")
-        if views.views > 1:
-            if views.cam2world is None:
-                raise UserError(
-                    f"{_frame(views)}: the sensor teacher needs a pose (cam2world) for samples of several "
-                    "views and there is none; add poses to the manifest or use --views 1"
-                )
+        if views.views > 1 and views.cam2world is not None:
             _check_finite(views, views.cam2world, "pose (cam2world)")
         return views.depth, views.intrinsics
 
 
 def plane_step(depth: Tensor, valid: Tensor) -> Tensor:
-    """Relative step of inverse depth beyond a plane, the larger of across and down: (..., H, W), 0 where
-    unknown.
+    """Relative step of inverse depth beyond a plane, the larger of across and down: (..., H, W), 0 where unknown.
 
     Both neighbours valid: |left + right - 2 * here| / here; one valid: |neighbour - here| / here.
     """
     inverse = torch.where(valid, 1 / depth.clamp(min=1e-12), torch.zeros_like(depth))
+    around, known = F.pad(inverse, (1, 1, 1, 1)), F.pad(valid, (1, 1, 1, 1))
+    same, behind, ahead = slice(1, -1), slice(-2), slice(2, None)
     step = torch.zeros_like(depth)
-    for dim in (-1, -2):
-        behind, has_behind = _shift(inverse, dim, 1), _shift(valid, dim, 1)
-        ahead, has_ahead = _shift(inverse, dim, -1), _shift(valid, dim, -1)
-        difference = torch.where(has_behind, behind - inverse, 0) + torch.where(has_ahead, ahead - inverse, 0)
-        step = torch.maximum(step, difference.abs() / inverse.clamp(min=1e-12))
+    for sides in ([(same, behind), (same, ahead)], [(behind, same), (ahead, same)]):
+        both = [torch.where(known[..., y, x], around[..., y, x] - inverse, 0) for y, x in sides]
+        step = torch.maximum(step, (both[0] + both[1]).abs() / inverse.clamp(min=1e-12))
     return torch.where(valid, step, torch.zeros_like(step))
 
 
 def grazing_factor(local: Tensor, valid: Tensor, full_cosine: float) -> Tensor:
     """Smoothstep of |cos(normal, viewing ray)| from 0 to `full_cosine`, for local pointmaps: (..., H, W)."""
-    ray = torch.nn.functional.normalize(local, dim=-1)
+    ray = F.normalize(local, dim=-1)
     cosine = (pointmaps.normals(local, valid) * ray).sum(-1).abs()
     part = (cosine / full_cosine).clamp(0, 1)
     return part * part * (3 - 2 * part)
-
-
-def _shift(values: Tensor, dim: int, by: int) -> Tensor:
-    """The neighbour `by` pixels back along an image dimension; zero (False) outside."""
-    shifted = torch.zeros_like(values)
-    size = values.shape[dim] - abs(by)
-    if size > 0:
-        source = values.narrow(dim, max(-by, 0), size)
-        shifted.narrow(dim, max(by, 0), size).copy_(source)
-    return shifted
 
 
 def _first_from_camera(views: Views) -> Tensor:
@@ -133,6 +117,10 @@ def _first_from_camera(views: Views) -> Tensor:
 
 def _frame(views: Views, scene: int = 0, view: int = 0) -> str:
     return f"frame {views.names[scene][view]!r}" if views.names else f"scene {scene}, view {view}"
+
+
+def _lack(views: Views, what: str) -> UserError:
+    return UserError(f"{_frame(views)}: the sensor teacher needs {what}")
 
 
 def _check_finite(views: Views, values: Tensor, what: str) -> None:
