@@ -15,8 +15,7 @@ from pathlib import Path
 
 from manyview.cache.record import SAMPLES, Record, work_folder
 from manyview.cache.store import Entry, archive_name, index_files, read_index, read_lines
-from manyview.errors import UserError
-from manyview.files import write_bytes
+from manyview.files import replace_file, write_bytes, writing
 
 
 class Journal:
@@ -33,16 +32,11 @@ class Journal:
         An archive that gets another teacher's answers is replaced after its new line: of two lines that one counts
         whose archive is there, so that what was answered before is never asked again.
         """
-        steps = [lambda: write_bytes(self.out / entry.archive, content), lambda: self._append(entry)]
-        try:
+        steps = [lambda: replace_file(self.out / entry.archive, content), lambda: self._append(entry)]
+        kept = f"the {len(self.entries)} samples written before are kept"
+        with writing(str(self.out), kept=kept, mend="free some space, then run the same line again"):
             for step in steps[::-1] if entry.archive in self.entries else steps:
                 step()
-        except (OSError, UserError) as error:
-            reason = str(error)
-            if isinstance(error, OSError):
-                reason = f"cannot write {self.index}: {error.strerror}; free some space"
-            kept = f"the {len(self.entries)} samples written before are kept, run the same line again"
-            raise UserError(f"{reason}; {kept}") from error
         self.entries[entry.archive] = entry
 
     def _append(self, entry: Entry) -> None:

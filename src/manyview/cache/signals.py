@@ -18,6 +18,11 @@ from manyview.cache.record import TeacherCard
 from manyview.errors import UserError
 from manyview.types import Signal
 
+KINDS = {
+    **dict.fromkeys(("patches", "cls", "registers"), "tokens"),
+    **dict.fromkeys(("features", "descriptors"), "features"),
+    **dict.fromkeys(("pointmap", "pointmap_local"), "pointmaps"),
+}
 SMALLER = {"int8": codec.INT8, "pca": codec.PCA}
 Parts = dict[str, dict[str, str]]
 """Signal -> the fields of its value, and of its valid and weight where it has them."""
@@ -26,13 +31,7 @@ Parts = dict[str, dict[str, str]]
 def kind_of(signal: str) -> str:
     """What a signal is, as `cache info` says it."""
     first = signal.partition(".")[0]
-    if first in ("patches", "cls", "registers"):
-        return "tokens"
-    if first in ("features", "descriptors"):
-        return "features"
-    if "confidence" in first:
-        return "confidences"
-    return {"pointmap": "pointmaps", "pointmap_local": "pointmaps"}.get(first, first)
+    return "confidences" if "confidence" in first else KINDS.get(first, first)
 
 
 @dataclass
