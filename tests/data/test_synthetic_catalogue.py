@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from manyview.data.synthetic import formulas, furnishing, models
+from manyview.data.synthetic import formulas, furnishing, models, trajectories
 from manyview.data.synthetic.formulas import draw, formula
 from manyview.data.synthetic.materials import TEXTURES, Material, hsv
 from manyview.data.synthetic.models import CLASSES, FILES, Model, build, object_names
@@ -156,18 +156,61 @@ def test_unknown_models_and_parameters_are_refused():
         build("chair", Random(0), colour=1)
 
 
-@pytest.mark.parametrize("file", [*FILES, "materials.yaml", "rooms.yaml", "textures.yaml"])
-def test_no_key_stands_twice_in_a_mapping(file):
-    """YAML would keep the last one and say nothing; and reads a bare `on` as true."""
+@pytest.mark.parametrize("file", [*FILES, "materials.yaml", "rooms.yaml", "textures.yaml", "paths.yaml"])
+def test_what_yaml_would_take_without_a_word_is_not_in_the_catalogue(file):
+    """A key twice in a mapping (the last one stays), a bare `on` (it is true), a comma in a formula that ends it."""
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node, deep=False):
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             assert len(keys) == len(set(keys)), f"{node.start_mark}: {keys}"
             assert all(isinstance(key, str) for key in keys), f"{node.start_mark}: {keys}"
+            empty = [value for _, value in node.value if value.tag == "tag:yaml.org,2002:null"]
+            assert not empty, f"{node.start_mark}: a formula with a comma needs quotes here"
             return super().construct_mapping(node, deep)
 
     yaml.load(CATALOGUE.joinpath(file).read_text(encoding="utf-8"), Strict)
+
+
+def texts(
+    entry,
+    *,
+    literal=(
+        "class",
+        "use",
+        "label",
+        "shadow",
+        "against_wall",
+        "in_the_open",
+        "put",
+        "rug",
+        "as",
+        "table_with",
+        "in_front_of",
+        "on_top_of",
+    ),
+):
+    """Every formula below an entry of the catalogue."""
+    if isinstance(entry, dict):
+        for key, value in entry.items():
+            if key not in literal:
+                yield from texts(value)
+    elif isinstance(entry, list):
+        for item in entry:
+            yield from texts(item)
+    elif isinstance(entry, str):
+        yield entry
+
+
+@pytest.mark.parametrize("file", [*FILES, "materials.yaml", "textures.yaml", "paths.yaml", "rooms.yaml"])
+def test_every_formula_of_the_catalogue_is_one(file):
+    content = formulas.read_catalogue(file)
+    readable = [text for text in texts(content) if formula(text)]
+    assert len(readable) > 10
+
+
+def test_every_path_is_in_the_catalogue():
+    assert {*trajectories.NAMES, "around a table"} == set(trajectories._catalogue())
 
 
 def test_the_shader_knows_every_texture_by_its_number():
