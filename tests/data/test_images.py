@@ -13,10 +13,10 @@ from PIL import Image
 
 from manyview.data.depths import read_depth
 from manyview.errors import UserError
+from manyview.images.fit import cover
 from manyview.images.reading import (
     ImageProblem,
     as_seen,
-    cover,
     list_images,
     probe_image,
     read_fitted,

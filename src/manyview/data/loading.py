@@ -13,8 +13,8 @@ from manyview.data.depths import read_depth
 from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine
-from manyview.images.fit import same_picture
-from manyview.images.reading import cover, read_fitted, read_labels, resample_nearest
+from manyview.images.fit import cover, same_picture
+from manyview.images.reading import read_fitted, read_labels, resample_nearest
 from manyview.types import Views
 
 _UNKNOWN = 255

@@ -12,23 +12,7 @@ from PIL import Image, ImageFile
 
 from manyview.errors import UserError
 from manyview.files import natural_key
-from manyview.images.fit import Fit, cover, longest, nearest_indices
-
-__all__ = [
-    "SUFFIXES",
-    "Fit",
-    "ImageProblem",
-    "cover",
-    "list_images",
-    "longest",
-    "probe_image",
-    "read_fitted",
-    "read_image",
-    "read_labels",
-    "read_plain_depth",
-    "resample_nearest",
-    "resize_image",
-]
+from manyview.images.fit import Fit, nearest_indices
 
 _HEIF = (".heic", ".heif")
 SUFFIXES = (

@@ -15,13 +15,10 @@ from manyview.errors import UserError
 from manyview.images.fit import Fit, longest
 from manyview.models.family import require
 from manyview.models.model import EncodesImages, ProjectsFeatures, fingerprint
-from manyview.pipelines.feature_set import Tokens
+from manyview.pipelines.feature_set import LAST, Tokens
 from manyview.pipelines.opening import evaluating, opened
 from manyview.pipelines.options import FeatureOptions
 from manyview.types import Features
-
-LAST = -1
-"""Key of the last block's tokens, which are always there."""
 
 Levels = dict[int, Tokens]
 
@@ -117,17 +114,12 @@ class Encoding:
         return {LAST: levels[self.depth - 1], **{i: levels[i] for i in self.layers}}
 
     def _stored(self, level: Features) -> list[Tokens]:
-        patches, cls, registers = (
-            None if value is None else self._numbers(value)
-            for value in (level.patches, level.cls, level.registers)
+        maps = self._numbers(level.patches.unflatten(1, level.grid))
+        cls, registers = (
+            [None] * len(maps) if value is None else self._numbers(value)
+            for value in (level.cls, level.registers)
         )
-        if patches is None:
-            raise RuntimeError(f"{self.name} gave no patches")
-        maps = patches.reshape(len(patches), *level.grid, -1)
-        return [
-            Tokens(maps[i], None if cls is None else cls[i], None if registers is None else registers[i])
-            for i in range(len(maps))
-        ]
+        return [Tokens(*tokens) for tokens in zip(maps, cls, registers, strict=True)]
 
     def _numbers(self, values: Tensor) -> np.ndarray:
         if self.options.half:

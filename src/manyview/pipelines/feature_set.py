@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from manyview.errors import UserError
-from manyview.files import write_bytes
+from manyview.files import write_bytes, write_json
 
+LAST = -1
+"""Key of the last block's tokens, which are always there."""
 INDEX, FORMAT, SUFFIX = "features.json", "manyview-features", ".safetensors"
 
 
@@ -31,8 +33,8 @@ class Tokens:
     registers: np.ndarray | None = None  # (R, D)
 
     def named(self) -> dict[str, np.ndarray]:
-        there = {"patches": self.patches, "cls": self.cls, "registers": self.registers}
-        return {name: np.ascontiguousarray(value) for name, value in there.items() if value is not None}
+        tokens = {"patches": self.patches, "cls": self.cls, "registers": self.registers}
+        return {name: np.ascontiguousarray(value) for name, value in tokens.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -77,21 +79,17 @@ class ImageFeatures(Tokens):
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> ImageFeatures:
-    layers: dict[int, dict[str, np.ndarray]] = {}
+    """What `ImageFeatures.arrays` and `about` gave."""
+    blocks: dict[int, dict[str, Any]] = {}
     for name, value in arrays.items():
-        if name.startswith("layers."):
-            _, index, kind = name.split(".")
-            layers.setdefault(int(index), {})[kind] = value
+        *block, kind = name.removeprefix("layers.").split(".")
+        blocks.setdefault(int(block[0]) if block else LAST, {})[kind] = value
     return ImageFeatures(
-        patches=arrays["patches"],
-        cls=arrays.get("cls"),
-        registers=arrays.get("registers"),
-        layers={index: Tokens(**kinds) for index, kinds in sorted(layers.items())},
-        name=about["name"],
-        path=about["path"],
-        frame=about["frame"],
-        source=(about["source"][0], about["source"][1]),
-        size=(about["size"][0], about["size"][1]),
+        **blocks.pop(LAST),
+        layers={index: Tokens(**kinds) for index, kinds in sorted(blocks.items())},
+        **{key: about[key] for key in ("name", "path", "frame")},
+        source=tuple(about["source"]),
+        size=tuple(about["size"]),
         affine=np.array(about["affine"]),
     )
 
@@ -162,7 +160,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
-    write_bytes(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    write_json(folder / INDEX, index)
 
 
 def write_one(folder: Path, one: ImageFeatures, made: Mapping[str, str]) -> None:

@@ -19,10 +19,11 @@ from manyview.errors import UserError
 from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
-from manyview.pipelines.encoding import LAST, Encoding
+from manyview.pipelines.encoding import Encoding
 from manyview.pipelines.feature_set import (
     FORMAT,
     INDEX,
+    LAST,
     FeatureSet,
     ImageFeatures,
     Tokens,
