@@ -100,12 +100,18 @@ def override(config: C, assignments: Sequence[str]) -> C:
     return config
 
 
-def split_assignment(assignment: str) -> tuple[str, str]:
+def split_assignment(assignment: str, name: str = "--set") -> tuple[str, str]:
     """The key and the text of `key=value`. Raises UserError without an equals sign or a key."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set takes key=value, got {assignment!r}")
+        raise UserError(f"{name} takes key=value, got {assignment!r}")
     return key.strip(), text
+
+
+def read_assignments(assignments: Sequence[str], name: str) -> dict[str, Any]:
+    """Texts `key=value` of the option `name` as a dictionary. Raises UserError for one that cannot be read."""
+    pairs = (split_assignment(assignment, name) for assignment in assignments)
+    return {key: read_value(text, f"{name} {key}") for key, text in pairs}
 
 
 def read_value(text: str, name: str) -> Any:

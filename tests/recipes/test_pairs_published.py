@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from manyview import zoo
+from manyview.config import read_assignments
 from manyview.data.sources import SOURCES
 from manyview.recipes.dune import DuneRecipe
-from manyview.recipes.encoders import encoder_fields
 from manyview.recipes.pairs import SIZES_448, SIZES_512, PairsRecipe, in_metres
 
 
@@ -53,7 +53,7 @@ def test_the_published_students_fit_their_encoders_and_mast3r_up_to_what_the_pap
         mast3r = shapes(zoo.build("mast3r-vitl16"))
         for name in ("paper", "paper-336", "small"):
             method = presets[name].method
-            ours = shapes(zoo.build(method.model, **encoder_fields(method.student)))
+            ours = shapes(zoo.build(method.model, **read_assignments(method.student, "method.student")))
             theirs = shapes(zoo.build(method.encoder).encoder)
             assert {k: v for k, v in ours.items() if k.startswith("encoder.")} == {
                 f"encoder.{k}": v for k, v in theirs.items()
@@ -75,6 +75,8 @@ def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
 def test_the_tiny_student_takes_the_encoder_that_the_tiny_dune_leaves():
     ours, theirs = PairsRecipe.presets()["tiny"].method, DuneRecipe.presets()["tiny"].method
     with torch.device("meta"):
-        pair = zoo.build(ours.model, **encoder_fields(ours.student))
-        dune = zoo.build(theirs.model, image_size=theirs.image_size, **encoder_fields(theirs.encoder))
+        pair = zoo.build(ours.model, **read_assignments(ours.student, "method.student"))
+        dune = zoo.build(
+            theirs.model, image_size=theirs.image_size, **read_assignments(theirs.encoder, "method.encoder")
+        )
     assert shapes(pair.encoder) == shapes(dune.encoder)

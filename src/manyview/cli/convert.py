@@ -12,7 +12,7 @@ from pathlib import Path
 
 from manyview.cli.options import add_set
 from manyview.cli.output import Answer
-from manyview.config import read_value, split_assignment
+from manyview.config import read_assignments
 from manyview.errors import UserError
 
 
@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 def run(args: argparse.Namespace) -> Answer:
     from manyview import zoo
 
-    given = [split_assignment(assignment) for assignment in args.settings]
-    overrides = {key: read_value(text, f"--set {key}") for key, text in given}
+    overrides = read_assignments(args.settings, "--set")
     try:
         out = zoo.convert(args.checkpoint, arch=args.arch, out=args.out, **overrides)
     except TypeError as error:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import PictureBatches, PictureWish, Target
-from manyview.config import RunConfig
+from manyview.config import RunConfig, read_assignments
 from manyview.errors import UserError
 from manyview.losses.dense import class_loss, random_pixels
 from manyview.models.dense_heads import sample_maps
 from manyview.models.vit import Encoder
 from manyview.recipes.base import RECIPES, Preset, Recipe
-from manyview.recipes.encoders import encoder_fields
 from manyview.types import Batches, StepResult, Views
 
 PLAIN = Augmentation(scale=(0.5, 1.0), grey=0.0, blur=0.0, solarise=0.0)
@@ -63,7 +62,7 @@ class DenseRecipe(Recipe):
             raise UserError("method.classes says how many labels there are; set it to 2 or more")
         self.config = config
         self.student: Encoder = zoo.build(  # type: ignore[assignment]
-            config.model, image_size=config.image_size, **encoder_fields(config.encoder)
+            config.model, image_size=config.image_size, **read_assignments(config.encoder, "method.encoder")
         )
         self.student.train()
         width = config.classes if config.target == "labels" else 1

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
-from manyview.config import RunConfig, to_dict
+from manyview.config import RunConfig, read_assignments, to_dict
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
 from manyview.models.dune.network import Dune
 from manyview.models.dune.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
-from manyview.recipes.encoders import encoder_fields
 from manyview.teachers.cached import CachedTeacher, Keep
 from manyview.teachers.features import FeatureTeacher, loaded
 from manyview.types import Batches, Features, StepResult, Views
@@ -94,7 +93,7 @@ class DuneRecipe(Recipe):
                 "dune needs teachers: --set 'method.teachers=[a=NAME|DIR, b=timm:NAME]' (manyview study dune makes "
                 "three small ones)"
             )
-        overrides = encoder_fields(config.encoder)
+        overrides = read_assignments(config.encoder, "method.encoder")
         patch = overrides.get("patch_size", 14)
         # A plain dictionary: teachers are neither trained nor saved with the run.
         self.teachers = {name: loaded(source, name=name, student_patch=patch) for name, source in sources}
@@ -239,7 +238,7 @@ def _kept(config: DuneRecipeConfig, pictures: PictureBatches, cache: Path) -> di
     """Each teacher with a folder of its answers, where missing ones are kept."""
     if config.crops < 1:
         raise UserError("answers can only be kept for fixed crops; set method.crops=K with --cache")
-    patch = encoder_fields(config.encoder).get("patch_size", 14)
+    patch = read_assignments(config.encoder, "method.encoder").get("patch_size", 14)
     shown = {**pictures.describe(), "augmentation": to_dict(config.augmentation)}
     shown = {key: value for key, value in shown.items() if key != "batch"}
     teachers = {}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manyview.batches.pairs import METRIC, PairBatches, PairWish
-from manyview.config import RunConfig
+from manyview.config import RunConfig, read_assignments
 from manyview.data.pairs import Choice
 from manyview.data.sources import SOURCES
 from manyview.errors import UserError
@@ -26,7 +26,6 @@ from manyview.losses.matching import matching_loss
 from manyview.models.model import Model
 from manyview.models.pair.network import PairConfig, PairReconstructor
 from manyview.recipes.base import RECIPES, Preset, Recipe
-from manyview.recipes.encoders import encoder_fields
 from manyview.recipes.pair_signals import MATCHES, both_ways, pair_signals
 from manyview.types import Batches, Features, Signal, StepResult, Views
 
@@ -298,7 +297,7 @@ def _student(config: PairsConfig) -> PairReconstructor:
             f"method.model is {config.model}, no pair reconstructor; choose a dust3r-…, mast3r-… or dunemast3r-…"
         )
     # Points are only ever called metric where that was learned.
-    overrides = {"metric": bool(config.metric), **encoder_fields(config.student)}
+    overrides = {"metric": bool(config.metric), **read_assignments(config.student, "method.student")}
     try:
         student = zoo.build(config.model, size=config.size, encoder=config.encoder, **overrides)
     except UserError:

@@ -195,12 +195,12 @@ class DuneStudy(Study):
     def _references(self, out: Path) -> dict[str, dict[str, float]]:
         """Every task's number for every teacher, a random student, raw pixels and a constant."""
         from manyview import zoo
-        from manyview.recipes.encoders import encoder_fields
+        from manyview.config import read_assignments
 
         references: dict[str, dict[str, float]] = {task.name: {} for task in TASKS}
         references |= {"random": {}, "pixels": {}, "constant": {}}
         student = zoo.build(
-            "dinov2-vits14", seed=1, image_size=self.options.size, **encoder_fields(self.encoder)
+            "dinov2-vits14", seed=1, image_size=self.options.size, **read_assignments(self.encoder, "encoder")
         )
         for task in TASKS:
             folder = out / "references" / task.name
