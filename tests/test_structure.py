@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "layers": set(),
     "models": {"geometry", "layers"},
     "losses": {"geometry"},
-    "scene": {"images", "geometry"},
+    "cameras": {"geometry"},
+    "scene": {"images", "geometry", "cameras"},
     "metrics": {"geometry"},
     "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipes": {"batches", "geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),
     "pipelines": {
+        "cameras",
         "images",
         "geometry",
         "layers",

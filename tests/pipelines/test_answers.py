@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from analytic_room import AllKnowing, shots
+from by_model import reconstruct
 from manyview import zoo
 from manyview.errors import UserError
 from manyview.geometry import poses
 from manyview.models.model import ReconstructsPairs
 from manyview.pipelines.options import ReconstructOptions
-from manyview.pipelines.reconstruct import reconstruct
 
 
 class Pair(ReconstructsPairs):

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from analytic_room import AllKnowing, Shot, circle, render
+from by_model import reconstruct
 from manyview.geometry import cameras, poses
-from manyview.pipelines.reconstruct import reconstruct
 from manyview.scene.scene import Scene
 
 UNIT = 2.0  # room metres per scene unit

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from analytic_room import AllKnowing, shots
+from by_model import reconstruct
 from manyview.errors import UserError
 from manyview.images.inputs import Take
 from manyview.pipelines.options import ReconstructOptions
-from manyview.pipelines.reconstruct import reconstruct
 from manyview.scene.export_glb import glb_from_scene
 from manyview.scene.scene import Scene
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from by_model import reconstruct
 from manyview.errors import UserError
 from manyview.geometry import cameras
 from manyview.images.video import iter_video, read_frames
-from manyview.pipelines.reconstruct import reconstruct
 from manyview.scene.scene import Scene
 
 

@@ -92,7 +92,7 @@ def test_readable_without_this_package(scene, tmp_path):
     """What docs/scene-format.md tells a reader to do."""
     scene.save(tmp_path / "s")
     document = json.loads((tmp_path / "s" / "scene.json").read_text())
-    assert (document["format"], document["version"]) == ("manyview-scene", 1)
+    assert (document["format"], document["version"]) == ("manyview-scene", 2)
     for entry, view in zip(document["views"], scene.views, strict=True):
         depth = np.load(tmp_path / "s" / entry["depth"])
         v, u = np.mgrid[: depth.shape[0], : depth.shape[1]] + 0.5
@@ -190,8 +190,8 @@ def test_numbers_that_are_none_survive(scene, tmp_path):
 
 
 def test_printing_a_scene_is_one_line(scene):
-    assert repr(scene) == "Scene(3 views, frame first_view, scale relative)"
-    assert repr(scene.views[1]) == "SceneView('2.jpg', 112x70, pose: pnp)"
+    assert repr(scene) == "Scene(0 of 3 views registered, 1 components, frame first_view, scale relative)"
+    assert repr(scene.views[1]) == "SceneView('2.jpg', 112x70, rests on model, component 0)"
 
 
 def test_unknown_suffix_is_refused(scene, tmp_path):

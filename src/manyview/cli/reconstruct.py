@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,33 +74,51 @@ def _intrinsics(text: str | None) -> list[list[float]] | None:
 def _report(scene: Any, out: Path) -> Answer:
     import numpy as np
 
-    quoted, agreement = shlex.quote(str(out)), scene.info["agreement"]
+    quoted = shlex.quote(str(out))
     height, width = scene.views[0].depth.shape
     next_steps = [f"manyview export {quoted} --to {to} -o {quoted}{end}" for to, end in FIRST_EXPORTS.items()]
     values = {
         "scene": str(out),
         "model": scene.info["model"],
-        "views": len(scene),
+        "views": [
+            {
+                "path": view.source.path or view.name,
+                "registered": view.registered,
+                "rests_on": view.rests_on,
+                "component": view.component,
+                "inliers": view.inliers,
+                "error_px": view.error_px,
+            }
+            for view in scene.views
+        ],
+        "components": scene.components,
         "size": [height, width],
         "points": sum(int(view.valid.sum()) for view in scene.views),
         "scale": scene.scale,
         "scale_source": scene.scale_source,
         "median_focal": float(np.median([view.source.intrinsics[0, 0] for view in scene.views])),
-        "agreement": agreement,
         "skipped": scene.info["skipped"],
         "warnings": scene.info["warnings"],
         "next": next_steps,
     }
-    error = "" if agreement["pixel_error"] is None else f", median {agreement['pixel_error']:.2f} px"
+    registered = [view for view in scene.views if view.registered]
+    errors = [view.error_px for view in registered if view.error_px is not None]
+    seen = sum(view.inliers for view in registered)
+    kinds = Counter(view.rests_on for view in scene.views)
+    error = (
+        f"{np.median(errors):.2f} px of the originals over {seen:,} observations"
+        if errors
+        else "not measured"
+    )
     lines = rows(
         {
             "views": f"{len(scene)} at {width}x{height} (first)",
             "points": f"{values['points']:,}",
             "scale": f"{scene.scale} ({scene.scale_source})",
             "focal length": f"{values['median_focal']:.1f} px of the original (median)",
-            "poses": ", ".join(f"{count} {method}" for method, count in agreement["views_per_pose"].items()),
-            "agreement": f"{agreement['inliers']:.0%} of the points within reach of their pixel{error}",
-            "overlap": f"{agreement['overlap']:.0%} of a view is seen from another one (median)",
+            "cameras": f"{len(registered)} of {len(scene)} registered; "
+            + ", ".join(f"{count} rest on {kind}" for kind, count in kinds.items()),
+            "error": error,
         }
     )
     notes = [f"left out: {line}" for line in scene.info["skipped"]]

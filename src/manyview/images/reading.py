@@ -28,7 +28,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION = 0x0112
+_ORIENTATION, _EXIF, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
 _TAIL = 32  # bytes; entropy-coded data never hold this many zeros in a row
 
 
@@ -228,6 +228,16 @@ def stored_as_seen(path: str | Path) -> tuple[int, int] | None:
             return (image.height, image.width) if same else None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
+
+
+def stated_focal(path: str | Path) -> float | None:
+    """Focal length in long sides, from the 35 mm equivalent that a photo's EXIF states; None without one."""
+    try:
+        with Image.open(path) as photo:
+            equivalent = float(photo.getexif().get_ifd(_EXIF).get(_FOCAL_35MM) or 0)
+    except Exception:  # damaged EXIF states nothing
+        return None
+    return equivalent / 36.0 if 5 <= equivalent <= 1000 else None
 
 
 def _orientation(image: Image.Image) -> int:

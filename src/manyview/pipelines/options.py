@@ -8,6 +8,7 @@ from typing import Literal
 
 from manyview.images.inputs import Take
 
+CamerasFrom = Literal["auto", "matches", "model", "given"]
 PosePreference = Literal["auto", "model", "pnp", "similarity"]
 
 
@@ -15,9 +16,12 @@ PosePreference = Literal["auto", "model", "pnp", "similarity"]
 class ReconstructOptions:
     """How a scene is put together from what the model says."""
 
+    cameras: CamerasFrom = "auto"
+    """What cameras rest on: auto takes given ones, else matches between the photos with the model's depth; matches:
+    matches alone; model: what the network says, unchecked; given."""
     poses: PosePreference = "auto"
-    """Poses as the model says them, from PnP on the global points, or from the similarity between local and global
-    maps; auto takes the model's where it says them, else PnP."""
+    """With cameras=model: poses as the model says them, from PnP on the global points, or from the similarity between
+    local and global maps; auto takes the model's where it says them, else PnP."""
     points: Literal["local", "global"] = "local"
     """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
     image_size: int | None = None

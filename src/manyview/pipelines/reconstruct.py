@@ -11,30 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview.cameras.tracks import RestsOn
 from manyview.config import to_dict
+from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
 from manyview.models.model import Reconstructs
 from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import (
-    LEAST_INLIERS,
     Placing,
     place_as_given,
     place_by_maps,
-    reprojection_errors,
     source_intrinsics,
 )
+from manyview.pipelines.evidence import scene_by_matches, without_points
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import opened
 from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
-from manyview.scene.visibility import overlaps
 from manyview.version import __version__
 
-LEAST_OVERLAP = 0.1
-"""Views of which a smaller share is seen by any other view hardly overlap."""
+RESTS_ON: dict[str, RestsOn] = {"given": "given", "identity": "nothing"}
+"""What a pose of these methods is worth; any other is the model's word."""
 
 
 def reconstruct(
@@ -52,8 +52,8 @@ def reconstruct(
     images: a folder, a file, a video, or a sequence of paths and arrays ((H, W, 3) or (3, H, W), uint8 or
     float in [0, 1]), of any sizes. model: a zoo name, a model directory, or a loaded reconstructor.
     intrinsics: (3, 3) or (V, 3, 3), in pixels of the original pictures. cam2world: (V, 4, 4), OpenCV axes;
-    the scene is then in that world and unit. masks: per picture, at its own size, True = use. Warns when
-    views hardly overlap.
+    the scene is then in that world and unit. masks: per picture, at its own size, True = use. What each camera
+    rests on is in the views (`rests_on`); those that nothing ties to another view are warned about.
     """
     options = options or ReconstructOptions()
     network: Any
@@ -75,7 +75,12 @@ def reconstruct(
     given_c2w = given_poses(cam2world, len(photos))
     chunks = {"encoder_chunk": options.encoder_chunk, "head_chunk": options.head_chunk}
     maps = ask(network, photos, read_masks(masks, photos), target, **chunks)
-    scene = _scene(photos, maps, given_k, given_c2w, options)
+    if options.cameras == "given" and given_c2w is None:
+        raise UserError("cameras=given needs the poses; give cam2world, or choose auto, matches or model")
+    if options.cameras in ("auto", "matches") and given_c2w is None:
+        scene = scene_by_matches(photos, maps, given_k, options)
+    else:
+        scene = _scene(photos, maps, given_k, given_c2w, options)
     _describe(scene, name, network, options, skipped)
     return scene
 
@@ -114,7 +119,12 @@ def _scene(
     scene = Scene(views, frame="first_view" if given_c2w is None else "world")
     if given_c2w is not None and placing.unit is not None:
         scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
-    scene.info["warnings"] = notes
+    lost = [view.name for view in views if view.rests_on == "nothing" and view.valid.any()]
+    if lost:
+        notes.append(
+            f"the model does not say where these views are, they lie at the origin: {', '.join(lost[:5])}"
+        )
+    scene.info["warnings"] = notes + without_points(views)
     return scene
 
 
@@ -136,7 +146,6 @@ def _view(
     else:
         depth = placing.scales[index] * maps.local[..., 2]
     kept = maps.valid & (depth > 0)
-    errors = reprojection_errors(world, choice.cam2world, intrinsics)[maps.used & kept]
     confidence = maps.confidence if raw else maps.confidence_local
     return SceneView(
         name=photo.name,
@@ -154,70 +163,26 @@ def _view(
             pixels=picture.pixels,
         ),
         raw_pointmap=world.float().numpy() if raw else None,
+        rests_on=RESTS_ON.get(choice.method, "model"),
         info={
             "pose": choice.method,
-            "inliers": round(choice.inliers, 4),
-            "pixel_error": float(errors.median()) if len(errors) else None,
             "pnp_against_similarity_degrees": choice.disagreement,
         },
     )
 
 
 def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str]) -> None:
-    """Measure the agreement, warn, and write both into the scene."""
-    for view, share in zip(scene.views, overlaps(scene.views), strict=True):
-        view.info["overlap"] = round(float(share), 4)
-    notes = [*scene.info["warnings"], *_complaints(scene.views)]
-    if (
-        isinstance(network, Reconstructs)
-        and network.metric
-        and scene.scale == "relative"
-        and scene.frame == "first_view"
-    ):
+    """Warn, and write into the scene how it was made."""
+    notes = scene.info["warnings"]
+    relative = scene.scale == "relative" and scene.frame == "first_view"
+    if relative and isinstance(network, Reconstructs) and network.metric:
         scene.scale, scene.scale_source = "metric", f"the model {name}"
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    errors = [view.info["pixel_error"] for view in scene.views if view.info["pixel_error"] is not None]
     scene.info = {
         "made_by": f"manyview {__version__}",
         "model": name,
         "options": to_dict(options),
-        "agreement": {
-            "pixel_error": float(np.median(errors)) if errors else None,
-            "inliers": float(np.median([view.info["inliers"] for view in scene.views])),
-            "overlap": float(np.median([view.info["overlap"] for view in scene.views])),
-            "views_per_pose": {m: n for m in ("first", "model", "pnp", "similarity", "identity", "given")
-                               if (n := sum(view.info["pose"] == m for view in scene.views))},
-        },
         "skipped": skipped,
         "warnings": notes,
-    }  # fmt: skip
-
-
-def _complaints(views: Sequence[SceneView]) -> list[str]:
-    """One line for each thing that makes the scene doubtful."""
-    lines = []
-    empty = [view.name for view in views if not view.valid.any()]
-    if empty:
-        lines.append(f"views without a single point: {_listed(empty)}")
-    rest = [view for view in views if view.name not in empty]
-    if len(rest) < 2:
-        return lines
-    lonely = [v.name for v in rest if v.info["overlap"] < LEAST_OVERLAP]
-    loose = [v.name for v in rest if v.info["inliers"] < LEAST_INLIERS and v.name not in lonely]
-    if lonely:
-        lines.append(
-            f"views {_listed(lonely)} hardly overlap with the others: less than {LEAST_OVERLAP:.0%} of what "
-            "they show is seen from elsewhere; their place in the scene is a guess"
-        )
-    if loose:
-        lines.append(
-            f"views {_listed(loose)} hardly overlap or are not understood: under {LEAST_INLIERS:.0%} of "
-            "their points agree with their camera; their pose is doubtful"
-        )
-    return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    few = ", ".join(names[:5])
-    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
+    }

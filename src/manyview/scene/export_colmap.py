@@ -1,8 +1,9 @@
 """COLMAP: a text model (PINHOLE cameras, world-to-camera poses, points with tracks) beside its images.
 
 Layout: images/ and sparse/0/{cameras,images,points3D}.txt. Pixel centres are at +0.5 there as here.
-Observations are the points' projections, so bundle adjustment starts from a consistent state but learns
-nothing new from them.
+The points of a scene whose cameras rest on matches come first, with where the photos really show them; its dense
+points follow, without observations and with error -1. In a scene without matches observations are the points'
+projections, from which bundle adjustment learns nothing new.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import ClassVar, TextIO
 import numpy as np
 import torch
 
+from manyview.cameras.tracks import Tracks
 from manyview.files import fresh_directory
-from manyview.geometry import poses
+from manyview.geometry import cameras, poses
 from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Cloud, Scene
@@ -48,7 +50,10 @@ class Colmap(PictureExporter):
             write_pictures(scene, chosen, fresh / "images", self.size)
             model = fresh / "sparse" / "0"
             model.mkdir(parents=True)
-            observations, errors = _observe(scene, cloud, chosen)
+            if scene.tracks is None:
+                observations, errors = _observe(scene, cloud, chosen)
+            else:
+                cloud, observations, errors = _shared(scene, scene.tracks, cloud, chosen)
             with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
                 numbers = _write_cameras(handle, chosen)
             with open(model / "images.txt", "w", encoding="utf-8") as handle:
@@ -90,6 +95,39 @@ def _observe(
         points = np.flatnonzero(seen | own)
         observations[index] = (points, target.pixels(uv[points]))
     return observations, errors
+
+
+def _shared(
+    scene: Scene, tracks: Tracks, dense: Cloud, chosen: list[Target]
+) -> tuple[Cloud, list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Shared points before the dense ones, where each view shows them, and their mean errors in the export's pixels."""
+    count, observations = len(tracks.points), []
+    total, colour = np.zeros(count), np.zeros((count, 3), np.uint8)
+    for index, (view, target) in enumerate(zip(scene.views, chosen, strict=True)):
+        own = tracks.view == index
+        points = tracks.point[own]
+        at_model = tracks.uv[own] @ view.source.affine[:2, :2].T + view.source.affine[:2, 2]
+        uv = target.pixels(at_model)
+        local = poses.apply(
+            poses.invert(torch.from_numpy(view.cam2world)), torch.from_numpy(tracks.points[points])
+        )
+        projected, _ = cameras.project(local, torch.from_numpy(view.intrinsics))
+        np.add.at(total, points, np.linalg.norm(target.pixels(projected.numpy()) - uv, axis=-1))
+        row, column = (
+            np.clip(at_model[:, axis].astype(int), 0, side - 1)
+            for axis, side in ((1, view.image.shape[0]), (0, view.image.shape[1]))
+        )
+        colour[points] = view.image[row, column]
+        observations.append((points, uv))
+    seen = np.maximum(np.bincount(tracks.point, minlength=count), 1)
+    cloud = Cloud(
+        np.concatenate([tracks.points.astype(np.float32), dense.xyz]),
+        np.concatenate([colour, dense.rgb]),
+        np.concatenate([np.ones(count, np.float32), dense.confidence]),
+        np.concatenate([np.full(count, -1), dense.view]),
+        np.concatenate([np.zeros((count, 2)), dense.uv]),
+    )
+    return cloud, observations, np.concatenate([total / seen, np.full(len(dense), -1.0)])
 
 
 def _write_cameras(handle: TextIO, chosen: list[Target]) -> list[int]:

@@ -65,12 +65,12 @@ EXPORTERS: Registry[type[Exporter]] = Registry(
 
 
 def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any]) -> Path:
-    """Write `scene` in the format `to`, or in the one that the path's suffix names; returns what was written.
+    """Write a scene's largest component in the format `to`, or in that of the path's suffix; returns what was written.
 
     A path without a suffix gets the format's. Raises UserError for an unknown format, suffix or option.
     """
     exporter = from_dict(EXPORTERS.get(to or _format_of(path)), dict(options))
-    return exporter.write(scene, exporter.place(path))
+    return exporter.write(scene.part(), exporter.place(path))
 
 
 def _format_of(path: Path) -> str:

@@ -6,12 +6,13 @@ pixels with pixel centres at +0.5. The directory layout is described in docs/sce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from manyview.cameras.tracks import Tracks
 from manyview.errors import UserError
 from manyview.scene import store
 from manyview.scene.exporters import export
@@ -30,32 +31,62 @@ class Scene:
     scale: Literal["metric", "relative"] = "relative"
     scale_source: str = "the model's own unit"
     info: dict[str, Any] = field(default_factory=dict)
-    """The model, the options, the agreement of cameras and points, the warnings."""
+    """The model, the options, what was left out, the warnings."""
+    tracks: Tracks | None = None
+    """Points that views share by verified matches, each in the frame of its component; None without matches."""
 
     def __len__(self) -> int:
         return len(self.views)
 
     def __repr__(self) -> str:
-        return f"Scene({len(self)} views, frame {self.frame}, scale {self.scale})"
+        together = f"{sum(view.registered for view in self.views)} of {len(self)} views registered"
+        return f"Scene({together}, {self.components} components, frame {self.frame}, scale {self.scale})"
+
+    @property
+    def components(self) -> int:
+        """How many sets of views have a frame of their own."""
+        return len({view.component for view in self.views})
+
+    def part(self, component: int = 0) -> Scene:
+        """The views of one component, which share a frame, and their tracks. Raises UserError for an unknown one."""
+        chosen = [index for index, view in enumerate(self.views) if view.component == component]
+        if not chosen:
+            raise UserError(
+                f"component {component} is not in this scene; it has {self.components}, from 0 on"
+            )
+        tracks = None if self.tracks is None else self.tracks.of(chosen)
+        return replace(self, views=[self.views[index] for index in chosen], tracks=tracks)
 
     def points(
-        self, *, min_confidence: float | None = None, quantile: float | None = None, most: int | None = None
+        self,
+        *,
+        min_confidence: float | None = None,
+        quantile: float | None = None,
+        most: int | None = None,
+        component: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Points of all views: xyz (N, 3) float32 and rgb (N, 3) uint8.
+        """Points of the views of one component, which share a frame: xyz (N, 3) float32 and rgb (N, 3) uint8.
 
         `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the
         scene's least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most
         that many.
         """
-        cloud = self.cloud(min_confidence=min_confidence, quantile=quantile, most=most)
+        cloud = self.cloud(min_confidence=min_confidence, quantile=quantile, most=most, component=component)
         return cloud.xyz, cloud.rgb
 
     def cloud(
-        self, *, min_confidence: float | None = None, quantile: float | None = None, most: int | None = None
+        self,
+        *,
+        min_confidence: float | None = None,
+        quantile: float | None = None,
+        most: int | None = None,
+        component: int = 0,
     ) -> Cloud:
         """As `points`, with each point's confidence, view and pixel."""
         threshold = self._threshold(min_confidence, quantile)
-        keep = [view.valid & (view.confidence >= threshold) for view in self.views]
+        keep = [
+            view.valid & (view.confidence >= threshold) & (view.component == component) for view in self.views
+        ]
         total = sum(int(mask.sum()) for mask in keep)
         chosen = _evenly(total, most)
         parts, start = [], 0

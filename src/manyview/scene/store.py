@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from PIL import Image
 
+from manyview.cameras.tracks import RestsOn, Tracks
 from manyview.errors import UserError
-from manyview.files import fresh_directory, write_json
+from manyview.files import fresh_directory, load_arrays, save_arrays, write_json
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from manyview.scene.scene import Scene
 
 FORMAT = "manyview-scene"
-VERSION = 1
+VERSION = 2  # 2 says what each pose rests on; 1 is read
 # What belongs to a scene directory; anything else a user put there survives when the scene is replaced.
-OWN = ("scene.json", "images", "maps", "sources")
+OWN = ("scene.json", "images", "maps", "sources", "tracks.npz")
 
 
 def is_scene(directory: Path) -> bool:
@@ -46,6 +47,8 @@ def save(scene: Scene, directory: Path) -> Path:
             "views": [_write_view(view, index, fresh) for index, view in enumerate(scene.views)],
             "info": scene.info,
         }
+        if scene.tracks is not None:
+            save_arrays(fresh / "tracks.npz", **vars(scene.tracks))
         write_json(fresh / "scene.json", header)
     return directory
 
@@ -58,6 +61,11 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
         "confidence": f"maps/{index:04d}-confidence.npy",
         "intrinsics": view.intrinsics,
         "cam2world": view.cam2world,
+        "registered": view.registered,
+        "rests_on": view.rests_on,
+        "component": view.component,
+        "inliers": view.inliers,
+        "error_px": view.error_px,
     }
     (root / entry["image"]).write_bytes(encoded(view.image))
     np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
@@ -100,7 +108,9 @@ def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
     try:
         views = [_read_view(entry, directory) for entry in header["views"]]
         fields = {name: header[name] for name in ("frame", "scale", "scale_source")}
-        return views, {**fields, "info": header.get("info", {})}
+        shared = directory / "tracks.npz"
+        tracks = Tracks(**load_arrays(shared)) if shared.is_file() else None
+        return views, {**fields, "info": header.get("info", {}), "tracks": tracks}
     except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
         if isinstance(error, UserError):
             raise
@@ -137,8 +147,21 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         cam2world=np.array(entry["cam2world"], np.float64).reshape(4, 4),
         source=source,
         raw_pointmap=maps.get("pointmap"),
+        rests_on=_rests_on(entry),
+        component=int(entry.get("component", 0)),
+        inliers=int(entry.get("inliers", 0)),
+        error_px=entry.get("error_px"),
         info=entry.get("info", {}),
     )
+
+
+def _rests_on(entry: dict[str, Any]) -> RestsOn:
+    """As stored; in a scene of version 1 a pose was given, or the model's word."""
+    stored = entry.get("rests_on", "given" if entry.get("info", {}).get("pose") == "given" else "model")
+    if stored not in get_args(RestsOn):
+        raise ValueError(f"a pose rests on {stored!r}")
+    kind: RestsOn = stored
+    return kind
 
 
 def _inside(root: Path, relative: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from manyview.cameras.tracks import REGISTERED, RestsOn
 from manyview.geometry import pointmaps
 
 
@@ -47,12 +48,25 @@ class SceneView:
     source: Source
     raw_pointmap: np.ndarray | None = None
     """(H, W, 3) when the points are a model's own and not the depth along the camera's rays."""
+    rests_on: RestsOn = "model"
+    """What the pose is worth: matches, depth, given; model (its word, unchecked); nothing."""
+    component: int = 0
+    """Views of one component share a frame; 0 is the one with most views."""
+    inliers: int = 0
+    """Observations of shared points that agree with the final cameras."""
+    error_px: float | None = None
+    """Their median reprojection error, in pixels of the original picture."""
     info: dict[str, Any] = field(default_factory=dict)
-    """How the pose was found and how well it agrees."""
+    """How the pose was found."""
 
     def __repr__(self) -> str:
         height, width = self.depth.shape
-        return f"SceneView({self.name!r}, {width}x{height}, pose: {self.info.get('pose', 'unknown')})"
+        return f"SceneView({self.name!r}, {width}x{height}, rests on {self.rests_on}, component {self.component})"
+
+    @property
+    def registered(self) -> bool:
+        """Whether evidence, or the user, ties its pose to another view's."""
+        return self.rests_on in REGISTERED
 
     @property
     def valid(self) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""What the matches of two photos say about their cameras, verified: a rotation, a direction, and with depth a distance.
+
+With parallax the essential matrix gives the pose and depth only its length; without, the pose comes from the matches
+and the depth of one of the photos (PnP, tried both ways).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import gammaln
+
+from manyview.cameras.keypoints import Keypoints
+from manyview.cameras.lens import camera
+
+LEAST, TILTED_LEAST = 15, 30
+"""Matches that must agree on one epipolar geometry; of tilted photos, where one place gives several."""
+CHANCE = -8.0
+"""Log10 of the number of false links that as many agreeing matches would give by chance: above it there is no link."""
+EPIPOLAR, REPROJECTION = 1.5, 6.0
+"""Largest errors of agreeing matches, in pixels as looked at: to the epipolar line, and of depth."""
+WIDEST = 75.0
+"""Median angle between the rays of matches past which no keypoint would be recognised: a chance geometry."""
+DISPUTE = 0.35
+"""Median spread of the logarithm of triangulated over predicted depth past which the two contradict each other."""
+PARALLAX = 2.0
+"""Median angle in degrees between the rays of matches from which on the essential matrix is trusted."""
+
+Evidence = Literal["matches", "depth"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What the cameras are found from, of one photo. Pixels are those of the original, centres at +0.5."""
+
+    keypoints: Keypoints
+    size: tuple[int, int]
+    """(H, W)."""
+    principal: np.ndarray
+    """(2,) x, y."""
+    depth: np.ndarray
+    """(N,) predicted depth at the keypoints, NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two photos i < j that see the same things."""
+
+    i: int
+    j: int
+    matches: np.ndarray
+    """(M, 2) indices of keypoints that agree."""
+    j_from_i: np.ndarray
+    """(4, 4) camera coordinates of i to those of j."""
+    rests_on: Evidence
+    parallax: float
+    """Median angle in degrees between the rays of matches."""
+
+
+def rays(photo: Photo, chosen: np.ndarray, focal: float) -> np.ndarray:
+    """(M, 3) directions with z = 1 of some keypoints."""
+    uv = (photo.keypoints.uv[chosen] - photo.principal) / focal
+    return np.concatenate([uv, np.ones((len(uv), 1))], 1)
+
+
+def chance(agreeing: int, of: int, size: tuple[int, int], pixel: float) -> float:
+    """Log10 of how often so many of the matches agree by chance in all the geometries that were tried (a contrario)."""
+    free = 5
+    if agreeing <= free:
+        return 0.0
+    height, width = (side / pixel for side in size)
+    band = min(1.0, 2 * EPIPOLAR * float(np.hypot(height, width)) / (height * width))
+    choose = (gammaln(of + 1) - gammaln(agreeing + 1) - gammaln(of - agreeing + 1)) / np.log(10)
+    return float(choose + (agreeing - free) * np.log10(band) + np.log10(max(of, 1)))
+
+
+def link(
+    i: int,
+    j: int,
+    one: Photo,
+    two: Photo,
+    matches: np.ndarray,
+    focals: tuple[float, float],
+    least: int,
+) -> Link | None:
+    """The link of two photos by their matches (M, 2); None when fewer than `least` agree, or depth contradicts them."""
+    import poselib
+
+    if len(matches) < least:
+        return None
+    first, second = matches.T
+    lenses = [camera(f, photo.size, photo.principal) for f, photo in zip(focals, (one, two), strict=True)]
+    pixel = (one.keypoints.pixel + two.keypoints.pixel) / 2
+    ransac = {
+        "max_epipolar_error": EPIPOLAR * pixel,
+        "max_iterations": 5000,
+        "min_iterations": 200,
+        "seed": 1,
+    }
+    pose, about = poselib.estimate_relative_pose(
+        one.keypoints.uv[first], two.keypoints.uv[second], *lenses, ransac, {}
+    )
+    agreeing = np.array(about["inliers"], bool)
+    count = int(agreeing.sum())
+    if count < least or chance(count, len(matches), two.size, two.keypoints.pixel) > CHANCE:
+        return None
+    matches = matches[agreeing]
+    first, second = matches.T
+    seen = rays(one, first, focals[0]) @ pose.R.T, rays(two, second, focals[1])
+    cosine = (seen[0] * seen[1]).sum(1) / np.linalg.norm(seen[0], axis=1) / np.linalg.norm(seen[1], axis=1)
+    angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    length, spread = _length(*seen, pose.t, angles, one.depth[first])
+    if np.median(angles) > WIDEST or spread > DISPUTE:
+        return None
+    by_depth = _by_depth(one, two, matches, focals, lenses)
+    if by_depth is not None and (length is None or np.median(angles) <= PARALLAX):
+        return Link(i, j, matches, by_depth, "depth", float(np.median(angles)))
+    if np.median(angles) <= PARALLAX / 4:  # a direction that no parallax shows is no evidence
+        return None
+    j_from_i = np.eye(4)
+    j_from_i[:3, :3], j_from_i[:3, 3] = pose.R, pose.t * (1.0 if length is None else length)
+    return Link(i, j, matches, j_from_i, "matches", float(np.median(angles)))
+
+
+def _length(
+    one: np.ndarray, two: np.ndarray, direction: np.ndarray, angles: np.ndarray, depth: np.ndarray
+) -> tuple[float | None, float]:
+    """Length of the baseline that gives triangulated points the predicted depth, and how much they disagree about it.
+
+    Rays (M, 3) of both photos in the second one's axes; z = 1 in their own camera. None and 0 without enough of both.
+    """
+    a, b, c = (one * one).sum(1), -(one * two).sum(1), (two * two).sum(1)
+    along = (c * -(one @ direction) - b * (two @ direction)) / np.maximum(a * c - b * b, 1e-12)
+    good = (along > 1e-3) & (angles > PARALLAX / 4) & np.isfinite(depth)
+    if good.sum() <= 8:
+        return None, 0.0
+    ratio = np.log(depth[good] / along[good])
+    return float(np.exp(np.median(ratio))), float(np.median(np.abs(ratio - np.median(ratio))))
+
+
+def _by_depth(
+    one: Photo, two: Photo, matches: np.ndarray, focals: tuple[float, float], lenses: list[dict[str, object]]
+) -> np.ndarray | None:
+    """(4, 4) second from first, by the depth of whichever photo places more matches in the other; None if neither."""
+    import poselib
+
+    best: tuple[int, np.ndarray] | None = None
+    for forward in (True, False):
+        source, target = (one, two) if forward else (two, one)
+        here, there = matches.T if forward else matches.T[::-1]
+        depth = source.depth[here]
+        known = np.isfinite(depth)
+        if known.sum() < LEAST:
+            continue
+        points = rays(source, here[known], focals[not forward]) * depth[known, None]
+        ransac = {
+            "max_reproj_error": REPROJECTION * target.keypoints.pixel,
+            "max_iterations": 2000,
+            "seed": 1,
+        }
+        pose, about = poselib.estimate_absolute_pose(
+            target.keypoints.uv[there[known]], points, lenses[forward], ransac, {}
+        )
+        if about["num_inliers"] >= LEAST and (best is None or about["num_inliers"] > best[0]):
+            target_from_source = np.eye(4)
+            target_from_source[:3, :3], target_from_source[:3, 3] = pose.R, pose.t
+            best = about["num_inliers"], target_from_source if forward else np.linalg.inv(target_from_source)
+    return None if best is None else best[1]

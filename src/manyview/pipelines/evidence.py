@@ -1,0 +1,124 @@
+"""Cameras of photos that rest on matches between them, and views that fit those cameras."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from manyview.cameras.place import Camera, View
+from manyview.cameras.solve import Solved, solve
+from manyview.images.inputs import Photo
+from manyview.images.reading import read_image, stated_focal
+from manyview.images.video import read_frames
+from manyview.pipelines.answers import ViewMaps
+from manyview.pipelines.cameras import source_intrinsics
+from manyview.pipelines.options import ReconstructOptions
+from manyview.progress import track
+from manyview.scene.scene import Scene
+from manyview.scene.views import SceneView, Source
+
+
+def scene_by_matches(
+    photos: Sequence[Photo], maps: Sequence[ViewMaps], given: np.ndarray | None, options: ReconstructOptions
+) -> Scene:
+    """Views at the cameras that matches of the original pictures show, depth at the scale of the shared points.
+
+    given: (V, 3, 3) known intrinsics, which are kept.
+    """
+    found = solved(photos, maps, given, options)
+    views = [_scene_view(*one) for one in zip(photos, maps, found.cameras, strict=True)]
+    return Scene(views, tracks=found.tracks, info={"warnings": _complaints(views)})
+
+
+def solved(
+    photos: Sequence[Photo],
+    maps: Sequence[ViewMaps],
+    given: np.ndarray | None,
+    options: ReconstructOptions,
+    *,
+    adjust: bool = True,
+) -> Solved:
+    """The cameras by matches, with the model's depth unless they are to rest on matches alone."""
+    guessed, _ = source_intrinsics(maps, [photo.fit for photo in photos], shared=options.shared_focal)
+    each = zip(photos, maps, guessed, [None] * len(photos) if given is None else given, strict=True)
+    views = [_view(*one) for one in each]
+    return solve(views, _originals(photos), use_depth=options.cameras != "matches", adjust=adjust)
+
+
+def _view(photo: Photo, maps: ViewMaps, guess: np.ndarray, given: np.ndarray | None) -> View:
+    picture = photo.picture
+    stated = stated_focal(picture.path) if picture.path is not None and picture.frame is None else None
+    return View(
+        size=photo.fit.source,
+        depth=torch.where(maps.valid, maps.local[..., 2], 0).numpy(),
+        affine=photo.fit.affine.numpy(),
+        focal=stated or float(guess[0, 0]) / max(photo.fit.source),
+        focal_known=stated is not None,
+        intrinsics=given,
+    )
+
+
+def _originals(photos: Sequence[Photo]) -> Callable[[], Iterable[np.ndarray]]:
+    """A way to read the photos' own pixels, in order, as often as needed."""
+    frames = [photo.picture for photo in photos if photo.picture.frame is not None]
+
+    def read() -> Iterator[np.ndarray]:
+        video = read_frames(str(frames[0].path), [int(f.frame or 0) for f in frames]) if frames else iter(())
+        for photo in track(photos, label="matching", unit="photo"):
+            picture = photo.picture
+            if picture.pixels is not None:
+                yield picture.pixels
+            else:
+                yield next(video) if picture.frame is not None else read_image(str(picture.path))
+
+    return read
+
+
+def _scene_view(photo: Photo, maps: ViewMaps, camera: Camera) -> SceneView:
+    """A view with a camera of its own, its depth brought to the scale of the points that it shares."""
+    picture, fit = photo.picture, photo.fit
+    depth = torch.where(maps.valid, camera.depth_scale * maps.local[..., 2], 0)
+    affine = fit.affine.numpy()
+    return SceneView(
+        name=photo.name,
+        image=photo.image,
+        depth=depth.float().numpy(),
+        confidence=maps.confidence_local.nan_to_num(0).float().numpy(),
+        intrinsics=affine @ camera.intrinsics,
+        cam2world=camera.cam2world,
+        source=Source(fit.source, affine, camera.intrinsics, picture.path, picture.frame, picture.pixels),
+        rests_on=camera.rests_on,
+        component=camera.component,
+        inliers=camera.inliers,
+        error_px=camera.error_px,
+        info={"pose": camera.rests_on},
+    )
+
+
+def without_points(views: Sequence[SceneView]) -> list[str]:
+    """A line that names the views without a point, if there are any."""
+    empty = [view.name for view in views if not view.valid.any()]
+    return [f"views without a single point: {', '.join(empty[:5])}"] if empty else []
+
+
+def _complaints(views: Sequence[SceneView]) -> list[str]:
+    """One line for photos that no evidence places, one for a scene that falls apart; maybe none."""
+    lone = [view.name for view in views if not view.registered]
+    notes = without_points(views)
+    if lone and len(views) > 1:
+        shown = ", ".join(lone[:5]) + (" …" if len(lone) > 5 else "")
+        notes.append(
+            f"{len(lone)} of {len(views)} photos match no other one and are placed nowhere ({shown}): take photos that "
+            "overlap more, from nearer viewpoints"
+        )
+    sizes = Counter(view.component for view in views if view.registered)
+    if len(sizes) > 1:
+        parts = " + ".join(str(count) for _, count in sorted(sizes.items()))
+        notes.append(
+            f"the photos form {len(sizes)} scenes of {parts} photos that nothing joins, each in a frame of its own; "
+            "points and exports are those of the first"
+        )
+    return notes
