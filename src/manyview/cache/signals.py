@@ -64,9 +64,9 @@ class Packed:
 def pack(card: TeacherCard, answers: Mapping[str, Signal]) -> Packed:
     """A teacher's answers to one sample, batch 1, as fields whose names begin with the teacher's.
 
-    Weights that follow from a confidence are not stored; confidences are clipped to float16's range, where other maps
-    become invalid beyond it. Raises UserError for answers without a single valid pixel, and for tokens that are not
-    finite.
+    Weights that follow from a confidence are not stored; confidences are clipped to float16's range, where other
+    maps become invalid beyond it. Raises UserError for answers without a single valid pixel, and for tokens that
+    are not finite.
     """
     packed = Packed()
     for name, signal in sorted(answers.items()):

@@ -1,5 +1,4 @@
-"""Answers that need no learning: planes chosen by oracle, the training set's mean depth map, a looked-up
-depth map.
+"""Answers that need no learning: planes chosen by oracle, the training set's mean depth map, a looked-up depth map.
 
 A model that does not beat them has learnt nothing about the picture in front of it. The planes get the
 measured depth to choose from (oracles); the mean map and the looked-up maps come from the training frames.
@@ -25,9 +24,7 @@ METRICS = ("accuracy", "completeness", "abs_rel")
 
 @dataclass
 class MeasuredView:
-    """One view's measured depth (H, W), 0 = none, and the rays (H, W, 3) with z = 1 through its pixel
-    centres.
-    """
+    """One view's measured depth (H, W), 0 = none, and the rays (H, W, 3) with z = 1 through its pixel centres."""
 
     depth: np.ndarray
     rays: np.ndarray
@@ -51,8 +48,8 @@ Search = Callable[[str, float, int], float]
 
 
 def plane_search(view: MeasuredView) -> Search:
-    """A function (metric, constant, most) -> accuracy or completeness of the plane at that depth, `most`
-    points asking.
+    """A function (metric, constant, most) -> accuracy or completeness of the plane at that depth,
+    `most` points asking.
 
     Two trees serve all constants: the plane's points are the rays times the constant, and the distance of a
     point from them is the constant times that of the shrunken point from the rays, which all lie at z = 1.
@@ -147,9 +144,7 @@ def _best_plane(depths: Sequence[np.ndarray]) -> Best:
 
 
 def _best_abs_rel_constant(depths: Sequence[np.ndarray]) -> float:
-    """Exactly: mean |c - d| / d is smallest at the median of d weighted by 1 / d (and by 1 / pixels of its
-    view).
-    """
+    """Exactly: mean |c - d| / d is smallest at the median of d weighted by 1 / d (and by 1 / pixels of its view)."""
     values = np.concatenate(depths).astype(np.float64)
     weights = np.concatenate([1 / (d.astype(np.float64) * len(d)) for d in depths])
     order = np.argsort(values)
@@ -200,9 +195,7 @@ def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
 
 
 def thumbnail(image: np.ndarray, rows: int = 12) -> np.ndarray:
-    """A tiny colour picture of an image (3, H, W), flattened, with mean 0 and length 1: what a frame looks
-    like.
-    """
+    """A tiny colour picture of an image (3, H, W), flattened, with mean 0 and length 1: what a frame looks like."""
     height, width = image.shape[1:]
     columns = max(1, round(rows * width / height))
     row_of, column_of = np.arange(height) * rows // height, np.arange(width) * columns // width

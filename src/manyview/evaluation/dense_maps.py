@@ -79,8 +79,8 @@ class Part:
         return picture[crop.top : crop.top + height, crop.left : crop.left + width]
 
     def read(self, data: Manifest, crops: Sequence[int], size: Size) -> tuple[Tensor, dict[int, str]]:
-        """Pictures of crops by index, (n, 3, H, W) in [0, 1] and padded with ImageNet's mean, and why some are only
-        that.
+        """Pictures of crops by index, (n, 3, H, W) in [0, 1] and padded with ImageNet's mean, and why some
+        are only that.
         """
         images, problems = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(len(crops), 1, *size), {}
         row, picture = -1, np.zeros(0)

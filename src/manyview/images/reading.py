@@ -206,8 +206,8 @@ def _decode(
 def as_seen(image: Image.Image, name: str | Path) -> Image.Image:
     """An opened picture as every part of this package sees it: upright, RGB, 8 bits, transparent pixels on white.
 
-    Raises ImageProblem, which calls the picture `name`, for pixels without a known white, and what Pillow raises for
-    damaged ones.
+    Raises ImageProblem, which calls the picture `name`, for pixels without a known white, and what Pillow raises
+    for damaged ones.
     """
     orientation = _orientation(image)
     deep = isinstance(image, ImageFile.ImageFile) and any("16" in str(part.args) for part in image.tile)

@@ -12,8 +12,8 @@ from manyview.errors import UserError
 
 
 def hide_at_random(shape: tuple[int, ...], hidden: int, generator: torch.Generator | None = None) -> Tensor:
-    """(..., L) bool with `hidden` patches of each row True, drawn row by row on the CPU: a seed means the same
-    everywhere.
+    """(..., L) bool with `hidden` patches of each row True, drawn row by row on the CPU: a seed means
+    the same everywhere.
     """
     return torch.rand(shape, generator=generator).argsort(-1).argsort(-1) >= shape[-1] - hidden
 

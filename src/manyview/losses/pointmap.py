@@ -70,9 +70,7 @@ def mean_over_scene(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def pooled_over_views(sums: Tensor, counts: Tensor) -> Tensor:
-    """(B,) whose mean is the mean over view positions of the mean over that position's pixels in the whole
-    batch.
-    """
+    """(B,) whose mean is the mean over view positions of the mean over that position's pixels in the whole batch."""
     pooled = counts.sum(0)
     return (sums * (len(sums) / pooled.clamp(min=1))).sum(1) / (pooled > 0).sum().clamp(min=1)
 

@@ -31,9 +31,7 @@ def completeness(predicted: Array, true: Array, *, reduce: str = "mean") -> floa
 
 
 def chamfer(predicted: Array, true: Array, *, kind: str = "mean") -> float:
-    """Chamfer distance: "mean" of accuracy and completeness, their "sum", or the sum of mean "squared"
-    distances.
-    """
+    """Chamfer distance: "mean" of accuracy and completeness, their "sum", or the sum of mean "squared" distances."""
     forward, backward = cloud_distances(predicted, true)
     if kind == "squared":
         return _reduced(forward**2, "mean") + _reduced(backward**2, "mean")
@@ -54,8 +52,7 @@ def normal_consistency(
     """|cosine| between the normals of nearest neighbours: nc_1 over predicted points, nc_2 over true ones,
     medians, nc.
 
-    nc is the mean of both. Unit normals (N, 3) and (M, 3); their sign does not matter. NaN for an empty
-    cloud.
+    nc is the mean of both. Unit normals (N, 3) and (M, 3); their sign does not matter. NaN for an empty cloud.
     """
     from scipy.spatial import cKDTree
 
@@ -73,9 +70,7 @@ def normal_consistency(
 
 
 def cloud_metrics(predicted: Array, true: Array, *, thresholds: Sequence[float] = ()) -> dict[str, float]:
-    """accuracy, completeness, their medians, chamfer (mean), and per threshold precision@t, recall@t,
-    f_score@t.
-    """
+    """accuracy, completeness, their medians, chamfer (mean), and per threshold precision@t, recall@t, f_score@t."""
     forward, backward = cloud_distances(predicted, true)
     result = {
         "accuracy": _reduced(forward, "mean"),

@@ -30,8 +30,7 @@ def valid_depth(true: Array, valid: Array | None = None, *, most: float | None =
 def align_depth(
     predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median"
 ) -> np.ndarray:
-    """The predicted depth map moved onto the measured one; the fit reads valid pixels only. float64, same
-    shape.
+    """The predicted depth map moved onto the measured one; the fit reads valid pixels only. float64, same shape.
 
     how: "none"; "median" (times the ratio of the medians); "lower_median" (likewise with torch's median, the
     lower middle of an even count); "median_of_ratios"; "mean" (ratio of the means, as the start of the next);
@@ -68,9 +67,7 @@ def _scale_l1(predicted: np.ndarray, true: np.ndarray) -> Move:
 
 
 def _linear(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Least-squares scale and shift; the smallest ones when a constant source leaves them open; NaN for
-    non-finite.
-    """
+    """Least-squares scale and shift; the smallest ones when a constant source leaves them open; NaN for non-finite."""
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
         return float("nan"), float("nan")
     scale, shift = np.linalg.lstsq(np.stack([source, np.ones_like(source)], 1), target, rcond=1e-9)[0]
@@ -115,8 +112,7 @@ def depth_errors(
     clip: tuple[float | None, float | None] = (None, None),
     floor: float = FLOOR,
 ) -> dict[str, float]:
-    """Errors over the valid pixels of one depth map, after `align` (see align_depth) and then clipping to
-    `clip`.
+    """Errors over the valid pixels of one depth map, after `align` (see align_depth) and then clipping to `clip`.
 
     abs_rel mean |p-t|/t; sq_rel mean (p-t)²/t; rmse; mae; log_rmse of natural logarithms; log_10 mean |log10
     p/t|; silog standard deviation of log p/t; delta_1..3 share with max(p/t, t/p) < 1.25^k; inlier_103 the

@@ -1,5 +1,4 @@
-"""Camera pose errors: relative rotation and translation angles, their AUC, and trajectory errors after
-alignment.
+"""Camera pose errors: relative rotation and translation angles, their AUC, and trajectory errors after alignment.
 
 Angles in degrees. Where codes of the field disagree, the docstring says which one this is.
 """
@@ -41,8 +40,7 @@ def relative_pose_errors(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotation and translation errors (P,) of cam_i from cam_j over all pairs i < j (P, 2), which come third.
 
-    World-to-camera (N, 4, 4); for cam2world see the inverse: the errors then belong to the pair read
-    backwards.
+    World-to-camera (N, 4, 4); for cam2world see the inverse: the errors then belong to the pair read backwards.
     """
     predicted, true = as_numpy(predicted_world2cam, np.float64), as_numpy(true_world2cam, np.float64)
     pairs = np.array(list(combinations(range(len(true)), 2)), np.int64).reshape(-1, 2)
@@ -53,9 +51,7 @@ def relative_pose_errors(
 
 
 def pose_accuracy(errors: Array, threshold: float) -> float:
-    """Share of errors below `threshold` degrees (RRA@t, RTA@t); a NaN counts as a failure; NaN without
-    errors.
-    """
+    """Share of errors below `threshold` degrees (RRA@t, RTA@t); a NaN counts as a failure; NaN without errors."""
     errors = as_numpy(errors, np.float64)
     return float(np.mean(errors < threshold)) if len(errors) else float("nan")
 
@@ -63,8 +59,7 @@ def pose_accuracy(errors: Array, threshold: float) -> float:
 def pose_auc(errors: Array, threshold: float) -> float:
     """Area under recall over error up to `threshold`, divided by it (SuperGlue's trapezoids), in [0, 1].
 
-    errors: per pair, usually the larger of rotation and translation error; NaN counts as a failure; 0 without
-    pairs.
+    errors: per pair, usually the larger of rotation and translation error; NaN counts as a failure; 0 without pairs.
     """
     errors = np.sort(as_numpy(errors, np.float64))  # NaN comes last
     if len(errors) == 0:
@@ -77,8 +72,7 @@ def pose_auc(errors: Array, threshold: float) -> float:
 
 
 def mean_average_accuracy(rotation: Array, translation: Array, threshold: int = 30) -> float:
-    """mAA: mean over the whole degrees 1..threshold of the share of pairs whose larger error is below (VGGT's
-    AUC).
+    """mAA: mean over the whole degrees 1..threshold of the share of pairs whose larger error is below (VGGT's AUC).
 
     Computed from bins of one degree as the published numbers are: an error of exactly `threshold` is still
     counted. Papers define it by the smaller of the two shares; the codes use the larger of the two errors.

@@ -16,16 +16,12 @@ def mean_distance(points: Array, valid: Array | None = None, *, first_view_only:
 
 
 def median_centre(points: Array, valid: Array | None = None) -> np.ndarray:
-    """Coordinate-wise median (3,) of the valid points, the lower middle of an even count; NaN when there is
-    none.
-    """
+    """Coordinate-wise median (3,) of the valid points, the lower middle of an even count; NaN when there is none."""
     return _lower_median(_valid_points(points, valid))
 
 
 def median_distance(points: Array, valid: Array | None = None, *, centred: bool = True) -> float:
-    """Median norm of the valid points around their median centre (or the origin); the lower middle; NaN
-    without any.
-    """
+    """Median norm of the valid points around their median centre (or the origin); the lower middle; NaN without any."""
     cloud = _valid_points(points, valid)
     centre = _lower_median(cloud) if centred else np.zeros(3)
     return float(_lower_median(np.linalg.norm(cloud - centre, axis=-1)))

@@ -19,8 +19,8 @@ R = TypeVar("R", bound=Role)
 def opened(model: object, role: type[R], device: str) -> tuple[R, str, torch.device]:
     """A zoo name, a model directory or a loaded model -> the model, its name, its device.
 
-    A loaded network stays where it is unless a device is named. Raises UserError when it cannot do what it is wanted
-    for.
+    A loaded network stays where it is unless a device is named. Raises UserError when it cannot do what it
+    is wanted for.
     """
     stays = device == "auto" and isinstance(model, nn.Module)
     target = None if stays else pick_device(device)

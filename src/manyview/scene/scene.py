@@ -67,9 +67,8 @@ class Scene:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points of the views of one component, which share a frame: xyz (N, 3) float32 and rgb (N, 3) uint8.
 
-        `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the
-        scene's least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most
-        that many.
+        `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the scene's
+        least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most that many.
         """
         cloud = self.cloud(min_confidence=min_confidence, quantile=quantile, most=most, component=component)
         return cloud.xyz, cloud.rgb

@@ -26,10 +26,10 @@ class ReconstructorTeacher(Teacher):
     """Signals "pointmap", "pointmap_local", "depth" and their confidences, as far as the model says them, and its
     feature maps as "features.NAME".
 
-    The model sees the views at the size they have, less at most a patch at the borders where the size is no multiple
-    of its patch: there its maps are invalid. The card of its weights says the licence, and may say the weight rule.
-    source: a zoo name or a model directory. model: `source`, where it is loaded. Raises UserError for one that is no
-    reconstructor.
+    The model sees the views at the size they have, less at most a patch at the borders where the size is no
+    multiple of its patch: there its maps are invalid. The card of its weights says the licence, and may say the
+    weight rule. source: a zoo name or a model directory. model: `source`, where it is loaded. Raises UserError for
+    one that is no reconstructor.
     """
 
     weighted_by = MappingProxyType({**Teacher.weighted_by, "depth": "depth_confidence"})

@@ -40,8 +40,7 @@ def save_model(
     half: bool = False,
     derived_from: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as
-    float32).
+    """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as float32).
 
     card: what to tell its users (a Card, or any JSON-able dictionary); left away, the card the model was
     loaded with. derived_from: what it was made from, as `licences_of` says it, kept in the card and in the

@@ -36,8 +36,8 @@ def card_of(source: nn.Module | str | Path) -> dict[str, Any]:
 
 
 def licences_of(source: nn.Module | str | Path) -> list[dict[str, Any]]:
-    """{name, licence, allows, permissive} of what `card_of` takes, and of all it derives from; empty when nothing
-    is known.
+    """{name, licence, allows, permissive} of what `card_of` takes, and of all it derives from; empty when
+    nothing is known.
     """
     card = card_of(source)
     own = [{name: card.get(name) for name in FIELDS}] if card.get("licence") else []

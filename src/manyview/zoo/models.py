@@ -117,8 +117,8 @@ def load(
     *,
     accept: Callable[[Card], bool] | None = None,
 ) -> Model:
-    """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU unless
-    told otherwise.
+    """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU
+    unless told otherwise.
 
     A name whose weights are not on this machine is downloaded and converted first. `accept` is shown the card
     with the licence before that and says whether to go on; without it only permissive licences are accepted.

@@ -120,9 +120,9 @@ def export_onnx(
     """Write `model` as ONNX for images of `size` = (H, W), and compare ONNX Runtime with PyTorch.
 
     model: a zoo name, a model directory or a network. size: None is the model's own, square. batch, views: fixed
-    numbers; None leaves them free. Raises UserError, and leaves no new file, when a package is missing, the model
-    is of another kind, sides are no multiples of the patch, or an output differs by more than `tolerance` of its
-    largest value.
+    numbers; None leaves them free. Raises UserError, and leaves no new file, when a package is missing, the
+    model is of another kind, sides are no multiples of the patch, or an output differs by more than `tolerance`
+    of its largest value.
     """
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]
     if absent:

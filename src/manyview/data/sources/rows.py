@@ -66,8 +66,8 @@ class Row:
     instances: Path | None = None
     split: str = ""
     write: Callable[[], None] | None = None
-    """For frames that are no files yet: writes the image (and its maps) where they are missing. May raise
-    ImageProblem."""
+    """For frames that are no files yet: writes the image (and its maps) where they are missing.
+    May raise ImageProblem."""
 
     def facts(self, root: Path, size: tuple[int, int]) -> tuple[dict[str, Any], list[Problem]]:
         """What the manifest keeps beside the image, whose upright (width, height) is `size`, and what is wrong.

@@ -1,9 +1,8 @@
 """3D Street View (Zamir et al. 2016): `DATASET_IMAGE_VIEW_TARGET.jpg` with a text file of the same name.
 
-Layout: README of github.com/amir32002/3D_Street_View ("Dataset Structure"; each tar is one region of the map,
-all ids but the region's count within it). Every region is a scene and its images in order of their names are
-cut into sequences of 24, as MuM does. Poses are geographic (latitude, longitude, heading, pitch) and are not
-read.
+Layout: README of github.com/amir32002/3D_Street_View ("Dataset Structure"; each tar is one region of the map, all ids
+but the region's count within it). Every region is a scene and its images in order of their names are cut into
+sequences of 24, as MuM does. Poses are geographic (latitude, longitude, heading, pitch) and are not read.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ def write_scenes(
 
     `choices` are the fields of Settings: seed, views, size, kind, trajectory, normals.
 
-    Scenes that are there already are kept, so an interrupted run goes on where it stopped and a larger number adds
-    to a smaller one. Raises UserError when `out` holds scenes of other settings. `workers` processes work on one
-    thread each.
+    Scenes that are there already are kept, so an interrupted run goes on where it stopped and a larger number
+    adds to a smaller one. Raises UserError when `out` holds scenes of other settings. `workers` processes work on
+    one thread each.
     """
     out, settings = Path(out), Settings(**choices)
     if scenes < 1 or workers < 1:

@@ -27,8 +27,8 @@ AttentionScale = Literal["auto", "plain", "extended"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructorConfig(WithHeads):
-    """An encoder's configuration, and that of the fusion transformer and the heads. These defaults are the
-    published student's.
+    """An encoder's configuration, and that of the fusion transformer and the heads. These defaults are
+    the published student's.
     """
 
     decoder_dim: int = 384
@@ -46,8 +46,7 @@ class ReconstructorConfig(WithHeads):
     extended_in_eval: bool = True
     """What auto means: extended in eval() and plain in train(), as published; false: always plain."""
     encoder_chunk: int = 64
-    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result.
-    """
+    """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
     head_chunk: int = 16
     """Views that go through a head together when no gradient is needed; likewise."""
 
@@ -91,9 +90,7 @@ def debug(config: ReconstructorConfig) -> ReconstructorConfig:
 
 
 class Reconstructor(Model, AroundEncoder, ReconstructsViews):
-    """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with
-    confidences.
-    """
+    """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with confidences."""
 
     architecture = "reconstructor"
     config: ReconstructorConfig
