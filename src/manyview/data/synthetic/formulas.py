@@ -113,6 +113,9 @@ def _read(node: ast.expr) -> Formula:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             low, high = _read(left), _read(right)
             return lambda names, rng: rng.uniform(low(names, rng), high(names, rng))
+        case ast.BinOp(left=left, op=op, right=ast.Constant(value=number)) if type(op) in _OPERATORS:
+            only, act = _read(left), _OPERATORS[type(op)]  # the next case would do, one call slower
+            return lambda names, rng: act(only(names, rng), number)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             first, act, second = _read(left), _OPERATORS[type(op)], _read(right)
             return lambda names, rng: act(first(names, rng), second(names, rng))

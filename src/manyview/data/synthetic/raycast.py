@@ -14,11 +14,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-BOX, BALL, CONE = (
-    0,
-    1,
-    2,
-)  # [-1, 1]^3; the unit ball; z in [-1, 1] with radius running linearly from bottom to top
+# [-1, 1]^3; the unit ball; z in [-1, 1] with radius running linearly from bottom to top.
+BOX, BALL, CONE = 0, 1, 2
 NEAR = 0.02  # metres; nothing nearer is seen
 FAR = 1e6
 TILE = (8, 16)  # rows, columns

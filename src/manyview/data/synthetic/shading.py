@@ -26,7 +26,7 @@ class Surface:
 
 
 def surface(table: Tensor, rows: Tensor, seen: Tensor, points: Tensor, view: Tensor) -> Surface:
-    """Where N world points (3, N) lie on the primitives `seen` (N,); `rows` are these's dense rows of the table."""
+    """Where N world points (3, N) lie on the primitives `seen` (N,); `rows` are their dense rows of the table."""
     transform, half = rows[ROW["transform"]].view(3, 4, -1), rows[ROW["half"]]
     local = torch.stack([_affine(transform[k], points) for k in range(3)])
     # Of a box: the face is where the coordinate is largest. Arithmetic again, see raycast.
@@ -95,14 +95,10 @@ def albedo(table: Tensor, rows: Tensor, seen: Tensor, surface: Surface, blur: Te
         metric = surface.metric.index_select(1, short)
         scale, phase, grain = table[ROW["scale"].start : ROW["grain"].stop].index_select(1, owner)
         along = torch.where(grain == 0, metric[0], torch.where(grain == 1, metric[1], metric[2]))
-        s, t, half_s, half_t, covered = (
-            values.index_select(0, short)
-            for values in (surface.s, surface.t, surface.half_s, surface.half_t, blur)
-        )
-        spot = textures.Spot(
-            s=s, t=t, half_s=half_s, half_t=half_t, along=along, across=metric.sum(0) - along,
-            a=result.index_select(1, short), b=table[ROW["b"]].index_select(1, owner), scale=scale, phase=phase,
-            blur=covered,
-        )  # fmt: skip
+        places = (surface.s, surface.t, surface.half_s, surface.half_t)
+        s, t, half_s, half_t = (values.index_select(0, short) for values in places)
+        across, covered = metric.sum(0) - along, blur.index_select(0, short)
+        a, b = result.index_select(1, short), table[ROW["b"]].index_select(1, owner)
+        spot = textures.Spot(s, t, half_s, half_t, along, across, a, b, scale, phase, covered)
         result.index_copy_(1, index, textures.colour(int(number), spot))
     return result

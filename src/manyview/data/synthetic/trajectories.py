@@ -187,5 +187,5 @@ def _overlap(depth: Tensor, path: Path, scale: Tensor) -> Tensor:
     z = projected[..., 2].clamp(min=1e-6)
     x, y = (projected[..., 0] / z).long(), (projected[..., 1] / z).long()
     inside = (moved[..., 2] > 0.05) & (projected[..., :2] > 0).all(-1) & (x < width) & (y < height)
-    there = depth[1:].flatten(1).gather(1, (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)))
-    return (inside & (z < there * 1.08 + 0.05)).float().mean(1)
+    seen = depth[1:].flatten(1).gather(1, (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)))
+    return (inside & (z < seen * 1.08 + 0.05)).float().mean(1)

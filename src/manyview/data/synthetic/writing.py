@@ -106,7 +106,7 @@ def scene_name(index: int) -> str:
 
 
 def _present(out: Path, index: int, settings: Settings) -> bool:
-    """Whether a scene is there. Raises UserError when it was made with other settings."""
+    """Whether a scene is written already. Raises UserError when it was made with other settings."""
     file = out / scene_name(index) / CAMERAS
     if not file.exists():
         return False
@@ -158,7 +158,7 @@ def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") 
     content = CONVENTIONS | {"kind": scene.kind, "trajectory": scene.trajectory}
     content |= {"settings": settings.of_scene(index), "frames": frames}
     (draft / CAMERAS).write_text(json.dumps(content), encoding="utf-8")
-    if target.exists():  # without its cameras.json: not one of ours, or cut off by hand
+    if target.exists():  # without its cameras.json: another program made it, or somebody took it away
         raise UserError(f"{target} exists but has no {CAMERAS}; move it away, or choose another folder")
     draft.rename(target)
 
