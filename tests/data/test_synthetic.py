@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from manyview.data.synthetic import CLASSES, furnishing, render_scene, trajectories
+from manyview.data.synthetic import CLASSES, furnishing, render_scene, textures, trajectories
 from manyview.data.synthetic.materials import TEXTURES, Material
 from manyview.data.synthetic.models import FURNITURE, SMALL, build, object_names
 from manyview.data.synthetic.shading import albedo, surface
@@ -205,6 +205,7 @@ def test_textures_answer_colours_and_fade_with_distance(texture):
     assert torch.isfinite(near).all()
     assert near.min() >= 0
     assert near.max() < 2.5
+    assert textures._NO_DRAWS.getstate() == Random(0).getstate()  # the same place has the same colour
     if texture != "plain":
         assert near.std(1).max() > 0.01
     if texture in (

@@ -1,4 +1,4 @@
-"""The room itself, drawn from a seed: its faces, doors, windows, what hangs on its walls, and its light."""
+"""The room itself, drawn from a seed: its faces, doors, windows and light; and places in it."""
 
 from __future__ import annotations
 
