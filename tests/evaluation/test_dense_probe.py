@@ -102,7 +102,7 @@ def test_a_projector_is_judged_as_part_of_the_encoder(data, tmp_path):
     protocol = LinearDepth(fit=Schedule(steps=2), project="mast3r", baselines=False)
     summary = evaluate(protocol, model, data, tmp_path / "out")
     assert [row["method"] for row in summary["rows"]] == ["model", "projected"]
-    with pytest.raises(UserError, match="not project features"):
+    with pytest.raises(UserError, match="cannot project features"):
         evaluate(LinearDepth(project="mast3r"), Seer(), data, tmp_path / "other")
 
 

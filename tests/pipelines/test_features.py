@@ -247,7 +247,7 @@ def test_projected_features_are_the_projectors_of_the_raw_tokens(photos):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("dinov2-vits14", {"options": FeatureOptions(project="dinov2")}, "not project features"),
+        ("dinov2-vits14", {"options": FeatureOptions(project="dinov2")}, "cannot project features"),
         ("dune-vits14-336", {"options": FeatureOptions(project="clip")}, "no projector 'clip'"),
         ("dune-vits14-336", {"options": FeatureOptions(project="dinov2"), "layers": [0]}, "not both"),
         ("dinov2-vits14", {"layers": [2]}, "no block 2; its 2 blocks are 0 to 1"),

@@ -72,7 +72,7 @@ def test_a_network_is_of_its_family_and_its_encoder_is_found(name, tmp_path):
     if isinstance(model, EncodesImages):
         assert isinstance(encoder_of(model), Encoder)
     else:
-        with pytest.raises(UserError, match="can upsample features, but not encode images"):
+        with pytest.raises(UserError, match="can upsample features but cannot encode images"):
             encoder_of(model)
 
 
@@ -89,25 +89,29 @@ def test_commands_say_in_one_line_what_a_model_is_and_which_others_can(
 ):
     out = str(tmp_path / "out")
     said = lines_of(capsys, "reconstruct", *photos, "--model", "dinov2-vits14", "-o", out)
-    assert "dinov2-vits14 can encode images, but not reconstruct views" in said
+    assert "dinov2-vits14 is a dinov2 model: it can encode images but cannot reconstruct views" in said
     assert "manyview-tiny" in said
     said = lines_of(capsys, "reconstruct", *photos, "--model", encoder, "-o", out)
-    assert f"{encoder} can encode images, but not reconstruct views" in said
+    assert f"{encoder} is a dinov2 model: it can encode images but cannot reconstruct views" in said
     said = lines_of(capsys, "features", *photos, "--model", upsampler, "-o", out)
-    assert f"{upsampler} can upsample features, but not encode images" in said
+    assert f"{upsampler} is a featup model: it can upsample features but cannot encode images" in said
     said = lines_of(capsys, "features", *photos, "--model", encoder, "-o", out, "--project", "dinov2")
     assert "dune-vitb14-448" in said
     said = lines_of(capsys, "onnx", upsampler, "-o", str(tmp_path / "x.onnx"))
-    assert "not encode images" in said
+    assert "cannot encode images" in said
 
 
 @pytest.mark.parametrize(
     ("protocol", "model", "says"),
     [
-        ("recon-per-view", "mum-vitl16", "mum-vitl16 can encode images, but not reconstruct many views"),
-        ("masked-views", "dinov2-vits14", "dinov2-vits14 can encode images, but not complete hidden patches"),
-        ("linear-depth", "featup-jbu-dinov2", "can upsample features, but not encode images"),
-        ("matching-zeroshot", "featup-jbu-dinov2", "can upsample features, but not encode images"),
+        (
+            "recon-per-view",
+            "mum-vitl16",
+            "mum-vitl16 is a mum_encoder model: it can encode images but cannot reconstruct many views",
+        ),
+        ("masked-views", "dinov2-vits14", "it can encode images but cannot complete hidden patches"),
+        ("linear-depth", "featup-jbu-dinov2", "can upsample features but cannot encode images"),
+        ("matching-zeroshot", "featup-jbu-dinov2", "can upsample features but cannot encode images"),
     ],
 )
 def test_an_evaluation_refuses_a_model_by_name_before_it_is_fetched(protocol, model, says, tmp_path, capsys):
@@ -121,13 +125,15 @@ def test_an_evaluation_refuses_a_model_by_name_before_it_is_fetched(protocol, mo
 
 
 def test_a_network_that_declares_nothing_is_refused_and_a_plain_function_is_a_reconstructor():
-    with pytest.raises(UserError, match="Conv2d declares no role, so it cannot encode images"):
+    with pytest.raises(
+        UserError, match="this Conv2d declares nothing that it can do and cannot encode images"
+    ):
         load_as(torch.nn.Conv2d(3, 3, 1), EncodesImages)
     function = lambda images: {}
     assert load_as(function, Reconstructs) == (function, "function")
-    with pytest.raises(UserError, match="function declares no role, so it cannot complete"):
+    with pytest.raises(UserError, match="this function declares nothing that it can do and cannot complete"):
         require(function, CompletesViews)
-    long = str(cannot("x", Encoder, EncodesImages))
+    long = str(cannot("x", "dinov2", Encoder, EncodesImages))
     assert "and" in long
     assert "more (manyview models)" in long
 

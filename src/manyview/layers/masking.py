@@ -35,7 +35,7 @@ def visible_patches(mask: Tensor, device: torch.device | None = None) -> Tensor:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on `device`; from the CPU to a GPU without waiting for either."""
+    """A tensor on `device`; from the CPU to a CUDA device without waiting for either."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

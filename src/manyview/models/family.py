@@ -114,26 +114,25 @@ def require(model: object, role: type[R], name: str = "") -> R:
     plain = callable(model) and not isinstance(model, nn.Module)
     if isinstance(model, role) or (plain and issubclass(role, Reconstructs)):
         return cast(R, model)
-    what = name or (model.architecture if isinstance(model, Model) else "") or type(model).__name__
-    raise cannot(what, type(model), role)
+    kind = model.architecture if isinstance(model, Model) else type(model).__name__
+    raise cannot(name or f"this {type(model).__name__}", kind, type(model), role)
 
 
 def require_name(name: str, role: type[Role]) -> None:
     """The same for a zoo name, before its weights are asked for; other names pass."""
-    if name in presets() and not issubclass(network := lookup(name)[0].network, role):
-        raise cannot(name, network, role)
+    family = presets()[name][0] if name in presets() else None
+    if family is not None and not issubclass(network := FAMILIES.get(family).network, role):
+        raise cannot(name, family, network, role)
 
 
-def cannot(what: str, network: type, role: type[Role]) -> UserError:
-    """The error that says why a model is the wrong one, and names right ones."""
-    can, others = abilities(network), able(role)
+def cannot(name: str, kind: str, network: type, role: type[Role]) -> UserError:
+    """The error that says what a model is and can do, why it is the wrong one, and which are right ones."""
+    can, others = " and ".join(abilities(network)), able(role)
+    says = f"is a {kind} model: it can {can} but" if can else "declares nothing that it can do and"
     more = f" and {len(others) - MOST_NAMES} more (manyview models)" if len(others) > MOST_NAMES else ""
-    says = (
-        f"can {' and '.join(can)}, but not {role.can}"
-        if can
-        else f"declares no role, so it cannot {role.can}"
+    return UserError(
+        f"{name} {says} cannot {role.can}; models that can: {', '.join(others[:MOST_NAMES])}{more}"
     )
-    return UserError(f"{what} {says}; models that can: {', '.join(others[:MOST_NAMES])}{more}")
 
 
 def encoder_of(model: object, name: str = "") -> Any:
