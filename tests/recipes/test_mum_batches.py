@@ -124,3 +124,17 @@ def test_frames_are_squashed_or_cut_to_the_square_as_asked(ramps):
         0.2 * 0.75 / 2
     ) ** 0.5 - 20  # a fifth of the area, upright
     assert (part[:, -1] - part[:, 0]).max() > 130
+
+
+def test_scenes_have_as_many_views_as_asked_and_fill_the_frames(flat):
+    shapes = Counter(tuple(images.shape[:2]) for images in batches(flat, frames=12, min_views=3, max_views=5))
+    assert set(shapes) == {(4, 3), (3, 4), (2, 5)}  # scenes, views: at most twelve frames
+    shapes = Counter(tuple(images.shape[:2]) for images in batches(flat, frames=6, min_views=2, max_views=2))
+    assert set(shapes) == {(3, 2)}
+
+
+@pytest.mark.parametrize("single", [0.0, 0.4, 1.0])
+def test_a_share_of_the_batches_is_single_images(flat, single):
+    drawn = [images.shape[1] == 1 for images in batches(flat, single=single, count=100)]
+    assert np.mean(drawn) == pytest.approx(single, abs=0.15)
+    assert single not in (0.0, 1.0) or np.mean(drawn) == single
