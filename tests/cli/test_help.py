@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pytest
 
 from manyview.cli.main import COMMANDS, main
 from manyview.cli.options import Parser, add_options, add_set, named, options_of, value_of
+from manyview.cli.output import Answer, give
 from manyview.config import RunConfig, override, sentences_of
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS
@@ -260,6 +262,16 @@ def test_json_never_replaces_another_file(capsys, tmp_path, content):
     assert file.read_text() == content
     assert main(["models", "manyview-tiny", "--json", str(file), "--overwrite"]) == 0
     assert "manyview-tiny" in json.loads(file.read_text())
+
+
+def test_json_of_a_list_replaces_its_own_file(tmp_path):
+    file = tmp_path / "steps.json"
+    args = Namespace(json=str(file), overwrite=False)
+    for seconds in (1, 2):
+        give(Answer(values=[{"shape": "a", "seconds": seconds}]), args)
+    assert json.loads(file.read_text())[0]["seconds"] == 2
+    with pytest.raises(UserError, match="something else"):
+        give(Answer(values={"other": 1}), args)
 
 
 def test_sentences_of_inherited_options_are_found():

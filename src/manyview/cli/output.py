@@ -92,10 +92,17 @@ def check_json(args: argparse.Namespace, values: Any = None) -> None:
         older = json.loads(path.read_bytes())
     except (OSError, ValueError):
         older = None
-    if not isinstance(older, dict) or (values is not None and older and not {*older} & {*values}):
+    keys = _keys(older)
+    if not keys or (values is not None and not keys & _keys(values)):
         raise UserError(
             f"--json {args.json}: that file holds something else; name another one, or add --overwrite"
         )
+
+
+def _keys(value: Any) -> set[str]:
+    """The keys of an object, or of the first one of a list; empty for anything else."""
+    first = value[0] if isinstance(value, list) and value else value
+    return set(first) if isinstance(first, dict) else set()
 
 
 def rows(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, indent: int = 2) -> list[str]:
