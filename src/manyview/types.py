@@ -63,7 +63,7 @@ class WeightRule:
     def __call__(self, confidence: Tensor, unit: float | None = None) -> Tensor:
         """Weights of confidences; unit: of the whole sample, where these are a part of it."""
         unit = self.unit(confidence) if unit is None else unit
-        return (confidence / unit).clamp(self.low, self.high)
+        return (confidence / unit).clamp_(self.low, self.high)
 
 
 @dataclass

@@ -35,7 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("recipe", nargs="?", metavar="RECIPE", help=text)
     add("--list", action="store_true", help="list recipes and presets")
     add("--preset", metavar="P", help="named settings; default: the recipe's first")
-    add("--data", nargs="+", default=[], type=Path, metavar="M.parquet", help="manifests of frames")
+    add(
+        "--data",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="M.parquet[:WEIGHT]",
+        help="manifests of frames, each maybe with how often it is drawn",
+    )
     add("--cache", type=Path, help="teacher cache to learn from (manyview cache build)")
     add("--init", metavar="NAME|DIR", help="zoo name or model directory the student starts from")
     add_set(parser, "change options: run.lr=1e-4 method.views=8")

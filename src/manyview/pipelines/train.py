@@ -87,6 +87,9 @@ def resume(
     chosen = Preset(method=from_dict(kind.Config, config["method"], "method."), run=run)
     if steps is not None:
         chosen = override(chosen, [f"run.steps={steps}"])
+    if "order" not in (config.get("batches") or {"order": None}):
+        LOG.warning("%s was started by an older manyview, whose batches came in another order; from here on they come "
+                    "in the new one", out)  # fmt: skip
     described = {key: config.get(key) for key in ("recipe", "preset", "init")}
     inputs = _Inputs(data or config.get("data", ()), cache or config.get("cache"), device)
     return _fit(kind.build(chosen.method), chosen, Path(out), described, inputs, resume=True)
