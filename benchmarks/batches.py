@@ -37,22 +37,22 @@ def prepare(source: Path, folder: Path) -> None:
     build(folder / "m.parquet", Sensor(), folder / "cache", views=VIEWS, step=10, size=SIZE)
 
 
-def read_before(folder: Path, scenes: int) -> float:
-    """Seconds of the old road: one thread."""
+def read_before(folder: Path, scenes: int) -> tuple[float, float]:
+    """Seconds, and seconds of a processor, of the old road: one thread."""
     from manyview.cache.dataset import CachedViews  # type: ignore[import-not-found]
     from manyview.engine.prefetch import Prefetcher  # type: ignore[import-not-found]
 
     batches = CachedViews(folder / "cache", views=VIEWS, batch=1, memory_mb=0)
     ahead = Prefetcher(batches, range(scenes + 1))
     ahead.next()
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     for _ in range(scenes):
         ahead.next()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - busy
 
 
-def read_now(folder: Path, scenes: int, workers: int) -> float:
-    """Seconds of this road, the processes at work before and after."""
+def read_now(folder: Path, scenes: int, workers: int) -> tuple[float, float]:
+    """The same of this road, all its processes together, which are at work before and after."""
     import torch
 
     from manyview.batches.scenes import SceneBatches, SceneWish
@@ -63,14 +63,24 @@ def read_now(folder: Path, scenes: int, workers: int) -> float:
     with Feed(batches, range(scenes + 5 * workers + 1), device=torch.device("cpu"), workers=workers) as feed:
         for _ in range(2 * workers + 1):
             feed.next()
-        started = time.perf_counter()
+        processes = [worker.pid for worker in getattr(feed._loaded, "_workers", [])]
+        started, busy = time.perf_counter(), _busy(processes)
         for _ in range(scenes):
             feed.next()
-        return time.perf_counter() - started
+        return time.perf_counter() - started, _busy(processes) - busy
+
+
+def _busy(processes: list[int]) -> float:
+    """Seconds of a processor that this process and others have used (Linux)."""
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for pid in processes]
+    return time.process_time() + sum(int(t) for both in ticks for t in both) / os.sysconf("SC_CLK_TCK")
 
 
 def rates(source: Path, before: Path | None, rounds: int, scenes: int) -> dict[str, Any]:
-    """Views per second of each way, medians of the rounds, and the ratio within each round."""
+    """Views per second of each way, medians of the rounds, and the ratio within each round.
+
+    A busy machine gives each way another share of its time: milliseconds of a processor per view depend less on that.
+    """
     here = Path(__file__).resolve().parents[1]
     ways: dict[str, tuple[Path, list[str]]] = {
         f"{workers} processes": (here, ["now", str(scenes), str(workers)]) for workers in (0, 1, 4)
@@ -78,6 +88,7 @@ def rates(source: Path, before: Path | None, rounds: int, scenes: int) -> dict[s
     if before is not None:
         ways = {"before, one thread": (before, ["before", str(scenes)]), **ways}
     taken: dict[str, list[float]] = {way: [] for way in ways}
+    used: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         folders = {root: Path(name) / str(number) for number, root in enumerate({here, before or here})}
         for root, folder in folders.items():
@@ -85,9 +96,13 @@ def rates(source: Path, before: Path | None, rounds: int, scenes: int) -> dict[s
             _child(root, ["prepare", str(source.resolve()), str(folder)])
         for _ in range(rounds):
             for way, (root, words) in ways.items():
-                seconds = _child(root, [words[0], str(folders[root]), *words[1:]])
+                seconds, busy = _child(root, [words[0], str(folders[root]), *words[1:]])
                 taken[way].append(scenes * VIEWS / seconds)
-    report: dict[str, Any] = {way: round(statistics.median(values), 1) for way, values in taken.items()}
+                used[way].append(1e3 * busy / (scenes * VIEWS))
+    report: dict[str, Any] = {
+        way: {"views_per_s": round(statistics.median(values), 1), "cpu_ms_per_view": round(min(used[way]), 2)}
+        for way, values in taken.items()
+    }
     if before is not None:
         pairs = zip(taken["4 processes"], taken["before, one thread"], strict=True)
         report["4 processes over one thread before"] = [round(now / then, 2) for now, then in pairs]

@@ -62,7 +62,7 @@ class Feed:
     ) -> None:
         """A plain function cannot be sent to another process: it is called in this one."""
         self._batches, self._device = batches, device
-        workers = min(workers, len(indices)) if isinstance(batches, Batches) else 0
+        self._workers = workers = min(workers, len(indices)) if isinstance(batches, Batches) else 0
         if workers and device.type == "cpu":
             keep_freed_memory()
         with contextlib.ExitStack() as stack:
@@ -95,11 +95,11 @@ class Feed:
             raise StopIteration("no batches left")
         try:
             loaded = next(self._loaded)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self._workers or str(error).startswith("Caught"):  # what loading itself raised
                 raise
             raise LoadingEnded(
-                f"a process that loads the data ended early ({str(error).splitlines()[0]}); memory may be short: "
+                f"a process that loads the data ended early ({(str(error) or type(error).__name__).splitlines()[0]}); memory may be short: "
                 "set run.workers lower, or give a container more shared memory (--shm-size)"
             ) from error
         if isinstance(loaded, UserError):
