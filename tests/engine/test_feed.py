@@ -107,7 +107,8 @@ from feeding import Numbers
 from manyview.engine.feed import Feed
 print("the script runs", flush=True)
 feed = Feed(Numbers(), range(1000), device=torch.device("cpu"), workers=2)
-feed.next()
+for _ in range(4):
+    feed.next()  # both processes are at work
 print("go", flush=True)
 try:
     time.sleep(60)

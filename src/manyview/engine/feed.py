@@ -98,9 +98,10 @@ class Feed:
         except (RuntimeError, OSError, EOFError) as error:
             if not self._workers or str(error).startswith("Caught"):  # what loading itself raised
                 raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise LoadingEnded(
-                f"a process that loads the data ended early ({(str(error) or type(error).__name__).splitlines()[0]}); memory may be short: "
-                "set run.workers lower, or give a container more shared memory (--shm-size)"
+                f"a process that loads the data ended early ({reason}); memory may be short: set run.workers lower, or "
+                "give a container more shared memory (--shm-size)"
             ) from error
         if isinstance(loaded, UserError):
             raise loaded
