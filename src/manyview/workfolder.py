@@ -113,7 +113,7 @@ class WorkFolder:
         if different:
             key = different[0]
             raise UserError(
-                f"{self.path} holds a {self.kind} with another {', '.join(different)} "
+                f"{self.path} holds {_article(self.kind)} {self.kind} with another {', '.join(different)} "
                 f"({key} = {short(_at(before, key))}, not {short(_at(wanted, key))}); "
                 f"give the same settings, choose another folder with -o{or_else}"
             )
@@ -173,6 +173,10 @@ def differences(
         elif one != other:
             changed.append(key)
     return changed
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def short(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from manyview.data.loading import load_views
@@ -215,14 +215,11 @@ def draw_panel(
 
 def _marked(picture: np.ndarray, uv: Tensor, side: int, colour: tuple[int, int, int]) -> np.ndarray:
     """A copy with a square frame of a patch's size around a place given in unzoomed pixels."""
-    copy, half = picture.copy(), side // 2
-    u, v = (int(ZOOM * float(x)) for x in uv)
-    top, bottom = np.clip([v - half, v + half], 0, copy.shape[0] - 1)
-    left, right = np.clip([u - half, u + half], 0, copy.shape[1] - 1)
-    for line in (0, 1):
-        copy[[top + line if top + line < bottom else top, bottom - line], left : right + 1] = colour
-        copy[top : bottom + 1, [left + line if left + line < right else left, right - line]] = colour
-    return copy
+    copy, last = Image.fromarray(picture), np.array(picture.shape[1::-1]) - 1
+    centre = (ZOOM * uv.double()).long().numpy()
+    corners = np.clip(np.concatenate([centre - side // 2, centre + side // 2]), 0, [*last, *last])
+    ImageDraw.Draw(copy).rectangle(corners.tolist(), outline=colour, width=2)
+    return np.asarray(copy)
 
 
 def _png(picture: np.ndarray) -> bytes:
