@@ -192,7 +192,7 @@ def test_a_model_that_cannot_do_what_is_asked_is_refused_before_the_folder_is_ma
     class Seen(Width):
         needs = EncodesImages
 
-    with pytest.raises(UserError, match="declares no role"):
+    with pytest.raises(UserError, match="cannot encode images; models that can"):
         evaluate(Seen(), print, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
