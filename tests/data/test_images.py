@@ -84,11 +84,15 @@ def _with_a_clear_colour(kind: str, path) -> None:
         Image.fromarray(grey).save(path, transparency=3)
     elif kind == "1":
         Image.fromarray(grey > 100).save(path, transparency=0)
-    elif kind == "I;16":
-        Image.fromarray(grey.astype(np.uint16) * 257).save(path)
-        data = path.read_bytes()  # Pillow writes no transparent colour for 16 bits: put the chunk in by hand
-        chunk = b"tRNS" + (3 * 257).to_bytes(2, "big")
-        whole = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    elif kind in ("I;16", "RGB;16"):
+        import cv2
+
+        deep = (grey if kind == "I;16" else colours[..., ::-1]).astype(np.uint16) * 200  # both bytes count
+        cv2.imwrite(str(path), deep)
+        data = path.read_bytes()  # neither OpenCV nor Pillow writes a transparent colour of 16 bits
+        clear = [3] if kind == "I;16" else [3, 3, 1]
+        chunk = b"tRNS" + b"".join((200 * value).to_bytes(2, "big") for value in clear)
+        whole = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
         place = data.index(b"IDAT") - 4
         path.write_bytes(data[:place] + whole + data[place:])
     else:
@@ -96,13 +100,13 @@ def _with_a_clear_colour(kind: str, path) -> None:
         palette.save(path, transparency=palette.getpixel((0, 0)))
 
 
-@pytest.mark.parametrize("kind", ["RGB", "L", "1", "I;16", "P"])
+@pytest.mark.parametrize("kind", ["RGB", "L", "1", "I;16", "RGB;16", "P"])
 def test_a_transparent_colour_lies_on_white(tmp_path, kind):
     path = tmp_path / "a.png"
     _with_a_clear_colour(kind, path)
     result = read_image(path)
     assert (result[:, :2] == 255).all()
-    assert (result[:, 2:, 0] == (255 if kind == "1" else 200)).all()
+    assert (result[:, 2:, 0] == {"1": 255, "I;16": 156, "RGB;16": 156}.get(kind, 200)).all()
     assert stored_as_seen(path) is None
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(as_seen(image, "a.png")), result)
