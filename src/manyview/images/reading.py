@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from manyview.errors import UserError
 from manyview.files import natural_key
@@ -193,7 +193,7 @@ def _decode(
                 wanted = at_least((height, width) if sideways else (width, height))
                 drafted = image.draft(None, wanted[::-1] if sideways else wanted)
                 reduced = 1.0 if drafted is None else width / drafted[1][2]
-            picture = as_seen(image, path)
+            picture = as_seen(image, path, deep=image.format == "PNG" and data[24] == 16)
     except (ImageProblem, MemoryError):
         raise
     except Exception as error:  # decoders raise anything on damaged data
@@ -203,14 +203,13 @@ def _decode(
     return picture, (height, width) if sideways else (width, height), reduced
 
 
-def as_seen(image: Image.Image, name: str | Path) -> Image.Image:
+def as_seen(image: Image.Image, name: str | Path, *, deep: bool = False) -> Image.Image:
     """An opened picture as every part of this package sees it: upright, RGB, 8 bits, transparent pixels on white.
 
-    Raises ImageProblem, which calls the picture `name`, for pixels without a known white, and what Pillow raises
-    for damaged ones.
+    deep: its file has 16 bits per colour. Raises ImageProblem, which calls the picture `name`, for pixels without a
+    known white, and what Pillow raises for damaged ones.
     """
     orientation = _orientation(image)
-    deep = isinstance(image, ImageFile.ImageFile) and any("16" in str(part.args) for part in image.tile)
     image.load()
     rgb = _rgb(image, Path(name), deep)
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
@@ -262,7 +261,7 @@ def _rgb(image: Image.Image, path: Path, deep: bool) -> Image.Image:
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageProblem(path, "floating-point pixels have no known white; save it with 8 or 16 bits")
-    if deep and isinstance(clear, tuple):
+    if isinstance(clear, tuple) and (deep or max(clear) > 255):
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in clear)  # Pillow keeps 8 of the 16 bits
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or clear is not None:
