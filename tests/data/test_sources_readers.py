@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from manyview.data.overlap import groups_of
-from manyview.data.sources import SOURCES, Camera, Row, ScanOptions, options_for, reader, scan
+from manyview.data.sources import SOURCES, Camera, Row, ScanOptions, images_of, options_for, reader, scan
 from manyview.data.sources.nyuv2 import NyuOptions
 from manyview.data.sources.video import VideoOptions
 from manyview.errors import UserError
@@ -34,10 +34,11 @@ def registered(monkeypatch):
 def test_a_reader_with_options_of_its_own(registered, kit, tmp_path):
     @reader("SIDE/N.png images", options=ShotOptions, chunk=7)
     def shots(src):
-        yield src.options.side, [Row(image=path) for path in src.root.glob(f"{src.options.side}/*.png")]
+        for folder in src.folders(f"*{src.options.side}"):
+            yield folder.name, [Row(image=path) for path in reversed(images_of(folder))]
 
     registered("shots", shots)
-    for name in ("left/10.png", "left/9.png", "right/1.png"):
+    for name in ("left/10.png", "left/9.png", ".left/1.png", "right/1.png"):
         kit.save(tmp_path / name, kit.corners(8, 8))
     manifest, problems = scan(tmp_path, format="shots")
     assert problems == []
