@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
-EXTRAS: dict[str, list[str]] = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))[
-    "project"
-]["optional-dependencies"]
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 
 def packages(requirements: list[str]) -> set[str]:
@@ -32,11 +31,12 @@ def test_dev_brings_every_extra():
         assert packages(requirements) <= packages(EXTRAS["dev"]), f"{extra} is not in dev"
 
 
-def test_versions_are_pinned_for_what_dev_brings():
+def test_versions_are_pinned_for_the_core_and_for_what_dev_brings():
     """pip install -e .[dev] -c constraints.txt gives every machine the same packages."""
-    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").split()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
-    assert sorted(name for name in packages(EXTRAS["dev"]) if name.replace("_", "-") not in pinned) == []
+    wanted = packages(PROJECT["dependencies"]) | packages(EXTRAS["dev"])
+    assert sorted(name for name in wanted if name.replace("_", "-") not in pinned) == []
 
 
 @pytest.mark.skipif("CI" not in os.environ, reason="only where the environment was made from the extra dev")

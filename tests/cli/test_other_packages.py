@@ -55,7 +55,7 @@ def target(tmp_path_factory) -> Path:
 
 def run(*words: object, path: Path, code: int = 0) -> str:
     """What a command prints, on both streams, with `path` among the installed packages."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(SRC)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(SRC)]), "COLUMNS": "160"}
     command = [sys.executable, "-m", "manyview", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == code, done.stderr

@@ -138,6 +138,6 @@ def test_a_script_without_a_guard_runs_once_and_ctrl_c_leaves_the_loading_alone(
     assert process.stdout.readline() == "the script runs\n"
     assert process.stdout.readline() == "go\n"
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert (output, process.returncode) == ("done\n", 0), errors
     assert "Traceback" not in errors

@@ -47,6 +47,7 @@ def findings() -> dict[str, object]:
         "pyarrow",
         "opencv-python-headless",
         "scipy",
+        "poselib",
         "trimesh",
         "safetensors",
     )
