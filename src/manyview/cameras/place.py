@@ -108,13 +108,6 @@ def place(
     return cameras, tracks
 
 
-def _focal_spread(view: View) -> float:
-    """Standard deviation of the logarithm of a photo's focal length; 0 for one that is given."""
-    if view.intrinsics is not None:
-        return 0.0
-    return STATED_SPREAD if view.focal_known else FOCAL_SPREAD
-
-
 def _refined(
     problem: bundle.Problem, start: bundle.Solution, rounds: Sequence[float]
 ) -> tuple[bundle.Solution, bundle.Problem]:

@@ -31,8 +31,6 @@ ORDERS: dict[PosePreference, tuple[PoseMethod, ...]] = {
 STANDS_SHARE = 0.03
 # An inlier reprojects within this share of the long side (5 px at 518), or within this many pixels.
 THRESHOLD_SHARE, THRESHOLD_LEAST = 0.01, 1.5
-# A standing pose with a smaller share of inliers is doubtful.
-LEAST_INLIERS = 0.3
 # Focal lengths outside these multiples of the long side (about 135 and 11 degrees of view) are not believed.
 FOCAL_RANGE = (0.2, 5.0)
 FOCAL_DEFAULT = 1.0
