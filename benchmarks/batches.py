@@ -111,7 +111,7 @@ def rates(source: Path, before: Path | None, rounds: int, scenes: int) -> dict[s
 
 def draws(rows: int, before: bool) -> dict[str, Any]:
     """Milliseconds of a batch's rows (names and all), and bytes a row."""
-    manifest = _synthetic(rows)
+    manifest = _synthetic(rows, before)
     if not before:
         import manyview.batches.pictures  # noqa: F401 - not in the time of opening
     started = time.perf_counter()
@@ -149,23 +149,52 @@ def _draw_now(manifest: Any) -> Callable[[int], Any]:
     return lambda index: [manifest[row].image for *_, row, _ in batches.rows(index)]
 
 
-def _synthetic(rows: int) -> Any:
+def _synthetic(rows: int, before: bool) -> Any:
     """ImageNet's layout; one small picture stands for all files that are read."""
     from PIL import Image
 
     from manyview.data.manifest import Frame, Manifest
 
     folder = Path(tempfile.mkdtemp())
-    files = [f"train/n{k:08d}/n{k:08d}_" for k in range(1000)]
     Image.new("RGB", (500, 375)).save(folder / "one.jpg")
 
     class Pointed(Manifest):
         def path(self, relative: str) -> Path:
             return folder / "one.jpg"
 
-    names = ((files[i % 1000], str(i)) for i in range(rows))
-    frames = (Frame("imagenet", f[6:15], i, "train", f"{f}{i}.JPEG", 500, 375) for f, i in names)
+    if not before:
+        return Pointed(_columns(rows), folder)
+    names = ((f"n{i % 1000:08d}", str(i)) for i in range(rows))
+    frames = (Frame("imagenet", c, i, "train", f"train/{c}/{c}_{i}.JPEG", 500, 375) for c, i in names)
     return Pointed(frames, folder)
+
+
+def _columns(rows: int) -> Any:
+    """The same frames without making them one by one."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from manyview.data.columns import Frames, schema
+
+    tables = []
+    for start in range(0, rows, 1_000_000):
+        number = np.arange(start, min(rows, start + 1_000_000))
+        text = pa.array(number).cast(pa.string())
+        scenes = pa.array([f"n{k:08d}" for k in range(1000)]).take(pa.array(number % 1000))
+        columns = {
+            "dataset": pa.array(["imagenet"]).take(pa.array(np.zeros(len(number), int))),
+            "scene": scenes,
+            "frame": text,
+            "split": pa.array(["train"]).take(pa.array(np.zeros(len(number), int))),
+            "image": pc.binary_join_element_wise("train/", scenes, "/", scenes, "_", text, ".JPEG", ""),
+            "width": pa.array(np.full(len(number), 500, np.int32)),
+            "height": pa.array(np.full(len(number), 375, np.int32)),
+        }
+        tables.append(
+            pa.table({f.name: columns.get(f.name, pa.nulls(len(number), f.type)) for f in schema()})
+        )
+    return Frames(pa.concat_tables(tables))
 
 
 def _child(root: Path, words: list[str]) -> Any:
