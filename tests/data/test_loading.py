@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from manyview.data import loading
 from manyview.data.loading import load_labels, load_views
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
@@ -113,3 +114,12 @@ def test_surprises_are_one_line(rgbd, kit):
         load_views(rgbd, [1], (28, 28))
     with pytest.raises(UserError, match="no frames"):
         load_views(rgbd, [], (28, 28))
+
+
+def test_depth_is_decoded_only_where_it_is_asked_for(rgbd, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, "read_depth", lambda *_: asked.append(1) or np.ones((72, 96), np.float32))
+    assert load_views(rgbd, [0], (28, 28), depth=False).depth is None
+    assert asked == []
+    assert load_views(rgbd, [0], (28, 28)).depth is not None
+    assert asked == [1]

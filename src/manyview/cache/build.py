@@ -183,7 +183,7 @@ class _Maker:
             lack = _lack(self.manifest, frame, teacher.requires, alone=len(indices) == 1)
             if lack:
                 raise UserError(f"frame {frame.image!r} {lack}")
-        views = load_views(self.manifest, indices, self.size)
+        views = load_views(self.manifest, indices, self.size, depth="depth" in teacher.requires)
         return teacher(views.to(self.device) if teacher.has_network else views)
 
     def _answer(self, teacher: Teacher, number: int) -> Packed:

@@ -112,7 +112,7 @@ class Correspondence(Protocol):
         queries = torch.from_numpy(np.sort(rng.permutation(seen)[: self.queries]))
         if len(queries) == 0:
             return {"queries": queries.numpy()}
-        images = torch.cat([load_views(data, [index], size).images[0] for index in (a, b)])
+        images = torch.cat([load_views(data, [index], size, depth=False).images[0] for index in (a, b)])
         maps = answers(model, images.to(device_of(model)), queries, norm=self.norm)
         cells = centres.flatten(0, 1)
         places, starts = true.flatten(0, 1)[queries], cells[queries]

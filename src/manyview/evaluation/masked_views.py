@@ -155,7 +155,7 @@ class MaskedViews(Protocol):
 
 def _images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
     """(1, V, 3, H, W); the frames may be of several scenes."""
-    return torch.cat([load_views(data, [frame], size).images for frame in frames], 1)
+    return torch.cat([load_views(data, [frame], size, depth=False).images for frame in frames], 1)
 
 
 def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -> list[Target]:

@@ -119,7 +119,7 @@ def ask_views(
         if not left & {item.key for item in group}:
             continue
         frames = [item.about["index"] for item in group]
-        images = load_views(data, frames, tuple(group[0].about["size"])).images.to(device)
+        images = load_views(data, frames, tuple(group[0].about["size"]), depth=False).images.to(device)
         with torch.inference_mode():
             answer = model(images)
         if "pointmap_local" not in answer:

@@ -30,7 +30,7 @@ def final_losses(
     network = encoder_of(zoo.load(teacher))
     step = max(1, len(data) // images)
     frames = list(range(0, len(data), step))[:images]
-    pictures = torch.cat([load_views(data, [index], (side, side)).images[0] for index in frames])
+    pictures = torch.cat([load_views(data, [index], (side, side), depth=False).images[0] for index in frames])
     answers, targets = [], []
     for part in pictures.split(8):
         blocks = student.encode(part, norm=False, layers=student.projected_layers)
