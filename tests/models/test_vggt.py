@@ -14,8 +14,8 @@ from manyview import UserError
 from manyview.geometry import poses
 from manyview.geometry.cameras import project
 from manyview.layers.init import init_weights
-from manyview.models.vggt.heads import LEAST_VIEW, CameraHead, decode_pose, encode_pose
-from manyview.models.vggt.network import Vggt, debug, vggt
+from manyview.models.vggt.heads import LEAST_VIEW, CameraHead, decode_pose
+from manyview.models.vggt.network import Vggt, VggtConfig, debug
 
 MAPS = {"pointmap", "confidence", "depth", "depth_confidence", "pointmap_local", "confidence_local"}
 CAMERAS = {"pose_encoding", "cam2world", "intrinsics"}
@@ -25,7 +25,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 @pytest.fixture
 def model() -> Vggt:
     torch.manual_seed(0)
-    model = Vggt(debug(vggt())).eval()
+    model = Vggt(debug(VggtConfig())).eval()
     for name, parameter in model.named_parameters():  # away from the near-constant fresh state
         if parameter.ndim > 1 or "gamma" in name:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -39,7 +39,7 @@ def ask(model: Vggt, images, **options):
 
 def test_the_published_layout_has_its_1_190_596_120_parameters():
     with torch.device("meta"):
-        model = Vggt(vggt())
+        model = Vggt(VggtConfig())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     tokens = model.camera_token.numel() + model.register_token.numel()
     assert parts["encoder"] + parts["aggregator"] + tokens == 909_112_320
@@ -49,7 +49,7 @@ def test_the_published_layout_has_its_1_190_596_120_parameters():
 
 def test_every_parameter_and_buffer_is_initialised():
     with torch.device("meta"):
-        model = Vggt(debug(vggt()))
+        model = Vggt(debug(VggtConfig()))
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
         torch.nn.init.constant_(tensor.data, float("nan"))
@@ -60,7 +60,7 @@ def test_every_parameter_and_buffer_is_initialised():
 
 def test_a_fresh_model_says_one_unit_ahead_of_cameras_that_stand_still():
     torch.manual_seed(0)
-    pred = ask(Vggt(debug(vggt())), torch.rand(1, 2, 3, 42, 56))
+    pred = ask(Vggt(debug(VggtConfig())), torch.rand(1, 2, 3, 42, 56))
     for depth in (pred["depth"], pred["pointmap"][..., 2]):
         assert bool((depth > 0.1).all())
         assert 0.5 < float(depth.median()) < 2
@@ -187,6 +187,15 @@ def test_what_it_does_not_take_is_a_users_mistake(model, images, options, messag
 def test_an_encoder_that_does_not_fit_is_a_users_mistake(change):
     with pytest.raises(UserError, match="patch_embed"):
         mv.zoo.build("vggt-1b", size="debug", **change)
+
+
+def encode_pose(cam2world: torch.Tensor, intrinsics: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The reverse of decode_pose, with a unit quaternion; what intrinsics say of the principal point is lost."""
+    world2cam = poses.invert(cam2world)
+    quaternion = poses.quaternion_from_matrix(world2cam[..., :3, :3]).roll(-1, dims=-1)
+    half = torch.tensor([size[0] / 2, size[1] / 2], device=cam2world.device)  # down, across
+    focal = intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2].flip(-1)
+    return torch.cat([world2cam[..., :3, 3], quaternion, 2 * torch.atan2(half, focal)], dim=-1)
 
 
 def test_a_pose_encoding_made_by_hand():

@@ -122,17 +122,14 @@ def read_cards(text: str) -> list[Card]:
     content = tomllib.loads(text)
     shared, cards = content.get("shared", {}), []
     for name, own in content["model"].items():
-        merged: dict[str, Any] = {**shared, **own}
-        for table in ("sources", "scores"):
-            merged[table] = {**_apart(shared.get(table, {}), table), **_apart(own.get(table, {}), table)}
-        cards.append(Card(name=name, **merged))
+        sources = _apart(shared.get("sources", {})) | _apart(own.get("sources", {}))
+        scores = shared.get("scores", {}) | own.get("scores", {})
+        cards.append(Card(**{**shared, **own, "name": name, "sources": sources, "scores": scores}))
     return cards
 
 
-def _apart(table: Mapping[str, str], kind: str) -> dict[str, str]:
-    if kind != "sources":
-        return dict(table)
-    return {name: text for names, text in table.items() for name in names.split()}
+def _apart(sources: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for names, text in sources.items() for name in names.split()}
 
 
 CARDS: Mapping[str, Card] = _Cards()

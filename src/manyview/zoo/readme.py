@@ -37,16 +37,7 @@ def readme(config: Mapping[str, Any]) -> str:
         lines += [f"- {e.get('name')}: {e.get('licence')} ({e.get('allows')})" for e in made_from]
     if scores := card.get("scores"):
         lines += ["", "## As published", "", *(f"- {title}: {numbers}" for title, numbers in scores.items())]
-    lines += [
-        *(
-            "",
-            "## Use",
-            "",
-            "```python",
-            "import manyview as mv",
-            "",
-            'model = mv.load("path/of/this/folder")',
-        ),
-        *("```", "", f"`config.json` holds the {config['architecture']} configuration.", ""),
-    ]
+    use = ["```python", "import manyview as mv", "", 'model = mv.load("path/of/this/folder")', "```"]
+    lines += ["", "## Use", "", *use, ""]
+    lines += [f"`config.json` holds the {config['architecture']} configuration.", ""]
     return "\n".join(lines)

@@ -80,12 +80,3 @@ def decode_pose(encoding: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor
     intrinsics[..., :2, 2] = half
     intrinsics[..., 2, 2] = 1
     return poses.invert(world2cam), intrinsics
-
-
-def encode_pose(cam2world: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
-    """The reverse of decode_pose, with a unit quaternion; what intrinsics say of the principal point is lost."""
-    world2cam = poses.invert(cam2world)
-    quaternion = poses.quaternion_from_matrix(world2cam[..., :3, :3]).roll(-1, dims=-1)
-    half = torch.tensor([size[0] / 2, size[1] / 2], device=cam2world.device)  # down, across
-    focal = intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2].flip(-1)
-    return torch.cat([world2cam[..., :3, 3], quaternion, 2 * torch.atan2(half, focal)], dim=-1)

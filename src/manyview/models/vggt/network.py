@@ -34,7 +34,9 @@ VIT_L = vit("l", registers=4, antialias=True)
 
 @dataclass(frozen=True, kw_only=True)
 class VggtConfig(WithHeads):
-    """Sizes of the alternating attention, under names that the encoder has too, and of the heads. Defaults: VGGT-1B."""
+    """Sizes of the alternating attention, under names that the encoder has too, and of the heads. Defaults: VGGT-1B,
+    1,190,596,120 parameters without its track head.
+    """
 
     encoder: EncoderConfig = VIT_L
     """The encoder that patches come from; its position table is always fitted antialiased."""
@@ -67,11 +69,6 @@ class VggtConfig(WithHeads):
     """Images that go through the encoder together when no gradient is needed; bounds memory only."""
     head_chunk: int = 8
     """Views that go through a dense head together when no gradient is needed; likewise."""
-
-
-def vggt() -> VggtConfig:
-    """The published VGGT-1B: 1,190,596,120 parameters without its track head."""
-    return VggtConfig()
 
 
 def debug(config: VggtConfig) -> VggtConfig:
