@@ -117,9 +117,8 @@ class Matching(Protocol):
         pairs = self._pairs(readers)
         test = readers["test"]
         for index in sorted({index for pair in pairs["test"] for index in (pair.a, pair.b)}):
-            if not work.has_measured(f"{index:06d}"):
-                arrays = test[index]._asdict()
-                work.keep_measured(f"{index:06d}", **{name: value.numpy() for name, value in arrays.items()})
+            arrays = test[index]._asdict()
+            work.keep_measured(f"{index:06d}", **{name: value.numpy() for name, value in arrays.items()})
         learned = {split: [asdict(p) for p in of] for split, of in pairs.items() if split != "test"}
         work.note(size=shape.size, grid=shape.grid, pairs=learned)
         return [pair_item(pair, data, overlap=pair.overlap, motion=pair.motion) for pair in pairs["test"]]

@@ -217,9 +217,8 @@ def _votes(labels: Tensor, rows: Tensor, classes: int) -> Tensor:
 
 
 def _nothing(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(classes, tokens.shape[1], device=tokens.device), torch.zeros(
-        classes, device=tokens.device
-    )
+    weights = torch.zeros(classes, tokens.shape[1], device=tokens.device)
+    return weights, weights[:, 0].clone()
 
 
 def _classified(asked: Tensor, solution: tuple[Tensor, Tensor], pixels: int) -> Tensor:

@@ -110,8 +110,6 @@ class Work:
         """What only the first loop needs: large, quickly made again, and removed at its end."""
         return self.path / "scratch"
 
-    # What is asked about.
-
     @property
     def has_items(self) -> bool:
         return bool(self._plan()["items"])
@@ -148,8 +146,6 @@ class Work:
         plan["methods"] = plan["methods"] if methods is None else list(methods)
         write_json(self.path / "items.json", plan)
 
-    # Answers and what they are judged against.
-
     def has_answer(self, method: str, item: Item) -> bool:
         return self._answer(method, item).is_file()
 
@@ -165,9 +161,6 @@ class Work:
         """Raises UserError when the file is missing or damaged."""
         arrays = load_arrays(self._answer(method, item))
         return Skipped(str(arrays["skipped"])) if "skipped" in arrays else arrays
-
-    def has_measured(self, key: str) -> bool:
-        return (self.path / "measured" / f"{key}.npz").is_file()
 
     def keep_measured(self, key: str, **arrays: np.ndarray) -> None:
         save_arrays(self.path / "measured" / f"{key}.npz", **arrays)
