@@ -301,6 +301,10 @@ def test_a_folder_with_other_files_is_left_alone(make_manifest, tmp_path):
         build(manifest, Sensor(), tmp_path / "photos", views=1, size=SIZE)
     with pytest.raises(UserError, match="cannot write"):
         build(manifest, Sensor(), tmp_path / "data.parquet", views=1, size=SIZE)
+    with pytest.raises(UserError, match="no teacher is named"):
+        build(manifest, [], tmp_path / "cache", views=1, size=SIZE)
+    with pytest.raises(UserError, match="'sensor'; give each a name of its own"):
+        build(manifest, [Sensor(), Sensor()], tmp_path / "cache", views=1, size=SIZE)
     with pytest.raises(UserError, match="no pixels"):
         build(manifest, Sensor(), tmp_path / "cache", views=1, size=(0, 4))
     assert not (tmp_path / "cache").exists()

@@ -118,6 +118,8 @@ def _check(size: tuple[int, int], shard: tuple[int, int], names: list[str]) -> N
         raise UserError(f"size {size[0]}x{size[1]} has no pixels; give HxW with both at least 1")
     if not 0 <= shard[0] < shard[1]:
         raise UserError(f"shard {shard[0]}/{shard[1]} does not exist; give i/n with i from 0 to n-1")
+    if not names:
+        raise UserError("no teacher is named; give at least one, such as sensor")
     for name in names:
         if names.count(name) > 1 or not re.fullmatch(r"[\w-]+", name):
             raise UserError(

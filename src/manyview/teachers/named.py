@@ -7,7 +7,8 @@ from pathlib import Path
 
 from manyview import zoo
 from manyview.errors import UserError
-from manyview.models.model import Reconstructs
+from manyview.models.family import lookup, require_name
+from manyview.models.model import EncodesImages, Reconstructs
 from manyview.registry import did_you_mean
 from manyview.teachers.base import TEACHERS
 from manyview.teachers.features import TIMM, FeatureTeacher
@@ -33,6 +34,8 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
             raise UserError(
                 f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}"
             )
+        if source in zoo.names() and not issubclass(lookup(source)[0].network, Reconstructs):
+            require_name(source, EncodesImages)  # before its weights are asked for
         model = zoo.load(source)
     if isinstance(model, Reconstructs):
         return ReconstructorTeacher(source, name=name, model=model)
