@@ -56,7 +56,8 @@ class Sure(Sensor):
     def __call__(self, views: Views) -> dict[str, Signal]:
         answers = super().__call__(views)
         for name in ("confidence", "confidence_local"):
-            answers[name].value = answers[name].value * 50
+            rising = torch.arange(1, views.views + 1)[:, None, None]  # later views are surer
+            answers[name].value = answers[name].value * 50 * rising
         return self.weigh(answers)
 
 

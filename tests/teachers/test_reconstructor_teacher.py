@@ -126,8 +126,8 @@ def test_other_weights_under_the_same_name_are_refused(folders, tmp_path):
     [
         ("fast3r", "no teacher 'fast3r'; did you mean 'fast3r-vitl16'"),
         ("no/such/folder", "no teacher 'no/such/folder'"),
-        ("featup-jbu-maskclip", "can upsample features, but not encode images"),
-        ("{up}", "can upsample features, but not encode images"),
+        ("featup-jbu-maskclip", "can upsample features but cannot encode images"),
+        ("{up}", "can upsample features but cannot encode images"),
         ("timm:no_such_model", "timm"),
     ],
 )
