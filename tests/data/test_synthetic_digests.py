@@ -23,7 +23,9 @@ import torch
 
 from manyview.data.synthetic import CLASSES, RenderedScene, furnishing, render_scene
 from manyview.data.synthetic.figures import render_figures
+from manyview.data.synthetic.materials import TEXTURES
 from manyview.data.synthetic.models import Model, build, object_names
+from manyview.data.synthetic.textures import Spot, colour
 from manyview.data.synthetic.trajectories import NAMES
 from manyview.data.synthetic.world import World
 
@@ -32,7 +34,7 @@ SIZES = ((48, 64), (40, 72), (64, 48))
 BLOCK = 8
 GRID = 3141.5927  # steps per metre; an odd number, so that no round length lies on the border of two steps
 SCENES = tuple(range(24))
-WORLDS = tuple(range(24))
+WORLDS = tuple(range(60))
 
 
 def digest(*arrays: Any) -> str:
@@ -103,6 +105,18 @@ def of_scene(scene: RenderedScene) -> dict[str, np.ndarray]:
     }
 
 
+def of_texture(name: str) -> np.ndarray:
+    """What a texture says between black and white at 200 places of a surface of 2 m x 1 m, in thousandths."""
+    generator = torch.Generator().manual_seed(5)
+    x, y = torch.rand(2, 200, generator=generator) * 2 - 1
+    full = torch.ones(200)
+    spot = Spot(
+        x, y / 2, full, full / 2, along=x, across=y / 2, a=torch.zeros(3, 200), b=torch.ones(3, 200), scale=full * 0.2,
+        phase=full * 3.7, blur=full * 0.004,
+    )  # fmt: skip
+    return (colour(TEXTURES.index(name), spot) * 1000).round().numpy().astype(np.int16)
+
+
 def of_figure(seed: int) -> dict[str, np.ndarray]:
     picture, parts = render_figures(seed, SIZES[seed % 3])
     means = block_means(torch.from_numpy(picture.copy()).permute(2, 0, 1), 10)
@@ -153,6 +167,12 @@ def test_worlds_are_furnished_as_they_were(table):
     assert [of_world(built(seed)) for seed in WORLDS] == table["worlds"]
 
 
+@pytest.mark.parametrize("name", TEXTURES[1:])
+def test_textures_look_as_they_did(name, table):
+    off = np.abs(of_texture(name).astype(int) - unpack(table["textures"][name]))
+    assert (off > 3).mean() < 0.03  # where a number falls on the border of two stripes, it may fall to either
+
+
 @pytest.mark.parametrize("seed", SCENES)
 def test_scenes_look_as_they_did(seed, table):
     scene, stored = render_scene(seed, **arguments(seed)), table["scenes"][seed]
@@ -196,6 +216,7 @@ def write_table() -> None:
     packed = {
         "models": {name: of_models(name) for name in object_names()},
         "worlds": [of_world(built(seed)) for seed in WORLDS],
+        "textures": {name: pack(of_texture(name)) for name in TEXTURES[1:]},
         "scenes": [],
         "figures": [{name: pack(values) for name, values in of_figure(seed).items()} for seed in range(4)],
     }
