@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -26,11 +27,20 @@ class Student(torch.nn.Module):
         raise AskedError(view_ids)
 
 
-def asked(views: int, *, seed: int = 0, training: bool = True, **settings: Any) -> torch.Tensor | None:
-    """The view ids (B, V) of one step on two scenes of so many views."""
-    config = replace(preset(Distill3R, "debug")[1].method, **settings)
+@cache
+def recipe_with(random_view_ids: bool) -> Distill3R:
+    """A recipe whose student only says what it was asked."""
+    config = replace(preset(Distill3R, "debug")[1].method, random_view_ids=random_view_ids)
     recipe = Distill3R.build(config)
     recipe.student = Student()
+    return recipe
+
+
+def asked(
+    views: int, *, seed: int = 0, training: bool = True, random_view_ids: bool = True
+) -> torch.Tensor | None:
+    """The view ids (B, V) of one step on two scenes of so many views."""
+    recipe = recipe_with(random_view_ids)
     recipe.train(training)
     batch = Views(torch.zeros(2, views, 3, 14, 14))
     with pytest.raises(AskedError) as error:
