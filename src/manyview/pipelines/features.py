@@ -1,8 +1,8 @@
 """Encoder features of many pictures: patch tokens, class tokens, chosen blocks, pictures of components.
 
-found = mv.features("photos/", model="dune-vitb14-448")         # in memory
-found = mv.features("photos/", model="mum-vitl16", out="feats")  # one file per picture, resumable
-found[0].patches                                                 # (h, w, D)
+feats = mv.features("photos/", model="dune-vitb14-448")         # in memory
+feats = mv.features("photos/", model="mum-vitl16", out="feats")  # one file per picture, resumable
+feats[0].patches                                                 # (h, w, D)
 """
 
 from __future__ import annotations
