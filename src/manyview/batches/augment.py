@@ -150,8 +150,9 @@ def cropped(
         _bicubic(pictures.shape[1 + axis], size[axis], sides[:, axis], first[:, axis], step[:, axis])
         for axis in range(2)
     )
-    images = pictures.permute(0, 3, 1, 2).float() / 255
-    return (rows[:, None] @ images @ columns[:, None].transpose(2, 3)).clamp(0, 1)
+    squeezed = (rows @ pictures.flatten(2).float()).unflatten(2, pictures.shape[2:])  # (N, H, w, 3)
+    images = squeezed.permute(0, 3, 1, 2).flatten(1, 2) @ columns.transpose(1, 2)  # (N, 3 * H, W)
+    return images.div_(255).clamp_(0, 1).unflatten(1, (3, size[0]))
 
 
 def _bicubic(length: int, count: int, sides: Tensor, first: Tensor, step: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class _Sized(Protocol):
 T = TypeVar("T", bound=_Sized)
 ORDER = 2
 """Number of the rule by which draws become rows and pictures; runs and kept answers of another rule are told apart."""
-PADDED = 128
+PADDED = 32
 """Pictures are stacked with sides that are multiples of this, whatever else is in their batch."""
 
 
