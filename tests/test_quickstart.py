@@ -49,7 +49,7 @@ def test_again_trains_nothing_and_gives_the_same_table(done):
 
 
 def test_other_options_or_a_foreign_folder_are_refused(done, tmp_path, capsys):
-    with pytest.raises(UserError, match="other options"):
+    with pytest.raises(UserError, match="holds a quickstart with another"):
         quickstart(done[0], config=QuickstartConfig())
     (tmp_path / "mine.txt").write_text("keep me")
     assert main(["quickstart", "-o", str(tmp_path)]) == 2

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from manyview.errors import UserError
+from manyview.files import write_json
+from manyview.workfolder import WorkFolder
 
 REPORT = "report.html"
 
@@ -60,7 +61,7 @@ def quickstart(
 
     out, config, say = Path(out), config or QuickstartConfig(), say or (lambda line: None)
     started = time.perf_counter()
-    _claim(out, to_dict(config))
+    WorkFolder(out, "quickstart", "quickstart.json").claim(to_dict(config))
 
     say(f"1/5 rendering {config.scenes} + {config.test_scenes} procedural scenes")
     make = partial(write_scenes, views=config.views, size=config.size, kind=config.kind, workers=2)
@@ -100,20 +101,8 @@ def quickstart(
         "table": table,
         "model": str(run / "model"),
     }
-    (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_json(out / "result.json", result)
     return result
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make `out` the folder of this job. Raises UserError when it belongs to another."""
-    file = out / "quickstart.json"
-    if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8")) != settings:
-            raise UserError(f"{out} holds a quickstart with other options; choose another folder with -o")
-    elif out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no quickstart; choose another folder with -o")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _student_before(config: QuickstartConfig, out: Path) -> Path:
@@ -179,15 +168,20 @@ def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
 
     from manyview.data.loading import load_views
     from manyview.data.manifest import Manifest
+    from manyview.pipelines.options import ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct
 
+    by_model = ReconstructOptions(
+        cameras="model"
+    )  # what the student says; these pictures are too small to match
     manifest = Manifest.load(out / "data/test/manifest.parquet")
     found = []
     for number, indices in enumerate(list(manifest.scenes().values())[:3]):
         chosen = indices[:4]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the scene keeps them, and the report shows them
-            scene = reconstruct([manifest.path(manifest[i].image) for i in chosen], model=model, device="cpu")
+            pictures = [manifest.path(manifest[i].image) for i in chosen]
+            scene = reconstruct(pictures, model=model, device="cpu", options=by_model)
         scene.save(out / f"scenes/{number}")
         scene.export(out / f"scenes/{number}.ply")
         scene.export(out / f"scenes/{number}.glb")

@@ -103,11 +103,11 @@ def _same(out: Path, name: str, before: Any, now: Any) -> None:
         raise UserError(f"{out} is a run of recipe {before!r}, not {now!r}; resume it as {before!r}")
     if not isinstance(before, dict) or not isinstance(now, dict):
         return
-    for key in sorted(before.keys() | now.keys()):
-        if key in MAY_CHANGE.get(name, ()):
-            continue
-        # An option that one of the two versions of the package does not know yet is no difference.
-        if key in before and key in now and before[key] != now[key]:
+    # An option that one of the two versions of the package does not know yet is no difference.
+    for key in sorted((before.keys() & now.keys()) - set(MAY_CHANGE.get(name, ()))):
+        if isinstance(before[key], dict) and isinstance(now[key], dict):
+            _same(out, f"{name}.{key}", before[key], now[key])
+        elif before[key] != now[key]:
             raise UserError(
                 f"{out} was started with {name}.{key} = {before[key]!r}, not {now[key]!r}; "
                 "a resumed run keeps its options: leave it out, or start a new run in another folder"
