@@ -138,6 +138,16 @@ def test_a_script_without_a_guard_runs_once_and_ctrl_c_leaves_the_loading_alone(
     assert process.stdout.readline() == "the script runs\n"
     assert process.stdout.readline() == "go\n"
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=120)
     assert (output, process.returncode) == ("done\n", 0), errors
     assert "Traceback" not in errors
+
+
+def test_a_process_that_does_not_end_when_asked_is_killed():
+    feed = Feed(Numbers(), range(100), device=torch.device("cpu"), workers=1)
+    feed.next()
+    (process,) = feed._processes
+    os.kill(process.pid, signal.SIGSTOP)  # as one that hangs
+    feed.close()
+    process.join(timeout=10)
+    assert not process.is_alive()

@@ -81,7 +81,9 @@ class Feed:
                 multiprocessing_context=_context() if workers else None,
                 generator=torch.Generator(),  # it draws a seed for its workers, which use none
             )
+            before = multiprocessing.active_children()
             self._loaded: Iterator[Any] | None = iter(loader)
+            self._processes = [p for p in multiprocessing.active_children() if p not in before]
 
     def __enter__(self) -> Feed:
         return self
@@ -110,8 +112,12 @@ class Feed:
         return loaded.to(self._device)
 
     def close(self) -> None:
-        """Drop what is under way and end the processes."""
+        """Drop what is under way and end the processes: they are asked first, and killed when they do not answer."""
         self._loaded = None
+        for process in self._processes:
+            process.join(timeout=1)
+            if process.is_alive():  # it ignores SIGTERM, and the interpreter would wait for it for ever
+                process.kill()
 
 
 class _Loads(Dataset[Any]):
