@@ -191,9 +191,7 @@ def _columns(rows: int) -> Any:
             "width": pa.array(np.full(len(number), 500, np.int32)),
             "height": pa.array(np.full(len(number), 375, np.int32)),
         }
-        tables.append(
-            pa.table({f.name: columns.get(f.name, pa.nulls(len(number), f.type)) for f in schema()})
-        )
+        tables.append(pa.table({f.name: columns.get(f.name, pa.nulls(len(number), f.type)) for f in schema()}))
     return Frames(pa.concat_tables(tables))
 
 
@@ -220,9 +218,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(_in_child(sys.argv[2], sys.argv[3:])))
         return 0
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, nargs="?", help="a folder with cameras.json, images and depth")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an older commit to compare with")
     parser.add_argument("--rounds", type=int, default=3)

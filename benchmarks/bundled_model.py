@@ -21,9 +21,17 @@ ASSETS = ROOT / "src/manyview/assets/manyview-tiny"
 SIZE = ("--size", "112x154")
 RENDER = ("--scenes", 900, "--views", 8, *SIZE, "--seed", 1)
 TRAIN = (
-    "--preset", "tiny", "--steps", 2800, "--set", "run.batch=3", "method.views=3", "method.loss=robust",
-    "method.alpha_global=1.0", "method.gamma=0.05",
-)  # fmt: skip
+    "--preset",
+    "tiny",
+    "--steps",
+    2800,
+    "--set",
+    "run.batch=3",
+    "method.views=3",
+    "method.loss=robust",
+    "method.alpha_global=1.0",
+    "method.gamma=0.05",
+)
 
 PROVENANCE = (
     " These weights were made with the code of commit 55dff2d (scene generator version 1), in 2,533 s on one core; "
@@ -38,18 +46,7 @@ def make(out: Path, workers: int) -> list[str]:
     rooms, cache, run = out / "rooms", out / "cache", out / "run"
     steps: list[tuple[object, ...]] = [
         ("data", "synth", rooms, *RENDER),
-        (
-            "cache",
-            "build",
-            rooms / "manifest.parquet",
-            "--teacher",
-            "sensor",
-            *SIZE,
-            "--views",
-            8,
-            "-o",
-            cache,
-        ),
+        ("cache", "build", rooms / "manifest.parquet", "--teacher", "sensor", *SIZE, "--views", 8, "-o", cache),
         ("train", "distill3r", *TRAIN, "--cache", cache, "--data", rooms / "manifest.parquet", "-o", run),
     ]
     if not (run / "model").is_dir():
@@ -76,8 +73,20 @@ def judge(model: Path, out: Path, real: Path | None) -> dict[str, dict[str, Any]
     found = {}
     for number, (name, manifest) in enumerate(data.items()):
         file = out / f"judged{number}.json"
-        command("eval", "recon-per-view", "--model", model, "--data", manifest, "--baselines", "-o",
-                out / f"judged{number}", "--json", file, "--overwrite")  # fmt: skip
+        command(
+            "eval",
+            "recon-per-view",
+            "--model",
+            model,
+            "--data",
+            manifest,
+            "--baselines",
+            "-o",
+            out / f"judged{number}",
+            "--json",
+            file,
+            "--overwrite",
+        )
         found[name] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
@@ -115,9 +124,7 @@ def install(model: Path, text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/bundled"))
     parser.add_argument("--real", type=Path, help="also judge on this folder of real posed RGB-D frames")
     parser.add_argument("--workers", type=int, default=2)

@@ -27,19 +27,12 @@ def scene(noise: float) -> dict[str, np.ndarray]:
     """Fields of one sample; `noise` is the standard deviation of inverse depth, in 1/m."""
     rng = np.random.default_rng(0)
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    fields: dict[str, list[np.ndarray]] = {
-        "pointmap": [],
-        "pointmap_local": [],
-        "confidence": [],
-        "valid": [],
-    }
+    fields: dict[str, list[np.ndarray]] = {"pointmap": [], "pointmap_local": [], "confidence": [], "valid": []}
     for view in range(VIEWS):
         inverse = 0.3 + 2e-4 * (u - WIDTH / 2) + 1e-3 * (v - HEIGHT / 2).clip(0)
         for box in range(6):
             top, left = 30 * box, 70 * box + 4 * view
-            inverse[top : top + 60, left : left + 80] = (
-                0.4 + 0.05 * box + 1e-4 * u[top : top + 60, left : left + 80]
-            )
+            inverse[top : top + 60, left : left + 80] = 0.4 + 0.05 * box + 1e-4 * u[top : top + 60, left : left + 80]
         inverse = inverse + noise * rng.standard_normal(inverse.shape)
         depth = 1 / inverse
         local = np.stack([(u - WIDTH / 2) / FOCAL * depth, (v - HEIGHT / 2) / FOCAL * depth, depth], -1)

@@ -95,9 +95,7 @@ def colmap(photos: list[Path], true: np.ndarray) -> dict[str, float] | None:
     return judge(poses, [0] * len(photos), true)
 
 
-def run(
-    folder: Path, count: int, every: int, network: object, patch: int, side: int
-) -> dict[str, dict[str, float]]:
+def run(folder: Path, count: int, every: int, network: object, patch: int, side: int) -> dict[str, dict[str, float]]:
     """Every row of the table for one set."""
     import torch
 
@@ -133,30 +131,27 @@ def page(results: dict[str, dict[str, dict[str, float]]], model: str) -> str:
     head = ["set", "asked", *(ROWS[row] for row in rows)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for (name, count, every, least, registered), result in zip(SETS, results.values(), strict=False):
-        cells = [
-            f"{result[row]['auc30']:.3f} ({result[row]['registered']})" if row in result else ""
-            for row in rows
-        ]
+        cells = [f"{result[row]['auc30']:.3f} ({result[row]['registered']})" if row in result else "" for row in rows]
         lines.append(f"| {name}, {count}, every {every} | {least:.2f} ({registered}) | {' | '.join(cells)} |")
     text = (__doc__ or "").split("\n\n")
-    return "\n".join([
-        "# Cameras from photos",
-        "",
-        f"Written by `{text[1].strip()}`, depth of `{model}`.",
-        "",
-        text[2].strip(),
-        "",
-        "AUC@30, in brackets how many photos share the largest frame:",
-        "",
-        *lines,
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# Cameras from photos",
+            "",
+            f"Written by `{text[1].strip()}`, depth of `{model}`.",
+            "",
+            text[2].strip(),
+            "",
+            "AUC@30, in brackets how many photos share the largest frame:",
+            "",
+            *lines,
+            "",
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="manyview-tiny")
     parser.add_argument("--only", nargs="*", default=[])

@@ -29,10 +29,7 @@ def run(json_path: str | Path | None = None) -> dict[str, Any]:
         for _ in range(RUNS):
             for way in ("read", "load", "copy", "convert"):
                 taken.setdefault(way, []).append(_child(way, folder))
-    best = {
-        way: {key: statistics.median(t[key] for t in times) for key in times[0]}
-        for way, times in taken.items()
-    }
+    best = {way: {key: statistics.median(t[key] for t in times) for key in times[0]} for way, times in taken.items()}
     needed = best["read"]["weights"] + best["read"]["activations"]
     report = {
         "model": NAME,
@@ -56,9 +53,7 @@ def run(json_path: str | Path | None = None) -> dict[str, Any]:
 
 
 def _child(way: str, folder: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--way", way, folder], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, __file__, "--way", way, folder], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -61,12 +61,7 @@ def plain_loss(model: Mum, images: Tensor, mask: Tensor) -> Tensor:
         joined = plain_block(everywhere, tokens.reshape(scenes, views * length, -1), angles, views=views)
         tokens = joined.reshape(scenes * views, length, -1)
     said = model.head(model.norm(tokens))[:, 1:]
-    target = (
-        pixels.reshape(-1, 3, grid[0], patch, grid[1], patch)
-        .permute(0, 2, 4, 3, 5, 1)
-        .flatten(3)
-        .flatten(1, 2)
-    )
+    target = pixels.reshape(-1, 3, grid[0], patch, grid[1], patch).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
     target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6) ** 0.5
     error = (said - target).square().mean(-1)
     return (error * hidden).sum() / hidden.sum()
@@ -82,9 +77,7 @@ def plain_angles(grid: tuple[int, int], width: int, device: torch.device) -> Ten
 
 def plain_block(block: Any, tokens: Tensor, angles: Tensor, *, views: int | None = None) -> Tensor:
     """Pre-norm attention and MLP. `views`: tokens of so many views in a row, whose class tokens see all alike."""
-    q, k, v = (
-        block.attn.qkv(block.norm1(tokens)).unflatten(2, (3, block.attn.heads, -1)).permute(2, 0, 3, 1, 4)
-    )
+    q, k, v = block.attn.qkv(block.norm1(tokens)).unflatten(2, (3, block.attn.heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = (plain_turn(part, angles, views) for part in (q, k))
     weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(-1)
     tokens = tokens + block.attn.proj((weights @ v).transpose(1, 2).flatten(2))
@@ -150,8 +143,7 @@ class Clock:
         """Milliseconds."""
         return {
             name: {
-                kind: round(1e3 * statistics.median(t[i] for t in times), 2)
-                for i, kind in enumerate(("wall", "cpu"))
+                kind: round(1e3 * statistics.median(t[i] for t in times), 2) for i, kind in enumerate(("wall", "cpu"))
             }
             for name, times in self.parts.items()
         }
@@ -218,10 +210,7 @@ def difference(
         model.zero_grad()
         value = loss(model, images, mask)
         value.backward()
-        found[kind] = (
-            value.detach(),
-            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]),
-        )
+        found[kind] = (value.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     model.zero_grad()
     (a, grad_a), (b, grad_b) = found["plain"], found["ours"]
     gaps = {"loss": float((a - b).abs() / a), "gradient": float((grad_a - grad_b).norm() / grad_a.norm())}
@@ -238,8 +227,7 @@ def summary(clocks: dict[str, Clock], frames: int, low: bool) -> dict[str, Any]:
         total = {kind: sum(parts[part][time_kind] for part in computed) for kind, parts in medians.items()}
         result[f"ratio_{time_kind}"] = round(total["plain"] / total["ours"], 3)
         result[f"frames_per_second_{time_kind}"] = {
-            kind: round(1e3 * frames / (total[kind] + parts["data"][time_kind]), 1)
-            for kind, parts in medians.items()
+            kind: round(1e3 * frames / (total[kind] + parts["data"][time_kind]), 1) for kind, parts in medians.items()
         }
     ours = medians["ours"]
     result["data_share_of_cpu"] = round(ours["data"]["cpu"] / sum(part["cpu"] for part in ours.values()), 4)
@@ -272,17 +260,22 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     ]
     for found in results:
         tokens = found["views"] * ((found["side"] // found["patch"]) ** 2 + 1)
-        cells = [found["side"], found["views"], tokens, f"{found['ratio_cpu']:.2f}", f"{found['ratio_wall']:.2f}",
-                 f"{found['frames_per_second_cpu']['ours']:.0f}", f"{found['data_share_of_cpu']:.1%}"]  # fmt: skip
+        cells = [
+            found["side"],
+            found["views"],
+            tokens,
+            f"{found['ratio_cpu']:.2f}",
+            f"{found['ratio_wall']:.2f}",
+            f"{found['frames_per_second_cpu']['ours']:.0f}",
+            f"{found['data_share_of_cpu']:.1%}",
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     worst = max(found["difference"]["gradient"] for found in results)
     lines += ["", f"Both give the same loss and, to {worst:.0e}, the same gradients."]
     return "\n".join(lines) + "\n"
 
 
-def run(
-    json_file: Path | None = None, write: Path | None = None, device: str = "cpu"
-) -> list[dict[str, Any]]:
+def run(json_file: Path | None = None, write: Path | None = None, device: str = "cpu") -> list[dict[str, Any]]:
     """What `manyview bench mum_steps` runs: every shape."""
     results = [measure(device=device, **shape) for shape in SHAPES]
     if json_file is not None:
@@ -293,12 +286,8 @@ def run(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", help="one shape of this model, told as JSON; without it, a table of several"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="one shape of this model, told as JSON; without it, a table of several")
     parser.add_argument("--side", type=int, default=96, help="like the next three, only with --model")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--views", type=int, default=8)

@@ -37,15 +37,17 @@ def table(results: list[Result], root: Path) -> list[list[str]]:
         ran = [case for case in cases if case.status != "SKIP"]
         measured = [case for case in ran if case.worst is not None and case.tolerance]
         worst = max(measured, key=lambda case: case.worst / case.tolerance, default=None)
-        rows.append([
-            f"`{arch}`" if arch else name,
-            name,
-            parameters,
-            f"{sum(case.status == 'PASS' for case in ran)} of {len(ran)}" if ran else f"not run: {cases[0].reason}",
-            "" if worst is None else f"{worst.worst:.2g}",
-            "" if worst is None else f"{worst.tolerance:.0e}",
-            "" if worst is None else f"{worst.worst / worst.tolerance:.3f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"`{arch}`" if arch else name,
+                name,
+                parameters,
+                f"{sum(case.status == 'PASS' for case in ran)} of {len(ran)}" if ran else f"not run: {cases[0].reason}",
+                "" if worst is None else f"{worst.worst:.2g}",
+                "" if worst is None else f"{worst.tolerance:.0e}",
+                "" if worst is None else f"{worst.worst / worst.tolerance:.3f}",
+            ]
+        )
     return rows
 
 
@@ -64,24 +66,32 @@ def page(results: list[Result], root: Path) -> str:
     passed = sum(r.status == "PASS" for r in keys)
     counts = [sum(r.status == status for r in results) for status in ("PASS", "FAIL", "SKIP")]
     heads = ["model", "cases", "parameters", "passed", "largest deviation", "tolerance", "share of it"]
-    return "\n\n".join([
-        "# The originals' numbers against ours",
-        "Written by `python benchmarks/parity.py GOLDENS/models --write docs/parity.md`; nothing here was typed by "
-        "hand. Every network has weights made by a rule from its official key names, is written in its official "
-        "container, converted, loaded and asked, in float32 on the CPU. Deviations of tokens and raw outputs are the "
-        "largest difference over the standard deviation of the original's array; those of points, depths and "
-        "confidences are norm-wise; those of losses are relative.",
-        markdown_table(heads, table(results, root)),
-        f"Lists of official keys that come back name by name and shape by shape: {passed} of {len(keys)}. In all: "
-        f"{counts[0]} passed, {counts[1]} failed, {counts[2]} not run (parts of files, or a recipe that does not exist "
-        f"yet). torch {torch.__version__}, {platform.machine()}.",
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n\n".join(
+            [
+                "# The originals' numbers against ours",
+                "Written by `python benchmarks/parity.py GOLDENS/models --write docs/parity.md`; nothing "
+                "here was typed by "
+                "hand. Every network has weights made by a rule from its official key names, is written in "
+                "its official "
+                "container, converted, loaded and asked, in float32 on the CPU. Deviations of tokens and "
+                "raw outputs are the "
+                "largest difference over the standard deviation of the original's array; those of points, depths and "
+                "confidences are norm-wise; those of losses are relative.",
+                markdown_table(heads, table(results, root)),
+                f"Lists of official keys that come back name by name and shape by shape: {passed} of "
+                f"{len(keys)}. In all: "
+                f"{counts[0]} passed, {counts[1]} failed, {counts[2]} not run (parts of files, or a recipe "
+                "that does not exist "
+                f"yet). torch {torch.__version__}, {platform.machine()}.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     parser.add_argument("--max-params", type=float)

@@ -28,10 +28,8 @@ SIZE = "112x154"
 STUDENTS = {
     "from the bundled model": ["--init", "manyview-tiny", "--set", "run.lr=5e-4"],
     "from random weights": [],
-    "from random weights, robust loss": [
-        "--set", "method.loss=robust", "method.alpha_global=0.5", "method.gamma=0.05",
-    ],
-}  # fmt: skip
+    "from random weights, robust loss": ["--set", "method.loss=robust", "method.alpha_global=0.5", "method.gamma=0.05"],
+}
 
 
 def command(*words: object) -> None:
@@ -53,9 +51,7 @@ def road(source: Path, out: Path, steps: int, chosen: Iterable[int]) -> dict[str
     train, test, cache = out / "train.parquet", out / "test.parquet", out / "cache"
     command("data", "scan", source, "--format", "manyview", "--frames", "0:60", "-o", train)
     command("data", "scan", source, "--format", "manyview", "--frames", "80:100", "-o", test)
-    command(
-        "cache", "build", train, "--teacher", "sensor", "--size", SIZE, "--views", 8, "--step", 4, "-o", cache
-    )
+    command("cache", "build", train, "--teacher", "sensor", "--size", SIZE, "--views", 8, "--step", 4, "-o", cache)
     command("cache", "verify", cache)
     results: dict[str, Any] = {}
     for number in chosen:
@@ -64,18 +60,40 @@ def road(source: Path, out: Path, steps: int, chosen: Iterable[int]) -> dict[str
         if not note.is_file():
             shutil.rmtree(folder, ignore_errors=True)
             before = cpu_seconds()
-            command("train", "distill3r", "--preset", "tiny", "--cache", cache, "--data", train, "--steps", steps,
-                    "-o", folder, *options)  # fmt: skip
+            command(
+                "train",
+                "distill3r",
+                "--preset",
+                "tiny",
+                "--cache",
+                cache,
+                "--data",
+                train,
+                "--steps",
+                steps,
+                "-o",
+                folder,
+                *options,
+            )
             minutes = (cpu_seconds() - before) / 60
             judged = out / f"eval{number}"
             beside = ["--baselines", "--train", train] if number == 0 else []
-            command("eval", "recon-per-view", "--model", folder / "model", "--data", test, *beside,
-                    "-o", judged, "--json", judged.with_suffix(".json"), "--overwrite")  # fmt: skip
+            command(
+                "eval",
+                "recon-per-view",
+                "--model",
+                folder / "model",
+                "--data",
+                test,
+                *beside,
+                "-o",
+                judged,
+                "--json",
+                judged.with_suffix(".json"),
+                "--overwrite",
+            )
             note.write_text(json.dumps({"cpu_minutes": minutes, "steps": steps, "options": options}))
-        results[name] = {
-            **json.loads(note.read_text()),
-            "scores": json.loads((out / f"eval{number}.json").read_text()),
-        }
+        results[name] = {**json.loads(note.read_text()), "scores": json.loads((out / f"eval{number}.json").read_text())}
     return results
 
 
@@ -84,15 +102,11 @@ def machine() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a folder with cameras.json, images and depth")
     parser.add_argument("-o", "--out", type=Path, default=Path("out/real"))
     parser.add_argument("--steps", type=int, default=900, help="training steps of each student")
-    parser.add_argument(
-        "--only", type=int, nargs="+", help="only these students: 0 bundled, 1 random, 2 robust loss"
-    )
+    parser.add_argument("--only", type=int, nargs="+", help="only these students: 0 bundled, 1 random, 2 robust loss")
     parser.add_argument("--write", type=Path, metavar="MD", help="write the page of results")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -30,10 +30,7 @@ def page(students: dict[str, dict[str, Any]], machine: str) -> str:
         "## The students",
         markdown_table(
             ["student", *HEADS.values(), "steps", "CPU minutes"],
-            [
-                [name, *_numbers(_model(s)), str(s["steps"]), f"{s['cpu_minutes']:.1f}"]
-                for name, s in students.items()
-            ],
+            [[name, *_numbers(_model(s)), str(s["steps"]), f"{s['cpu_minutes']:.1f}"] for name, s in students.items()],
         ),
         "Accuracy and completeness are medians of nearest-neighbour distances, ×100 (centimetres); one scale per view.",
         "## Against the trivial answers",

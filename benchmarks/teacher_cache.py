@@ -59,15 +59,7 @@ def pictures(folder: Path) -> Path:
         small = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
         small.resize((128, 128), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
         frames.append(
-            Frame(
-                dataset="bench",
-                scene=f"{index}",
-                frame="0",
-                split="",
-                image=f"{index}.png",
-                width=128,
-                height=128,
-            )
+            Frame(dataset="bench", scene=f"{index}", frame="0", split="", image=f"{index}.png", width=128, height=128)
         )
     return Manifest(frames, folder).save(folder / "manifest.parquet")
 
@@ -95,9 +87,7 @@ def speed(folder: Path) -> dict[str, Any]:
 
 def kept(folder: Path) -> dict[str, dict[str, float]]:
     """Bytes per answer and error in standard deviations of the features, by way of keeping."""
-    config = replace(
-        preset(DuneRecipe, "tiny")[1].method, teachers=(f"a={folder / 'a'}",), domains=("a",), crops=1
-    )
+    config = replace(preset(DuneRecipe, "tiny")[1].method, teachers=(f"a={folder / 'a'}",), domains=("a",), crops=1)
     views = DuneRecipe.batches(
         config, RunConfig(batch=BATCH), cache=None, data=[folder / "pictures" / "manifest.parquet"]
     )(0)
@@ -137,9 +127,7 @@ def page(results: dict[str, Any]) -> str:
         "token), terabytes, computed from sizes:",
         markdown_table(["crops of", *KEPT], ([side, *(f"{of[k]:.2f}" for k in KEPT)] for side, of in sizes)),
         "Error in standard deviations of the features, and bytes of an answer, of a small teacher with random weights:",
-        markdown_table(
-            ["kept as", "bytes", "error"], ([k, of["bytes"], f"{of['error']:.5f}"] for k, of in answers)
-        ),
+        markdown_table(["kept as", "bytes", "error"], ([k, of["bytes"], f"{of['error']:.5f}"] for k, of in answers)),
         f"Steps per second with three such teachers and the tiny student, {at['side']} px, batch {at['batch']}, "
         f"{at['threads']} thread(s), in one run: live {steps['live']:.2f}, the first pass, which keeps them, "
         f"{steps['first pass']:.2f}, kept {steps['kept']:.2f}: {results['kept_over_live']:.2f} times the live rate.",
@@ -148,9 +136,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     options = parser.parse_args()
     found = run()

@@ -95,9 +95,7 @@ class AllKnowing:
             assert tuple(image.shape) == (3, *fit.size)
             matrix = fit.affine @ shot.intrinsics
             depth, colour = render(shot.cam2world, matrix, *fit.size)
-            assert (
-                float((image.permute(1, 2, 0).double() - colour).abs().median()) < 0.02
-            )  # the pixels fit the map
+            assert float((image.permute(1, 2, 0).double() - colour).abs().median()) < 0.02  # the pixels fit the map
             local = pointmaps.unproject(depth, matrix)
             world = pointmaps.transform(first_from_world @ shot.cam2world, local) / self.unit
             if index in self.confuse:

@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 
-def write_container(
-    state: dict[str, torch.Tensor], container: str | None, folder: Path, words: dict[str, Any]
-) -> Path:
+def write_container(state: dict[str, torch.Tensor], container: str | None, folder: Path, words: dict[str, Any]) -> Path:
     """The file as its authors would have saved it, `words` being what is known of the network.
 
     Raises NotImplementedError for an unknown container.
@@ -28,10 +26,7 @@ def write_container(
         }
         path = folder / "model.ckpt"
     elif kind.startswith("naver (args = argparse.Namespace"):
-        content, path = (
-            {"model": state, "args": argparse.Namespace(enc_args={}), "iter": 1},
-            folder / "model.pth",
-        )
+        content, path = ({"model": state, "args": argparse.Namespace(enc_args={}), "iter": 1}, folder / "model.pth")
     elif kind.startswith("naver (args.model = config.constructor"):
         arguments = argparse.Namespace(model=words["constructor"], epochs=1, lr=1e-4)
         content, path = {"model": state, "args": arguments, "epoch": 1}, folder / "model.pth"

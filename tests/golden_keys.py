@@ -62,9 +62,7 @@ def differences(path: Path, arch: str) -> tuple[int, list[str]]:
     back = {key: tuple(tensor.shape) for key, tensor in restored.items()}
     found = [f"missing {key}" for key in listed if key not in back]
     found += [f"surplus {key}" for key in back if key not in listed]
-    found += [
-        f"{key} is {back[key]}, not {shape}" for key, shape in listed.items() if back.get(key, shape) != shape
-    ]
+    found += [f"{key} is {back[key]}, not {shape}" for key, shape in listed.items() if back.get(key, shape) != shape]
     return len(listed), found
 
 

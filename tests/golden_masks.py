@@ -36,8 +36,7 @@ def _case_of(mask: Tensor, cases: list[dict], patch: int, config: dict) -> dict:
     fitting = [
         case
         for case in cases
-        if tuple(mask.shape)
-        == (case["shape"][0], (case["shape"][-2] // patch) * (case["shape"][-1] // patch))
+        if tuple(mask.shape) == (case["shape"][0], (case["shape"][-2] // patch) * (case["shape"][-1] // patch))
     ]
     if not fitting:
         raise ValueError(f"no case has images for a mask {tuple(mask.shape)}")

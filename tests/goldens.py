@@ -81,9 +81,7 @@ def read_tolerances(root: Path) -> Tolerances:
     return Tolerances(**{name: float(match[1]) for name, match in found.items() if match})
 
 
-def compare(
-    ours: np.ndarray, stored: np.ndarray, info: dict, kind: str, allowed: Tolerances
-) -> tuple[float, float]:
+def compare(ours: np.ndarray, stored: np.ndarray, info: dict, kind: str, allowed: Tolerances) -> tuple[float, float]:
     """(deviation, tolerance) of one array, maybe stored sub-sampled; `kind` is a field of Tolerances."""
     ours = np.asarray(ours, dtype=np.float64)
     if tuple(ours.shape) != tuple(info["shape"]):
@@ -147,9 +145,7 @@ def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Resu
         return
     allowed, rules = read_tolerances(root), load_rules(root)
     stored = np.load(path.with_suffix(".npz"), allow_pickle=False)
-    context = SimpleNamespace(
-        rules=rules, description=description, run=run, stored=stored, images_of=images_of
-    )
+    context = SimpleNamespace(rules=rules, description=description, run=run, stored=stored, images_of=images_of)
     if run["keys"] is None:
         yield from _checked(name, RUNNERS["teacher_input"](context), description, stored, allowed)
         return
@@ -188,11 +184,7 @@ def model_cases(path: Path, root: Path, max_params: int | None) -> Iterator[Resu
 
 
 def _checked(
-    name: str,
-    outputs: Iterator[tuple[str, dict[str, np.ndarray]]],
-    description: dict,
-    stored: Any,
-    allowed: Tolerances,
+    name: str, outputs: Iterator[tuple[str, dict[str, np.ndarray]]], description: dict, stored: Any, allowed: Tolerances
 ) -> Iterator[Result]:
     """One Result per case tag: every final output that is stored must come back and be close."""
     final: dict[str, list[str]] = {}
@@ -228,9 +220,7 @@ def _verdict(
         if short not in ours:
             return Result("FAIL", name, reason=f"no output {short}")
         try:
-            deviation, tolerance = compare(
-                ours[short], stored[key], arrays[key], (kind or kind_of)(short), allowed
-            )
+            deviation, tolerance = compare(ours[short], stored[key], arrays[key], (kind or kind_of)(short), allowed)
         except ValueError as error:
             return Result("FAIL", name, reason=f"{short}: {error}")
         if deviation / tolerance >= worst / limit:
@@ -261,9 +251,7 @@ def loss_cases(path: Path, root: Path) -> Iterator[Result]:
         prefix = f"{tag}/"
         wanted = [k for k in stored.files if k.startswith(prefix)]
         mine = {key.removeprefix(prefix): value for key, value in ours.items()}
-        yield _verdict(
-            f"{name}/{tag}", wanted, mine, prefix, description["arrays"], stored, allowed, kind_of_loss
-        )
+        yield _verdict(f"{name}/{tag}", wanted, mine, prefix, description["arrays"], stored, allowed, kind_of_loss)
 
 
 def kind_of_loss(output: str) -> str:
@@ -341,9 +329,7 @@ def run_folder(root: Path, max_params: int | None = None) -> Iterator[Result]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run every golden case under a folder.")
     parser.add_argument("dir", type=Path, help="folder with golden cases")
-    parser.add_argument(
-        "--max-params", type=lambda text: int(float(text)), help="skip networks with more parameters"
-    )
+    parser.add_argument("--max-params", type=lambda text: int(float(text)), help="skip networks with more parameters")
     options = parser.parse_args(arguments)
     counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
     worst = 0.0

@@ -29,9 +29,9 @@ def aligned_recon(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
     for percent in (0, 85):
         views = zip(confidence, valid, strict=True)
         levels = [np.quantile(c, percent / 100) for c, v in views]
-        weights = np.concatenate(
-            [(c >= q)[v] for c, v, q in zip(confidence, valid, levels, strict=True)]
-        ).astype(np.float64)
+        weights = np.concatenate([(c >= q)[v] for c, v, q in zip(confidence, valid, levels, strict=True)]).astype(
+            np.float64
+        )
         fit = alignment.similarity(source, target, _tensor(weights))
         moved = alignment.apply_similarity(fit, source)
         prefix = f"fast3r_p{percent}_"
@@ -70,18 +70,11 @@ def camera_models(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
         return {}
     fx, fy, cx, cy = params if model == "PINHOLE" else (params[0], *params)
     intrinsics = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
-    answers: dict[str, Any] = {
-        "K_colmap": intrinsics.numpy(),
-        "K_opencv": np.linalg.inv(HALF) @ intrinsics.numpy(),
-    }
+    answers: dict[str, Any] = {"K_colmap": intrinsics.numpy(), "K_opencv": np.linalg.inv(HALF) @ intrinsics.numpy()}
     uv, depth = cameras.project(_tensor(inputs["X_cam"]), intrinsics)
     if bool((depth > 0).all()):
         back = (uv - intrinsics[:2, 2]) / torch.tensor([fx, fy])
-        answers |= {
-            "uv_colmap": uv.numpy(),
-            "uv_opencv_pixel": uv.numpy() - 0.5,
-            "cam_from_img": back.numpy(),
-        }
+        answers |= {"uv_colmap": uv.numpy(), "uv_opencv_pixel": uv.numpy() - 0.5, "cam_from_img": back.numpy()}
     return {name: value for name, value in answers.items() if name in expected}
 
 
@@ -132,9 +125,7 @@ def pnp(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
     true, ours = expected["true_c2w"], fit.cam2world.double().numpy()
     rotation = float(metrics.rotation_error(ours[:3, :3], true[:3, :3]))
     shift = float(np.linalg.norm(ours[:3, 3] - true[:3, 3]))
-    errors = {
-        kind: np.nanmax([float(expected[f"{n}_{kind}"]) for n in found]) for kind in ("rot_err_deg", "t_err")
-    }
+    errors = {kind: np.nanmax([float(expected[f"{n}_{kind}"]) for n in found]) for kind in ("rot_err_deg", "t_err")}
     return {
         "cv2_rot_err_deg": Error(rotation, errors["rot_err_deg"]),
         "cv2_t_err": Error(shift, errors["t_err"]),

@@ -82,9 +82,7 @@ def read_hint(text: str | None) -> Hint:
         named.insert(0, (rows[1], float(rows[2])))
     times = re.search(r"max\([^,]*, (\d+)x", text)
     first = numbers[0] if numbers and not text.startswith("exact") else 0.0
-    return Hint(
-        first, tuple(named), "relative" in text, "float32" in text, float(times[1]) if times else math.nan
-    )
+    return Hint(first, tuple(named), "relative" in text, "float32" in text, float(times[1]) if times else math.nan)
 
 
 def noise_of(inputs: dict[str, np.ndarray], hint: Hint) -> float:
@@ -96,9 +94,7 @@ def noise_of(inputs: dict[str, np.ndarray], hint: Hint) -> float:
     return float(np.finfo(np.float32).eps) * math.sqrt(max(value.size for value in floats)) * largest
 
 
-def excess(
-    ours: Any, expected: np.ndarray, tolerance: float, hint: Hint, noise: float = 0.0
-) -> tuple[float, float]:
+def excess(ours: Any, expected: np.ndarray, tolerance: float, hint: Hint, noise: float = 0.0) -> tuple[float, float]:
     """(deviation, tolerance) of one output, the deviation in the tolerance's unit; infinite when it cannot
     compare.
     """
@@ -113,9 +109,7 @@ def excess(
         return (0.0 if np.array_equal(ours, expected) else math.inf), tolerance
     defined = ~np.isnan(expected)
     mine, theirs = ours[defined].astype(np.float64), expected[defined].astype(np.float64)
-    same = (mine == theirs) | (
-        (np.abs(mine) <= noise) & (np.abs(theirs) <= noise)
-    )  # the first also for infinities
+    same = (mine == theirs) | ((np.abs(mine) <= noise) & (np.abs(theirs) <= noise))  # the first also for infinities
     if same.all():
         return 0.0, tolerance
     mine, theirs = mine[~same], theirs[~same]
@@ -130,9 +124,7 @@ def excess(
     return ratio * shown, shown
 
 
-def check(
-    name: str, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray], tol: str | None
-) -> Result:
+def check(name: str, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray], tol: str | None) -> Result:
     """Run one case through its adapter."""
     from goldens_geometry_cases import ADAPTERS as GEOMETRY
     from goldens_matching_cases import ADAPTERS as MATCHING

@@ -213,12 +213,8 @@ def scale_factor(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
             f"median_z_{kind}": metrics.median_depth(points, valid),
         }
     answers["ratio_avg_dis"] = metrics.scale_factor(inputs["pred"], inputs["gt"], valid, how="mean_distance")
-    answers["ratio_median_scale"] = metrics.scale_factor(
-        inputs["pred"], inputs["gt"], valid, how="median_distance"
-    )
-    return {
-        name: np.reshape(value, expected[name].shape) for name, value in answers.items() if name in expected
-    }
+    answers["ratio_median_scale"] = metrics.scale_factor(inputs["pred"], inputs["gt"], valid, how="median_distance")
+    return {name: np.reshape(value, expected[name].shape) for name, value in answers.items() if name in expected}
 
 
 ADAPTERS: dict[str, Adapter] = {

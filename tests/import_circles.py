@@ -29,10 +29,7 @@ def imports(root: Path, *, deferred: bool) -> dict[str, set[str]]:
     for name, path in modules.items():
         statements = _imports(ast.parse(path.read_text(encoding="utf-8")), within=False)
         graph[name] = {
-            target
-            for statement, within in statements
-            if within == deferred
-            for target in _targets(statement, modules)
+            target for statement, within in statements if within == deferred for target in _targets(statement, modules)
         } - {name}
     return graph
 

@@ -70,9 +70,7 @@ def map16(path: Path, value: int, size: tuple[int, int] = SIZE) -> Path:
 def text(path: Path, *lines: object) -> Path:
     """Lines of words or numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = [
-        line if isinstance(line, str) else " ".join(str(word) for word in np.ravel(line)) for line in lines
-    ]
+    written = [line if isinstance(line, str) else " ".join(str(word) for word in np.ravel(line)) for line in lines]
     path.write_text("\n".join(written) + "\n")
     return path
 
@@ -111,9 +109,7 @@ def colmap_binary(
     data = struct.pack("<Q", len(names))
     for i, name in enumerate(names):
         pose = world2cam[i % len(world2cam)]
-        data += (
-            struct.pack("<i7di", i + 1, *quaternion(pose[:3, :3]), *pose[:3, 3], 1) + name.encode() + b"\0"
-        )
+        data += struct.pack("<i7di", i + 1, *quaternion(pose[:3, :3]), *pose[:3, 3], 1) + name.encode() + b"\0"
         data += struct.pack("<Q", len(seen[i]))
         data += b"".join(struct.pack("<ddq", 1.5, 2.5, point) for point in seen[i])
     (folder / "images.bin").write_bytes(data)

@@ -37,10 +37,22 @@ def write_walls(
             Image.fromarray(depth).save(root / f"{name}-depth.png")
             rows.append(
                 Frame(
-                    "walls", scene, str(number), scene.rstrip("0123456789"), f"{name}.png", width, height, FOCAL,
-                    FOCAL, width / 2, height / 2, tuple(pose.ravel()), f"{name}-depth.png", 0.001,
+                    "walls",
+                    scene,
+                    str(number),
+                    scene.rstrip("0123456789"),
+                    f"{name}.png",
+                    width,
+                    height,
+                    FOCAL,
+                    FOCAL,
+                    width / 2,
+                    height / 2,
+                    tuple(pose.ravel()),
+                    f"{name}-depth.png",
+                    0.001,
                 )
-            )  # fmt: skip
+            )
     return rows
 
 

@@ -20,9 +20,7 @@ class Outer:
 
 
 def test_overrides_are_typed_and_nested():
-    changed = override(
-        Outer(), ["run.lr=1e-4", "run.betas=[0.9, 0.99]", "name=x", "ratios=[3]", "run.steps=7"]
-    )
+    changed = override(Outer(), ["run.lr=1e-4", "run.betas=[0.9, 0.99]", "name=x", "ratios=[3]", "run.steps=7"])
     assert changed.run.lr == pytest.approx(1e-4)
     assert changed.run.betas == (0.9, 0.99)
     assert (changed.name, changed.ratios, changed.run.steps) == ("x", (3.0,), 7)
@@ -93,8 +91,5 @@ def test_dashes_are_underscores_and_class_variables_are_no_options():
 
 
 def test_sentences_under_fields_are_read_from_the_class_and_its_bases():
-    assert sentences_of(Videos) == {
-        "size": "Rows and columns, of every picture.",
-        "fps": "Frames per second.",
-    }
+    assert sentences_of(Videos) == {"size": "Rows and columns, of every picture.", "fps": "Frames per second."}
     assert set(sentences_of(RunConfig)) == set(to_dict(RunConfig()))

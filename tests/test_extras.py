@@ -20,9 +20,7 @@ def packages(requirements: list[str]) -> set[str]:
     names = set()
     for requirement in requirements:
         name, extras = re.match(r"([\w.-]+)(?:\[([\w.,-]+)\])?", requirement).groups()
-        names |= (
-            packages([r for extra in extras.split(",") for r in EXTRAS[extra]]) if extras else {name.lower()}
-        )
+        names |= packages([r for extra in extras.split(",") for r in EXTRAS[extra]]) if extras else {name.lower()}
     return names
 
 

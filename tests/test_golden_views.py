@@ -82,9 +82,7 @@ class Small:
         return [result.status for result in self.results]
 
 
-def upright_predictions(
-    small: Small, seeds: list[int], shapes: list[list[tuple[int, int]]], **arguments: Any
-):
+def upright_predictions(small: Small, seeds: list[int], shapes: list[list[tuple[int, int]]], **arguments: Any):
     """Scene by scene, each view the right way up: name -> [view][scene] (1, h, w, ...)."""
     scenes = []
     for scene in range(len(shapes[0])):
@@ -95,9 +93,7 @@ def upright_predictions(
             views.append(buffer.permute(0, 1, 3, 2) if portrait else buffer)
         with torch.no_grad():
             scenes.append(small.model(views, **{k: v[scene : scene + 1] for k, v in arguments.items()}))
-    return {
-        name: [[scene[name][view] for scene in scenes] for view in range(len(seeds))] for name in scenes[0]
-    }
+    return {name: [[scene[name][view] for scene in scenes] for view in range(len(seeds))] for name in scenes[0]}
 
 
 def in_landscape(maps: list[torch.Tensor]) -> np.ndarray:
@@ -120,17 +116,14 @@ def pair(tmp_path_factory) -> Small:
 
 
 def pair_case(shapes: list[list[tuple[int, int]]]) -> dict:
-    return {
-        "tag": "case",
-        "image_seeds": [3, 4],
-        "shape": [len(shapes[0]), 3, *LANDSCAPE],
-        "true_shape": shapes,
-    }
+    return {"tag": "case", "image_seeds": [3, 4], "shape": [len(shapes[0]), 3, *LANDSCAPE], "true_shape": shapes}
 
 
 def pair_arrays(pred: dict) -> dict[str, np.ndarray]:
-    points = {f"case/view{view + 1}/{name}": in_landscape(pred["pointmap"][view])
-              for view, name in enumerate(("pts3d", "pts3d_in_other_view"))}  # fmt: skip
+    points = {
+        f"case/view{view + 1}/{name}": in_landscape(pred["pointmap"][view])
+        for view, name in enumerate(("pts3d", "pts3d_in_other_view"))
+    }
     return points | {
         f"case/view{view + 1}/{theirs}": in_landscape(pred[ours][view])
         for view in range(2)
@@ -139,12 +132,7 @@ def pair_arrays(pred: dict) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "shapes",
-    [
-        [[LANDSCAPE], [PORTRAIT]],
-        [[PORTRAIT], [PORTRAIT]],
-        [[PORTRAIT, LANDSCAPE], [LANDSCAPE, LANDSCAPE]],
-    ],
+    "shapes", [[[LANDSCAPE], [PORTRAIT]], [[PORTRAIT], [PORTRAIT]], [[PORTRAIT, LANDSCAPE], [LANDSCAPE, LANDSCAPE]]]
 )
 def test_portrait_views_of_a_pair_are_turned_upright_and_their_maps_back(pair, shapes):
     arrays = pair_arrays(upright_predictions(pair, [3, 4], shapes))

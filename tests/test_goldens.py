@@ -51,10 +51,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "distill3r" / "keys.json").write_text(json.dumps(numbers))
     state = goldens.seeded_state(numbers, rules)
     model.load_state_dict(FAMILIES.get("reconstructor").keymap.to_ours(state))
-    images = (
-        torch.stack([torch.from_numpy(rules.make_image(seed, (1, 3, 28, 42))) for seed in (1, 2)], 1) / 2
-        + 0.5
-    )
+    images = torch.stack([torch.from_numpy(rules.make_image(seed, (1, 3, 28, 42))) for seed in (1, 2)], 1) / 2 + 0.5
     with torch.no_grad():
         pred = model(images, [0, 5])
     arrays = {}

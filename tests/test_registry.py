@@ -86,25 +86,10 @@ def test_what_cannot_be_used_is_left_out_with_one_line_that_names_the_package(tm
 
 def test_a_broken_package_is_one_line_on_stderr_of_a_command(tmp_path):
     installed(tmp_path, "lab_broken", {}, "")
-    (tmp_path / "lab_broken-1.0.dist-info/entry_points.txt").write_text(
-        "[manyview.readers]\nours = lab_absent:scan\n"
-    )
+    (tmp_path / "lab_broken-1.0.dist-info/entry_points.txt").write_text("[manyview.readers]\nours = lab_absent:scan\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from manyview.cli.main import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "data",
-        "scan",
-        str(tmp_path),
-        "--format",
-        "floder",
-        "-o",
-        "m.parquet",
-    ]
+    command = [sys.executable, "-c", code, "data", "scan", str(tmp_path), "--format", "floder", "-o", "m.parquet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     warning, error = done.stderr.strip().splitlines()
-    assert warning.startswith(
-        "lab_broken: source format 'ours' is left out: lab_absent:scan cannot be imported"
-    )
+    assert warning.startswith("lab_broken: source format 'ours' is left out: lab_absent:scan cannot be imported")
     assert "did you mean 'folder'" in error

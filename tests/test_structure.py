@@ -56,29 +56,8 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "engine",
     },
-    "studies": {
-        "losses",
-        "models",
-        "data",
-        "zoo",
-        "teachers",
-        "recipes",
-        "engine",
-        "pipelines",
-        "evaluation",
-    },
-    "evaluation": {
-        "images",
-        "geometry",
-        "models",
-        "losses",
-        "scene",
-        "metrics",
-        "data",
-        "zoo",
-        "cache",
-        "pipelines",
-    },
+    "studies": {"losses", "models", "data", "zoo", "teachers", "recipes", "engine", "pipelines", "evaluation"},
+    "evaluation": {"images", "geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
 }
 OF_A_FOLDER = {"__init__.py", "conftest.py"}
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}
@@ -157,17 +136,29 @@ TOY = {
         ("toy/low/shape.py", "import toy.high.draw as d", [["high.draw", "low.shape"]], []),
         ("toy/low/shape.py", "import toy.high", [["high", "high.draw", "low.shape"]], []),
         ("toy/version.py", "from toy import name", [["", "version"]], []),
-        ("toy/low/shape.py", "try:\n    import toy.high.draw\nexcept ImportError:\n    pass",
-         [["high.draw", "low.shape"]], []),
+        (
+            "toy/low/shape.py",
+            "try:\n    import toy.high.draw\nexcept ImportError:\n    pass",
+            [["high.draw", "low.shape"]],
+            [],
+        ),
         ("toy/low/shape.py", "class A:\n    from toy.high.draw import area", [["high.draw", "low.shape"]], []),
         ("toy/low/shape.py", "def f():\n    from toy.high import draw", [], [["high.draw", "low.shape"]]),
-        ("toy/low/shape.py", "class A:\n    async def f(self):\n        import toy.high.draw",
-         [], [["high.draw", "low.shape"]]),
+        (
+            "toy/low/shape.py",
+            "class A:\n    async def f(self):\n        import toy.high.draw",
+            [],
+            [["high.draw", "low.shape"]],
+        ),
         ("toy/low/shape.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import toy.high.draw", [], []),
-        ("toy/low/shape.py", "import typing\nif typing.TYPE_CHECKING:\n    x = 1\nelse:\n    import toy.high.draw",
-         [["high.draw", "low.shape"]], []),
+        (
+            "toy/low/shape.py",
+            "import typing\nif typing.TYPE_CHECKING:\n    x = 1\nelse:\n    import toy.high.draw",
+            [["high.draw", "low.shape"]],
+            [],
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_check_sees_circles(tmp_path, file, text, at_once, through_functions):
     for name, content in {**TOY, file: text}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +175,7 @@ def test_the_check_sees_circles(tmp_path, file, text, at_once, through_functions
 @pytest.mark.parametrize("folder", ["src", "tests"])
 def test_files_stay_under_400_lines(folder):
     root = SRC.parent.parent if folder == "src" else Path(__file__).parent.parent
-    long = [
-        (p.name, n) for p in (root / folder).rglob("*.py") if (n := len(p.read_text().splitlines())) > 400
-    ]
+    long = [(p.name, n) for p in (root / folder).rglob("*.py") if (n := len(p.read_text().splitlines())) > 400]
     assert not long
 
 
@@ -238,11 +227,7 @@ def test_pictures_are_decoded_in_one_place():
     for path in SRC.rglob("*.py"):
         if folder_of(path) == "images":
             continue
-        calls = [
-            node
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call)
-        ]
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         names = {ast.unparse(call.func) for call in calls}
         if names & {"Image.open", "cv2.imread", "cv2.VideoCapture", "cv2.imdecode"}:
             opening.add(path.relative_to(SRC).as_posix())
@@ -251,9 +236,21 @@ def test_pictures_are_decoded_in_one_place():
 
 def test_public_names():
     assert sorted(manyview.__all__) == [
-        "Cache", "Features", "Manifest", "Scene", "Signal", "UserError", "Views", "__version__",
-        "features", "load", "metrics", "reconstruct", "train", "zoo",
-    ]  # fmt: skip
+        "Cache",
+        "Features",
+        "Manifest",
+        "Scene",
+        "Signal",
+        "UserError",
+        "Views",
+        "__version__",
+        "features",
+        "load",
+        "metrics",
+        "reconstruct",
+        "train",
+        "zoo",
+    ]
     for name in manyview.__all__:
         assert getattr(manyview, name) is not None
     with pytest.raises(AttributeError):

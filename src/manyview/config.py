@@ -133,9 +133,7 @@ def parse_size(text: str, name: str) -> tuple[int, int]:
 def hints_of(cls: type) -> dict[str, Any]:
     """The fields of a dataclass with their types, in order."""
     hints = typing.get_type_hints(cls)
-    return {
-        field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls)) if field.init
-    }
+    return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
 
 
 def sentences_of(cls: type) -> dict[str, str]:
@@ -214,9 +212,9 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
             return float(value)  # YAML reads 1e-4 as text
         except ValueError:
             pass
-    elif (
-        isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    ) or (origin in (dict, list) and isinstance(value, origin)):
+    elif (isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))) or (
+        origin in (dict, list) and isinstance(value, origin)
+    ):
         return value
     kind = getattr(hint, "__name__", str(hint))
     raise UserError(f"{_label(name)} is {value!r}; it must be of type {kind}")

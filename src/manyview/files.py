@@ -78,9 +78,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 def _why(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            "no space left on the disk; free some, or choose another place with -o (the older file is kept)"
-        )
+        return "no space left on the disk; free some, or choose another place with -o (the older file is kept)"
     return f"{(error.strerror or str(error)).lower()}; choose another place with -o"
 
 

@@ -10,12 +10,7 @@ T = TypeVar("T")
 
 
 def track(
-    iterable: Iterable[T],
-    *,
-    total: int | None = None,
-    label: str = "",
-    unit: str = "it",
-    enabled: bool | None = None,
+    iterable: Iterable[T], *, total: int | None = None, label: str = "", unit: str = "it", enabled: bool | None = None
 ) -> Iterator[T]:
     """Yield from `iterable`, drawing a bar with the time left after one second.
 
@@ -28,6 +23,4 @@ def track(
         return
     from tqdm import tqdm
 
-    yield from tqdm(
-        iterable, total=total, desc=label, unit=unit, delay=1.0, file=sys.stderr, dynamic_ncols=True
-    )
+    yield from tqdm(iterable, total=total, desc=label, unit=unit, delay=1.0, file=sys.stderr, dynamic_ncols=True)

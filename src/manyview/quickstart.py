@@ -81,8 +81,15 @@ def quickstart(
         if (run / "config.json").is_file():
             trained = resume(run, cache=out / "cache", data=[manifest])
         else:
-            trained = train("distill3r", out=run, preset="tiny", data=[manifest], cache=out / "cache",
-                            init=before, settings=settings)  # fmt: skip
+            trained = train(
+                "distill3r",
+                out=run,
+                preset="tiny",
+                data=[manifest],
+                cache=out / "cache",
+                init=before,
+                settings=settings,
+            )
         if trained.fit.stopped:
             raise KeyboardInterrupt
 
@@ -95,12 +102,7 @@ def quickstart(
     cache = Cache.open(out / "cache").info()
     seconds = time.perf_counter() - started
     _report(out, config, {"table": table, "cache": cache, "seconds": seconds}, scenes)
-    result = {
-        "report": str(out / REPORT),
-        "seconds": round(seconds, 1),
-        "table": table,
-        "model": str(run / "model"),
-    }
+    result = {"report": str(out / REPORT), "seconds": round(seconds, 1), "table": table, "model": str(run / "model")}
     write_json(out / "result.json", result)
     return result
 
@@ -155,11 +157,7 @@ def _best_plane(plane: Any, true: Any) -> dict[str, float]:
     errors = [float(((c - depth).abs() / depth).mean()) for c in constants]
     thin = slice(None, None, 7)
     clouds = [median_distances(c * plane.reshape(-1, 3)[thin], points[thin]) for c in constants]
-    return {
-        "abs_rel": min(errors),
-        "accuracy": min(a for a, _ in clouds),
-        "completeness": min(c for _, c in clouds),
-    }
+    return {"abs_rel": min(errors), "accuracy": min(a for a, _ in clouds), "completeness": min(c for _, c in clouds)}
 
 
 def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
@@ -171,9 +169,7 @@ def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
     from manyview.pipelines.options import ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct
 
-    by_model = ReconstructOptions(
-        cameras="model"
-    )  # what the student says; these pictures are too small to match
+    by_model = ReconstructOptions(cameras="model")  # what the student says; these pictures are too small to match
     manifest = Manifest.load(out / "data/test/manifest.parquet")
     found = []
     for number, indices in enumerate(list(manifest.scenes().values())[:3]):
@@ -189,42 +185,45 @@ def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def _report(
-    out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]
-) -> None:
+def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]) -> None:
     """out/report.html: pictures first, numbers after, and what to type next."""
     from manyview.evaluation.page import Page
     from manyview.evaluation.pictures import line_chart
 
     start = "random weights" if config.scratch else "the bundled manyview-tiny"
-    page = Page("manyview quickstart", f"{config.scenes} procedural scenes, {config.steps} steps from {start}, "
-                f"{facts['seconds']:.0f} s in all. None of the rooms below was in the training data.")  # fmt: skip
+    page = Page(
+        "manyview quickstart",
+        f"{config.scenes} procedural scenes, {config.steps} steps from {start}, "
+        f"{facts['seconds']:.0f} s in all. None of the rooms below was in the training data.",
+    )
     for number, (scene, truth) in enumerate(scenes):
         page.heading(f"Room {number + 1}: what the student makes of {len(scene.views)} pictures")
         _show_scene(page, scene, truth)
     page.heading("Before, after, and the trivial answer")
-    page.text("Means over all test views after one scale factor per view; lower is better. AbsRel: mean relative depth "
-              "error. Accuracy and completeness: median distance in centimetres from the prediction to the true "
-              "surface, and back. The plane is a wall at the constant depth that is best for each view and "
-              "number.")  # fmt: skip
-    rows = [(name, *(f"{row[k]:.3f}" if k == "abs_rel" else f"{row[k]:.1f}" for k in row))
-            for name, row in facts["table"].items()]  # fmt: skip
+    page.text(
+        "Means over all test views after one scale factor per view; lower is better. AbsRel: mean relative depth "
+        "error. Accuracy and completeness: median distance in centimetres from the prediction to the true "
+        "surface, and back. The plane is a wall at the constant depth that is best for each view and "
+        "number."
+    )
+    rows = [
+        (name, *(f"{row[k]:.3f}" if k == "abs_rel" else f"{row[k]:.1f}" for k in row))
+        for name, row in facts["table"].items()
+    ]
     best = min(range(len(rows)), key=lambda i: list(facts["table"].values())[i]["abs_rel"])
     page.table(["", "AbsRel", "accuracy, cm", "completeness, cm"], rows, best=best)
     page.heading("Training")
-    lines = [
-        json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    series = {
-        key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")
-    }
+    lines = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    series = {key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")}
     page.svg(line_chart(series, x_label="step", y_label="loss", log=True))
     page.heading("The teacher cache")
     page.table(["", ""], [(key.replace("_", " "), _plain(value)) for key, value in facts["cache"].items()])
     page.heading("Next")
-    page.code(f"manyview reconstruct photos/ --model {out / 'run/model'} -o scene\n"
-              f"manyview export {out / 'scenes/0'} --to colmap -o colmap\n"
-              "manyview train distill3r --help")  # fmt: skip
+    page.code(
+        f"manyview reconstruct photos/ --model {out / 'run/model'} -o scene\n"
+        f"manyview export {out / 'scenes/0'} --to colmap -o colmap\n"
+        "manyview train distill3r --help"
+    )
     page.write(out / REPORT)
 
 
@@ -238,16 +237,22 @@ def _show_scene(page: Any, scene: Any, truth: Any) -> None:
         low, high = depth_range(true)
         error = np.abs(scale * view.depth - true) / true
         sure = view.confidence
-        rows.append([view.image, colour_map(scale * view.depth, low, high, view.valid),
-                     colour_map(true, low, high), colour_map(error, 0, 0.3, palette="INFERNO"),
-                     colour_map(sure, sure.min(), sure.max(), palette="VIRIDIS")])  # fmt: skip
-    page.pictures([("input · predicted depth · true depth · relative error (black 0, yellow 30 %) · confidence",
-                    grid(rows))], zoom=2)  # fmt: skip
+        rows.append(
+            [
+                view.image,
+                colour_map(scale * view.depth, low, high, view.valid),
+                colour_map(true, low, high),
+                colour_map(error, 0, 0.3, palette="INFERNO"),
+                colour_map(sure, sure.min(), sure.max(), palette="VIRIDIS"),
+            ]
+        )
+    page.pictures(
+        [("input · predicted depth · true depth · relative error (black 0, yellow 30 %) · confidence", grid(rows))],
+        zoom=2,
+    )
     left, right = two_sides(*scene.points())
     true_left, _ = two_sides(*_true_cloud(truth))
-    page.pictures(
-        [("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)]
-    )
+    page.pictures([("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)])
     notes = [str(w) for w in scene.info.get("warnings", [])]
     if notes:
         page.text("warnings: " + "; ".join(notes), note=True)

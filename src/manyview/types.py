@@ -130,9 +130,7 @@ class Teacher(ABC):
     licence: str
     """Terms under which its answers may be used; stored in every cache it makes."""
     weight_rule: WeightRule = WeightRule(1.0, 1.0, 1.0)
-    weighted_by: Mapping[str, str] = MappingProxyType(
-        {"pointmap": "confidence", "pointmap_local": "confidence_local"}
-    )
+    weighted_by: Mapping[str, str] = MappingProxyType({"pointmap": "confidence", "pointmap_local": "confidence_local"})
     """Signal -> the raw confidence its weight is derived from."""
     requires: frozenset[str] = frozenset()
     """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
@@ -170,9 +168,7 @@ class Teacher(ABC):
                 raw = signals[confidence]
                 valid = torch.ones_like(raw.value, dtype=torch.bool) if raw.valid is None else raw.valid
                 scenes = zip(raw.value, valid, strict=True)
-                signals[name].weight = torch.stack(
-                    [rule(values, rule.unit(values, v)) for values, v in scenes]
-                )
+                signals[name].weight = torch.stack([rule(values, rule.unit(values, v)) for values, v in scenes])
         return signals
 
 

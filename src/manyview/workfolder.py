@@ -43,9 +43,7 @@ class WorkFolder:
             return None
         record = read_json(self.record_path, mend=f"choose another folder for the {self.kind} with -o")
         if not isinstance(record, dict):
-            raise UserError(
-                f"{self.record_path} is damaged; choose another folder for the {self.kind} with -o"
-            )
+            raise UserError(f"{self.record_path} is damaged; choose another folder for the {self.kind} with -o")
         return record
 
     def refuse_strangers(self) -> None:
@@ -137,10 +135,7 @@ class WorkFolder:
         """
         from filelock import FileLock, Timeout
 
-        busy = (
-            busy
-            or f"another process is at work in {self.path}; wait for it, or choose another folder with -o"
-        )
+        busy = busy or f"another process is at work in {self.path}; wait for it, or choose another folder with -o"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             held = FileLock(self.path / name, timeout=-1 if wait else 0)
@@ -152,18 +147,14 @@ class WorkFolder:
             return
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UserError(
-                f"cannot write to {self.path}: {reason}; choose another folder with -o"
-            ) from error
+            raise UserError(f"cannot write to {self.path}: {reason}; choose another folder with -o") from error
         try:
             yield
         finally:
             held.release()
 
 
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str] = ()
-) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str] = ()) -> list[str]:
     """Dotted keys, sorted, under which two nested settings differ; lists count as one value."""
     changed = []
     for key in sorted({*before, *now} - set(may_change)):

@@ -93,8 +93,7 @@ def test_the_crop_of_a_map_is_that_of_the_picture():
 
 
 @pytest.mark.parametrize(
-    ("kind", "enhance"),
-    [(0, ImageEnhance.Brightness), (1, ImageEnhance.Contrast), (2, ImageEnhance.Color)],
+    ("kind", "enhance"), [(0, ImageEnhance.Brightness), (1, ImageEnhance.Contrast), (2, ImageEnhance.Color)]
 )
 @pytest.mark.parametrize("factor", [0.6, 0.93, 1.4])
 def test_brightness_contrast_and_saturation_are_pillow_s(kind, enhance, factor):

@@ -46,10 +46,7 @@ def test_what_is_brighter_than_half_is_inverted():
 
 
 def test_hues_turn_by_up_to_a_tenth_of_the_wheel_both_ways():
-    turns = [
-        hue(recoloured(flat(200, 40, 40), seed=seed, jitter=1.0, strength=(0, 0, 0, 0.1)))
-        for seed in range(300)
-    ]
+    turns = [hue(recoloured(flat(200, 40, 40), seed=seed, jitter=1.0, strength=(0, 0, 0, 0.1))) for seed in range(300)]
     assert max(map(abs, turns)) < 0.1 + 0.01  # a step of eight bits
     assert max(turns) > 0.09
     assert min(turns) < -0.09
@@ -85,14 +82,10 @@ def test_brightness_contrast_and_saturation_change_by_their_strengths(place, mos
 def test_each_change_has_its_own_probability():
     picture = np.random.default_rng(2).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     for name, most in (("grey", 0.2), ("solarise", 0.2), ("blur", 0.2), ("jitter", 0.8)):
-        changed = [
-            not np.array_equal(recoloured(picture, seed=seed, **{name: most}), picture) for seed in range(400)
-        ]
+        changed = [not np.array_equal(recoloured(picture, seed=seed, **{name: most}), picture) for seed in range(400)]
         assert np.mean(changed) == pytest.approx(most, abs=0.06), name
 
 
 def test_grey_is_grey_and_keeps_the_brightness():
     changed = recoloured(flat(200, 100, 50), grey=1.0).reshape(-1, 3)[0].astype(float)
-    assert (
-        changed[0] == changed[1] == changed[2] == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50, abs=1)
-    )
+    assert changed[0] == changed[1] == changed[2] == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50, abs=1)

@@ -64,11 +64,7 @@ def test_only_so_many_pairs_of_a_scene_are_measured(walls):
     pairs = PairBatches([walls], wish())
     every = {tuple(name) for index in range(150) for name in pairs(index).names}
     reader, rng = DepthReader(walls, SIZE), np.random.default_rng(0)
-    measured = [
-        pair
-        for scene, rows in walls.scenes().items()
-        for pair in measured_pairs(reader, scene, rows, 99, rng)
-    ]
+    measured = [pair for scene, rows in walls.scenes().items() for pair in measured_pairs(reader, scene, rows, 99, rng)]
     assert len(measured) == 5 * 4 * 3
     assert every == {(walls[p.a].image, walls[p.b].image) for p in measured if p.overlap > 0}
 
@@ -88,9 +84,7 @@ def test_every_batch_has_one_size_and_portrait_frames_a_turned_one(walls, tmp_pa
 
 def test_a_rare_turn_fills_its_batches_too(walls, tmp_path):
     (tmp_path / "tall").mkdir()
-    frames = [
-        replace(frame, dataset="tall") for frame in write_walls(tmp_path / "tall", scenes=["t0"], turned=True)
-    ]
+    frames = [replace(frame, dataset="tall") for frame in write_walls(tmp_path / "tall", scenes=["t0"], turned=True)]
     tall = Manifest(frames, tmp_path / "tall")
     pairs = PairBatches([walls, tall], wish(weights={"walls": 0.9999, "tall": 0.0001}, jitter=0.0))
     (tall_scene,) = (scene for scene in pairs._every() if scene.portrait)
@@ -144,18 +138,14 @@ def test_what_cannot_be_read_makes_way_and_is_counted(walls, tmp_path, caplog):
     ],
 )
 def test_a_manifest_without_measurements_is_named_with_what_it_lacks(walls, tmp_path, lost, said):
-    bare = Manifest([replace(frame, **lost) for frame in walls.frames], tmp_path).save(
-        tmp_path / "bare.parquet"
-    )
+    bare = Manifest([replace(frame, **lost) for frame in walls.frames], tmp_path).save(tmp_path / "bare.parquet")
     with pytest.raises(UserError, match=rf"bare\.parquet: pairs need.*{said}") as refused:
         PairBatches([walls, bare], wish())
     assert "\n" not in str(refused.value)
 
 
 def test_impossible_wishes_are_the_users_mistake(walls):
-    with pytest.raises(
-        UserError, match=r"none of 5 scenes.*overlap of 0\.2 to 0\.9 and a motion of at least 3; widen"
-    ):
+    with pytest.raises(UserError, match=r"none of 5 scenes.*overlap of 0\.2 to 0\.9 and a motion of at least 3; widen"):
         PairBatches([walls], wish(choice=Choice(overlap=(0.2, 0.9), motion=3.0)))
     with pytest.raises(UserError, match="no two frames are left"):
         PairBatches([walls], wish(split="nowhere"))

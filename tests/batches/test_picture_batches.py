@@ -20,9 +20,7 @@ def manifest(folder, count: int, seed: int = 0) -> Manifest:
     for index in range(count):
         Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{index}.png")
         frames.append(
-            Frame(
-                dataset="d", scene=f"{index}", frame="0", split="", image=f"{index}.png", width=30, height=20
-            )
+            Frame(dataset="d", scene=f"{index}", frame="0", split="", image=f"{index}.png", width=30, height=20)
         )
     return Manifest(frames, folder)
 

@@ -95,10 +95,7 @@ def test_datasets_are_drawn_by_weight_and_sequences_alike(tmp_path):
 
 
 def test_a_share_of_the_batches_is_single_images_from_where_there_are_no_sequences(tmp_path):
-    scenes, alone = (
-        corpus(tmp_path, {"a": 4}),
-        corpus(tmp_path, {f"n{i}": 1 for i in range(6)}, dataset="imagenet"),
-    )
+    scenes, alone = (corpus(tmp_path, {"a": 4}), corpus(tmp_path, {f"n{i}": 1 for i in range(6)}, dataset="imagenet"))
     views = Sequences([scenes, alone], replace(PLAIN, single=0.3))
     singles = 0
     for index in range(120):
@@ -123,9 +120,7 @@ def test_an_unreadable_frame_is_replaced_by_another_of_its_scene_and_counted(roo
         rooms.path(f"rooms/a/{place}.png").write_bytes(b"no picture")
     views = Sequences([rooms.select(scenes=["a"])], replace(PLAIN, views=(3, 3), seed=2))
     with caplog.at_level(logging.WARNING):
-        places = {
-            int(view[1]) for index in range(30) for scene in colours(views(index).images) for view in scene
-        }
+        places = {int(view[1]) for index in range(30) for scene in colours(views(index).images) for view in scene}
     assert places == {1, 3, 4}
     assert {Path(name).name for name in views.unreadable} == {"0.png", "2.png"}
     assert caplog.text.count("takes its place") == 2  # once per file
@@ -150,10 +145,7 @@ def test_groups_of_a_photo_collection_are_its_sequences(rooms):
     collection = Manifest(rooms.frames, rooms.root, {"groups": [[0, 5], [5, 1]]})
     views = Sequences([collection], PLAIN)
     names = {frozenset(names) for index in range(20) for names in views(index).names}
-    assert names == {
-        frozenset({"rooms/a/0.png", "rooms/b/0.png"}),
-        frozenset({"rooms/b/0.png", "rooms/a/1.png"}),
-    }
+    assert names == {frozenset({"rooms/a/0.png", "rooms/b/0.png"}), frozenset({"rooms/b/0.png", "rooms/a/1.png"})}
 
 
 def test_only_frames_of_the_split_are_drawn(rooms):

@@ -34,9 +34,7 @@ CPU = torch.device("cpu")
 def walls(tmp_path_factory) -> Path:
     """A saved manifest of six scenes of four posed frames with depth."""
     folder = tmp_path_factory.mktemp("walls")
-    return Manifest(write_walls(folder, scenes=[f"w{i}" for i in range(6)]), folder).save(
-        folder / "m.parquet"
-    )
+    return Manifest(write_walls(folder, scenes=[f"w{i}" for i in range(6)]), folder).save(folder / "m.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +62,14 @@ def road(kind: str, walls: Path, colours: Path, tmp_path: Path) -> Road:
         choice = Choice(overlap=(0.1, 1.0), motion=0.0)
         return PairBatches([walls], PairWish(sizes=((12, 16), (16, 16)), pairs=2, choice=choice, jitter=0.5))
     build(walls, Sensor(), tmp_path / "cache", views=3, step=1, size=(20, 24))
-    return SceneBatches(
-        tmp_path / "cache", (), SceneWish(views=2, batch=2, flip=True, jitter=0.3, shuffle_views=True)
-    )
+    return SceneBatches(tmp_path / "cache", (), SceneWish(views=2, batch=2, flip=True, jitter=0.3, shuffle_views=True))
 
 
 def bits(views: Views) -> dict[str, Any]:
     tensors = {"images": views.images, "intrinsics": views.intrinsics, "cam2world": views.cam2world}
     tensors["depth"] = views.depth
     for name, signal in views.signals.items():
-        tensors |= {
-            f"{name}.value": signal.value,
-            f"{name}.weight": signal.weight,
-            f"{name}.valid": signal.valid,
-        }
+        tensors |= {f"{name}.value": signal.value, f"{name}.weight": signal.weight, f"{name}.valid": signal.valid}
     return {name: None if tensor is None else tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
@@ -102,9 +94,7 @@ def test_files_that_cannot_be_read_are_told_once_however_many_processes_meet_the
         (tmp_path / frame.image).write_bytes(manifest.path(frame.image).read_bytes())
     for name in ("3.png", "7.png"):
         (tmp_path / name).write_bytes(b"nothing")
-    batches = PictureBatches(
-        [Manifest(manifest.frames, tmp_path)], PictureWish(size=(16, 16), batch=6, memory_mb=0)
-    )
+    batches = PictureBatches([Manifest(manifest.frames, tmp_path)], PictureWish(size=(16, 16), batch=6, memory_mb=0))
     with caplog.at_level(logging.WARNING), Feed(batches, range(24), device=CPU, workers=3) as feed:
         for _ in range(24):
             feed.next()

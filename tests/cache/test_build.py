@@ -187,9 +187,7 @@ def test_shards_together_are_the_unsharded_cache(make_manifest, tmp_path):
     assert {n: b for n, b in content(tmp_path / "whole").items() if n.endswith("zip")} == {
         n: b for n, b in content(tmp_path / "parts").items() if n.endswith("zip")
     }
-    report = build(
-        manifest, Sensor(), tmp_path / "parts", views=1, size=SIZE
-    )  # nothing is left for a build of all
+    report = build(manifest, Sensor(), tmp_path / "parts", views=1, size=SIZE)  # nothing is left for a build of all
     assert (report.written, report.skipped) == (0, 9)
     assert Cache.open(tmp_path / "parts").entries == whole.entries
     with pytest.raises(UserError, match="shard 3/3"):
@@ -227,9 +225,7 @@ def test_a_lost_depth_file_costs_its_samples_only(make_manifest, tmp_path):
     assert "'room-3.png' has no depth file" in report.problems[0].reason
     lost.write_bytes(kept)
     assert build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE).written == 1
-    assert (
-        content(tmp_path / "cache") == good
-    )  # the index too, though its lines were written in another order
+    assert content(tmp_path / "cache") == good  # the index too, though its lines were written in another order
 
 
 def _built(manifest, out: Path) -> dict[str, bytes]:
@@ -256,9 +252,7 @@ def test_nothing_can_be_made_without_depth_cameras_or_poses(make_manifest, tmp_p
         build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE)
     assert "\n" not in str(error.value)
     manifest = make_manifest({"room": 2}, folder="mended")
-    assert (
-        build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE).written == 1
-    )  # the empty cache is reused
+    assert build(manifest, Sensor(), tmp_path / "cache", views=2, size=SIZE).written == 1  # the empty cache is reused
 
 
 @pytest.mark.parametrize("when", ["archive", "index"])

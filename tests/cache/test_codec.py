@@ -91,10 +91,7 @@ def test_confidences_saturate_instead():
 
 def sample() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    return {
-        "pointmap": rng.standard_normal((3, 6, 10, 3)).astype(np.float16),
-        "valid": rng.random((3, 6, 10)) > 0.3,
-    }
+    return {"pointmap": rng.standard_normal((3, 6, 10, 3)).astype(np.float16), "valid": rng.random((3, 6, 10)) > 0.3}
 
 
 def test_archive_round_trip_and_header():
@@ -121,9 +118,7 @@ def test_some_views_are_read_without_the_others():
 
 
 def test_equal_maps_give_equal_bytes_and_a_plain_zip():
-    first, second = (
-        archive.encode_archive(dict(reversed(sample().items())), {"b": 1, "a": 2}) for _ in range(2)
-    )
+    first, second = (archive.encode_archive(dict(reversed(sample().items())), {"b": 1, "a": 2}) for _ in range(2))
     assert first == second == archive.encode_archive(sample(), {"a": 2, "b": 1})
     with zipfile.ZipFile(io.BytesIO(first)) as whole:
         assert {info.compress_type for info in whole.infolist()} == {zipfile.ZIP_STORED}

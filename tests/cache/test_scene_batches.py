@@ -76,9 +76,7 @@ def test_a_batch_joins_images_and_answers(cache):
     assert torch.equal(direct.cam2world[0], views.cam2world[1])
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"flip": True}, {"shuffle_views": True, "flip": True, "jitter": 0.3}]
-)
+@pytest.mark.parametrize("options", [{}, {"flip": True}, {"shuffle_views": True, "flip": True, "jitter": 0.3}])
 def test_every_augmentation_keeps_the_geometry_true(cache, options):
     batches = batches_of(cache, views=2, batch=2, seed=5, **options)
     for step in range(4):
@@ -113,9 +111,7 @@ def test_a_function_of_seed_step_and_rank(cache):
 
 def test_every_sample_once_an_epoch_and_in_another_order_next(cache):
     batches = batches_of(cache, views=4, batch=1)
-    epochs = [
-        [tuple(batches(epoch * len(batches) + i).names[0]) for i in range(len(batches))] for epoch in range(4)
-    ]
+    epochs = [[tuple(batches(epoch * len(batches) + i).names[0]) for i in range(len(batches))] for epoch in range(4)]
     assert len(batches) == 3
     assert all(len(set(epoch)) == 3 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1

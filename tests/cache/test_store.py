@@ -119,9 +119,7 @@ def test_a_teacher_that_comes_later_is_the_only_one_asked(make_manifest, tmp_pat
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_crash_while_a_teacher_is_added_keeps_the_other_ones_answers(
-    make_manifest, tmp_path, monkeypatch, call
-):
+def test_a_crash_while_a_teacher_is_added_keeps_the_other_ones_answers(make_manifest, tmp_path, monkeypatch, call):
     manifest = make_manifest({"room": 3})
     build(manifest, [Sensor(), Painter()], tmp_path / "whole", views=1, size=SIZE)
     real = getattr(os, call)
@@ -202,9 +200,7 @@ def test_shards_end_with_the_bytes_of_one_process(make_manifest, tmp_path, keep)
     build(tmp_path / "data.parquet", [Sensor(), Painter()], tmp_path / "whole", **options)
     for part in (2, 0, 1):
         assert len(content(tmp_path / "parts").keys() & {"index.jsonl"} if part != 2 else ()) == 0
-        build(
-            tmp_path / "data.parquet", [Sensor(), Painter()], tmp_path / "parts", shard=(part, 3), **options
-        )
+        build(tmp_path / "data.parquet", [Sensor(), Painter()], tmp_path / "parts", shard=(part, 3), **options)
     assert content(tmp_path / "whole") == content(tmp_path / "parts")
     assert ("basis/painter.patches.zip" in content(tmp_path / "whole")) == (keep == "pca")
     assert build(manifest, [Sensor(), Painter()], tmp_path / "parts", shard=(1, 3), **options).skipped == 3
@@ -236,9 +232,7 @@ def test_a_teacher_that_says_nothing_is_reported_and_left_out(make_manifest, tmp
     assert [list(entry.teachers) for entry in cache.entries] == [["sensor"]] + [["sensor", "blind"]] * 2
     with pytest.raises(UserError, match="no answer of teacher 'blind'"):
         cache.sample(0, teacher="blind")
-    assert [problem.reason for problem in verify(tmp_path / "both")] == [
-        "2 of 3 samples of teacher blind are there"
-    ]
+    assert [problem.reason for problem in verify(tmp_path / "both")] == ["2 of 3 samples of teacher blind are there"]
 
 
 def test_weights_by_quantile_are_those_of_the_whole_sample(make_manifest, tmp_path):
@@ -329,22 +323,13 @@ def test_a_build_of_version_1_is_gone_on_with(tmp_path):
 
 def test_what_a_build_takes_is_said_after_its_first_sample(make_manifest, tmp_path, monkeypatch):
     lines: list[str] = []
-    build(
-        make_manifest({"c": 5}, folder="c"), Sensor(), tmp_path / "fast", views=1, size=SIZE, say=lines.append
-    )
+    build(make_manifest({"c": 5}, folder="c"), Sensor(), tmp_path / "fast", views=1, size=SIZE, say=lines.append)
     assert not lines
     monkeypatch.setattr(building, "WORTH_SAYING", 0.0)
     build(make_manifest({"room": 5}), Sensor(), tmp_path / "cache", views=1, size=SIZE, say=lines.append)
     assert len(lines) == 1
     assert lines[0].startswith("4 more samples will take about")
-    build(
-        make_manifest({"b": 1}, folder="b"),
-        Sensor(),
-        tmp_path / "cache-b",
-        views=1,
-        size=SIZE,
-        say=lines.append,
-    )
+    build(make_manifest({"b": 1}, folder="b"), Sensor(), tmp_path / "cache-b", views=1, size=SIZE, say=lines.append)
     assert len(lines) == 1  # nothing is left to say it of
 
 

@@ -71,9 +71,7 @@ def test_content_is_judged_even_when_the_checksum_agrees(cache):
     broken["sensor/pointmap_local"][1, 3, 4, 0] = np.nan
     assert fields["sensor/valid"][1, 3, 4]
     replace_archive(cache, 1, archive.encode_archive(broken, header))
-    assert [p.reason for p in verify(cache)] == [
-        "pointmap_local has NaN or infinite values where it is valid"
-    ]
+    assert [p.reason for p in verify(cache)] == ["pointmap_local has NaN or infinite values where it is valid"]
 
     replace_archive(cache, 1, archive.encode_archive({n: v[:, :20] for n, v in fields.items()}, header))
     assert "is 20x32, the cache 24x32" in verify(cache)[0].reason

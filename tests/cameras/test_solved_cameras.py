@@ -29,9 +29,7 @@ class Room:
     def views(self, guess: float | None = None, *, blur: float = 0.0) -> list[View]:
         rng = np.random.default_rng(0)
         ratio = (guess or self.focal) / max(SIZE)
-        return [
-            View(SIZE, depth * np.exp(blur * rng.standard_normal()), np.eye(3), ratio) for depth in self.depth
-        ]
+        return [View(SIZE, depth * np.exp(blur * rng.standard_normal()), np.eye(3), ratio) for depth in self.depth]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +41,7 @@ def errors_of(solved, cam2world) -> np.ndarray:
     """Larger of rotation and translation error of every pair of one frame; 180 degrees for the others."""
     ours = np.stack([camera.cam2world for camera in solved.cameras])
     turn, shift, pairs = relative_pose_errors(np.linalg.inv(ours), np.linalg.inv(cam2world))
-    frame = np.array(
-        [camera.component if camera.registered else -1 - n for n, camera in enumerate(solved.cameras)]
-    )
+    frame = np.array([camera.component if camera.registered else -1 - n for n, camera in enumerate(solved.cameras)])
     together = frame[pairs[:, 0]] == frame[pairs[:, 1]]
     return np.where(together, np.maximum(turn, shift), 180.0)
 
@@ -110,8 +106,10 @@ def strangers(room):
 
 
 def wall(room):
-    return [np.full((*SIZE, 3), 180, np.uint8) + np.random.default_rng(n).integers(0, 3, (*SIZE, 3), np.uint8)
-            for n in range(4)]  # fmt: skip
+    return [
+        np.full((*SIZE, 3), 180, np.uint8) + np.random.default_rng(n).integers(0, 3, (*SIZE, 3), np.uint8)
+        for n in range(4)
+    ]
 
 
 @pytest.mark.parametrize("made", [noise, strangers, wall])
@@ -162,8 +160,12 @@ def problem_of(seed: int, *, noise_px: float = 0.0) -> tuple[bundle.Problem, bun
     """Three cameras that look at sixty points, as bundle adjustment sees them, and the truth."""
     rng = np.random.default_rng(seed)
     points = rng.uniform((-1, -1, 3), (1, 1, 5), (60, 3))
-    rotation = np.stack([torch.linalg.matrix_exp(torch.tensor(
-        [[0, -c, b], [c, 0, -a], [-b, a, 0]])).numpy() for a, b, c in rng.normal(0, 0.1, (3, 3))])  # fmt: skip
+    rotation = np.stack(
+        [
+            torch.linalg.matrix_exp(torch.tensor([[0, -c, b], [c, 0, -a], [-b, a, 0]])).numpy()
+            for a, b, c in rng.normal(0, 0.1, (3, 3))
+        ]
+    )
     translation = rng.normal(0, 0.4, (3, 3))
     truth = bundle.Solution(rotation, translation, np.array([6.0]), np.array([0.1, -0.1, 0.0]), points)
     view, point = np.repeat(np.arange(3), 60), np.tile(np.arange(60), 3)
@@ -171,9 +173,7 @@ def problem_of(seed: int, *, noise_px: float = 0.0) -> tuple[bundle.Problem, bun
     uv = np.exp(6.0) * local[:, :2] / local[:, 2:] + noise_px * rng.standard_normal((180, 2))
     depth = local[:, 2] * np.exp(-truth.log_scale[view])
     seen = bundle.Observations(view, point, uv, np.ones(180), depth, np.full(180, 0.1))
-    problem = bundle.Problem(
-        seen, np.zeros(3, int), np.array([6.0]), np.array([0.2]), np.array([True, False, False])
-    )
+    problem = bundle.Problem(seen, np.zeros(3, int), np.array([6.0]), np.array([0.2]), np.array([True, False, False]))
     return problem, truth
 
 
@@ -199,13 +199,9 @@ def test_bundle_slopes_are_those_of_small_steps():
     by_camera, by_point = bundle._slopes(problem, truth, local)
     small = 1e-6
     before, _ = problem.errors(truth)
-    moved = bundle.Solution(
-        truth.rotation, truth.translation + [0, small, 0], *list(vars(truth).values())[2:]
-    )
+    moved = bundle.Solution(truth.rotation, truth.translation + [0, small, 0], *list(vars(truth).values())[2:])
     assert np.allclose((problem.errors(moved)[0] - before) / small, by_camera[:, :, 4], atol=1e-2, rtol=1e-4)
-    longer = bundle.Solution(
-        truth.rotation, truth.translation, truth.log_focal + small, truth.log_scale, truth.points
-    )
+    longer = bundle.Solution(truth.rotation, truth.translation, truth.log_focal + small, truth.log_scale, truth.points)
     assert np.allclose(
         (problem.errors(longer)[0][:, :2] - before[:, :2]) / small, by_camera[:, :2, 7], atol=1e-2, rtol=1e-4
     )

@@ -52,9 +52,7 @@ def test_a_folder_without_images(capsys, made, tmp_path):
     given = ("reconstruct", tmp_path, "--model", made / "run/model", "-o", tmp_path / "scene")
     assert "no images" in one_line(capsys, *given)
     assert not (tmp_path / "scene").exists()
-    assert "image" in one_line(
-        capsys, "data", "scan", tmp_path, "--format", "folder", "-o", tmp_path / "m.parquet"
-    )
+    assert "image" in one_line(capsys, "data", "scan", tmp_path, "--format", "folder", "-o", tmp_path / "m.parquet")
 
 
 def test_a_missing_depth_file_and_a_broken_pose(capsys, made, tmp_path):
@@ -86,18 +84,7 @@ def test_a_cache_made_for_another_resolution(capsys, made):
     manifest = made / "rooms/manifest.parquet"
     before = sorted(p.name for p in (made / "cache").rglob("*"))
     line = one_line(
-        capsys,
-        "cache",
-        "build",
-        manifest,
-        "--teacher",
-        "sensor",
-        "--size",
-        "42x56",
-        "--views",
-        3,
-        "-o",
-        made / "cache",
+        capsys, "cache", "build", manifest, "--teacher", "sensor", "--size", "42x56", "--views", 3, "-o", made / "cache"
     )
     assert "size" in line
     assert sorted(p.name for p in (made / "cache").rglob("*")) == before
@@ -110,12 +97,8 @@ def test_unknown_names_get_a_guess(capsys, made, tmp_path):
     assert "tiny" in one_line(capsys, "train", "distill3r", "--preset", "tinny", *cache)
     assert "did you mean 'lr'" in one_line(capsys, "train", "distill3r", "--set", "run.lrr=1", *cache)
     manifest = made / "rooms/manifest.parquet"
-    assert "sensor" in one_line(
-        capsys, "cache", "build", manifest, "--teacher", "senzor", "-o", tmp_path / "c"
-    )
-    assert "recon-per-view" in one_line(
-        capsys, "eval", "recon", "--model", "manyview-tiny", "--data", manifest
-    )
+    assert "sensor" in one_line(capsys, "cache", "build", manifest, "--teacher", "senzor", "-o", tmp_path / "c")
+    assert "recon-per-view" in one_line(capsys, "eval", "recon", "--model", "manyview-tiny", "--data", manifest)
     assert "distill3r" in one_line(capsys, "models", "distil3r")
     assert "--frobnicate" in refused(capsys, "train", "--frobnicate")
     assert "invalid choice" in refused(capsys, "trian")
@@ -123,36 +106,14 @@ def test_unknown_names_get_a_guess(capsys, made, tmp_path):
 
 def test_a_run_is_not_written_over_and_an_empty_one_not_resumed(capsys, made, tmp_path):
     before = (made / "run/metrics.jsonl").read_bytes()
-    start = (
-        "train",
-        "distill3r",
-        "--preset",
-        "debug",
-        "--steps",
-        2,
-        "--cache",
-        made / "cache",
-        "-o",
-        made / "run",
-    )
+    start = ("train", "distill3r", "--preset", "debug", "--steps", 2, "--cache", made / "cache", "-o", made / "run")
     assert "--resume" in one_line(capsys, *start)
     assert (made / "run/metrics.jsonl").read_bytes() == before
     assert "no run" in one_line(capsys, "train", "--resume", "-o", tmp_path)
 
 
 def test_weights_of_another_architecture(capsys, made, tmp_path):
-    train = (
-        "train",
-        "distill3r",
-        "--preset",
-        "tiny",
-        "--steps",
-        1,
-        "--cache",
-        made / "cache",
-        "-o",
-        tmp_path / "run",
-    )
+    train = ("train", "distill3r", "--preset", "tiny", "--steps", 1, "--cache", made / "cache", "-o", tmp_path / "run")
     line = one_line(capsys, *train, "--init", made / "run/model")
     assert "does not fit" in line
     assert not (tmp_path / "run/checkpoints").exists()
@@ -171,9 +132,7 @@ def test_one_image_is_enough(capsys, made, tmp_path):
     image = made / "rooms/scene_000000/images"
     scene = tmp_path / "scene"
     model = made / "run/model"
-    assert (
-        main(["reconstruct", str(sorted(image.iterdir())[0]), "--model", str(model), "-o", str(scene)]) == 0
-    )
+    assert main(["reconstruct", str(sorted(image.iterdir())[0]), "--model", str(model), "-o", str(scene)]) == 0
     assert main(["export", str(scene), "--to", "ply", "-o", str(tmp_path / "x.ply")]) == 0
     assert (tmp_path / "x.ply").stat().st_size > 1000
     assert "next" in capsys.readouterr().out

@@ -45,11 +45,7 @@ def refused(capsys, *words: str) -> str:
 def test_it_lists_them_without_running_any(folder, capsys):
     assert main(["bench"]) == 0
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    assert rows == [
-        ["alone", "A page."],
-        ["steady", "Steps per second of a march."],
-        ["next:", "manyview bench NAME"],
-    ]
+    assert rows == [["alone", "A page."], ["steady", "Steps per second of a march."], ["next:", "manyview bench NAME"]]
     assert not (folder / "ran").exists()
 
 
@@ -93,10 +89,7 @@ def test_a_file_that_holds_something_else_is_kept_and_told_before_measuring(fold
 
 def test_the_list_is_readable_by_a_program(folder, capsys):
     assert main(["bench", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "alone": "A page.",
-        "steady": "Steps per second of a march.",
-    }
+    assert json.loads(capsys.readouterr().out) == {"alone": "A page.", "steady": "Steps per second of a march."}
 
 
 def test_without_a_checkout_there_are_none(folder, monkeypatch, tmp_path, capsys):

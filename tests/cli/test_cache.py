@@ -23,42 +23,14 @@ def manifest(tmp_path: Path) -> Path:
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((30, 40, 3), 40 * i, np.uint8))
         cv2.imwrite(str(tmp_path / f"{i}.depth.png"), np.full((30, 40), 2000, np.uint16))
         frames.append(
-            Frame(
-                "toy",
-                "wall",
-                str(i),
-                "train",
-                f"{i}.png",
-                40,
-                30,
-                40,
-                40,
-                20,
-                15,
-                POSE,
-                f"{i}.depth.png",
-                0.001,
-            )
+            Frame("toy", "wall", str(i), "train", f"{i}.png", 40, 30, 40, 40, 20, 15, POSE, f"{i}.depth.png", 0.001)
         )
     return Manifest(frames, tmp_path).save(tmp_path / "toy.parquet")
 
 
 def build(manifest: Path, *more: str) -> list[str]:
     out = str(manifest.parent / "cache")
-    return [
-        "cache",
-        "build",
-        str(manifest),
-        "--teacher",
-        "sensor",
-        "-o",
-        out,
-        "--views",
-        "2",
-        "--size",
-        "15x20",
-        *more,
-    ]
+    return ["cache", "build", str(manifest), "--teacher", "sensor", "-o", out, "--views", "2", "--size", "15x20", *more]
 
 
 def test_build_info_verify(manifest, capsys):
@@ -83,9 +55,7 @@ def test_a_second_teacher_joins_and_info_says_who_said_what(manifest, capsys):
     assert "wrote 3 samples" in capsys.readouterr().out
     assert main(["cache", "info", cache]) == 0
     lines = capsys.readouterr().out.splitlines()
-    told = [
-        " ".join(line.split()[:2] + line.split()[3:]) for line in lines if line.split()[:1] == ["teacher"]
-    ]
+    told = [" ".join(line.split()[:2] + line.split()[3:]) for line in lines if line.split()[:1] == ["teacher"]]
     kinds = "confidences, pointmaps"
     assert told == [f"teacher sensor {kinds}", f"teacher small {kinds}, features kept as int8"]
     assert sum("Apache-2.0" in line for line in lines) == 1
@@ -111,9 +81,7 @@ def test_json(manifest, capsys):
     assert info["compression"] == pytest.approx(raw / on_disk, abs=0.01)
     assert main(["cache", "verify", cache, "--json"]) == 2
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["problems"] == [
-        {"file": "cache.json", "reason": "1 of 3 samples are there"}
-    ]
+    assert json.loads(captured.out)["problems"] == [{"file": "cache.json", "reason": "1 of 3 samples are there"}]
     assert captured.err.count("\n") == 1
 
 

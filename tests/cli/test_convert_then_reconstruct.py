@@ -61,9 +61,7 @@ def half_safetensors(state: dict, folder: Path) -> Path:
 
 
 def hub_directory(state: dict, folder: Path) -> Path:
-    dropped = {
-        k for k in state if "scratch.layer_rn." in k
-    }  # the hub's writer keeps one name of shared tensors
+    dropped = {k for k in state if "scratch.layer_rn." in k}  # the hub's writer keeps one name of shared tensors
     save_file({k: v.contiguous() for k, v in state.items() if k not in dropped}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"encoder_args": {}, "decoder_args": {}, "head_args": {}}))
     return folder
@@ -89,8 +87,10 @@ def test_every_container(arch, container, settings, photos, tmp_path, capsys):
     file = container(zoo.export_official(network), folder)
     if arch == "vggt-1b":
         config = network.config
-        settings = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in
-                    (("heads", config.encoder.heads), ("taps", config.taps), ("image_size", 56))]  # fmt: skip
+        settings = [
+            f"{key}={list(value) if isinstance(value, tuple) else value}"
+            for key, value in (("heads", config.encoder.heads), ("taps", config.taps), ("image_size", 56))
+        ]
     sets = [part for setting in settings for part in ("--set", setting)]
     model = tmp_path / "model"
     assert main(["convert", str(file), "--arch", arch, "-o", str(model), *sets]) == 0

@@ -26,11 +26,7 @@ def photos(tmp_path):
 def scene(photos):
     """The photos with cameras and depth."""
     Image.fromarray(np.full((30, 40), 900, np.uint16)).save(photos / "depth.png")
-    known = {
-        "K": [[40, 0, 20], [0, 40, 15], [0, 0, 1]],
-        "cam2world": np.eye(4).tolist(),
-        "depth": "depth.png",
-    }
+    known = {"K": [[40, 0, 20], [0, 40, 15], [0, 0, 1]], "cam2world": np.eye(4).tolist(), "depth": "depth.png"}
     frames = [{"file": f"{name}.png", **known} for name in ("img1", "img2", "img10")]
     (photos / "cameras.json").write_text(json.dumps({"frames": frames}))
     return photos
@@ -81,10 +77,7 @@ def test_posed_depth_points_to_the_cache(scene, tmp_path, capsys):
 
 def test_json_is_one_object(scene, tmp_path, capsys):
     out = str(tmp_path / "m.parquet")
-    assert (
-        main(["data", "scan", str(scene), "--format", "folder", "-o", out, "--json", "--dataset", "mine"])
-        == 0
-    )
+    assert main(["data", "scan", str(scene), "--format", "folder", "-o", out, "--json", "--dataset", "mine"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["frames"], answer["manifest"]) == (4, out)  # depth.png is an image to a plain folder scan
     assert answer["left_out"] == [{"path": "img3.jpg", "reason": "empty file (0 bytes)"}]

@@ -75,9 +75,7 @@ def test_a_missing_package_is_named_and_is_a_failure(without_scipy, capsys, opti
 
 def test_an_optional_package_that_is_missing_comes_with_the_command_that_installs_it(monkeypatch, capsys):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        doctor.importlib.util, "find_spec", lambda name: None if name == "pycolmap" else find(name)
-    )
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "pycolmap" else find(name))
     assert main(["doctor"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "pycolmap" in line]
     assert line.split()[:2] == ["pycolmap", "no:"]

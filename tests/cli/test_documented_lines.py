@@ -24,9 +24,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def documented() -> list[tuple[str, str]]:
-    texts = {
-        page.name: "\n".join(re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL)) for page in PAGES
-    }
+    texts = {page.name: "\n".join(re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL)) for page in PAGES}
     for name in [*COMMANDS, "data_synth"]:
         module = importlib.import_module(f"manyview.cli.{name}")
         texts[f"{name} --help"] = f"{module.__doc__}\n{getattr(module, 'EXAMPLES', '')}"

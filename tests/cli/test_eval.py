@@ -24,9 +24,7 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(grey.astype(np.uint16) + 900).save(tmp_path / f"{number}d.png")
         pose = tuple(np.eye(4).flatten().tolist())
         camera = (50.0, 50.0, 28.0, 28.0)
-        frames.append(
-            Frame("d", "s", str(number), "", f"{number}.png", 56, 56, *camera, pose, f"{number}d.png", 0.001)
-        )
+        frames.append(Frame("d", "s", str(number), "", f"{number}.png", 56, 56, *camera, pose, f"{number}d.png", 0.001))
     Manifest(frames, tmp_path).save(tmp_path / "test.parquet")
     zoo.save_model(zoo.build("manyview-tiny", size="debug", seed=0, image_size=56).eval(), tmp_path / "model")
     return tmp_path

@@ -40,20 +40,7 @@ def photos(tmp_path):
 
 def test_a_folder_with_everything(model, photos, tmp_path, capsys):
     out = str(tmp_path / "out")
-    words = [
-        "features",
-        photos,
-        "--model",
-        model,
-        "-o",
-        out,
-        "--size",
-        "56",
-        "--layers",
-        "all",
-        "--pca",
-        "--half",
-    ]
+    words = ["features", photos, "--model", model, "-o", out, "--size", "56", "--layers", "all", "--pca", "--half"]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert f"wrote {out}/" in printed
@@ -61,11 +48,7 @@ def test_a_folder_with_everything(model, photos, tmp_path, capsys):
     assert "layers.1.patches" in printed
     assert "components" in printed
     assert "next:" in printed
-    assert sorted(p.name for p in (tmp_path / "out" / "pca").glob("*.png")) == [
-        "0.jpg.png",
-        "1.jpg.png",
-        "2.jpg.png",
-    ]
+    assert sorted(p.name for p in (tmp_path / "out" / "pca").glob("*.png")) == ["0.jpg.png", "1.jpg.png", "2.jpg.png"]
     assert main([*words, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["images"] == 3

@@ -43,9 +43,7 @@ def words(photos, model, out, *more):
 
 def test_both_pictures_are_written_and_listed(models, photos, tmp_path, capsys):
     out = tmp_path / "out"
-    line = words(
-        photos, models["student"], out, "--compare", f"mast3r={models['teacher']}", "--attention", "4"
-    )
+    line = words(photos, models["student"], out, "--compare", f"mast3r={models['teacher']}", "--attention", "4")
     assert main(line) == 0
     printed = capsys.readouterr().out
     assert "3 photos, axes from 3: compare.png" in printed
@@ -56,14 +54,14 @@ def test_both_pictures_are_written_and_listed(models, photos, tmp_path, capsys):
     assert main([*line, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [Path(file).relative_to(out).as_posix() for file in report["pictures"]] == [
-        "compare.png", "attention.png", *(f"attention/{i}.jpg.png" for i in range(3)),
-    ]  # fmt: skip
+        "compare.png",
+        "attention.png",
+        *(f"attention/{i}.jpg.png" for i in range(3)),
+    ]
     assert all(Path(file).is_file() for file in report["pictures"])
     assert report["compare"]["teachers"]["mast3r"]["patch"] == 16
     assert report["compare"]["shown"] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert report["attention"]["blocks"] == [
-        "last block", "dinov2 projector", "mast3r projector", "multihmr projector",
-    ]  # fmt: skip
+    assert report["attention"]["blocks"] == ["last block", "dinov2 projector", "mast3r projector", "multihmr projector"]
     assert Image.open(out / "compare.png").width == 4 * 176 + 5 * 8  # photo, own, teacher, projection
 
 

@@ -76,9 +76,7 @@ def test_a_recipe_shows_its_presets_and_every_option_once(capsys, name):
     recipe = RECIPES.get(name)
     text = help_of(capsys, "train", name)
     preset = next(iter(recipe.presets().values()))
-    keys = [
-        option.key for part in ("method", "run") for option in options_of(getattr(preset, part), f"{part}.")
-    ]
+    keys = [option.key for part in ("method", "run") for option in options_of(getattr(preset, part), f"{part}.")]
     expected = [f"--{key.replace('_', '-')}" for key in keys]
     assert [flag for flag in flags_in(text) if "." in flag] == expected
     for label in recipe.presets():
@@ -171,9 +169,7 @@ def test_flags_and_set_are_the_same_assignments():
     words = ["--set", "size=[4, 5]", "kind=b", "fast_mode=true", "--set", "rate=0.001", "inner.depth=7"]
     assert by_flags == override(Toy(), toy_parser().parse_args(words).settings)
     assert by_flags == Toy(size=(4, 5), kind="b", fast_mode=True, rate=1e-3, inner=Inner(depth=7))
-    later = (
-        toy_parser().parse_args(["--fast-mode", "--set", "rate=1", "--rate", "2", "--no-fast-mode"]).settings
-    )
+    later = toy_parser().parse_args(["--fast-mode", "--set", "rate=1", "--rate", "2", "--no-fast-mode"]).settings
     assert override(Toy(), later) == Toy(rate=2.0)
     assert override(Toy(), toy_parser(flat=True).parse_args(["--depth", "5"]).settings).inner.depth == 5
     assert toy_parser().parse_args([]).settings == []
@@ -241,9 +237,7 @@ def test_mistakes_are_one_line(capsys, words, message):
 
 def test_json_goes_to_stdout_or_beside_the_sentences(capsys, tmp_path):
     file = tmp_path / "list.json"
-    assert (
-        main(["models", "--json", "manyview-tiny"]) == 0
-    )  # a word that is no .json file is not taken for one
+    assert main(["models", "--json", "manyview-tiny"]) == 0  # a word that is no .json file is not taken for one
     card = json.loads(capsys.readouterr().out)
     assert main(["models", "manyview-tiny", "--json", str(file)]) == 0
     printed = capsys.readouterr().out

@@ -32,16 +32,7 @@ def install(target: Path, folder: Path, files: dict[str, str]) -> None:
     folder.mkdir()
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--no-build-isolation",
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--disable-pip-version-check", "--target", str(target), str(folder)], check=True)
 
 
@@ -101,9 +92,7 @@ def test_its_protocol_judges_and_shows_its_options(target, tmp_path):
 def test_a_broken_package_is_one_line(target, tmp_path):
     files = files_of_the_page()
     files["pyproject.toml"] = (
-        files["pyproject.toml"]
-        .replace("manyview-lab", "broken-lab")
-        .replace("token-spread", "matching-probe")
+        files["pyproject.toml"].replace("manyview-lab", "broken-lab").replace("token-spread", "matching-probe")
     )
     files["manyview_lab.py"] = "import a_module_that_is_not_there\n"
     install(tmp_path / "site", tmp_path / "source", files)
@@ -113,10 +102,7 @@ def test_a_broken_package_is_one_line(target, tmp_path):
     assert lines == ["broken-lab: protocol 'matching-probe' is left out: the name is taken"]
     printed = run("data", "scan", "--help", path=tmp_path / "site")
     assert "nerfstudio" in printed
-    assert (
-        len([line for line in printed.splitlines() if line.startswith("broken-lab: source format 'shots'")])
-        == 1
-    )
+    assert len([line for line in printed.splitlines() if line.startswith("broken-lab: source format 'shots'")]) == 1
 
 
 def scene() -> Scene:
@@ -236,9 +222,7 @@ def test_every_kind_shows_up_in_lists_and_help(tmp_path):
     text = run("train", "painting", "--help", path=site)
     assert "`short`: a try." in text
     assert len(re.findall(r"--method.colours N\s+How many colours it learns. \(int; default 3\)", text)) == 1
-    assert re.search(
-        r"^beauty +how beautiful the answers are$", run("eval", "--list", path=site), re.MULTILINE
-    )
+    assert re.search(r"^beauty +how beautiful the answers are$", run("eval", "--list", path=site), re.MULTILINE)
     assert "Eyes of the beholder. (int; default 2)" in run("eval", "beauty", "--help", path=site)
     error = run("cache", "build", "m.parquet", "--teacher", "oracel", "-o", tmp_path / "c", path=site, code=2)
     assert "did you mean 'oracle'" in error
@@ -251,17 +235,6 @@ def test_every_kind_shows_up_in_lists_and_help(tmp_path):
     assert "licence" in run("models", "lab-vit", path=site)
     scene().save(tmp_path / "scene")
     assert "--digits N" in run("export", "--to", "xyz", "--help", path=site)
-    export = [
-        "export",
-        tmp_path / "scene",
-        "--to",
-        "xyz",
-        "--digits",
-        1,
-        "--quantile",
-        0,
-        "-o",
-        tmp_path / "points",
-    ]
+    export = ["export", tmp_path / "scene", "--to", "xyz", "--digits", 1, "--quantile", 0, "-o", tmp_path / "points"]
     assert f"wrote {tmp_path / 'points.xyz'}" in run(*export, path=site)
     assert (tmp_path / "points.xyz").read_text().splitlines()[0] == "0.5 0.5 1.0"

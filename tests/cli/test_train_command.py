@@ -150,9 +150,7 @@ def test_an_unavailable_device_is_named(tmp_path, capsys):
 
 
 def test_init_is_where_training_starts(tmp_path):
-    command(
-        "toy", "--init", "some-model", "--set", "run.lr=1e-12", "run.weight_decay=0", "-o", tmp_path / "run"
-    )
+    command("toy", "--init", "some-model", "--set", "run.lr=1e-12", "run.weight_decay=0", "-o", tmp_path / "run")
     for value in student(tmp_path / "run").values():
         torch.testing.assert_close(value, torch.full_like(value, 0.125))
 

@@ -148,9 +148,7 @@ def test_convert_writes_a_directory_that_loads(checkpoint, tmp_path, capsys):
 )
 def test_overrides_that_do_not_fit_exit_with_two(checkpoint, tmp_path, capsys, sets, message):
     arguments = [word for value in sets for word in ("--set", value)]
-    assert (
-        main(["convert", str(checkpoint), "--arch", "distill3r", "-o", str(tmp_path / "m"), *arguments]) == 2
-    )
+    assert main(["convert", str(checkpoint), "--arch", "distill3r", "-o", str(tmp_path / "m"), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -33,9 +33,7 @@ def test_colour_alone_does_not_tell_a_part():
     means = []
     for seed in range(20):
         picture, parts = render_figures(seed, (64, 64))
-        means.append(
-            [picture[parts == p].mean(0) if (parts == p).any() else np.full(3, np.nan) for p in (2, 5)]
-        )
+        means.append([picture[parts == p].mean(0) if (parts == p).any() else np.full(3, np.nan) for p in (2, 5)])
     torso, leg = np.array(means).transpose(1, 0, 2)
     assert np.abs(np.nanmean(torso, 0) - np.nanmean(leg, 0)).max() < np.nanstd(torso, 0).max()
 
@@ -54,9 +52,7 @@ def test_written_pictures_are_kept_and_added_to(tmp_path):
 
 
 def test_other_seeds_are_other_pictures_and_none_is_no_data(tmp_path):
-    one, two = (
-        Manifest.load(write_figures(tmp_path / f"{s}", count=1, size=(32, 32), seed=s)) for s in (1, 2)
-    )
+    one, two = (Manifest.load(write_figures(tmp_path / f"{s}", count=1, size=(32, 32), seed=s)) for s in (1, 2))
     assert not np.array_equal(*(read_image(data.path(data[0].image)) for data in (one, two)))
     with pytest.raises(UserError, match="at least one"):
         write_figures(tmp_path / "none", count=0)

@@ -77,18 +77,13 @@ def test_cover_fills_the_target_and_stays_inside(height, width, h, w):
     assert fit.size == (h, w)
     assert (right - left) * fit.scale == pytest.approx(w, abs=1e-6)
     assert (bottom - top) * fit.scale == pytest.approx(h, abs=1e-6)
-    assert min(right - left - width, bottom - top - height, key=abs) == pytest.approx(
-        0, abs=1e-6
-    )  # one side whole
+    assert min(right - left - width, bottom - top - height, key=abs) == pytest.approx(0, abs=1e-6)  # one side whole
 
 
 @given(st.integers(20, 5000), st.integers(20, 5000), st.sampled_from([14, 16]), st.integers(5, 40))
 def test_longest_crops_less_than_a_patch(height, width, multiple, patches):
     long_side = multiple * patches
-    if (
-        max(height, width) > 12 * min(height, width)
-        or long_side * min(height, width) < max(height, width) * multiple
-    ):
+    if max(height, width) > 12 * min(height, width) or long_side * min(height, width) < max(height, width) * multiple:
         return
     fit = longest((height, width), long_side=long_side, multiple=multiple)
     assert fit.size[0] % multiple == fit.size[1] % multiple == 0
@@ -99,12 +94,7 @@ def test_longest_crops_less_than_a_patch(height, width, multiple, patches):
 
 @pytest.mark.parametrize(
     ("source", "size"),
-    [
-        ((1080, 1440), (378, 518)),
-        ((3024, 4032), (378, 518)),
-        ((4032, 3024), (518, 378)),
-        ((392, 518), (392, 518)),
-    ],
+    [((1080, 1440), (378, 518)), ((3024, 4032), (378, 518)), ((4032, 3024), (518, 378)), ((392, 518), (392, 518))],
 )
 def test_longest_known_sizes(source, size):
     assert longest(source, long_side=518, multiple=14).size == size

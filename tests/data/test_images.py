@@ -293,13 +293,7 @@ def test_depth_and_labels_refuse_colour_and_broken_files(kit, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "cut.png").write_bytes(colour.read_bytes()[:60])
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    for path in (
-        colour,
-        tmp_path / "empty.png",
-        tmp_path / "cut.png",
-        tmp_path / "objects.npy",
-        tmp_path / "no.png",
-    ):
+    for path in (colour, tmp_path / "empty.png", tmp_path / "cut.png", tmp_path / "objects.npy", tmp_path / "no.png"):
         with pytest.raises(ImageProblem):
             read_depth(path, 0.001)
         with pytest.raises(ImageProblem):

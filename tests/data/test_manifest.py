@@ -62,16 +62,28 @@ def test_round_trip_keeps_every_value(folder, tmp_path):
 def test_columns_are_the_contract(folder, tmp_path):
     path = Manifest(numbered(1), folder).save(tmp_path / "m.parquet")
     assert pq.read_schema(path).names == [
-        "dataset", "scene", "frame", "split", "image", "width", "height", "fx", "fy", "cx", "cy",
-        "cam2world", "depth", "depth_scale", "labels", "instances",
-    ]  # fmt: skip
+        "dataset",
+        "scene",
+        "frame",
+        "split",
+        "image",
+        "width",
+        "height",
+        "fx",
+        "fy",
+        "cx",
+        "cy",
+        "cam2world",
+        "depth",
+        "depth_scale",
+        "labels",
+        "instances",
+    ]
 
 
 def test_digest_sees_a_changed_row():
     assert Manifest(numbered(), ".").digest() != Manifest(numbered(11), ".").digest()
-    assert (
-        Manifest([frame(fx=1.0, fy=1.0, cx=1.0, cy=1.0)], ".").digest() != Manifest([frame()], ".").digest()
-    )
+    assert Manifest([frame(fx=1.0, fy=1.0, cx=1.0, cy=1.0)], ".").digest() != Manifest([frame()], ".").digest()
 
 
 @pytest.mark.parametrize("where", ["data/m.parquet", "m.parquet", "lists/m.parquet"])
@@ -97,8 +109,7 @@ def test_files_that_moved_away_give_one_line(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "relative",
-    ["../secret.png", "images/../../secret.png", "/etc/passwd", "C:/x.png", "a\\..\\..\\x", "", "a\0b"],
+    "relative", ["../secret.png", "images/../../secret.png", "/etc/passwd", "C:/x.png", "a\\..\\..\\x", "", "a\0b"]
 )
 def test_paths_cannot_leave_the_root(folder, tmp_path, relative):
     (tmp_path / "secret.png").write_bytes(b"x")

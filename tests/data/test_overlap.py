@@ -81,11 +81,7 @@ def test_neighbours_take_zero_but_not_unmeasured():
     score = np.array([[1, 0.5, 0, -1], [0.5, 1, 0.9, 0.1], [0, 0.9, 1, -1], [-1, 0.1, -1, 1.0]])
     found = {group[0]: group for group in neighbours(score, length=3)}
     assert found == {0: [0, 1, 2], 1: [1, 2, 0], 2: [2, 1, 0], 3: [3, 1]}
-    assert {group[0]: group for group in neighbours(score, length=3, least=0.2)} == {
-        0: [0, 1],
-        1: [1, 2, 0],
-        2: [2, 1],
-    }
+    assert {group[0]: group for group in neighbours(score, length=3, least=0.2)} == {0: [0, 1], 1: [1, 2, 0], 2: [2, 1]}
 
 
 def test_point_iou_agrees_with_sets():
@@ -115,9 +111,7 @@ def test_croco_score_is_largest_at_60_degrees():
     assert np.allclose(angles[0], [0, 5, 60, 90, 150])
     score = croco_score(np.full((5, 5), 0.5), angles)[0]
     assert np.allclose(score, [0, 0, 0.5, 0, 0], atol=1e-6)
-    assert croco_score(np.full((1, 1), 0.5), np.array([[5.0]]), least_angle=0)[0, 0] == pytest.approx(
-        0.00758, abs=1e-4
-    )
+    assert croco_score(np.full((1, 1), 0.5), np.array([[5.0]]), least_angle=0)[0, 0] == pytest.approx(0.00758, abs=1e-4)
     assert not croco_score(np.full((1, 1), 0.09), np.array([[60.0]])).any()
     assert croco_score(np.full((1, 1), 0.09), np.array([[60.0]]), least_iou=0).any()
 

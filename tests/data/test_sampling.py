@@ -18,9 +18,7 @@ def manifest(**scenes: int) -> Manifest:
     return Manifest(reversed(frames), ".")
 
 
-@pytest.mark.parametrize(
-    ("count", "views", "step"), [(10, 4, 2), (10, 4, 4), (12, 3, 1), (11, 20, 5), (4, 4, 9)]
-)
+@pytest.mark.parametrize(("count", "views", "step"), [(10, 4, 2), (10, 4, 4), (12, 3, 1), (11, 20, 5), (4, 4, 9)])
 def test_windows_are_consecutive_and_equal_to_naive_counting(count, views, step):
     m = manifest(room=count)
     names = [[m[i].frame for i in window] for window in windows(m, views, step)]

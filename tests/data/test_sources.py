@@ -66,10 +66,7 @@ def test_folders_of_folders_are_scenes(photos, kit, tmp_path):
     manifest, _ = scan(tmp_path / "set", format="folder", options=ScanOptions(dataset="mine", split="test"))
     assert list(manifest.scenes()) == ["a/inner", "b", "set"]
     assert {(f.dataset, f.split) for f in manifest.frames} == {("mine", "test")}
-    assert [f.frame for f in manifest.frames if f.scene == "set"] == [
-        "img1.jpg",
-        "img1.png",
-    ]  # one stem, two files
+    assert [f.frame for f in manifest.frames if f.scene == "set"] == ["img1.jpg", "img1.png"]  # one stem, two files
 
 
 def test_frames_stride_and_maximum(kit, tmp_path):
@@ -265,11 +262,7 @@ def test_check_lists_what_changed_since(room, kit):
 
 
 def test_every_folder_of_the_real_data_scans(shared, tmp_path):
-    expected = {
-        "redkitchen_000_499": (100, 100, 100),
-        "hololens_000_185": (93, 93, 93),
-        "sacre_coeur10": (10, 0, 0),
-    }
+    expected = {"redkitchen_000_499": (100, 100, 100), "hololens_000_185": (93, 93, 93), "sacre_coeur10": (10, 0, 0)}
     for folder in sorted(p for p in (shared / "data").iterdir() if p.is_dir()):
         manifest, problems = scan(folder, format="manyview", options=ScanOptions(max_frames=100))
         assert problems == []
@@ -289,9 +282,7 @@ def test_real_poses_and_depth_agree_across_views(shared):
     from manyview.geometry.pointmaps import unproject
     from manyview.geometry.poses import apply, invert
 
-    manifest, _ = scan(
-        shared / "data" / "hololens_000_185", format="manyview", options=ScanOptions(frames="0:6")
-    )
+    manifest, _ = scan(shared / "data" / "hololens_000_185", format="manyview", options=ScanOptions(frames="0:6"))
     views = load_views(manifest, [0, 3], (224, 336))
     local = unproject(views.depth[0, 0], views.intrinsics[0, 0])[views.depth[0, 0] > 0]
     second_from_first = invert(views.cam2world[0, 1]) @ views.cam2world[0, 0]

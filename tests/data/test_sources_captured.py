@@ -93,9 +93,7 @@ def test_megadepth_with_the_colmap_model_alone_or_nothing(tmp_path):
 def test_megadepth_with_a_file_that_would_run_code(tmp_path):
     megadepth(tmp_path / "m", 3)
     bad = np.array([type("Path", (), {"__reduce__": lambda self: (print, ("run",))})()], object)
-    np.savez(
-        tmp_path / "m" / "0015.0.npz", image_paths=bad, poses=bad, intrinsics=bad, overlap_matrix=np.eye(1)
-    )
+    np.savez(tmp_path / "m" / "0015.0.npz", image_paths=bad, poses=bad, intrinsics=bad, overlap_matrix=np.eye(1))
     manifest, problems = scan(tmp_path / "m", format="megadepth")
     assert ["not read" in problem.reason for problem in problems] == [True]
     assert len(manifest) == 3
@@ -107,16 +105,7 @@ def test_blendedmvs(tmp_path):
     for i, world2cam in enumerate(WORLD2CAM):
         picture(scene / "blended_images" / f"{i:08d}.jpg")
         picture(scene / "blended_images" / f"{i:08d}_masked.jpg")
-        text(
-            scene / "cams" / f"{i:08d}_cam.txt",
-            "extrinsic",
-            *world2cam,
-            "",
-            "intrinsic",
-            *LENS,
-            "",
-            "0.1 0.01 128 5",
-        )
+        text(scene / "cams" / f"{i:08d}_cam.txt", "extrinsic", *world2cam, "", "intrinsic", *LENS, "", "0.1 0.01 128 5")
         pfm = scene / "rendered_depth_maps" / f"{i:08d}.pfm"
         pfm.parent.mkdir(exist_ok=True)
         pfm.write_bytes(b"Pf\n64 48\n-1.000000\n" + rows[::-1].tobytes())
@@ -155,10 +144,7 @@ def test_arkitscenes_times_need_not_agree_to_the_millisecond(tmp_path):
 def transforms(names, model, tests=()):
     entry = lambda i, name: {"file_path": name, "transform_matrix": (CAM2WORLD[i % 3] @ GL).tolist()}
     camera = {"w": 64, "h": 48, "fl_x": LENS[0, 0], "fl_y": LENS[1, 1], "cx": LENS[0, 2], "cy": LENS[1, 2]}
-    frames = {
-        "frames": [entry(i, n) for i, n in enumerate(names)],
-        "test_frames": [entry(0, n) for n in tests],
-    }
+    frames = {"frames": [entry(i, n) for i, n in enumerate(names)], "test_frames": [entry(0, n) for n in tests]}
     return json.dumps({**camera, "camera_model": model, **frames})
 
 
@@ -264,7 +250,4 @@ def test_mapfree(tmp_path):
     known = {(f.scene, f.frame): f for f in manifest.frames}
     check_cameras([known["s00012", f"seq{i % 2}/frame_{i:05d}"] for i in range(3)])
     assert known["s00012", "seq1/frame_00009"].pose is None
-    assert (known["s00600", "seq0/frame_00000"].pose, known["s00600", "seq0/frame_00000"].split) == (
-        None,
-        "test",
-    )
+    assert (known["s00600", "seq0/frame_00000"].pose, known["s00600", "seq0/frame_00000"].split) == (None, "test")

@@ -16,18 +16,7 @@ from manyview.data.overlap import groups_of
 from manyview.data.sources import SOURCES, ScanOptions, scan
 from manyview.data.sources.colmap_model import read_model
 from manyview.errors import UserError
-from official_layouts import (
-    CAM2WORLD,
-    GL,
-    LENS,
-    SIZE,
-    check_cameras,
-    colmap_binary,
-    colmap_text,
-    map16,
-    picture,
-    text,
-)
+from official_layouts import CAM2WORLD, GL, LENS, SIZE, check_cameras, colmap_binary, colmap_text, map16, picture, text
 
 NAMES = ["a/1.png", "a/2.png", "b 3.png"]
 SEEN = [[5, 7, 7, -1], [], [9]]
@@ -107,9 +96,7 @@ def test_colmap_models_that_are_damaged(tmp_path, file, content, reason):
 
 
 def transforms(names, **more):
-    frames = [
-        {"file_path": name, "transform_matrix": (CAM2WORLD[i] @ GL).tolist()} for i, name in enumerate(names)
-    ]
+    frames = [{"file_path": name, "transform_matrix": (CAM2WORLD[i] @ GL).tolist()} for i, name in enumerate(names)]
     return {"w": 64, "h": 48, "fl_x": 50, "fl_y": 52, "cx": 33.25, "cy": 22.75, "frames": frames, **more}
 
 
@@ -127,19 +114,14 @@ def test_nerfstudio(tmp_path):
         assert problems == []
         assert [frame.fx for frame in manifest.frames] == [50, 60, 50]
         assert [frame.cx for frame in manifest.frames] == [33.25, 30, 33.25]
-        assert all(
-            np.allclose(frame.pose, pose) for frame, pose in zip(manifest.frames, CAM2WORLD, strict=True)
-        )
+        assert all(np.allclose(frame.pose, pose) for frame, pose in zip(manifest.frames, CAM2WORLD, strict=True))
     assert load_views(manifest, [0], (28, 28)).depth.mean() == pytest.approx(0.75, abs=1e-5)
 
 
 def test_nerf_synthetic_splits_and_angles(tmp_path):
     angle = 2 * np.arctan(SIZE[0] / 2 / 50)
     for split in ("train", "val"):
-        frames = [
-            {"file_path": f"./{split}/r_{i}", "transform_matrix": (CAM2WORLD[i] @ GL).tolist()}
-            for i in range(3)
-        ]
+        frames = [{"file_path": f"./{split}/r_{i}", "transform_matrix": (CAM2WORLD[i] @ GL).tolist()} for i in range(3)]
         content = {"camera_angle_x": angle, "w": 64, "h": 48, "frames": frames}
         text(tmp_path / "lego" / f"transforms_{split}.json", json.dumps(content))
         for i in range(3):
@@ -153,10 +135,7 @@ def test_nerf_synthetic_splits_and_angles(tmp_path):
 
 def test_nerfstudio_fisheye_missing_and_damaged(tmp_path):
     picture(tmp_path / "a" / "1.png")
-    text(
-        tmp_path / "a" / "transforms.json",
-        json.dumps(transforms(["1.png", "2.png"], camera_model="OPENCV_FISHEYE")),
-    )
+    text(tmp_path / "a" / "transforms.json", json.dumps(transforms(["1.png", "2.png"], camera_model="OPENCV_FISHEYE")))
     text(tmp_path / "b" / "transforms.json", '{"frames": [{"file_path": "1.png"}]}')
     manifest, problems = scan(tmp_path, format="nerfstudio")
     assert [(frame.fx, frame.pose is None) for frame in manifest.frames] == [(None, False)]
@@ -164,21 +143,13 @@ def test_nerfstudio_fisheye_missing_and_damaged(tmp_path):
 
 
 def test_gldv2_and_other_lists(tmp_path):
-    for name in (
-        "train/0/1/2/0123456789abcdef.jpg",
-        "train/0/1/3/0133456789abcdef.jpg",
-        "train/0/readme.jpg",
-    ):
+    for name in ("train/0/1/2/0123456789abcdef.jpg", "train/0/1/3/0133456789abcdef.jpg", "train/0/readme.jpg"):
         picture(tmp_path / "g" / name, (9, 7))
     for src in ("g", "g/train"):
         manifest, _ = scan(tmp_path / src, format="gldv2")
         assert [f.frame for f in manifest.frames] == ["0123456789abcdef", "0133456789abcdef"]
         assert len(manifest.scenes()) == 2
-    for name in (
-        "s/png/seq_000001/seq_000001_0000.png",
-        "s/png/seq_000001/seq_000001_0005.png",
-        "s/mask/x/1.png",
-    ):
+    for name in ("s/png/seq_000001/seq_000001_0000.png", "s/png/seq_000001/seq_000001_0005.png", "s/mask/x/1.png"):
         picture(tmp_path / "bedlam" / name, (9, 7))
     manifest, _ = scan(tmp_path / "bedlam", format="bedlam")
     assert {name: len(rows) for name, rows in manifest.scenes().items()} == {"s/png/seq_000001": 2}
@@ -213,9 +184,7 @@ def test_options_pick_from_every_scene_and_from_lists_as_a_whole(tmp_path):
         for name in names:
             picture(tmp_path / "n" / scene / name)
             picture(tmp_path / "c" / scene / name.replace("images/", ""), (9, 7))
-    manifest, _ = scan(
-        tmp_path / "n", format="nerfstudio", options=ScanOptions(frames="1:", dataset="mine", split="t")
-    )
+    manifest, _ = scan(tmp_path / "n", format="nerfstudio", options=ScanOptions(frames="1:", dataset="mine", split="t"))
     assert [(f.scene, f.frame, f.dataset, f.split) for f in manifest.frames] == [
         (scene, frame, "mine", "t") for scene in "ab" for frame in "12"
     ]

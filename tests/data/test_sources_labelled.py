@@ -50,9 +50,11 @@ def test_ade20k(tmp_path):
         manifest, problems = scan(src, format="ade20k")
         assert problems == []
         assert [(f.split, f.frame) for f in manifest.frames] == [
-            ("training", "ADE_train_00000001"), ("training", "ADE_train_00000002"),
-            ("validation", "ADE_val_00000001"), ("validation", "ADE_val_00000002"),
-        ]  # fmt: skip
+            ("training", "ADE_train_00000001"),
+            ("training", "ADE_train_00000002"),
+            ("validation", "ADE_val_00000001"),
+            ("validation", "ADE_val_00000002"),
+        ]
         assert len(manifest.scenes()) == 4
         assert classes_of(manifest)[:4] == [-1, 0, 1, 149]
     assert len(manifest.info["classes"]) == 150
@@ -106,8 +108,11 @@ def test_cityscapes(tmp_path):
     assert problems == []
     known = {f.scene: (f.split, f.labels is not None) for f in manifest.frames}
     assert known == {
-        "aachen": ("train", True), "lindau": ("val", True), "berlin": ("test", False), "bonn": ("train_extra", False),
-    }  # fmt: skip
+        "aachen": ("train", True),
+        "lindau": ("val", True),
+        "berlin": ("test", False),
+        "bonn": ("train_extra", False),
+    }
     first = next(i for i, frame in enumerate(manifest.frames) if frame.scene == "lindau")
     assert manifest[first].frame == "lindau_000000_000019"
     assert classes_of(manifest, first)[:9] == [-1, 0, 1, -1, 2, 13, 18, -1, -1]
@@ -182,8 +187,10 @@ def test_nyuv2_labelled_frames(tmp_path):
     assert main(["data", "scan", str(tmp_path / "nyu"), "--format", "nyuv2", "-o", str(out)]) == 0
     manifest = Manifest.load(out)
     assert [(f.scene, f.frame, f.split) for f in manifest.frames] == [
-        ("kitchen_0000", "0001", "train"), ("kitchen_0000", "0002", "train"), ("kitchen_0001", "0003", "test"),
-    ]  # fmt: skip
+        ("kitchen_0000", "0001", "train"),
+        ("kitchen_0000", "0002", "train"),
+        ("kitchen_0001", "0003", "test"),
+    ]
     assert np.array_equal(read_image(manifest.path(manifest[2].image)), images[2])
     depth = read_depth(manifest.path(manifest[1].depth), manifest[1].depth_scale)
     assert np.abs(depth - raw[1]).max() < 0.00051

@@ -13,18 +13,7 @@ from manyview.data.overlap import groups_of
 from manyview.data.sources import ScanOptions, scan
 from manyview.data.sources.poses import rigid
 from manyview.errors import UserError
-from official_layouts import (
-    CAM2WORLD,
-    GL,
-    LENS,
-    SIZE,
-    WORLD2CAM,
-    check_cameras,
-    colmap_binary,
-    map16,
-    picture,
-    text,
-)
+from official_layouts import CAM2WORLD, GL, LENS, SIZE, WORLD2CAM, check_cameras, colmap_binary, map16, picture, text
 
 
 @pytest.fixture
@@ -91,9 +80,7 @@ def test_3dstreetview_regions_in_order_cut_every_24(tmp_path):
 
 
 def shots(names, *, size=SIZE, lens=LENS, **more):
-    entries = [
-        {"file_path": name, "transform_matrix": (CAM2WORLD[i] @ GL).tolist()} for i, name in enumerate(names)
-    ]
+    entries = [{"file_path": name, "transform_matrix": (CAM2WORLD[i] @ GL).tolist()} for i, name in enumerate(names)]
     camera = {"w": size[0], "h": size[1], "fl_x": lens[0, 0], "fl_y": lens[1, 1], "cx": lens[0, 2]}
     return {**camera, "cy": lens[1, 2], "camera_model": "OPENCV", "k1": 0.01, "frames": entries, **more}
 
@@ -108,9 +95,7 @@ def test_dl3dv_takes_the_small_images_and_scales_their_cameras(tmp_path):
                 picture(folder / name, (SIZE[0] * 8, SIZE[1] * 8))
         large = LENS.copy()
         large[:2] *= 8
-        text(
-            folder / "transforms.json", json.dumps(shots(names, size=(SIZE[0] * 8, SIZE[1] * 8), lens=large))
-        )
+        text(folder / "transforms.json", json.dumps(shots(names, size=(SIZE[0] * 8, SIZE[1] * 8), lens=large)))
     manifest, problems = scan(tmp_path / "d", format="dl3dv")
     assert problems == []
     assert list(manifest.scenes()) == ["1K/abc", "2K/def"]
@@ -182,9 +167,7 @@ def test_megascenes_chains_by_shared_points(tmp_path):
     world2cam = [*WORLD2CAM, *(rigid(turn, [0, 0, 4]) for turn in turned.as_matrix()[3:])]
     camera = [50.0, 52.0, 33.25, 22.75]
     colmap_binary(model, names, seen, model=1, numbers=camera, world2cam=world2cam)
-    colmap_binary(
-        root / "reconstruct/001/234/sparses/1", names[:5], seen, model=1, numbers=[50.0, 52, 33, 22]
-    )
+    colmap_binary(root / "reconstruct/001/234/sparses/1", names[:5], seen, model=1, numbers=[50.0, 52, 33, 22])
     manifest, problems = scan(root, format="megascenes")
     assert problems == []
     assert {name: len(rows) for name, rows in manifest.scenes().items()} == {"001/234": 54}

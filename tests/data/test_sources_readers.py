@@ -42,10 +42,7 @@ def test_a_reader_with_options_of_its_own(registered, kit, tmp_path):
         kit.save(tmp_path / name, kit.corners(8, 8))
     manifest, problems = scan(tmp_path, format="shots")
     assert problems == []
-    assert [(f.dataset, f.scene, f.frame) for f in manifest.frames] == [
-        ("shots", "left", "9"),
-        ("shots", "left", "10"),
-    ]
+    assert [(f.dataset, f.scene, f.frame) for f in manifest.frames] == [("shots", "left", "9"), ("shots", "left", "10")]
     assert manifest.info["chunk"] == 7
     other, _ = scan(tmp_path, format="shots", options=options_for("shots", side="right", dataset="d"))
     assert [(f.dataset, f.image) for f in other.frames] == [("d", "right/1.png")]
@@ -116,10 +113,7 @@ def test_frames_are_written_when_they_are_wanted_and_a_bad_one_is_listed(registe
     options = ScanOptions(extract_to=tmp_path / "m_frames", frames="1:4")
     manifest, problems = scan(tmp_path, format="made", options=options)
     assert written == [1, 3]
-    assert [(f.scene, f.image) for f in manifest.frames] == [
-        ("s0", "m_frames/1.png"),
-        ("s1", "m_frames/3.png"),
-    ]
+    assert [(f.scene, f.image) for f in manifest.frames] == [("s0", "m_frames/1.png"), ("s1", "m_frames/3.png")]
     assert [(p.path, p.reason) for p in problems] == [("m_frames/2.png", "number two")]
 
 
@@ -160,8 +154,6 @@ def test_groups_and_files_outside_the_folder(registered, kit, tmp_path):
     registered("grouped", grouped)
     manifest, problems = scan(tmp_path / "in", format="grouped")
     assert [list(group) for group in groups_of(manifest)] == [[2, 3], [4]]
-    assert [("not rigid" in p.reason, "out.png" in p.path) for p in problems] == [(True, False)] * 4 + [
-        (False, True)
-    ]
+    assert [("not rigid" in p.reason, "out.png" in p.path) for p in problems] == [(True, False)] * 4 + [(False, True)]
     strict, _ = scan(tmp_path / "in", format="grouped", options=ScanOptions(skip_bad=True))
     assert [frame.scene for frame in strict.frames] == ["c"]

@@ -136,10 +136,7 @@ def test_mvssynth_worlds_are_left_handed(tmp_path):
     for i, world2cam in enumerate(WORLD2CAM):
         picture(root / "images" / f"{i:04d}.png")
         camera = {"f_x": LENS[0, 0], "f_y": LENS[1, 1], "c_x": LENS[0, 2], "c_y": LENS[1, 2]}
-        text(
-            root / "poses" / f"{i:04d}.json",
-            json.dumps({**camera, "extrinsic": (world2cam @ MIRROR).tolist()}),
-        )
+        text(root / "poses" / f"{i:04d}.json", json.dumps({**camera, "extrinsic": (world2cam @ MIRROR).tolist()}))
     (root / "depths").mkdir()
     (root / "depths" / "0000.exr").write_bytes(b"v/1\x01")
     manifest, problems = scan(tmp_path / "s", format="mvssynth")
@@ -151,21 +148,14 @@ def test_mvssynth_worlds_are_left_handed(tmp_path):
 @pytest.mark.parametrize("split", [False, True])
 def test_vkitti2_in_one_tree_or_one_per_archive(tmp_path, split):
     root = tmp_path / "v"
-    rgb, depth, texts = (
-        root / (f"vkitti_2.0.3_{part}" if split else "") for part in ("rgb", "depth", "textgt")
-    )
+    rgb, depth, texts = (root / (f"vkitti_2.0.3_{part}" if split else "") for part in ("rgb", "depth", "textgt"))
     poses, lenses = ["frame cameraID r1,1 ..."], ["frame cameraID K[0,0] ..."]
     for i in range(3):
         for camera in (0, 1):
             picture(rgb / f"Scene01/clone/frames/rgb/Camera_{camera}/rgb_{i:05d}.jpg")
             map16(depth / f"Scene01/clone/frames/depth/Camera_{camera}/depth_{i:05d}.png", 1234)
             poses.append(" ".join(map(str, [i, camera, *WORLD2CAM[(i + camera) % 3].ravel()])))
-            lens = [
-                LENS[0, 0],
-                LENS[1, 1],
-                LENS[0, 2] - 0.5,
-                LENS[1, 2] - 0.5,
-            ]  # whole numbers are centres there
+            lens = [LENS[0, 0], LENS[1, 1], LENS[0, 2] - 0.5, LENS[1, 2] - 0.5]  # whole numbers are centres there
             lenses.append(" ".join(map(str, [i, camera, *lens])))
     text(texts / "Scene01/clone/extrinsic.txt", *poses)
     text(texts / "Scene01/clone/intrinsic.txt", *lenses)
@@ -179,9 +169,7 @@ def test_vkitti2_in_one_tree_or_one_per_archive(tmp_path, split):
 
 def test_tartanair_poses_look_forward_right_down(tmp_path):
     scene = tmp_path / "t" / "abandonedfactory" / "Easy" / "P000"
-    forward = np.array(
-        [[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]
-    )  # columns: where forward, right, down point in OpenCV
+    forward = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])  # columns: where forward, right, down point in OpenCV
     lines = []
     for i, pose in enumerate(CAM2WORLD):
         w, x, y, z = quaternion(pose[:3, :3] @ forward)

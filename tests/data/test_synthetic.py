@@ -21,9 +21,7 @@ from manyview.geometry.pointmaps import depth_edges, normals, transform, unproje
 SIZE = (72, 100)
 
 
-@pytest.fixture(
-    scope="module", params=[(0, "room"), (4, "room"), (2, "tabletop")], ids=lambda p: f"{p[1]}-{p[0]}"
-)
+@pytest.fixture(scope="module", params=[(0, "room"), (4, "room"), (2, "tabletop")], ids=lambda p: f"{p[1]}-{p[0]}")
 def scene(request):
     seed, kind = request.param
     return render_scene(seed, views=4, size=SIZE, kind=kind)
@@ -58,10 +56,7 @@ def test_one_view_predicts_the_depth_of_the_next(scene):
         inside = (z > 0.05) & (column >= 1) & (row >= 1) & (column < SIZE[1] - 1) & (row < SIZE[0] - 1)
         column, row, z = column[inside], row[inside], z[inside]
         # Compare on the plane of the pixel that is hit: move along its surface to where the point projects.
-        hit, normal = (
-            unproject(scene.depth[j], scene.intrinsics[j])[row, column],
-            scene.normals[j, row, column],
-        )
+        hit, normal = (unproject(scene.depth[j], scene.intrinsics[j])[row, column], scene.normals[j, row, column])
         ray = local[inside] / z[:, None]
         there = (hit * normal).sum(-1) / (ray * normal).sum(-1)
         smooth = ~edges[j][row, column]
@@ -208,15 +203,5 @@ def test_textures_answer_colours_and_fade_with_distance(texture):
     assert textures._NO_DRAWS.getstate() == Random(0).getstate()  # the same place has the same colour
     if texture != "plain":
         assert near.std(1).max() > 0.01
-    if texture in (
-        "checks",
-        "stripes",
-        "dots",
-        "plaid",
-        "zigzag",
-        "hexagons",
-        "wallpaper",
-        "folds",
-        "keyboard",
-    ):
+    if texture in ("checks", "stripes", "dots", "plaid", "zigzag", "hexagons", "wallpaper", "folds", "keyboard"):
         assert far.std(1).max() < 0.25 * near.std(1).max()

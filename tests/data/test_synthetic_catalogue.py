@@ -100,7 +100,7 @@ def test_rows_make_parts():
             {"n": 0},
             {"while": "n < 2", "do": [{"n": "n + 1"}, {"box": [0, 0, "n", 1, 1, 1, "white"], "shadow": False}]},
         ]
-    )  # fmt: skip
+    )
     assert [part.matrix[:, 3].tolist() for part in model.parts[:5]] == [
         [0, 0, 0.4],
         *([side, 0, row] for side in (-1, 1) for row in (0, 1)),
@@ -241,8 +241,6 @@ def test_rooms_name_things_of_the_catalogue():
         *themes["behind a laid table"],
         *(row for rows in themes["themes"].values() for row in rows),
     ]
-    lists = [
-        row[word] for row in rows for word in ("against_wall", "in_the_open", "table_with") if word in row
-    ]
+    lists = [row[word] for row in rows for word in ("against_wall", "in_the_open", "table_with") if word in row]
     assert len(lists) > 10
     assert {name for line in lists for name in line.split(", ")} <= names

@@ -51,8 +51,7 @@ def of_model(model: Model) -> str:
         for part in model.parts
     ]
     looks = [
-        [*m.a, *m.b, m.scale, m.gloss, m.glow, m.phase, *m.texture.encode()]
-        for m in (p.material for p in model.parts)
+        [*m.a, *m.b, m.scale, m.gloss, m.glow, m.phase, *m.texture.encode()] for m in (p.material for p in model.parts)
     ]
     tops = [[top.x, top.y, top.z, top.width, top.depth, min(top.room, 9.0)] for top in model.tops]
     return digest(parts, np.concatenate([np.asarray(look) for look in looks]), tops)
@@ -60,23 +59,35 @@ def of_model(model: Model) -> str:
 
 def of_models(name: str) -> str:
     """Of twelve objects of a kind."""
-    return hashlib.sha256(
-        "".join(of_model(build(name, Random(seed))) for seed in range(12)).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256("".join(of_model(build(name, Random(seed))) for seed in range(12)).encode()).hexdigest()[:16]
 
 
 def of_world(world: World) -> str:
     solids, lighting = world.solids(), world.lighting
     assert lighting is not None
     shade = [
-        *lighting.lamp, *lighting.lamp_colour, *lighting.window_colour, *(lighting.sun or ()), *lighting.ambient,
-        lighting.exposure, lighting.warmth, lighting.contrast,
-    ]  # fmt: skip
+        *lighting.lamp,
+        *lighting.lamp_colour,
+        *lighting.window_colour,
+        *(lighting.sun or ()),
+        *lighting.ambient,
+        lighting.exposure,
+        lighting.warmth,
+        lighting.contrast,
+    ]
     blocks = [[*block.low, *block.high, block.solid] for block in world.blocks]
     return digest(
-        solids.kind, solids.world_from_object, solids.radii, solids.room, *world.identities(),
-        world.appearance(), shade, blocks, world.focus, world.solids(shadows=True).kind,
-    )  # fmt: skip
+        solids.kind,
+        solids.world_from_object,
+        solids.radii,
+        solids.room,
+        *world.identities(),
+        world.appearance(),
+        shade,
+        blocks,
+        world.focus,
+        world.solids(shadows=True).kind,
+    )
 
 
 def built(seed: int) -> World:
@@ -111,9 +122,18 @@ def of_texture(name: str) -> np.ndarray:
     x, y = torch.rand(2, 200, generator=generator) * 2 - 1
     full = torch.ones(200)
     spot = Spot(
-        x, y / 2, full, full / 2, along=x, across=y / 2, a=torch.zeros(3, 200), b=torch.ones(3, 200), scale=full * 0.2,
-        phase=full * 3.7, blur=full * 0.004,
-    )  # fmt: skip
+        x,
+        y / 2,
+        full,
+        full / 2,
+        along=x,
+        across=y / 2,
+        a=torch.zeros(3, 200),
+        b=torch.ones(3, 200),
+        scale=full * 0.2,
+        phase=full * 3.7,
+        blur=full * 0.004,
+    )
     return (colour(TEXTURES.index(name), spot) * 1000).round().numpy().astype(np.int16)
 
 
@@ -206,10 +226,7 @@ def test_another_picture_is_noticed(table):
     scene = render_scene(0, **arguments(0))
     scene.images = scene.images * 0.98
     scene.labels = scene.labels.roll(1, -1)
-    assert [line.split(":")[0] for line in differences(of_scene(scene), table["scenes"][0])] == [
-        "labels",
-        "images",
-    ]
+    assert [line.split(":")[0] for line in differences(of_scene(scene), table["scenes"][0])] == ["labels", "images"]
 
 
 def write_table() -> None:

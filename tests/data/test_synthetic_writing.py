@@ -47,9 +47,7 @@ def test_what_is_read_back_is_what_was_rendered(written):
             instances = cv2.imread(str(manifest.path(frame.instances)), cv2.IMREAD_UNCHANGED)
             np.testing.assert_array_equal(labels, scene.labels[view].numpy())
             np.testing.assert_array_equal(instances, scene.instances[view].numpy())
-            stored = (
-                cv2.imread(str(written / f"scene_{index:06d}/normals/{view:04d}.png"))[..., ::-1] / 127.5 - 1
-            )
+            stored = cv2.imread(str(written / f"scene_{index:06d}/normals/{view:04d}.png"))[..., ::-1] / 127.5 - 1
             assert np.abs(stored - scene.normals[view].numpy()).max() < 0.5 / 127.5 + 1e-3
 
 
@@ -67,12 +65,7 @@ def test_the_layout_says_its_own_conventions(written):
     for a, b in zip(scanned.frames, mine.frames):
         np.testing.assert_allclose(a.intrinsics, b.intrinsics)
         np.testing.assert_allclose(a.pose, b.pose)
-        assert (a.depth, a.depth_scale, a.labels, a.instances) == (
-            b.depth,
-            b.depth_scale,
-            b.labels,
-            b.instances,
-        )
+        assert (a.depth, a.depth_scale, a.labels, a.instances) == (b.depth, b.depth_scale, b.labels, b.instances)
 
 
 def test_an_interrupted_run_goes_on_and_ends_alike(written, tmp_path, monkeypatch):

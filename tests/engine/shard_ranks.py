@@ -42,9 +42,7 @@ def batches(index: int):
 
 def train(out: Path, name: str, *, resume: bool = False, **changes: Any) -> Toy:
     recipe, run = case(name, **changes)
-    loop.fit(
-        recipe, batches, run, out, device="cpu", resume=resume, describe={"method": asdict(recipe.config)}
-    )
+    loop.fit(recipe, batches, run, out, device="cpu", resume=resume, describe={"method": asdict(recipe.config)})
     return recipe
 
 

@@ -159,10 +159,17 @@ def test_two_ranks_equal_one_that_accumulates(tmp_path):
     options = {"steps": 12, "warmup": 2, "log_every": 6}
     # Dropout and noise are drawn per forward pass, so they are the same on both roads.
     ranks = [
-        start(tmp_path / "two", "--run", json.dumps({**options, "accumulate": 1}),
-              "--ranks", tmp_path / "meeting", rank, 2)
+        start(
+            tmp_path / "two",
+            "--run",
+            json.dumps({**options, "accumulate": 1}),
+            "--ranks",
+            tmp_path / "meeting",
+            rank,
+            2,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for process in ranks:
         code, _, errors = finish(process)
         assert code == 0, errors
@@ -173,8 +180,5 @@ def test_two_ranks_equal_one_that_accumulates(tmp_path):
         assert (two[key] - value).abs().max() <= 1e-5, key
     start_weights = Toy(ToyConfig()).state_dict()
     assert max((one[k] - start_weights[k]).abs().max() for k in one) > 1e-2  # both have moved
-    losses = [
-        json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[1])["loss"]
-        for n in ("one", "two")
-    ]
+    losses = [json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[1])["loss"] for n in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

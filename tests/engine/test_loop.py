@@ -35,9 +35,7 @@ def lines(out: Path) -> list[dict]:
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_beats_the_average_target(tmp_path):
@@ -162,9 +160,7 @@ def test_bad_steps_between_good_ones_do_not_end_the_run(tmp_path):
 def test_gives_up_after_many_bad_steps_and_keeps_the_good_checkpoint(tmp_path):
     recipe = Poisoned(ToyConfig())
     recipe.bad = range(40, 10_000)
-    with pytest.raises(
-        UserError, match=rf"not finite for {PATIENCE} steps in a row.*00000035 is kept.*run\.lr"
-    ):
+    with pytest.raises(UserError, match=rf"not finite for {PATIENCE} steps in a row.*00000035 is kept.*run\.lr"):
         train(tmp_path / "run", recipe=recipe)
     found = checkpoint.latest(tmp_path / "run")
     assert found is not None

@@ -19,7 +19,5 @@ def test_an_option_inside_another_that_one_version_does_not_know_is_no_differenc
 
 
 def test_an_option_inside_another_that_changed_is_named_with_both_values():
-    with pytest.raises(
-        UserError, match=r"runs/a was started with method\.augmentation\.flip = 0\.5, not 0\.7"
-    ):
+    with pytest.raises(UserError, match=r"runs/a was started with method\.augmentation\.flip = 0\.5, not 0\.7"):
         _same(OUT, "method", {"augmentation": {"flip": 0.5}}, {"augmentation": {"flip": 0.7, "gamma": 0.0}})

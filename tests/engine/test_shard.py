@@ -36,13 +36,7 @@ def done(tmp_path_factory) -> Path:
     path = os.pathsep.join([str(Path(manyview.__file__).parents[1]), str(Path(__file__).parent)])
     processes = [
         subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).with_name("shard_ranks.py")),
-                out,
-                out / "meeting",
-                str(rank),
-            ],
+            [sys.executable, str(Path(__file__).with_name("shard_ranks.py")), out, out / "meeting", str(rank)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -162,9 +156,7 @@ def test_blocks_are_found_not_named():
     outer.inside = nn.ModuleList([linear()])  # already part of a block
     net = nn.ModuleDict(
         {
-            "listed": nn.ModuleList(
-                [outer, frozen, tied, odd, inner, nn.Linear(2, 1), nn.ModuleDict({"a": linear()})]
-            ),
+            "listed": nn.ModuleList([outer, frozen, tied, odd, inner, nn.Linear(2, 1), nn.ModuleDict({"a": linear()})]),
             "loose": linear(),
             "sequence": nn.Sequential(linear()),
         }

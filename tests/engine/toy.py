@@ -100,9 +100,7 @@ class Toy(Recipe):
         tokens = self.student[:3](colours)
         for block in used * (1 + self.config.twice):
             tokens = (
-                checkpoint(block, tokens, 0.5, use_reentrant=False)
-                if self.config.checkpointing
-                else block(tokens, 0.5)
+                checkpoint(block, tokens, 0.5, use_reentrant=False) if self.config.checkpointing else block(tokens, 0.5)
             )
         return self.student[3](tokens)
 
@@ -147,9 +145,7 @@ def main() -> None:
     describe = {"recipe": "toy", "method": asdict(method)}
     tell = lambda line: print(f"line {line['step']}", flush=True)
     recipe = Toy.build(method)
-    result = fit(
-        recipe, batches, run, args.out, device="cpu", resume=args.resume, describe=describe, on_log=tell
-    )
+    result = fit(recipe, batches, run, args.out, device="cpu", resume=args.resume, describe=describe, on_log=tell)
     print(f"done {result.steps} stopped {result.stopped}", flush=True)
     if args.ranks:  # a rank that leaves while another still talks to it can abort both
         torch.distributed.barrier()

@@ -19,9 +19,7 @@ INTRINSICS = intrinsics_matrix(40.0, 40.0, 21.0, 14.0)
 
 
 def cam2world(number: int) -> torch.Tensor:
-    return poses.look_at(
-        torch.tensor([0.3 * number, -3.0, 0.2 * number]), torch.tensor([0.1 * number, 0.0, 0.0])
-    )
+    return poses.look_at(torch.tensor([0.3 * number, -3.0, 0.2 * number]), torch.tensor([0.1 * number, 0.0, 0.0]))
 
 
 def grey_of(number: int) -> np.ndarray:
@@ -46,9 +44,23 @@ def write_world(root: Path, *, numbers: range, scene: str = "room", holes: bool 
         fx, fy, cx, cy = 40.0, 40.0, 21.0, 14.0
         pose = tuple(cam2world(number).double().flatten().tolist())
         frames.append(
-            Frame("world", scene, f"{number:03d}", "test", f"{name}.png", WIDTH, HEIGHT, fx, fy, cx, cy, pose,
-                  f"{name}_depth.png", 0.001)
-        )  # fmt: skip
+            Frame(
+                "world",
+                scene,
+                f"{number:03d}",
+                "test",
+                f"{name}.png",
+                WIDTH,
+                HEIGHT,
+                fx,
+                fy,
+                cx,
+                cy,
+                pose,
+                f"{name}_depth.png",
+                0.001,
+            )
+        )
     return Manifest(frames, root)
 
 

@@ -39,9 +39,7 @@ class Seer(nn.Module, EncodesImages):
         return Features(patches, None, None, (images.shape[-2] // PATCH, images.shape[-1] // PATCH))
 
 
-def draw(
-    folder: Path, count: int = 24, classes: int = 3, shapes: tuple[tuple[int, int], ...] = ((2, 2),)
-) -> Manifest:
+def draw(folder: Path, count: int = 24, classes: int = 3, shapes: tuple[tuple[int, int], ...] = ((2, 2),)) -> Manifest:
     """Pictures of squares, each of a class and a depth that its colour tells; some pixels are unknown.
 
     `shapes`: squares down and across, of one picture after the other.
@@ -61,11 +59,18 @@ def draw(
         np.save(folder / f"{index}-depth.npy", far)
         frames.append(
             Frame(
-                dataset="toy", scene=f"scene {index // 2}", frame=f"{index}", split="", image=f"{index}.png",
-                width=labels.shape[1], height=labels.shape[0], labels=f"{index}-labels.png", depth=f"{index}-depth.npy",
+                dataset="toy",
+                scene=f"scene {index // 2}",
+                frame=f"{index}",
+                split="",
+                image=f"{index}.png",
+                width=labels.shape[1],
+                height=labels.shape[0],
+                labels=f"{index}-labels.png",
+                depth=f"{index}-depth.npy",
                 depth_scale=1.0,
             )
-        )  # fmt: skip
+        )
     return Manifest(frames, folder, {"classes": ["sea", "sand", "sky"][:classes]})
 
 

@@ -48,9 +48,20 @@ def write_scenes(root: Path, *, scenes: range, frames: int = 4, turn: float = 0.
             pose = tuple(cam2world.flatten().tolist())
             lens = (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
             rows.append(
-                Frame("room", f"s{scene}", str(number), "train", f"{name}.png", WIDTH, HEIGHT, *lens, pose,
-                      f"{name}_depth.png", 0.001)
-            )  # fmt: skip
+                Frame(
+                    "room",
+                    f"s{scene}",
+                    str(number),
+                    "train",
+                    f"{name}.png",
+                    WIDTH,
+                    HEIGHT,
+                    *lens,
+                    pose,
+                    f"{name}_depth.png",
+                    0.001,
+                )
+            )
     return Manifest(rows, root)
 
 

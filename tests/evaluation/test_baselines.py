@@ -32,14 +32,9 @@ def test_constant_planes_against_exhaustive_search():
     found = baselines.constant_planes(views)
     constants = np.geomspace(0.5, 5, 800)
     curves = np.array(
-        [
-            [median_distances(c * RAYS[view.valid], view.pointmap[view.valid]) for c in constants]
-            for view in views
-        ]
+        [[median_distances(c * RAYS[view.valid], view.pointmap[view.valid]) for c in constants] for view in views]
     )
-    errors = np.array(
-        [[np.mean(np.abs(c / view.depth[view.valid] - 1)) for c in constants] for view in views]
-    )
+    errors = np.array([[np.mean(np.abs(c / view.depth[view.valid] - 1)) for c in constants] for view in views])
     for row, curve, error in zip(found["constant_plane"], curves, errors, strict=True):
         assert row["accuracy"] == pytest.approx(curve[:, 0].min(), rel=0.02)
         assert row["completeness"] == pytest.approx(curve[:, 1].min(), rel=0.02)
@@ -73,9 +68,7 @@ def test_the_robust_plane_resists_a_box_in_front():
     depth = plane.copy()
     depth[4:9, 5:9] = 0.8
     view = MeasuredView(depth, RAYS)
-    errors = [
-        np.median(np.abs(baselines.tilted_plane(view, robust=robust) / plane - 1)) for robust in (False, True)
-    ]
+    errors = [np.median(np.abs(baselines.tilted_plane(view, robust=robust) / plane - 1)) for robust in (False, True)]
     assert errors[1] < 0.01 < errors[0]
 
 

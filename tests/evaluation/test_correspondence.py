@@ -85,12 +85,7 @@ def test_every_block_is_measured_and_one_is_drawn(rooms, tmp_path):
     model = zoo.build("mum-tiny12-full", size="debug", seed=0, decoder_depth=4).eval()
     options = {**SMALL, "size": (HEIGHT, WIDTH), "pairs": 1}
     summary = evaluate(Correspondence(**options), model, rooms, tmp_path / "out")
-    assert {row["method"] for row in summary["rows"]} == {
-        "zero_flow",
-        "attention_0",
-        "attention_1",
-        "features",
-    }
+    assert {row["method"] for row in summary["rows"]} == {"zero_flow", "attention_0", "attention_1", "features"}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["pairs"] == 1
     with pytest.raises(UserError, match="blocks 0 to 1"):
         evaluate(Correspondence(**options, block=2), model, rooms, tmp_path / "other")

@@ -126,8 +126,9 @@ def test_splits_that_a_data_set_names_come_first(tmp_path):
     look = {"share": 0.5, "most": (0, 0), "seed": 0}
     parts = split(named, None, "labels", Framing(SQUARE), **look)
     assert {name: part.frames for name, part in parts.items()} == {
-        "train": (0, 3, 6, 9), "test": (1, 2, 4, 5, 7, 8, 10, 11),
-    }  # fmt: skip
+        "train": (0, 3, 6, 9),
+        "test": (1, 2, 4, 5, 7, 8, 10, 11),
+    }
     bare = Manifest([f if f.split == "training" else replace(f, labels=None) for f in frames], plain.root)
     parts = split(bare, None, "labels", Framing(SQUARE), **look)  # a split without labels is none
     assert len(parts["train"].frames) + len(parts["test"].frames) == 4
@@ -138,10 +139,7 @@ def test_splits_that_a_data_set_names_come_first(tmp_path):
 def test_maps_of_different_sizes_share_a_file(tmp_path):
     maps = [np.arange(6).reshape(2, 3), np.arange(4).reshape(4, 1)]
     write_maps(tmp_path / "m.npy", maps, [(2, 3), (4, 1)], np.int32)
-    assert all(
-        np.array_equal(a, b)
-        for a, b in zip(read_maps(tmp_path / "m.npy", [(2, 3), (4, 1)]), maps, strict=True)
-    )
+    assert all(np.array_equal(a, b) for a, b in zip(read_maps(tmp_path / "m.npy", [(2, 3), (4, 1)]), maps, strict=True))
     with pytest.raises(ValueError, match="zip"):
         write_maps(tmp_path / "n.npy", maps[:1], [(2, 3), (4, 1)], np.int32)
     assert not (tmp_path / "n.npy").exists()
@@ -175,9 +173,7 @@ def test_crops_between_two_multiples_of_the_patch_are_padded(wide, tmp_path):
     said = answers(SegmentationHead(3, 4).eval(), examples)
     assert [answer.shape for answer in said] == [(30, 75), (66, 33)]
     even = evaluate(LinearSegmentation(fit=FIT, size=32), Seer(), wide, tmp_path / "even")["rows"][0]
-    odd = evaluate(LinearSegmentation(fit=FIT, size=30, baselines=False), Seer(), wide, tmp_path / "odd")[
-        "rows"
-    ][0]
+    odd = evaluate(LinearSegmentation(fit=FIT, size=30, baselines=False), Seer(), wide, tmp_path / "odd")["rows"][0]
     assert odd["miou"] > 0.8 * even["miou"]
 
 

@@ -23,10 +23,7 @@ def ade20k(root):
             edge = int(rng.integers(20, 40))
             labels[2:, :edge], labels[2:, edge:] = 1, 4
             image = rng.integers(0, 60, (40, 60, 3)) + np.where(labels == 4, 180, 20)[..., None]
-            for folder, values, suffix in (
-                ("images", image.astype(np.uint8), "jpg"),
-                ("annotations", labels, "png"),
-            ):
+            for folder, values, suffix in (("images", image.astype(np.uint8), "jpg"), ("annotations", labels, "png")):
                 path = root / folder / split / f"{stem}_{i:08d}.{suffix}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(values).save(path)
@@ -78,16 +75,7 @@ def test_a_label_file_that_is_cut_off_stops_with_its_name(world, tmp_path, capsy
         file.write_bytes(file.read_bytes()[:-25])
     out = str(tmp_path / "m.parquet")
     assert main(["data", "scan", str(root), "--format", "ade20k", "-o", out]) == 0
-    line = [
-        "eval",
-        "knn-segmentation",
-        "--model",
-        str(world / "model"),
-        "--data",
-        out,
-        "-o",
-        str(tmp_path / "o"),
-    ]
+    line = ["eval", "knn-segmentation", "--model", str(world / "model"), "--data", out, "-o", str(tmp_path / "o")]
     assert main(line) == 2
     said = capsys.readouterr().err.strip()
     assert "ADE_train_0000000" in said

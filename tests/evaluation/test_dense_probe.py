@@ -123,10 +123,7 @@ def test_data_that_cannot_be_probed_say_what_is_missing(data, tmp_path):
         evaluate(LinearDepth(most=0.5), Seer(), data, tmp_path / "2")
     with pytest.raises(UserError, match="at least two patches"):
         evaluate(LinearDepth(size=15), Seer(), data, tmp_path / "3")
-    none = [
-        Frame(dataset="a", scene=f"{i}", frame="0", split="", image="0.png", width=8, height=8)
-        for i in (0, 1)
-    ]
+    none = [Frame(dataset="a", scene=f"{i}", frame="0", split="", image="0.png", width=8, height=8) for i in (0, 1)]
     with pytest.raises(UserError, match="labels"):
         evaluate(LinearSegmentation(), Seer(), Manifest(none, data.root), tmp_path / "4")
 
@@ -135,10 +132,7 @@ def test_scores_by_hand():
     true, said = np.array([[0, 0, 1, -1, 7]]), np.array([[0, 1, 1, 0, 0]])
     counts = confusion(said, true, 3)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    assert confusion(np.array([5, -1]), np.array([0, 1]), 2).tolist() == [
-        [0, 0, 1],
-        [0, 0, 1],
-    ]  # no class: misses
+    assert confusion(np.array([5, -1]), np.array([0, 1]), 2).tolist() == [[0, 0, 1], [0, 0, 1]]  # no class: misses
     scores = segmentation_scores(counts)
     assert scores["iou"] == [0.5, 0.5, None]
     assert (scores["miou"], scores["accuracy"]) == (0.5, pytest.approx(2 / 3))

@@ -64,8 +64,7 @@ class Guesser(Role):
 def data(tmp_path) -> Manifest:
     """Six frames of three scenes, 10 to 60 pixels wide."""
     frames = [
-        Frame("d", f"s{number // 2}", str(number), "", f"{number}.png", 10 * number + 10, 8)
-        for number in range(6)
+        Frame("d", f"s{number // 2}", str(number), "", f"{number}.png", 10 * number + 10, 8) for number in range(6)
     ]
     return Manifest(frames, tmp_path)
 
@@ -73,9 +72,7 @@ def data(tmp_path) -> Manifest:
 def test_perfect_answers_score_perfectly_and_others_worse(data, tmp_path):
     for off in (0, 3):
         summary = evaluate(Width(), Guesser(off), data, tmp_path / str(off), names={"model": "guesser"})
-        assert summary["rows"] == [
-            {"method": "model", "label": "model", "error": off, "items": 6, "failed": 0},
-        ]
+        assert summary["rows"] == [{"method": "model", "label": "model", "error": off, "items": 6, "failed": 0}]
         assert summary["intervals"]["model"]["error"] == (off, off)
         text = (tmp_path / str(off) / "summary.md").read_text()
         assert text == f"# guesser on the data: width\n\n|  | error px |\n|---|---:|\n| model | {off}.0 |\n"
@@ -119,13 +116,7 @@ def test_other_settings_models_and_data_are_refused_by_name(data, tmp_path):
     with pytest.raises(UserError, match="another data"):
         evaluate(Width(), Guesser(), Manifest(list(data.frames)[1:], data.root), out)
     assert evaluate(Width(least=20), Guesser(), data, out, overwrite=True)["items"] == 5
-    assert sorted(path.stem for path in (out / "predictions" / "model").iterdir()) == [
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-    ]
+    assert sorted(path.stem for path in (out / "predictions" / "model").iterdir()) == ["1", "2", "3", "4", "5"]
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -212,9 +203,7 @@ def test_intervals_are_those_of_scenes_drawn_one_by_one():
     drawn = np.random.default_rng(4).integers(0, 5, (intervals.DRAWS, 5))
     means = []
     for row in drawn:
-        picked = [
-            value for scene in row for value, of in zip(values, scenes, strict=True) if of == f"s{scene}"
-        ]
+        picked = [value for scene in row for value, of in zip(values, scenes, strict=True) if of == f"s{scene}"]
         means.append(np.mean(picked))
     assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
     assert low < values.mean() < high

@@ -30,14 +30,7 @@ from manyview.evaluation.tokens import Tokens
 
 QUANTISED = 0.3826 * PATCH  # mean distance of a place from the centre of its cell
 SWEEP = Sweep(lrs=(1e-3, 5e-3), decays=(1e-3,), steps=60, evaluations=2)
-SMALL = {
-    "pairs": 12,
-    "train_pairs": 48,
-    "val_pairs": 8,
-    "overlap": (0.3, 1.0),
-    "motion": 0.05,
-    "sweep": SWEEP,
-}
+SMALL = {"pairs": 12, "train_pairs": 48, "val_pairs": 8, "overlap": (0.3, 1.0), "motion": 0.05, "sweep": SWEEP}
 PROBE = MatchingProbe(**SMALL)
 
 
@@ -129,8 +122,16 @@ def test_picking_on_the_test_pairs_flatters(rooms, tmp_path, judged):
 
 
 def test_every_published_choice_at_once(rooms, tmp_path):
-    quick = MatchingProbe(pairs=6, train_pairs=8, val_pairs=4, baselines=False, published=True, overlap=(0.3, 1.0),
-                          motion=0.05, sweep=Sweep(steps=4, evaluations=2))  # fmt: skip
+    quick = MatchingProbe(
+        pairs=6,
+        train_pairs=8,
+        val_pairs=4,
+        baselines=False,
+        published=True,
+        overlap=(0.3, 1.0),
+        motion=0.05,
+        sweep=Sweep(steps=4, evaluations=2),
+    )
     evaluate(quick, PlaceEncoder(dim=16), rooms, tmp_path / "out")
     found = json.loads((tmp_path / "out" / "training" / "model.json").read_text())
     assert len(found["table"]) == 2 * 3 * len(PUBLISHED_LRS)
@@ -165,9 +166,12 @@ def test_training_scenes_of_their_own_and_unreadable_images(rooms, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"size": 50}, "multiples of the patch, 8"), ({"motion": 5.0}, "lower motion"),
-     ({"overlap": (0.99, 1.0)}, "widen")],
-)  # fmt: skip
+    [
+        ({"size": 50}, "multiples of the patch, 8"),
+        ({"motion": 5.0}, "lower motion"),
+        ({"overlap": (0.99, 1.0)}, "widen"),
+    ],
+)
 def test_mistakes(rooms, tmp_path, options, words):
     with pytest.raises(UserError, match=words):
         evaluate(MatchingProbe(**{**SMALL, **options}), PlaceEncoder(), rooms, tmp_path / "out")
@@ -195,12 +199,8 @@ def test_scaled_tokens_have_mean_zero_and_spread_one(kind):
         assert torch.allclose(spread.diag(), torch.ones(2), atol=1e-4)
         assert spread[0, 1].abs() > 0.5
     else:
-        assert (
-            spread[0, 1].abs() < 0.5 * torch.cov((mixed / mixed.flatten(0, 1).std(0)).flatten(0, 1).T)[0, 1]
-        )
-        assert (
-            0.1 < spread.diag().min() <= spread.diag().max() < 1.05
-        )  # the ridge keeps weak directions weaker
+        assert spread[0, 1].abs() < 0.5 * torch.cov((mixed / mixed.flatten(0, 1).std(0)).flatten(0, 1).T)[0, 1]
+        assert 0.1 < spread.diag().min() <= spread.diag().max() < 1.05  # the ridge keeps weak directions weaker
     assert torch.equal(tokens[[12]], values[[2]].float())
     mean, _ = tokens.scaling(kind, most=2)
     assert torch.allclose(mean, values[[0, 3]].float().flatten(0, 1).mean(0))
@@ -238,9 +238,7 @@ def test_the_sweep_together_equals_its_probes_one_by_one():
     together = train_sweep(examples, examples, sweep=Sweep(**both), **common)[1]["table"]
     for lr in both["lrs"]:
         for decay in both["decays"]:
-            alone = train_sweep(
-                examples, examples, sweep=Sweep(**{**both, "lrs": (lr,), "decays": (decay,)}), **common
-            )
+            alone = train_sweep(examples, examples, sweep=Sweep(**{**both, "lrs": (lr,), "decays": (decay,)}), **common)
             expected = [row for row in together if (row["lr"], row["decay"]) == (lr, decay)]
             for mine, theirs in zip(alone[1]["table"], expected, strict=True):
                 assert mine == pytest.approx(theirs, rel=1e-5)
@@ -267,13 +265,9 @@ def test_training_goes_as_a_plain_loop_with_adamw_would():
             group["lr"] = lr / 10 if step == 10 else lr
         logits = []
         for i in chosen:
-            a, b = (
-                torch.nn.functional.normalize(twin(tokens[side[i]]), dim=-1) for side in (pairs.a, pairs.b)
-            )
+            a, b = (torch.nn.functional.normalize(twin(tokens[side[i]]), dim=-1) for side in (pairs.a, pairs.b))
             logits.append(a @ b.T / 0.1)
-        loss = torch.nn.functional.cross_entropy(
-            torch.cat(logits), pairs.target[chosen].flatten(), ignore_index=-1
-        )
+        loss = torch.nn.functional.cross_entropy(torch.cat(logits), pairs.target[chosen].flatten(), ignore_index=-1)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -301,5 +295,7 @@ def test_losses_and_errors_leave_out_what_is_unknown():
     examples.pairs.uv[~known] = torch.nan
     errors = mean_errors(probes, examples, shape=shape, sweep=Sweep(batch=5), device=torch.device("cpu"))
     assert torch.isfinite(errors).all()
-    assert torch.equal(errors[:1], mean_errors(one_of(probes, 0), examples, shape=shape, sweep=Sweep(batch=12),
-                                               device=torch.device("cpu")))  # fmt: skip
+    assert torch.equal(
+        errors[:1],
+        mean_errors(one_of(probes, 0), examples, shape=shape, sweep=Sweep(batch=12), device=torch.device("cpu")),
+    )

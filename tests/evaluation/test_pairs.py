@@ -87,15 +87,9 @@ def test_scenes_are_split_by_the_manifest_or_at_random(rooms, tmp_path):
         "val": ["s0"],
         "test": ["s1"],
     }
-    assert share_out(["a", "b", "c", "d"], {"x": 0.5, "y": 0.5}, seed=None) == {
-        "x": ["a", "b"],
-        "y": ["c", "d"],
-    }
+    assert share_out(["a", "b", "c", "d"], {"x": 0.5, "y": 0.5}, seed=None) == {"x": ["a", "b"], "y": ["c", "d"]}
     assert share_out({"a": 1, "b": 9, "c": 1}, {"x": 0.5, "y": 0.5}, None) == {"x": ["a", "b"], "y": ["c"]}
-    assert share_out(["a", "b"], {"x": 0.99, "y": 0.01}, None) == {
-        "x": ["a"],
-        "y": ["b"],
-    }  # one is left for all
+    assert share_out(["a", "b"], {"x": 0.99, "y": 0.01}, None) == {"x": ["a"], "y": ["b"]}  # one is left for all
     two = Manifest([f for f in rooms.frames if f.scene in ("s0", "s1")], rooms.root)
     with pytest.raises(UserError, match="--train"):
         split_scenes(two, seed=0, shares=(0.5, 0.25, 0.25))

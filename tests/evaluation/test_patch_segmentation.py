@@ -15,15 +15,7 @@ from manyview.evaluation.base import PROTOCOLS, evaluate
 from manyview.evaluation.dense_fit import Examples
 from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_maps import Part
-from manyview.evaluation.patch_fit import (
-    logistic,
-    modal,
-    neighbours,
-    painted,
-    patch_labels,
-    tallies,
-    voted,
-)
+from manyview.evaluation.patch_fit import logistic, modal, neighbours, painted, patch_labels, tallies, voted
 from manyview.evaluation.patch_segmentation import LogisticSegmentation, NeighbourSegmentation
 
 
@@ -103,9 +95,7 @@ def test_hyper_parameters_are_picked_on_scenes_of_their_own(data):
         assert {data[i].scene for i in rest} & {data[i].scene for i in held} == set()
         assert 5 <= len(held) <= 6
     alone = data.select(scenes=["scene 3"])
-    crops = Examples(
-        None, Part(alone, (0, 1), "labels", part.framing), [], np.arange(2), PATCH, torch.device("cpu")
-    )
+    crops = Examples(None, Part(alone, (0, 1), "labels", part.framing), [], np.arange(2), PATCH, torch.device("cpu"))
     assert sorted(map(len, NeighbourSegmentation()._held_out(crops))) == [1, 1]
 
 
@@ -141,17 +131,11 @@ def test_neighbours_are_those_of_a_slow_search(distance, monkeypatch):
     known, asked = rng.normal(size=(40, 6)), rng.normal(size=(10, 6)) * 3
     found = neighbours(torch.tensor(asked), torch.tensor(known), count=5, distance=distance)
     if distance == "cosine":
-        near = (
-            -(asked / np.linalg.norm(asked, axis=1)[:, None])
-            @ (known / np.linalg.norm(known, axis=1)[:, None]).T
-        )
+        near = -(asked / np.linalg.norm(asked, axis=1)[:, None]) @ (known / np.linalg.norm(known, axis=1)[:, None]).T
     else:
         near = np.linalg.norm(asked[:, None] - known[None], axis=-1)
     assert np.array_equal(found.numpy(), near.argsort(1)[:, :5])
-    assert neighbours(torch.tensor(asked), torch.tensor(known[:2]), count=5, distance=distance).shape == (
-        10,
-        2,
-    )
+    assert neighbours(torch.tensor(asked), torch.tensor(known[:2]), count=5, distance=distance).shape == (10, 2)
 
 
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 100.0])
@@ -169,9 +153,7 @@ def test_logistic_regression_finds_the_minimum(strength, monkeypatch):
 
     true = minimize(objective, np.zeros(18), options={"maxiter": 500})
     start = torch.zeros(3, 5), torch.zeros(3)
-    weights, offsets = logistic(
-        torch.tensor(x).float(), torch.tensor(y), start, strength=strength, steps=1000
-    )
+    weights, offsets = logistic(torch.tensor(x).float(), torch.tensor(y), start, strength=strength, steps=1000)
     mine = np.concatenate([weights.numpy().ravel(), offsets.numpy()])
     assert objective(mine) <= true.fun * (1 + 1e-5)
     assert np.abs(weights.numpy() - true.x[:15].reshape(3, 5)).max() < 2e-3

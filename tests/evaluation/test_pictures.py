@@ -21,9 +21,7 @@ def test_near_points_cover_far_ones_whatever_their_order():
 def test_points_behind_the_camera_and_empty_clouds_are_no_pictures():
     behind = cloud_picture(np.array([[0, 0, -1.0]]), RED[None], np.eye(4), size=(8, 8))
     assert (behind == behind[0, 0]).all()
-    assert [p.shape for p in two_sides(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), size=(8, 8))] == [
-        (8, 8, 3)
-    ] * 2
+    assert [p.shape for p in two_sides(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), size=(8, 8))] == [(8, 8, 3)] * 2
 
 
 def test_a_cloud_is_in_view_from_both_sides():
@@ -51,9 +49,7 @@ def test_grid_pads_rows_of_different_widths():
 
 
 def test_chart_survives_nan_and_emptiness():
-    svg = line_chart(
-        {"loss": ([1, 2, 3], [1.0, float("nan"), 0.1])}, x_label="step", y_label="loss", log=True
-    )
+    svg = line_chart({"loss": ([1, 2, 3], [1.0, float("nan"), 0.1])}, x_label="step", y_label="loss", log=True)
     assert svg.count("<polyline") == 1
     assert "nan" not in svg
     assert "nothing" in line_chart({"loss": ([], [])}, x_label="", y_label="")

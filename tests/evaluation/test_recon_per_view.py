@@ -27,16 +27,13 @@ def test_a_perfect_model_scores_perfectly_whatever_its_scale(world, reader, tmp_
         assert list(rows_of(summary)) == list(MODEL_ROWS)
         for row in summary["rows"]:
             assert row["scale_factor"] == pytest.approx(1 / scale, rel=1e-5)
-            assert [row[key] for key in ("accuracy", "completeness", "abs_rel")] == pytest.approx(
-                [0, 0, 0], abs=1e-3
-            )
+            assert [row[key] for key in ("accuracy", "completeness", "abs_rel")] == pytest.approx([0, 0, 0], abs=1e-3)
             assert (row["views"], row["failed"]) == (5, 0)
 
 
 def test_noise_scores_worse(world, reader, tmp_path):
     clean, noisy = (
-        evaluate(ReconPerView(views=1), reader(noise=n), world, tmp_path / str(n))["rows"][0]
-        for n in (0.0, 0.1)
+        evaluate(ReconPerView(views=1), reader(noise=n), world, tmp_path / str(n))["rows"][0] for n in (0.0, 0.1)
     )
     assert all(noisy[key] > clean[key] + 0.01 for key in ("accuracy", "completeness", "abs_rel"))
 
@@ -119,9 +116,7 @@ def test_nothing_to_judge_is_the_users_mistake(world, reader, tmp_path):
 def test_the_first_frame_comparison_knows_a_moved_camera(world, reader, tmp_path):
     """The reader's global map is its local one: as bad as no motion, while measured poses make it perfect."""
     found = evaluate(ReconPerView(views=3), reader(scale=0.5), world, tmp_path / "out")["first_frame"]
-    assert (
-        found["views"] == 4
-    )  # 5 frames in groups (0 1 2) and (2 3 4), each frame judged once, first views never
+    assert found["views"] == 4  # 5 frames in groups (0 1 2) and (2 3 4), each frame judged once, first views never
     table = found["table"]
     assert table["global"] == pytest.approx(table["local_identity"])
     assert table["local_identity"]["point_error"] > 5

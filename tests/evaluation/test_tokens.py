@@ -23,9 +23,14 @@ def test_frames_are_encoded_once_and_a_damaged_chunk_again(tmp_path):
 
     def encode() -> tuple:
         return encode_frames(
-            tokenise, Manifest([], tmp_path), frames, (4, 4), folder=tmp_path / "t", device=torch.device("cpu"),
+            tokenise,
+            Manifest([], tmp_path),
+            frames,
+            (4, 4),
+            folder=tmp_path / "t",
+            device=torch.device("cpu"),
             read=read,
-        )  # fmt: skip
+        )
 
     tokens, unreadable = encode()
     assert asked == frames

@@ -18,6 +18,4 @@ def random_pose(*batch: int, seed: int = 0, dtype: torch.dtype = torch.float64) 
 
 def random_points(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     """(..., 3)."""
-    return torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
-        dtype
-    )
+    return torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)

@@ -117,9 +117,7 @@ def pointmap(focal: float, principal: tuple[float, float] = (W / 2, H / 2), seed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_focal_of_an_exact_pointmap(focal, dtype):
     assert alignment.focal_from_pointmap(pointmap(focal).to(dtype)) == pytest.approx(focal, rel=1e-5)
-    assert alignment.focal_from_pointmap(7 * pointmap(focal).to(dtype)) == pytest.approx(
-        focal, rel=1e-5
-    )  # no unit
+    assert alignment.focal_from_pointmap(7 * pointmap(focal).to(dtype)) == pytest.approx(focal, rel=1e-5)  # no unit
 
 
 def test_a_few_pixels_do_for_the_focal():
@@ -210,6 +208,4 @@ def test_pnp_and_similarity_find_the_same_camera(seed):
     fit = alignment.similarity(local.reshape(-1, 3), points.reshape(-1, 3))
     assert float(fit.scale) == pytest.approx(2.5)
     assert torch.allclose(poses.pose(fit.rotation, fit.translation), cam2world, atol=1e-9)
-    assert torch.allclose(
-        alignment.pose_from_pointmap(points, intrinsics).cam2world.double(), cam2world, atol=1e-4
-    )
+    assert torch.allclose(alignment.pose_from_pointmap(points, intrinsics).cam2world.double(), cam2world, atol=1e-4)

@@ -52,8 +52,9 @@ def test_a_step_forward_spreads_from_the_principal_point_at_any_grid():
 
 def test_batches_are_the_same_as_one_by_one():
     views = [room(number)[0] for number in range(4)]
-    first, second = (PosedDepth(*(torch.stack(p) for p in zip(*views[s], strict=True)))
-                     for s in (slice(0, 3), slice(1, 4)))  # fmt: skip
+    first, second = (
+        PosedDepth(*(torch.stack(p) for p in zip(*views[s], strict=True))) for s in (slice(0, 3), slice(1, 4))
+    )
     together = warp(first, second)
     for index in range(3):
         alone = warp(views[index], views[index + 1])
@@ -64,9 +65,9 @@ def test_a_warp_lands_on_the_same_place_of_the_room():
     (a, pose_a), (b, pose_b) = room(0), room(2)
     uv, valid = warp(a, b)
     assert 0.3 < valid.double().mean() < 1
-    direction = (
-        torch.cat([uv, torch.ones_like(uv[..., :1])], -1) @ torch.linalg.inv(INTRINSICS.double()).T
-    ) @ (pose_b[:3, :3].T)
+    direction = (torch.cat([uv, torch.ones_like(uv[..., :1])], -1) @ torch.linalg.inv(INTRINSICS.double()).T) @ (
+        pose_b[:3, :3].T
+    )
     rays = cameras.rays(INTRINSICS.double(), *SIZE) @ pose_a[:3, :3].T
     places = pose_a[:3, 3] + a.depth[..., None] * rays
     away = places - pose_b[:3, 3]
@@ -154,9 +155,7 @@ def test_the_end_of_a_row_has_no_neighbour_in_the_next_one_unless_published():
     corner = votes({0: 0.5, 1: 0.3, 4: 0.2})  # the published one counts the corner three times
     weights = torch.tensor([1.5, 0.3, 0.2]) / 2.0
     expected = (weights[:, None] * torch.tensor([[4.0, 4.0], [12.0, 4.0], [4.0, 12.0]])).sum(0)
-    assert decode(corner, (3, 4), SIZE, "neighbours_wrapped")[0].tolist() == pytest.approx(
-        expected.tolist(), abs=1e-4
-    )
+    assert decode(corner, (3, 4), SIZE, "neighbours_wrapped")[0].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_upsampling_keeps_zero_flow_exact_and_an_affine_warp_inside():

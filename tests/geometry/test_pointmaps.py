@@ -33,9 +33,7 @@ def test_depth_through_another_view_and_back():
     local = pointmaps.transform(poses.invert(cam2world), world)
     assert torch.allclose(local[..., 2], depth)
     for view in range(4):  # the slow way
-        slow = poses.apply(cam2world[view], pointmaps.unproject(depth[view], K).reshape(-1, 3)).reshape(
-            6, 8, 3
-        )
+        slow = poses.apply(cam2world[view], pointmaps.unproject(depth[view], K).reshape(-1, 3)).reshape(6, 8, 3)
         assert torch.allclose(world[view], slow)
 
 

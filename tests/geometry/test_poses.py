@@ -57,9 +57,7 @@ def test_acting_on_points(batch, dtype):
     assert torch.allclose(poses.apply(poses.invert(a), poses.apply(a, points)), points, atol=atol)
     moved = poses.apply(a, points)
     assert torch.allclose(
-        torch.cdist(moved, moved),
-        torch.cdist(points, points),
-        atol=max(atol, 1e-3 if dtype == torch.float32 else 0),
+        torch.cdist(moved, moved), torch.cdist(points, points), atol=max(atol, 1e-3 if dtype == torch.float32 else 0)
     )
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], -1)
     assert torch.allclose(moved, (homogeneous @ a.mT)[..., :3], atol=atol)
@@ -124,9 +122,7 @@ def test_look_at_sees_its_target_in_the_middle_and_up_is_up(batch):
     assert torch.allclose(seen[..., 2], (target - eye).norm(dim=-1))
     assert torch.allclose(cam2world[..., :3, 3], eye)
     assert (cam2world[..., 2, 1] < 0).all()  # the image's downward axis goes down in the world
-    assert torch.allclose(
-        cam2world[..., 2, 0], torch.zeros_like(seen[..., 0]), atol=1e-9
-    )  # the horizon is level
+    assert torch.allclose(cam2world[..., 2, 0], torch.zeros_like(seen[..., 0]), atol=1e-9)  # the horizon is level
 
 
 def test_opengl_turns_the_camera_not_the_world():

@@ -60,10 +60,7 @@ def run_distill3r_loss(stored: Any, config: dict) -> Outputs:
         signals[f"pointmap{suffix}"].weight = trust(signals[f"confidence{suffix}"].value)
     factors = {"alpha_global": config["alpha_g"], "alpha_local": config["alpha_l"], "gamma": config["gamma"]}
     for tag in sorted({key.split("/")[0] for key in stored.files if key.endswith("/total")}):
-        pred = {
-            ours: torch.from_numpy(stored[f"pred/{key}"]).requires_grad_()
-            for ours, key in LOSS_INPUTS.items()
-        }
+        pred = {ours: torch.from_numpy(stored[f"pred/{key}"]).requires_grad_() for ours, key in LOSS_INPUTS.items()}
         terms = distill3r_loss(pred, signals, weighting=LOSS_WEIGHTINGS[tag], **factors)
         terms["total"].mean().backward()
         outputs = {f"{tag}/{name}": term.mean().detach().numpy() for name, term in terms.items()}
@@ -80,13 +77,7 @@ def run_alignment(stored: Any, config: dict) -> dict[str, np.ndarray]:
     threshold = torch.quantile(confidence, config["percentile"] / 100)
     fit = similarity(local, there, (confidence >= threshold).float())
     aligned = apply_similarity(fit, local).reshape(stored["local"].shape)
-    outputs = {
-        "threshold": threshold,
-        "R": fit.rotation,
-        "t": fit.translation,
-        "s": fit.scale,
-        "aligned": aligned,
-    }
+    outputs = {"threshold": threshold, "R": fit.rotation, "t": fit.translation, "s": fit.scale, "aligned": aligned}
     return {key: value.numpy() for key, value in outputs.items()}
 
 

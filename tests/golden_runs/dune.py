@@ -42,9 +42,7 @@ def _tokens(features: Features) -> dict[str, np.ndarray]:
 def run_teacher_input(context: SimpleNamespace) -> Outputs:
     """What DUNE's MASt3R teacher sees of the student's images."""
     for case in context.description["config"]["cases"]:
-        images = context.images_of(
-            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
-        )
+        images = context.images_of(context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"])
         yield case["tag"], {"mast3r_input": mast3r_input(images).numpy()}
 
 

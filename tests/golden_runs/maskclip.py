@@ -15,9 +15,7 @@ def run_maskclip(context: SimpleNamespace) -> Outputs:
     """Every image case, then stored token ids to text vectors."""
     model = context.load()
     for case in context.description["config"]["cases"]:
-        images = context.images_of(
-            context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"]
-        )
+        images = context.images_of(context.rules.make_image(case["seed"], case["shape"]), context.run["input_norm"])
         with torch.no_grad():
             yield case["tag"], {"features": model.encode(images).as_map().numpy()}
     for key in context.stored.files:

@@ -23,22 +23,13 @@ def run_mum(context: SimpleNamespace) -> Outputs:
         with torch.no_grad():
             if len(case["shape"]) == 4:
                 features = model.encode(context.images_of(array, context.run["input_norm"]))
-                yield (
-                    tag,
-                    {
-                        "x_norm_cls_token": features.cls.numpy(),
-                        "x_norm_patchtokens": features.patches.numpy(),
-                    },
-                )
+                yield (tag, {"x_norm_cls_token": features.cls.numpy(), "x_norm_patchtokens": features.patches.numpy()})
                 continue
             images = context.images_of(array, context.run["input_norm"])
             mask = torch.from_numpy(context.stored[f"{tag}/mask"]).bool().unflatten(0, case["shape"][:2])
             seen = model(images, mask)
             signal = hidden_pixels(torch.from_numpy(array), mask, model.config.patch_size)
-        yield (
-            tag,
-            {"pred": seen.reconstruction.flatten(0, 1).numpy(), "loss": _loss(seen.reconstruction, signal)},
-        )
+        yield (tag, {"pred": seen.reconstruction.flatten(0, 1).numpy(), "loss": _loss(seen.reconstruction, signal)})
 
 
 def _loss(prediction: torch.Tensor, signal: Signal) -> np.ndarray:
@@ -56,10 +47,7 @@ def run_mum_loss(stored: Any, config: dict) -> Outputs:
         signal = hidden_pixels(images, mask, config["patch"], normalise=normalise.endswith("True"))
         sums, counts = masked_mse(prediction[:, None], signal)
         (sums.sum() / counts.sum()).backward()
-        yield (
-            tag,
-            {"loss": (sums.sum() / counts.sum()).detach().numpy(), "grad_pred": prediction.grad.numpy()},
-        )
+        yield (tag, {"loss": (sums.sum() / counts.sum()).detach().numpy(), "grad_pred": prediction.grad.numpy()})
 
 
 RUNNERS = {"mum": run_mum}

@@ -16,12 +16,7 @@ from manyview.types import Signal
 
 Outputs = Iterator[tuple[str, dict[str, np.ndarray]]]
 
-PREDICTED = {
-    "pts3d": "points",
-    "conf": "confidence",
-    "desc": "descriptors",
-    "desc_conf": "descriptor_confidence",
-}
+PREDICTED = {"pts3d": "points", "conf": "confidence", "desc": "descriptors", "desc_conf": "descriptor_confidence"}
 REGRESSIONS: dict[str, dict[str, Any]] = {
     "dust3r/ConfLoss(Regr3D(L21,avg_dis),alpha=0.2)": {"alpha": 0.2},
     "dust3r/Regr3D(L21,avg_dis)": {},
@@ -77,13 +72,17 @@ def _both(arrays: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _regression(
-    arrays: dict[str, Tensor], pred: dict[str, Tensor], *, alpha: float | None = None, metric: bool = False,
-    sky: bool = False, alignment: Any = "mean", name: str = "Regr3D",
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    arrays: dict[str, Tensor],
+    pred: dict[str, Tensor],
+    *,
+    alpha: float | None = None,
+    metric: bool = False,
+    sky: bool = False,
+    alignment: Any = "mean",
+    name: str = "Regr3D",
+) -> tuple[Tensor, dict[str, Tensor]]:
     first_from_world = poses.invert(arrays["gt1/camera_pose"])[:, None]
-    truth = Signal(
-        pointmaps.transform(first_from_world, _both(arrays, "pts3d")), valid=_both(arrays, "valid_mask")
-    )
+    truth = Signal(pointmaps.transform(first_from_world, _both(arrays, "pts3d")), valid=_both(arrays, "valid_mask"))
     distances, known = point_distances(
         pred["points"],
         truth,
@@ -104,16 +103,12 @@ def _regression(
 def _matching(
     arrays: dict[str, Tensor], pred: dict[str, Tensor], *, alpha: float | None = None, **options: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    matches = Signal(
-        torch.stack([arrays["gt1/corres"], arrays["gt2/corres"]], 2), valid=arrays["gt1/valid_corres"]
-    )
+    matches = Signal(torch.stack([arrays["gt1/corres"], arrays["gt2/corres"]], 2), valid=arrays["gt1/valid_corres"])
     sums, counts = matching_loss(pred["descriptors"], None, matches, **options)
     details = {"MatchingLoss": sums.sum() / counts.sum()}
     if alpha is None:
         return details["MatchingLoss"], details
-    sums, counts = matching_loss(
-        pred["descriptors"], pred["descriptor_confidence"], matches, alpha=alpha, **options
-    )
+    sums, counts = matching_loss(pred["descriptors"], pred["descriptor_confidence"], matches, alpha=alpha, **options)
     details["matching_conf_loss"] = sums.sum() / counts.sum()
     for view, values in enumerate(at_matches(pred["descriptor_confidence"], matches)):
         details[f"Conf{view + 1}_std"] = values.std()

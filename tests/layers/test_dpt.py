@@ -13,9 +13,7 @@ from manyview.layers.positions import plane_table
 
 def build(convention: str) -> DPT:
     torch.manual_seed(0)
-    return DPT(
-        [8] * 4, patch=6, layer_dims=(4, 4, 8, 8), dim=8, last_dim=2, channels=3, convention=convention
-    )
+    return DPT([8] * 4, patch=6, layer_dims=(4, 4, 8, 8), dim=8, last_dim=2, channels=3, convention=convention)
 
 
 @pytest.mark.parametrize("convention", ["dust3r", "vggt"])

@@ -116,9 +116,7 @@ def test_sine_table_by_hand():
 @pytest.mark.parametrize("grid", [(1, 1), (1, 5), (3, 4), (5, 3)])
 @pytest.mark.parametrize("spare", [False, True])
 def test_dpt_covers_every_pixel_of_any_grid(grid, spare):
-    dpt = DPT(
-        [6, 8, 8, 8], patch=14, layer_dims=(4, 4, 6, 8), dim=4, last_dim=3, channels=2, spare_unit=spare
-    )
+    dpt = DPT([6, 8, 8, 8], patch=14, layer_dims=(4, 4, 6, 8), dim=4, last_dim=3, channels=2, spare_unit=spare)
     tokens = [torch.randn(2, grid[0] * grid[1], c, requires_grad=True) for c in (6, 8, 8, 8)]
     out = dpt(tokens, grid)
     assert out.shape == (2, 2, grid[0] * 14, grid[1] * 14)

@@ -7,12 +7,7 @@ import math
 import pytest
 import torch
 
-from manyview.losses.confident import (
-    SKY_DISTANCE,
-    confident_regression,
-    point_distances,
-    sum_of_views,
-)
+from manyview.losses.confident import SKY_DISTANCE, confident_regression, point_distances, sum_of_views
 from manyview.types import Signal
 
 B, V, H, W = 2, 2, 4, 5
@@ -38,10 +33,7 @@ def test_it_equals_the_loops():
     assert torch.equal(known, signal.valid)
     for b in range(B):
         places = known[b].nonzero().tolist()
-        sizes = [
-            sum(float(x[b, v, i, j].norm()) for v, i, j in places) / len(places)
-            for x in (points, signal.value)
-        ]
+        sizes = [sum(float(x[b, v, i, j].norm()) for v, i, j in places) / len(places) for x in (points, signal.value)]
         for v, i, j in places:
             expected = (points[b, v, i, j] / sizes[0] - signal.value[b, v, i, j] / sizes[1]).norm()
             torch.testing.assert_close(distances[b, v, i, j], expected)

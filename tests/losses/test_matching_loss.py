@@ -33,10 +33,7 @@ def test_it_equals_the_loops_with_all_rows_in_the_denominators():
     sums, counts = matching_loss(descriptors, confidence, pairs, alpha=3.0, temperature=0.2)
     for b in range(B):
         pick = [
-            [
-                (descriptors[b, v, y, x], float(confidence[b, v, y, x]))
-                for x, y in pairs.value[b, :, v].tolist()
-            ]
+            [(descriptors[b, v, y, x], float(confidence[b, v, y, x])) for x, y in pairs.value[b, :, v].tolist()]
             for v in range(2)
         ]
         total = 0.0

@@ -46,19 +46,14 @@ def by_hand(pred: dict, signals: dict, scenes: list[int], *, shared_scale: bool)
                 if shared_scale and not suffix:
                     pool = [(s, i) for s in scenes for i in range(V)]
                 scale = [
-                    np.mean(
-                        [np.linalg.norm(x[s, i, y, z]) for s, i in pool for y, z in np.argwhere(valid[s, i])]
-                    )
+                    np.mean([np.linalg.norm(x[s, i, y, z]) for s, i in pool for y, z in np.argwhere(valid[s, i])])
                     for x in (p, t)
                 ]
                 sums[suffix][b, v] = sum(
                     w[b, v, y, z] * np.square(p[b, v, y, z] / scale[0] - t[b, v, y, z] / scale[1]).sum()
                     for y, z in np.argwhere(valid[b, v])
                 )
-                c, d = (
-                    pred[f"confidence{suffix}"].detach().numpy(),
-                    signals[f"confidence{suffix}"].value.numpy(),
-                )
+                c, d = (pred[f"confidence{suffix}"].detach().numpy(), signals[f"confidence{suffix}"].value.numpy())
                 for y, z in np.argwhere(valid[b, v]):
                     confidences[b, v] = confidences.get((b, v), 0.0) + abs(c[b, v, y, z] - d[b, v, y, z]) / 2
     return sums[""], sums["_local"], confidences
@@ -72,12 +67,8 @@ def test_one_scene_equals_the_loops(scenes):
     counts = {(b, v): int(signals["pointmap"].valid[b, v].sum()) for b in scenes for v in range(V)}
     pixels = sum(counts.values())
     b = scenes[0]
-    assert terms["global"][b].item() == pytest.approx(
-        2 * np.mean([there[k] / counts[k] for k in counts]), rel=1e-5
-    )
-    assert terms["local"][b].item() == pytest.approx(
-        np.mean([local[k] / counts[k] for k in counts]), rel=1e-5
-    )
+    assert terms["global"][b].item() == pytest.approx(2 * np.mean([there[k] / counts[k] for k in counts]), rel=1e-5)
+    assert terms["local"][b].item() == pytest.approx(np.mean([local[k] / counts[k] for k in counts]), rel=1e-5)
     assert terms["confidence"][b].item() == pytest.approx(0.001 * sum(confidence.values()) / pixels, rel=1e-5)
     torch.testing.assert_close(terms["total"], terms["global"] + terms["local"] + terms["confidence"])
 
@@ -89,9 +80,7 @@ def test_printed_reduction_is_one_mean_over_the_batch():
     pixels = int(signals["pointmap"].valid.sum())
     assert terms["global"].mean().item() == pytest.approx(2 * sum(there.values()) / pixels, rel=1e-5)
     assert terms["local"].mean().item() == pytest.approx(sum(local.values()) / pixels, rel=1e-5)
-    assert terms["confidence"].mean().item() == pytest.approx(
-        0.001 * sum(confidence.values()) / pixels, rel=1e-5
-    )
+    assert terms["confidence"].mean().item() == pytest.approx(0.001 * sum(confidence.values()) / pixels, rel=1e-5)
 
 
 def one(mapping: dict, index: int) -> dict:
@@ -110,9 +99,7 @@ def test_a_batch_equals_its_scenes_one_by_one(weighting):
     together = distill3r_loss(pred, signals, reduction="per_scene", weighting=weighting)["total"]
     for index in range(B):
         for reduction in ("per_scene", "released"):
-            alone = distill3r_loss(
-                one(pred, index), one(signals, index), reduction=reduction, weighting=weighting
-            )
+            alone = distill3r_loss(one(pred, index), one(signals, index), reduction=reduction, weighting=weighting)
             torch.testing.assert_close(alone["total"][0], together[index])
 
 

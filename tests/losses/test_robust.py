@@ -68,8 +68,7 @@ def test_worse_points_cost_more():
     losses = []
     for size in (0.02, 0.1, 0.5):
         noisy = {
-            k: v + size * torch.randn(v.shape, generator=torch.Generator().manual_seed(1))
-            for k, v in truth.items()
+            k: v + size * torch.randn(v.shape, generator=torch.Generator().manual_seed(1)) for k, v in truth.items()
         }
         losses.append(robust_pointmap_loss(noisy, given)["total"])
     assert bool((losses[0] < losses[1]).all())
@@ -116,8 +115,7 @@ def test_empty_views_are_left_out_and_empty_scenes_cost_nothing():
     terms = robust_pointmap_loss(noisy, given)
     assert bool((terms["total"][1] == 0).all())
     first = {
-        k: Signal(*(None if x is None else x[:1, :1] for x in (s.value, s.weight, s.valid)))
-        for k, s in given.items()
+        k: Signal(*(None if x is None else x[:1, :1] for x in (s.value, s.weight, s.valid))) for k, s in given.items()
     }
     alone = robust_pointmap_loss({k: v[:1, :1] for k, v in noisy.items()}, first)
     for name in terms:

@@ -32,9 +32,7 @@ def track(count: int = 12) -> np.ndarray:
 def test_rotation_error_is_exact_at_both_ends(degrees):
     assert metrics.rotation_error(rotation(degrees), np.eye(3)) == pytest.approx(degrees, rel=1e-6, abs=1e-9)
     base = rotation(77, axis=0)
-    assert metrics.rotation_error(base @ rotation(degrees), base) == pytest.approx(
-        degrees, rel=1e-5, abs=1e-6
-    )
+    assert metrics.rotation_error(base @ rotation(degrees), base) == pytest.approx(degrees, rel=1e-5, abs=1e-6)
 
 
 def test_translation_error_ignores_sign_and_length():
@@ -67,9 +65,7 @@ def test_auc_by_hand():
 
 def test_average_accuracy_takes_the_larger_error_and_counts_failures():
     rotations, translations = np.array([0.5, 12.5, 40.0]), np.array([3.5, 1.0, math.nan])
-    assert metrics.exact_average_accuracy(rotations, translations) == pytest.approx(
-        (26.5 / 30 + 17.5 / 30) / 3
-    )
+    assert metrics.exact_average_accuracy(rotations, translations) == pytest.approx((26.5 / 30 + 17.5 / 30) / 3)
     # Whole degrees below which each pair lies: 4..30 and 13..30, none.
     assert metrics.mean_average_accuracy(rotations, translations) == pytest.approx((27 + 18) / 30 / 3)
     assert metrics.pose_accuracy(np.fmax(rotations, translations), 15) == pytest.approx(2 / 3)

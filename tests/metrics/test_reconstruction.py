@@ -60,9 +60,7 @@ def test_against_naive_loops_on_torch_input():
     assert found["scale_factor"] == pytest.approx(scale)
     assert found["accuracy"] == pytest.approx(100 * np.median(to_truth))
     assert found["completeness"] == pytest.approx(100 * np.median(to_ours))
-    assert found["abs_rel"] == pytest.approx(
-        np.mean([abs(scale * p[2] - t[2]) / t[2] for p, t in pairs]), rel=1e-6
-    )
+    assert found["abs_rel"] == pytest.approx(np.mean([abs(scale * p[2] - t[2]) / t[2] for p, t in pairs]), rel=1e-6)
 
 
 def test_unusable_predictions_cost_and_are_counted():

@@ -89,12 +89,7 @@ def test_no_registers_leave_no_register_tokens():
 
 @pytest.mark.parametrize(
     ("size", "resolution", "registers", "parameters"),
-    [
-        ("s", 336, 4, 28_262_016),
-        ("s", 448, 4, 28_434_048),
-        ("b", 336, 4, 109_605_120),
-        ("b", 448, 0, 109_946_112),
-    ],
+    [("s", 336, 4, 28_262_016), ("s", 448, 4, 28_434_048), ("b", 336, 4, 109_605_120), ("b", 448, 0, 109_946_112)],
 )
 def test_published_dune_layouts_have_their_parameters(size, resolution, registers, parameters):
 

@@ -14,13 +14,7 @@ from manyview.models.fast3r import fast3r, says
 from manyview.models.reconstructor.network import Reconstructor, debug
 
 STATED = {
-    "encoder_args": {
-        "encoder_type": "croco",
-        "embed_dim": 8,
-        "num_heads": 2,
-        "img_size": 512,
-        "pos_embed": "RoPE50",
-    },
+    "encoder_args": {"encoder_type": "croco", "embed_dim": 8, "num_heads": 2, "img_size": 512, "pos_embed": "RoPE50"},
     "decoder_args": {"decoder_type": "fast3r", "embed_dim": 8, "num_heads": 2},
     "head_args": {"head_type": "dpt", "with_local_head": True, "conf_mode": ["exp", 1, "inf"]},
 }
@@ -41,12 +35,7 @@ def test_the_published_layout_has_its_647_551_368_parameters():
     with torch.device("meta"):
         model = Reconstructor(fast3r())
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
-    assert parts == {
-        "encoder": 303_098_880,
-        "fusion": 303_361_024,
-        "head": 20_545_732,
-        "head_local": 20_545_732,
-    }
+    assert parts == {"encoder": 303_098_880, "fusion": 303_361_024, "head": 20_545_732, "head_local": 20_545_732}
     assert sum(parts.values()) == 647_551_368
 
 
@@ -105,9 +94,7 @@ def test_chunks_do_not_change_the_result(model):
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "dropped", ["scratch.layer_rn.", "scratch.layer1_rn.|layer2_rn.|layer3_rn.|layer4_rn."]
-)
+@pytest.mark.parametrize("dropped", ["scratch.layer_rn.", "scratch.layer1_rn.|layer2_rn.|layer3_rn.|layer4_rn."])
 def test_a_hugging_face_directory_with_either_of_the_duplicated_names(model, dropped, tmp_path):
     official = mv.zoo.export_official(model)
     parts = dropped.removeprefix("scratch.").split("|")
@@ -118,11 +105,7 @@ def test_a_hugging_face_directory_with_either_of_the_duplicated_names(model, dro
     save_file(kept, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(STATED))
     loaded = mv.load(mv.zoo.convert(folder, arch="fast3r-vitl16", out=tmp_path / "m", taps=TAPS))
-    assert (
-        loaded.config.encoder.heads,
-        loaded.config.decoder_heads,
-        loaded.config.encoder.rope_base,
-    ) == (2, 2, 50.0)
+    assert (loaded.config.encoder.heads, loaded.config.decoder_heads, loaded.config.encoder.rope_base) == (2, 2, 50.0)
     again = mv.zoo.export_official(loaded)
     assert again.keys() == official.keys()
     assert all(torch.equal(again[key], official[key]) for key in official)

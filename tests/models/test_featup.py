@@ -39,9 +39,7 @@ def slow_stage(stage: Stage, features: Tensor, guidance: Tensor) -> Tensor:
                 for index in range(side**2):
                     dy, dx = (index // side - radius) / radius, (index % side - radius) / radius
                     near = torch.exp(-(dy**2 + dx**2) / (2 * stage.sigma_spatial**2))
-                    weights = torch.cat(
-                        [weights[:index], weights[index : index + 1] * near, weights[index + 1 :]]
-                    )
+                    weights = torch.cat([weights[:index], weights[index : index + 1] * near, weights[index + 1 :]])
                 weights = weights / weights.sum()
                 column = torch.cat([weights, guidance[n, :, y, x]])[None, :, None, None]
                 weights = weights + 0.1 * stage.fixup_proj(column).flatten()
@@ -159,10 +157,7 @@ def test_dropout_is_for_training_only():
 
 def test_half_precision_stays_close(upsampler):
     generator = torch.Generator().manual_seed(11)
-    features, images = (
-        torch.randn(1, 8, 4, 4, generator=generator),
-        torch.rand(1, 3, 64, 64, generator=generator),
-    )
+    features, images = (torch.randn(1, 8, 4, 4, generator=generator), torch.rand(1, 3, 64, 64, generator=generator))
     half = zoo.build("featup-jbu-maskclip", size="debug")
     half.load_state_dict(upsampler.state_dict())
     with torch.no_grad():

@@ -67,14 +67,10 @@ def plain_mae(model: Mum, image: torch.Tensor, hidden: torch.Tensor) -> torch.Te
 
     def angles(width: int) -> torch.Tensor:
         centres = [
-            [(y + 0.5) / GRID[0] * 2 - 1, (x + 0.5) / GRID[1] * 2 - 1]
-            for y in range(GRID[0])
-            for x in range(GRID[1])
+            [(y + 0.5) / GRID[0] * 2 - 1, (x + 0.5) / GRID[1] * 2 - 1] for y in range(GRID[0]) for x in range(GRID[1])
         ]
         periods = 100.0 ** (torch.arange(width // 4) / (width // 4))
-        return torch.stack(
-            [torch.cat([2 * torch.pi * c / periods for c in centre]).tile(2) for centre in centres]
-        )
+        return torch.stack([torch.cat([2 * torch.pi * c / periods for c in centre]).tile(2) for centre in centres])
 
     def attend(block, tokens, table):
         dim, heads = tokens.shape[1], block.attn.heads
@@ -124,12 +120,11 @@ def test_one_view_is_a_plain_masked_autoencoder():
 def test_without_meeting_many_views_are_many_single_ones():
     model = build(across="nowhere")
     alone = model(images().flatten(0, 1)[:, None], mask().flatten(0, 1)[:, None]).reconstruction
-    torch.testing.assert_close(
-        model(images(), mask()).reconstruction.flatten(0, 1), alone[:, 0], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(model(images(), mask()).reconstruction.flatten(0, 1), alone[:, 0], rtol=1e-4, atol=1e-5)
     single = build()  # one view in the network that lets views meet: the same function
-    torch.testing.assert_close(single(images(2, 1), mask(2, 1)).reconstruction,
-                               model(images(2, 1), mask(2, 1)).reconstruction)  # fmt: skip
+    torch.testing.assert_close(
+        single(images(2, 1), mask(2, 1)).reconstruction, model(images(2, 1), mask(2, 1)).reconstruction
+    )
 
 
 def test_hidden_pixels_are_not_seen_and_visible_ones_are():
@@ -157,10 +152,7 @@ def test_masks_follow_the_seed_hide_the_share_and_differ_by_view():
 
 
 def test_a_reference_hides_nothing_and_the_others_are_encoded_as_before():
-    model, hidden = (
-        build(),
-        random_mask((2, 3, PATCHES), 0.75, torch.Generator().manual_seed(0), reference=True),
-    )
+    model, hidden = (build(), random_mask((2, 3, PATCHES), 0.75, torch.Generator().manual_seed(0), reference=True))
     assert not hidden[:, 0].any()
     assert hidden[:, 1:].any(-1).all()
     tokens = model._with_mask_tokens(images(), hidden)
@@ -229,8 +221,9 @@ def test_the_class_token_of_published_weights_looks_at_everything_alike():
     rope = model.rope(GRID).prefixed(1, zero=True)
     assert (rope.cos[0] == 0).all()
     assert (rope.sin[0] == 0).all()
-    assert not torch.allclose(build(rotate_cls=True)(images(), mask()).reconstruction,
-                              model(images(), mask()).reconstruction, atol=1e-4)  # fmt: skip
+    assert not torch.allclose(
+        build(rotate_cls=True)(images(), mask()).reconstruction, model(images(), mask()).reconstruction, atol=1e-4
+    )
 
 
 def test_layouts_have_the_published_numbers_of_parameters():

@@ -163,9 +163,7 @@ def test_half_precision_stops_before_the_heads():
     images = torch.stack(sizes(model, (2, 2), (2, 2)), 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         maps = model(images)
-    assert {m.dtype for m in (*maps["features"].values(), maps["pointmap"], maps["descriptors"])} == {
-        torch.float32
-    }
+    assert {m.dtype for m in (*maps["features"].values(), maps["pointmap"], maps["descriptors"])} == {torch.float32}
     assert model.to(torch.bfloat16)(images.bfloat16())["pointmap"].dtype == torch.float32
 
 

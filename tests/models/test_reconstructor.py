@@ -35,12 +35,7 @@ def test_the_published_layout_has_its_71_969_288_parameters():
         model = Reconstructor(distill3r())
     assert count(model) == 71_969_288
     parts = {name: count(child) for name, child in model.named_children()}
-    assert parts == {
-        "encoder": 21_925_632,
-        "fusion": 10_795_392,
-        "head": 19_624_132,
-        "head_local": 19_624_132,
-    }
+    assert parts == {"encoder": 21_925_632, "fusion": 10_795_392, "head": 19_624_132, "head_local": 19_624_132}
 
 
 def test_tiny_fits_its_budget_as_float16():

@@ -245,12 +245,7 @@ def test_camera_rounds_add_up_and_pass_no_gradient_on():
 
 def test_the_official_file_round_trips_with_its_track_head(model, tmp_path):
     official = mv.zoo.export_official(model)
-    assert {key.split(".")[0] for key in official} == {
-        "aggregator",
-        "camera_head",
-        "depth_head",
-        "point_head",
-    }
+    assert {key.split(".")[0] for key in official} == {"aggregator", "camera_head", "depth_head", "point_head"}
     path, track = tmp_path / "model.pt", {"track_head.query_ref_token": torch.rand(1, 2, 3)}
     torch.save({**official, **track}, path)
     out = mv.zoo.convert(path, arch="vggt-1b", out=tmp_path / "m", taps=model.config.taps, camera_rounds=2)

@@ -56,9 +56,7 @@ def errors(scene, taken, unit):
     for view, shot in zip(scene.views, taken, strict=True):
         difference = poses.invert(first_from_world @ shot.cam2world) @ torch.from_numpy(view.cam2world)
         difference[:3, 3] += (
-            (unit - 1)
-            * (first_from_world @ shot.cam2world)[:3, :3].T
-            @ torch.from_numpy(view.cam2world[:3, 3])
+            (unit - 1) * (first_from_world @ shot.cam2world)[:3, :3].T @ torch.from_numpy(view.cam2world[:3, 3])
         )
         yield float(difference.sub(torch.eye(4)).abs().max())
 
@@ -112,8 +110,7 @@ def test_a_camera_that_its_own_points_contradict_is_not_taken():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("dust3r-vitl16-512-dpt", 2), ("mast3r-vitl16", 2), ("sab3r-cd", 1), ("fast3r-vitl16", 3)],
+    ("name", "count"), [("dust3r-vitl16-512-dpt", 2), ("mast3r-vitl16", 2), ("sab3r-cd", 1), ("fast3r-vitl16", 3)]
 )
 def test_networks_of_the_zoo_go_through(name, count):
     if name not in zoo.names():

@@ -183,8 +183,5 @@ def test_broken_photos_and_wrong_wishes(student, photos, monkeypatch):
     assert found.info["attention"]["images"] == 2
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with (
-        pytest.warns(UserWarning, match="left out"),
-        pytest.raises(UserError, match="no picture could be read"),
-    ):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UserError, match="no picture could be read"):
         features(photos, model=student, size=84, out=photos.parent / "other", options=options)

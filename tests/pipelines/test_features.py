@@ -55,9 +55,7 @@ def test_features_are_what_the_encoder_says_of_the_picture_the_affine_describes(
     expected = [[scale, 0, 0], [0, scale, -(60 * scale - 28) / 2], [0, 0, 1]]
     np.testing.assert_allclose(one.affine, expected, atol=1e-9)
     top = (60 * scale - 28) / 2 / scale
-    picture = Image.open(photos / "p3.png").resize(
-        (56, 28), Image.Resampling.BICUBIC, box=(0, top, 90, top + 45)
-    )
+    picture = Image.open(photos / "p3.png").resize((56, 28), Image.Resampling.BICUBIC, box=(0, top, 90, top + 45))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
     network = zoo.load(encoder)
     with torch.inference_mode():
@@ -65,9 +63,7 @@ def test_features_are_what_the_encoder_says_of_the_picture_the_affine_describes(
     np.testing.assert_allclose(one.patches, last.patches[0].unflatten(0, (2, 4)).numpy(), atol=1e-5)
     np.testing.assert_allclose(one.cls, last.cls[0].numpy(), atol=1e-5)
     assert sorted(one.layers) == [0, 1]
-    np.testing.assert_allclose(
-        one.layers[0].patches, first.patches[0].unflatten(0, (2, 4)).numpy(), atol=1e-5
-    )
+    np.testing.assert_allclose(one.layers[0].patches, first.patches[0].unflatten(0, (2, 4)).numpy(), atol=1e-5)
     np.testing.assert_array_equal(one.layers[1].patches, one.patches)
 
 
@@ -95,8 +91,7 @@ def test_a_folder_holds_the_same_numbers_and_its_index(photos, encoder, tmp_path
     about = index["images"][3]
     assert (about["name"], about["grid"], about["size"]) == ("p3.png", [2, 4], [28, 56])
     plain = load_file(out / about["file"])  # readable without this package
-    assert sorted(plain) == ["cls", "layers.0.cls", "layers.0.patches", "layers.1.cls", "layers.1.patches",
-                             "patches"]  # fmt: skip
+    assert sorted(plain) == ["cls", "layers.0.cls", "layers.0.patches", "layers.1.cls", "layers.1.patches", "patches"]
     assert FeatureSet.load(out).names == written.names
 
 
@@ -137,17 +132,17 @@ def test_a_changed_picture_and_a_damaged_file_are_done_anew(photos, encoder, tmp
     found = features(photos, model=encoder, size=56, out=out)
     changed = {name for name, time in snapshot(out).items() if time != before[name]}
     assert changed == {"p1.png.safetensors", "p2.png.safetensors"}
-    assert (
-        np.ptp(found[1].patches.reshape(-1, 8), axis=0).max()
-        < np.ptp(found[2].patches.reshape(-1, 8), 0).max()
-    )
+    assert np.ptp(found[1].patches.reshape(-1, 8), axis=0).max() < np.ptp(found[2].patches.reshape(-1, 8), 0).max()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"size": 84}, "size = 56, not 84"), ({"norm": False}, "norm = True, not False"),
-     ({"layers": [0]}, r"layers = \[\], not \[0\]")],
-)  # fmt: skip
+    [
+        ({"size": 84}, "size = 56, not 84"),
+        ({"norm": False}, "norm = True, not False"),
+        ({"layers": [0]}, r"layers = \[\], not \[0\]"),
+    ],
+)
 def test_other_settings_are_refused_and_nothing_is_touched(photos, encoder, tmp_path, change, message):
     out = tmp_path / "out"
     features(photos, model=encoder, size=56, out=out)
@@ -188,10 +183,7 @@ def test_bad_pictures_are_left_out_with_their_reasons(photos, encoder, tmp_path)
     assert json.loads((out / "features.json").read_text())["skipped"] == found.skipped
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with (
-        pytest.raises(UserError, match="no picture could be read"),
-        pytest.warns(UserWarning, match="left out"),
-    ):
+    with pytest.raises(UserError, match="no picture could be read"), pytest.warns(UserWarning, match="left out"):
         features(photos, model=encoder, size=56)
 
 
@@ -236,9 +228,7 @@ def test_projected_features_are_the_projectors_of_the_raw_tokens(photos):
     raw = features(photos, model=network, size=56, norm=False)[0]
     assert raw.registers is not None
     assert found[0].patches.shape == (4, 2, 16)
-    tokens = Features(
-        torch.from_numpy(raw.patches).flatten(0, 1)[None], torch.from_numpy(raw.cls)[None], None, (4, 2)
-    )
+    tokens = Features(torch.from_numpy(raw.patches).flatten(0, 1)[None], torch.from_numpy(raw.cls)[None], None, (4, 2))
     with torch.inference_mode():
         there = network.project(tokens, "dinov2").patches[0].unflatten(0, (4, 2))
     np.testing.assert_allclose(found[0].patches, there.numpy(), atol=1e-5)
@@ -283,6 +273,4 @@ def test_memory_that_is_short_halves_the_batch(photos, encoder):
     found = features(photos, model=network, size=56, options=FeatureOptions(batch=4))
     assert len(found) == 5
     assert max(sizes) == 4
-    np.testing.assert_allclose(
-        found[0].patches, features(photos, model=encoder, size=56)[0].patches, atol=1e-5
-    )
+    np.testing.assert_allclose(found[0].patches, features(photos, model=encoder, size=56)[0].patches, atol=1e-5)

@@ -15,9 +15,7 @@ from manyview.pipelines.pca import fit_basis
 
 def test_the_basis_is_that_of_a_singular_value_decomposition():
     generator = np.random.default_rng(0)
-    maps = [
-        generator.normal(size=(5, 7, 6)).astype(np.float32) * [9, 1, 5, 0.1, 3, 0.1] + 2 for _ in range(4)
-    ]
+    maps = [generator.normal(size=(5, 7, 6)).astype(np.float32) * [9, 1, 5, 0.1, 3, 0.1] + 2 for _ in range(4)]
     basis = fit_basis(maps, 4)
     flat = np.concatenate([m.reshape(-1, 6) for m in maps])
     _, values, rows = np.linalg.svd(flat - flat.mean(0), full_matrices=False)

@@ -9,15 +9,7 @@ from PIL import Image
 
 from manyview.errors import UserError
 from manyview.images.fit import longest
-from manyview.images.inputs import (
-    MOST_VIEWS,
-    Picture,
-    Take,
-    as_picture,
-    gather,
-    read_ahead,
-    read_masks,
-)
+from manyview.images.inputs import MOST_VIEWS, Picture, Take, as_picture, gather, read_ahead, read_masks
 
 
 def fit(size):
@@ -53,10 +45,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no images"):
         gather(tmp_path, fit, Take(), strict=False)
     (tmp_path / "a.png").write_bytes(b"")
-    with (
-        pytest.warns(UserWarning, match="left out"),
-        pytest.raises(UserError, match="no picture could be read"),
-    ):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UserError, match="no picture could be read"):
         gather(tmp_path, fit, Take(), strict=False)
     with pytest.raises(UserError, match="no such file"):
         gather(tmp_path / "nowhere", fit, Take(), strict=False)

@@ -11,9 +11,7 @@ TALL = np.full((6, 3, 3), [0, 255, 0], np.uint8)
 
 
 def test_cells_lie_in_their_columns_and_rows():
-    sheet = table(
-        ["a", "b"], [Row("one", [Cell(RED), Cell(BLUE)]), Row("two", [Cell(TALL), Cell(RED)])], side=60
-    )
+    sheet = table(["a", "b"], [Row("one", [Cell(RED), Cell(BLUE)]), Row("two", [Cell(TALL), Cell(RED)])], side=60)
     assert sheet.shape == (GAP + HEAD + 2 * LINE + 40 + 60 + 2 * GAP, 3 * GAP + 120, 3)
     top = GAP + HEAD + LINE
     assert (sheet[top : top + 40, GAP : GAP + 60] == RED[0, 0]).all()

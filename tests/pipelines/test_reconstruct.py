@@ -22,11 +22,7 @@ def run(taken, model=None, *, options=None, **known):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return reconstruct(
-            [s.picture() for s in taken],
-            model=model or AllKnowing(taken),
-            options=options,
-            device="cpu",
-            **known,
+            [s.picture() for s in taken], model=model or AllKnowing(taken), options=options, device="cpu", **known
         )
 
 
@@ -114,11 +110,7 @@ def test_known_poses_give_their_world_and_unit():
     taken = shots(4)
     given = torch.stack([s.cam2world for s in taken])
     scene = run(taken, AllKnowing(taken, unit=2.5, local_units=[1, 2, 3, 4]), cam2world=given)
-    assert (scene.frame, scene.scale, scene.scale_source) == (
-        "world",
-        "metric",
-        "the unit of the given cameras",
-    )
+    assert (scene.frame, scene.scale, scene.scale_source) == ("world", "metric", "the unit of the given cameras")
     for view, pose in zip(scene.views, given, strict=True):
         assert np.array_equal(view.cam2world, pose.numpy())
     xyz, rgb = scene.points(quantile=0)
@@ -131,9 +123,11 @@ def test_poses_without_a_distance_do_not_pretend_to_be_metric():
     taken[1] = Shot(taken[0].cam2world, taken[1].intrinsics, taken[1].size)
     with pytest.warns(UserWarning, match="do not fix the unit"):
         scene = reconstruct(
-            [s.picture() for s in taken], model=AllKnowing(taken), device="cpu",
+            [s.picture() for s in taken],
+            model=AllKnowing(taken),
+            device="cpu",
             cam2world=torch.stack([s.cam2world for s in taken]),
-        )  # fmt: skip
+        )
     assert scene.scale == "relative"
 
 
@@ -210,10 +204,7 @@ def test_nothing_at_all_from_the_model_still_gives_finite_cameras():
 
     class Mute(AllKnowing):
         def __call__(self, images, **rest):
-            return {
-                name: torch.full_like(value, torch.nan)
-                for name, value in super().__call__(images, **rest).items()
-            }
+            return {name: torch.full_like(value, torch.nan) for name, value in super().__call__(images, **rest).items()}
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -238,9 +229,11 @@ def test_chunks_and_sizes_reach_the_model():
 def test_stride_and_max_frames_pick_pictures():
     taken = shots(5)
     scene = reconstruct(
-        [s.picture() for s in taken], model=AllKnowing(taken[::2][:2]), device="cpu",
+        [s.picture() for s in taken],
+        model=AllKnowing(taken[::2][:2]),
+        device="cpu",
         options=ReconstructOptions(take=Take(stride=2, max_frames=2)),
-    )  # fmt: skip
+    )
     assert len(scene) == 2
 
 

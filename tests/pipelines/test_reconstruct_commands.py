@@ -47,10 +47,7 @@ def test_from_photos_to_every_format(model, folder, tmp_path, capsys):
 def test_json_is_one_object_and_nothing_else(model, folder, tmp_path, capsys):
     files = [str(path) for path in sorted(folder.iterdir())]
     arguments = ["reconstruct", *files, "-o", str(tmp_path / "s"), "--model", model, "--json"]
-    assert (
-        main([*arguments, "--intrinsics", "150,150,80,60", "--poses", "similarity", "--image-size", "84"])
-        == 0
-    )
+    assert main([*arguments, "--intrinsics", "150,150,80,60", "--poses", "similarity", "--image-size", "84"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [set(view) for view in report["views"]] == [
         {"path", "registered", "rests_on", "component", "inliers", "error_px"}

@@ -27,21 +27,13 @@ def teachers(tmp_path_factory):
         "near": zoo.build("dinov2-vits14", size="debug", seed=1),
         "far": zoo.build("dinov2-vits14", size="debug", seed=2, patch_size=16, dim=12),
     }
-    return {
-        name: str(zoo.save_model(model, folder / name, {"licence": "Apache-2.0"}))
-        for name, model in made.items()
-    }
+    return {name: str(zoo.save_model(model, folder / name, {"licence": "Apache-2.0"})) for name, model in made.items()}
 
 
 @pytest.fixture
 def student():
     return zoo.build(
-        "dune-vits14-336",
-        size="debug",
-        seed=0,
-        teachers=("near", "far"),
-        teacher_dims=(8, 12),
-        cls_teachers=("near",),
+        "dune-vits14-336", size="debug", seed=0, teachers=("near", "far"), teacher_dims=(8, 12), cls_teachers=("near",)
     )
 
 
@@ -51,9 +43,7 @@ def photos():
     generator = np.random.default_rng(0)
     sizes = [(84, 56), (84, 56), (56, 84)]
     small = [generator.integers(0, 255, (4, 4, 3), dtype=np.uint8) for _ in sizes]
-    return [
-        np.array(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p, size in zip(small, sizes)
-    ]
+    return [np.array(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p, size in zip(small, sizes)]
 
 
 def side_by_side(photos, *, model, teachers=None, size=None):
@@ -84,13 +74,7 @@ def test_a_projection_that_equals_its_teacher_has_the_same_picture(student, teac
     student.statistics["near"]["patch"].std.copy_(torch.linspace(0.5, 2, 8))
     say(student, lambda name, target: target)
     found = side_by_side(photos, model=student, teachers=teachers, size=84)
-    assert found.columns == [
-        OWN,
-        ("near", "teacher"),
-        ("near", "projected"),
-        ("far", "teacher"),
-        ("far", "projected"),
-    ]
+    assert found.columns == [OWN, ("near", "teacher"), ("near", "projected"), ("far", "teacher"), ("far", "projected")]
     for maps in found.maps:
         for name in teachers:
             np.testing.assert_array_equal(maps[name, "teacher"], maps[name, "projected"])

@@ -38,10 +38,18 @@ def data(tmp_path_factory):
         np.save(folder / f"{index}-depth.npy", depth)
         frames.append(
             Frame(
-                dataset="toy", scene=f"{index}", frame="0", split="", image=f"{index}.png", width=48, height=48,
-                labels=f"{index}-labels.png", depth=f"{index}-depth.npy", depth_scale=1.0,
+                dataset="toy",
+                scene=f"{index}",
+                frame="0",
+                split="",
+                image=f"{index}.png",
+                width=48,
+                height=48,
+                labels=f"{index}-labels.png",
+                depth=f"{index}-depth.npy",
+                depth_scale=1.0,
             )
-        )  # fmt: skip
+        )
     return Manifest(frames, folder).save(folder / "manifest.parquet")
 
 
@@ -75,11 +83,7 @@ def test_it_learns_what_it_is_shown_and_repeats(data, tmp_path, target):
 
 def test_the_command_s_road_leaves_an_encoder(data, tmp_path):
     done = pipeline.train(
-        "dense",
-        out=tmp_path / "run",
-        preset="debug",
-        data=[data],
-        settings=["run.steps=2", "method.classes=3"],
+        "dense", out=tmp_path / "run", preset="debug", data=[data], settings=["run.steps=2", "method.classes=3"]
     )
     model = zoo.load(done.model)
     assert model.encode(torch.rand(1, 3, 32, 32)).patches.shape == (1, 16, 16)

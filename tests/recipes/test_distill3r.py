@@ -49,13 +49,9 @@ def trained(tmp_path, *, blind: bool) -> float:
     torch.manual_seed(0)
     recipe = Distill3R.build(DEBUG)
     sizes = {"dim": 32, "decoder_dim": 32, "decoder_depth": 1, "taps": (0, 0, 1, 1), "head_dim": 16}
-    small = with_overrides(
-        recipe.student.config, {**sizes, "head_layer_dims": (8, 8, 16, 16), "head_last_dim": 8}
-    )
+    small = with_overrides(recipe.student.config, {**sizes, "head_layer_dims": (8, 8, 16, 16), "head_last_dim": 8})
     recipe.student = Reconstructor(small)
-    run = RunConfig(
-        steps=100, batch=3, lr=6e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100
-    )
+    run = RunConfig(steps=100, batch=3, lr=6e-3, warmup=0.1, weight_decay=0.0, checkpoint_every=1000, log_every=100)
     fit(recipe, lambda i: rooms(i, blind=blind), run, tmp_path, device="cpu")
     recipe.eval()
     unseen = rooms(-500, blind=blind, batch=8)
@@ -112,8 +108,13 @@ def test_switches_of_table_three_change_the_loss():
             signal.weight = torch.linspace(0.1, 1, SIZE[1]).expand_as(signal.weight)
     base = Distill3RConfig(model="distill3r", size="debug", views=2)
     recipe = Distill3R.build(base)
-    for name, change in {"full": {}, "unweighted": {"weighting": "none"}, "labels": {"weighting": "student"},
-                         "silent": {"confidence": False}, "printed": {"reduction": "printed"}}.items():  # fmt: skip
+    for name, change in {
+        "full": {},
+        "unweighted": {"weighting": "none"},
+        "labels": {"weighting": "student"},
+        "silent": {"confidence": False},
+        "printed": {"reduction": "printed"},
+    }.items():
         recipe.config = replace(base, **change)
         result = recipe.step(views, progress=0.0, generator=torch.Generator().manual_seed(1))
         losses[name] = float(result.loss.detach())

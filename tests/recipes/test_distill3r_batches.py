@@ -52,10 +52,23 @@ def cache(tmp_path_factory) -> Path:
                 pose = np.eye(4)
                 pose[0, 3] = 0.1 * place
                 frames.append(
-                    Frame(dataset, f"s{scene}", str(place), "train", f"{name}.png", SIZE[1], SIZE[0],
-                          40.0, 40.0, SIZE[1] / 2, SIZE[0] / 2, tuple(pose.flatten().tolist()),
-                          f"{name}.depth.png", 0.001)
-                )  # fmt: skip
+                    Frame(
+                        dataset,
+                        f"s{scene}",
+                        str(place),
+                        "train",
+                        f"{name}.png",
+                        SIZE[1],
+                        SIZE[0],
+                        40.0,
+                        40.0,
+                        SIZE[1] / 2,
+                        SIZE[0] / 2,
+                        tuple(pose.flatten().tolist()),
+                        f"{name}.depth.png",
+                        0.001,
+                    )
+                )
     manifest = Manifest(frames, root).save(root / "m.parquet")
     build(manifest, [Sensor(), Twice()], root / "cache", views=FRAMES, size=SIZE)
     return root / "cache"
@@ -105,9 +118,7 @@ def test_colours_change_by_the_jitter_alone(cache):
 
 def test_data_sets_are_drawn_by_their_weights(cache):
     def share(**settings: Any) -> float:
-        red = torch.cat(
-            [views.images[:, 0, 0].mean((-1, -2)) for views in batches(cache, count=40, **settings)]
-        )
+        red = torch.cat([views.images[:, 0, 0].mean((-1, -2)) for views in batches(cache, count=40, **settings)])
         drawn = Counter((255 * red > 110).tolist())
         return drawn[True] / drawn.total()
 

@@ -36,9 +36,7 @@ def recipe_with(random_view_ids: bool) -> Distill3R:
     return recipe
 
 
-def asked(
-    views: int, *, seed: int = 0, training: bool = True, random_view_ids: bool = True
-) -> torch.Tensor | None:
+def asked(views: int, *, seed: int = 0, training: bool = True, random_view_ids: bool = True) -> torch.Tensor | None:
     """The view ids (B, V) of one step on two scenes of so many views."""
     recipe = recipe_with(random_view_ids)
     recipe.train(training)

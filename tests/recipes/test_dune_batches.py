@@ -29,10 +29,7 @@ def data(tmp_path_factory) -> Path:
     for number, dataset in enumerate(("some", "other")):
         for index in range(6):
             pixels = np.full((56, 56, 3), 100, np.uint8)
-            pixels[..., 0], pixels[..., 1] = (
-                60 + 100 * number,
-                np.linspace(40, 200, 56).round().astype(np.uint8),
-            )
+            pixels[..., 0], pixels[..., 1] = (60 + 100 * number, np.linspace(40, 200, 56).round().astype(np.uint8))
             Image.fromarray(pixels).save(root / f"{dataset}{index}.png")
             frames.append(Frame(dataset, str(index), "0", "train", f"{dataset}{index}.png", 56, 56))
     return Manifest(frames, root).save(root / "m.parquet")
@@ -67,9 +64,7 @@ def test_pictures_change_by_the_augmentation_alone(data):
     still = torch.cat([views.images[:, 0] for views in batches(data, count=3)])
     assert set((255 * still[:, 2]).round().unique().tolist()) == {100.0}
     assert (still[:, 1, :, -1] > still[:, 1, :, 0]).all()
-    mirrored = torch.cat(
-        [v.images[:, 0] for v in batches(data, count=3, augmentation=replace(STILL, flip=1.0))]
-    )
+    mirrored = torch.cat([v.images[:, 0] for v in batches(data, count=3, augmentation=replace(STILL, flip=1.0))])
     assert torch.allclose(mirrored[:, 1].mean(0), still[:, 1].mean(0).flip(-1), atol=0.01)
     small = replace(STILL, scale=(0.25, 0.25))
     crops = torch.cat([v.images[:, 0, 1] for v in batches(data, count=3, augmentation=small)])

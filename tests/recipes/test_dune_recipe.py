@@ -63,12 +63,7 @@ def test_it_is_registered_and_its_default_runs_on_a_cpu():
     assert RECIPES.get("dune") is DuneRecipe
     assert preset(DuneRecipe, None)[0] == "tiny"
     paper = DuneRecipe.presets()["paper"]
-    assert (paper.run.lr, paper.run.eps, paper.run.clip_each, paper.run.decay_vectors) == (
-        6e-4,
-        1e-15,
-        True,
-        False,
-    )
+    assert (paper.run.lr, paper.run.eps, paper.run.clip_each, paper.run.decay_vectors) == (6e-4, 1e-15, True, False)
 
 
 def test_the_student_says_what_the_teachers_are(config):
@@ -111,13 +106,7 @@ def test_a_second_stage_starts_from_the_first_at_its_own_resolution(config, tmp_
     bigger = [*common, "run.steps=1", "method.image_size=84", "method.encoder=[positions=6]"]
     with caplog.at_level("INFO"):
         second = train(
-            "dune",
-            out=tmp_path / "second",
-            preset="debug",
-            data=data,
-            device="cpu",
-            init=first.model,
-            settings=bigger,
+            "dune", out=tmp_path / "second", preset="debug", data=data, device="cpu", init=first.model, settings=bigger
         )
     before, after = (dict(zoo.load(run.model).named_parameters()) for run in (first, second))
     table = before.pop("encoder.pos_embed")
@@ -175,9 +164,7 @@ def test_fixed_crops_come_again_and_free_ones_do_not(config, tmp_path):
 def test_unreadable_pictures_make_way(config, tmp_path, caplog):
     path = manifest(tmp_path / "a", 4, 0)
     (tmp_path / "a" / "2.png").write_bytes(b"no picture")
-    batches = DuneRecipe.batches(
-        replace(config, domains=("one",)), RunConfig(batch=4), cache=None, data=[path]
-    )
+    batches = DuneRecipe.batches(replace(config, domains=("one",)), RunConfig(batch=4), cache=None, data=[path])
     names = [name for step in range(2) for [name] in batches(step).names]
     assert not any(name.endswith("2.png") for name in names)
     assert [Path(name).name for name in batches.unreadable] == ["2.png"]
@@ -191,9 +178,7 @@ def test_unreadable_pictures_make_way(config, tmp_path, caplog):
         ({"teachers": ("dinov2=dinov2-vitl14",)}, "teacher dinov2: .*dinov2-vitl14"),
     ],
 )
-def test_a_teacher_that_cannot_be_had_stops_before_the_first_step(
-    config, change, message, monkeypatch, tmp_path
-):
+def test_a_teacher_that_cannot_be_had_stops_before_the_first_step(config, change, message, monkeypatch, tmp_path):
     monkeypatch.setenv("MANYVIEW_HOME", str(tmp_path / "nothing"))
     monkeypatch.setenv("MANYVIEW_OFFLINE", "1")
     with pytest.raises(UserError, match=message):

@@ -24,9 +24,7 @@ OWNERS = [0, 1, 1]
 def recipe(tmp_path) -> DuneRecipe:
     """Two teachers, the first with a class token; weights and the final norm far from their first values."""
     for seed, (name, dim) in enumerate(WIDTHS.items()):
-        teacher = zoo.build(
-            "dinov2-vits14", size="debug", seed=seed, dim=dim, heads=2, cls_token=name == "one"
-        )
+        teacher = zoo.build("dinov2-vits14", size="debug", seed=seed, dim=dim, heads=2, cls_token=name == "one")
         zoo.save_model(teacher, tmp_path / name)
     sources = tuple(f"{name}={tmp_path / name}" for name in WIDTHS)
     recipe = DuneRecipe.build(replace(preset(DuneRecipe, "debug")[1].method, teachers=sources))
@@ -137,10 +135,7 @@ def test_half_dropping_lies_between_and_takes_its_chances_from_the_generator(rec
 )
 def test_statistics_move_by_a_momentum_that_falls_as_a_cosine(recipe, views, progress, momentum):
     statistics = recipe.student.statistics
-    mean_before, spread_before = (
-        statistics["two"]["patch"].mean.clone(),
-        statistics["two"]["patch"].std.clone(),
-    )
+    mean_before, spread_before = (statistics["two"]["patch"].mean.clone(), statistics["two"]["patch"].std.clone())
     step(recipe, views, progress=progress, least_momentum=0.1)
     for kind, key in (("patch", "two/patches"), ("cls", "one/cls")):
         rows = views.signals[key].value.flatten(0, -2).double()
@@ -160,7 +155,5 @@ def test_shuffled_answers_are_another_images(recipe, views):
         turned.signals[key] = Signal(views.signals[key].value[[2, 0, 1]])
     expected = counted(costs(recipe, turned, "released"), "full", 0.0)
     straight = counted(costs(recipe, views, "released"), "full", 0.0)
-    assert float(step(recipe, views, drop=0.0, shuffle=True).loss.detach()) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert float(step(recipe, views, drop=0.0, shuffle=True).loss.detach()) == pytest.approx(expected, rel=1e-4)
     assert abs(expected - straight) > 1e-3

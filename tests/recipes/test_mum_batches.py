@@ -93,9 +93,7 @@ def test_long_scenes_are_cut_in_order_into_chunks(flat, chunk):
 
 def test_only_frames_of_the_split_are_drawn(flat):
     for split, rest in (("train", {0}), ("test", {1}), (None, {0, 1})):
-        drawn = {
-            p % 2 for images in batches(flat, split=split) for scene in places(images) for *_, p in scene
-        }
+        drawn = {p % 2 for images in batches(flat, split=split) for scene in places(images) for *_, p in scene}
         assert drawn == rest
 
 
@@ -120,9 +118,7 @@ def test_frames_are_squashed_or_cut_to_the_square_as_asked(ramps):
     assert (centre[:, -1] - 255 * 3 / 4).abs().max() < 12
     part = torch.cat([brightness(images) for images in batches(ramps, crop="random")])
     assert part[:, 0].std() > 20
-    assert (part[:, -1] - part[:, 0]).min() > 255 * (
-        0.2 * 0.75 / 2
-    ) ** 0.5 - 20  # a fifth of the area, upright
+    assert (part[:, -1] - part[:, 0]).min() > 255 * (0.2 * 0.75 / 2) ** 0.5 - 20  # a fifth of the area, upright
     assert (part[:, -1] - part[:, 0]).max() > 130
 
 

@@ -109,15 +109,21 @@ def loss(batch: Views | None = None, **changes: object) -> float:
 
 
 def test_every_ablation_changes_the_loss_and_one_view_is_the_same_wherever_tokens_meet():
-    changes = [{}, {"across": "nowhere"}, {"across": "encoder"}, {"mask_ratio": 0.5}, {"reference": True},
-               {"normalise": False}, {"positions": "absolute"}, {"rotate_cls": True}]  # fmt: skip
+    changes = [
+        {},
+        {"across": "nowhere"},
+        {"across": "encoder"},
+        {"mask_ratio": 0.5},
+        {"reference": True},
+        {"normalise": False},
+        {"positions": "absolute"},
+        {"rotate_cls": True},
+    ]
     losses = {round(loss(**change), 7) for change in changes}
     assert len(losses) == len(changes)
     single = views(4, 1)
     assert loss(single, across="nowhere") == pytest.approx(loss(single))
-    assert loss(single, reference=True) == pytest.approx(
-        loss(single)
-    )  # a single view is not its own reference
+    assert loss(single, reference=True) == pytest.approx(loss(single))  # a single view is not its own reference
 
 
 def test_the_loss_is_the_mean_over_hidden_patches_of_all_views():
@@ -129,9 +135,7 @@ def test_the_loss_is_the_mean_over_hidden_patches_of_all_views():
     assert float(result.loss.detach()) == pytest.approx((pixels - 1) / pixels, rel=1e-4)  # unbiased variance
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"reference": True}, {"across": "encoder"}, {"positions": "absolute"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"reference": True}, {"across": "encoder"}, {"positions": "absolute"}])
 def test_a_step_never_waits_for_a_number_of_the_device(changes):
     """Tensors of the meta device have no values: reading one, as a GPU would have to be waited for, fails."""
     recipe = MumRecipe.build(replace(MumRecipe.presets()["debug"].method, **changes))

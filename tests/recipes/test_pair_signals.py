@@ -95,9 +95,7 @@ def test_the_same_generator_gives_the_same_matches(views):
 
 def test_equal_views_match_everywhere_and_views_that_see_nothing_of_each_other_nowhere(views):
     same = replace(
-        views,
-        cam2world=views.cam2world[:, :1].repeat(1, 2, 1, 1),
-        depth=views.depth[:, :1].repeat(1, 2, 1, 1),
+        views, cam2world=views.cam2world[:, :1].repeat(1, 2, 1, 1), depth=views.depth[:, :1].repeat(1, 2, 1, 1)
     )
     matches = matches_of(same, matches=100000)
     inner = same.depth[:, 0] > 0
@@ -112,9 +110,7 @@ def test_equal_views_match_everywhere_and_views_that_see_nothing_of_each_other_n
 def test_what_was_not_measured_is_in_no_signal(views):
     holes = views.depth.clone()
     holes[:, :, 10:20], holes[:, 1, 5, 5] = 0.0, float("nan")
-    signals = pair_signals(
-        replace(views, depth=holes), matches=200, generator=torch.Generator().manual_seed(0)
-    )
+    signals = pair_signals(replace(views, depth=holes), matches=200, generator=torch.Generator().manual_seed(0))
     known = signals["pointmap"].valid
     assert torch.equal(known, holes.nan_to_num() > 0)
     assert bool(signals["pointmap"].value.isfinite().all())

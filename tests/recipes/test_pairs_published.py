@@ -18,9 +18,7 @@ def test_presets_are_the_published_numbers():
     presets = PairsRecipe.presets()
     paper, mast3r = presets["paper"], presets["mast3r"]
     assert paper.run.steps * paper.run.batch * paper.run.accumulate == pytest.approx(6.5e6, rel=1e-4)
-    assert mast3r.run.steps * mast3r.run.batch * mast3r.run.accumulate == pytest.approx(
-        50 * 698_820, rel=1e-4
-    )
+    assert mast3r.run.steps * mast3r.run.batch * mast3r.run.accumulate == pytest.approx(50 * 698_820, rel=1e-4)
     assert (paper.method.freeze, mast3r.method.freeze) == ("encoder", "nothing")
     assert (paper.method.matching, paper.method.alpha, paper.method.temperature) == (0.075, 0.2, 0.05)
     for name, patch in (("paper", 14), ("paper-336", 14), ("small", 14), ("mast3r", 16), ("tiny", 8)):
@@ -31,16 +29,7 @@ def test_presets_are_the_published_numbers():
         return [(h // patch, w // patch) for h, w in sizes]
 
     assert patches(SIZES_448, 14)[1:] == patches(SIZES_512, 16)
-    measured = (
-        "arkitscenes",
-        "hypersim",
-        "mapfree",
-        "scannet",
-        "scannetpp",
-        "tartanair",
-        "vkitti2",
-        "wildrgbd",
-    )
+    measured = ("arkitscenes", "hypersim", "mapfree", "scannet", "scannetpp", "tartanair", "vkitti2", "wildrgbd")
     assert set(in_metres()) == {"manyview-synth", *measured}
     assert set(measured) <= set(SOURCES.names())
     tiny = PairsRecipe.build(presets["tiny"].method).student
@@ -62,9 +51,7 @@ def test_the_published_students_fit_their_encoders_and_mast3r_up_to_what_the_pap
             differ = {re.sub(r"^heads\.[01]", "heads.*", k) for k in start if mast3r.get(k) != ours[k]}
             # What reads the encoder's tokens, and the descriptors' pixels of a patch; all else starts from MASt3R.
             assert differ == {"decoder.embed.weight", "heads.*.pointmap.dpt.project.0.weight"} | {
-                f"heads.*.descriptors.body.map.{fc}.{kind}"
-                for fc in ("fc1", "fc2")
-                for kind in ("weight", "bias")
+                f"heads.*.descriptors.body.map.{fc}.{kind}" for fc in ("fc1", "fc2") for kind in ("weight", "bias")
             }
 
 

@@ -26,11 +26,32 @@ from manyview.types import Signal, Views
 from painted_walls import HEIGHT, WIDTH, save_walls
 
 DEBUG = replace(preset(PairsRecipe, "debug")[1].method, jitter=0.0)
-LAYOUT = ("dim=32", "depth=2", "heads=2", "registers=0", "patch_size=8", "positions=4", "layer_scale=null",
-          "decoder_dim=32", "decoder_depth=2", "decoder_heads=2", "taps=[0,1,1,2]", "head=linear",
-          "descriptor_dim=4", "descriptor_hidden=0.5")  # fmt: skip
-SMALL = PairsConfig(model="dunemast3r-vits14", student=LAYOUT, freeze="nothing", sizes=((HEIGHT, WIDTH),), matches=32,
-                    jitter=0.0, overlap=(0.1, 1.0), split="train")  # fmt: skip
+LAYOUT = (
+    "dim=32",
+    "depth=2",
+    "heads=2",
+    "registers=0",
+    "patch_size=8",
+    "positions=4",
+    "layer_scale=null",
+    "decoder_dim=32",
+    "decoder_depth=2",
+    "decoder_heads=2",
+    "taps=[0,1,1,2]",
+    "head=linear",
+    "descriptor_dim=4",
+    "descriptor_hidden=0.5",
+)
+SMALL = PairsConfig(
+    model="dunemast3r-vits14",
+    student=LAYOUT,
+    freeze="nothing",
+    sizes=((HEIGHT, WIDTH),),
+    matches=32,
+    jitter=0.0,
+    overlap=(0.1, 1.0),
+    split="train",
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +130,13 @@ def test_a_frozen_encoder_stays_and_the_norm_it_is_read_through_moves(data, tmp_
     through = "norm." if model.startswith("dune") else "encoder.norm."
     assert {f"{through}weight", f"{through}bias"} <= moved
     assert not {name for name in moved if name.startswith("encoder.") and not name.startswith(through)}
-    for part in ("decoder.embed.", "decoder.branches.0.", "decoder.branches.1.", "heads.0.pointmap.",
-                 "heads.1.descriptors."):  # fmt: skip
+    for part in (
+        "decoder.embed.",
+        "decoder.branches.0.",
+        "decoder.branches.1.",
+        "heads.0.pointmap.",
+        "heads.1.descriptors.",
+    ):
         assert any(name.startswith(part) for name in moved), part
 
 
@@ -129,14 +155,10 @@ def test_symmetric_pairs_are_the_pairs_and_the_same_turned_round(data):
     recipe, one_way = fresh(config, std=0.4), fresh(replace(config, symmetric=False), std=0.4)
     views = batch(data, pairs=2)
     views.images = torch.rand(views.images.shape, generator=torch.Generator().manual_seed(3))
-    turned = Views(
-        views.images.flip(1), views.intrinsics.flip(1), views.cam2world.flip(1), views.depth.flip(1)
-    )
+    turned = Views(views.images.flip(1), views.intrinsics.flip(1), views.cam2world.flip(1), views.depth.flip(1))
     there, back = (step(one_way, each).loss.detach() for each in (views, turned))
     assert abs(there - back) > 0.01 * there
-    torch.testing.assert_close(
-        step(recipe, views).loss.detach(), (there + back) / 2
-    )  # every pixel is measured
+    torch.testing.assert_close(step(recipe, views).loss.detach(), (there + back) / 2)  # every pixel is measured
 
 
 def test_sizes_are_learned_only_where_lengths_are_metres(data):
@@ -172,9 +194,7 @@ def test_weights_come_from_a_trained_encoder_and_from_where_shapes_agree(tmp_pat
     ours, theirs = recipe.student.state_dict(), whole.state_dict()
     for name, value in ours.items():
         source = (
-            dune.encoder.state_dict()[name.removeprefix("encoder.")]
-            if name.startswith("encoder.")
-            else theirs[name]
+            dune.encoder.state_dict()[name.removeprefix("encoder.")] if name.startswith("encoder.") else theirs[name]
         )
         assert torch.equal(value, source), name
 

@@ -20,21 +20,19 @@ from manyview.scene.scene import Scene
 
 def rotation(w: float, x: float, y: float, z: float) -> np.ndarray:
     """The textbook matrix of a unit quaternion, written out anew."""
-    return np.array([
-        [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z],
-    ])  # fmt: skip
+    return np.array(
+        [
+            [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z],
+        ]
+    )
 
 
 def read_colmap(directory: Path) -> tuple[dict, list[dict], dict]:
     """cameras {id: (model, w, h, params)}, images as dictionaries, points {id: (xyz, rgb, error, track)}."""
     lines = {
-        name: [
-            line
-            for line in (directory / "sparse/0" / name).read_text().split("\n")
-            if not line.startswith("#")
-        ]
+        name: [line for line in (directory / "sparse/0" / name).read_text().split("\n") if not line.startswith("#")]
         for name in ("cameras.txt", "images.txt", "points3D.txt")
     }
     cameras = {}
@@ -54,12 +52,7 @@ def read_colmap(directory: Path) -> tuple[dict, list[dict], dict]:
     for line in filter(None, lines["points3D.txt"]):
         values = line.split()
         track = [(int(a), int(b)) for a, b in zip(values[8::2], values[9::2], strict=True)]
-        points[int(values[0])] = (
-            np.array(values[1:4], float),
-            np.array(values[4:7], int),
-            float(values[7]),
-            track,
-        )
+        points[int(values[0])] = (np.array(values[1:4], float), np.array(values[4:7], int), float(values[7]), track)
     return cameras, images, points
 
 
@@ -117,9 +110,7 @@ def test_exported_pictures_are_upright_and_at_the_points_colours(scene, tmp_path
         inside = (row < pixels.shape[0]) & (column < pixels.shape[1])
         colours = np.stack([points[i][1] for i in image["ids"]])
         assert np.median(np.abs(pixels[row[inside], column[inside]] - colours[inside])) < 4
-    assert (directory / "images" / images[1]["name"]).read_bytes() == Path(
-        scene.views[1].source.path
-    ).read_bytes()
+    assert (directory / "images" / images[1]["name"]).read_bytes() == Path(scene.views[1].source.path).read_bytes()
     assert Image.open(directory / "images" / images[2]["name"]).getexif().get(0x0112, 1) == 1
     assert not any(" " in image["name"] for image in images)
 
@@ -143,11 +134,7 @@ def test_nerfstudio_agrees_at_the_original_size(scene, known_points, tmp_path):
         world2cam = np.linalg.inv(pose)
         params = [frame[key] for key in ("fl_x", "fl_y", "cx", "cy")]
         assert np.abs(through(known, world2cam[:3, :3], world2cam[:3, 3], *params) - uv).max() < 0.1
-        assert (
-            Image.open(directory / frame["file_path"]).size
-            == (frame["w"], frame["h"])
-            == view.source.size[::-1]
-        )
+        assert Image.open(directory / frame["file_path"]).size == (frame["w"], frame["h"]) == view.source.size[::-1]
         depth = np.load(directory / frame["depth_file_path"])
         assert depth.shape == view.source.size
         column, row = uv.astype(int).T

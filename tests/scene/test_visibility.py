@@ -17,9 +17,7 @@ def view(depth: np.ndarray, *, at: tuple[float, float, float] = (0, 0, 0), back:
     pose[:3, 3] = at
     source = Source(SIZE, np.eye(3), matrix)
     depth = np.broadcast_to(depth, SIZE).astype(np.float32)
-    return SceneView(
-        "v", np.zeros((*SIZE, 3), np.uint8), depth, np.ones(SIZE, np.float32), matrix, pose, source
-    )
+    return SceneView("v", np.zeros((*SIZE, 3), np.uint8), depth, np.ones(SIZE, np.float32), matrix, pose, source)
 
 
 def sees(seen_by: SceneView, *points: tuple[float, float, float], tolerance: float = 0.1) -> list[bool]:
@@ -47,10 +45,7 @@ def test_pixels_are_where_the_points_fall():
 
 def test_nothing_outside_the_picture_or_behind_the_camera_is_seen():
     wall = view(np.array(4.0))
-    assert (
-        sees(wall, (2.39, 0, 4), (2.41, 0, 4), (-2.41, 0, 4), (0, 1.61, 4), (0, 0, -4))
-        == [True] + [False] * 4
-    )
+    assert sees(wall, (2.39, 0, 4), (2.41, 0, 4), (-2.41, 0, 4), (0, 1.61, 4), (0, 0, -4)) == [True] + [False] * 4
     assert sees(view(np.array(0.0)), (0, 0, 4)) == [False]  # no depth, no word
 
 

@@ -12,9 +12,17 @@ from manyview.studies.report import markdown, write_page
 from manyview.studies.teachers import TASKS
 
 TINY = DuneOptions(
-    steps=2, teacher_steps=2, images=8, unseen=8, size=32, batch=3, crops=1, probe_steps=3,
-    encoder=("dim=8", "depth=1", "heads=1"), projected=True,
-)  # fmt: skip
+    steps=2,
+    teacher_steps=2,
+    images=8,
+    unseen=8,
+    size=32,
+    batch=3,
+    crops=1,
+    probe_steps=3,
+    encoder=("dim=8", "depth=1", "heads=1"),
+    projected=True,
+)
 
 
 @pytest.fixture(scope="module")

@@ -38,10 +38,25 @@ def test_every_variant_is_a_setting_of_the_recipe():
 def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, capsys):
     train, test = manifests
     line = [
-        "study", "mum", "-o", str(tmp_path / "study"), "--seeds", "0", "--only", "multi-view", "mae", "--json",
-        "--set", f"train=[{train}]", f"test={test}", "preset=debug", "steps=3", "pairs=4", "probe_steps=5",
+        "study",
+        "mum",
+        "-o",
+        str(tmp_path / "study"),
+        "--seeds",
+        "0",
+        "--only",
+        "multi-view",
+        "mae",
+        "--json",
+        "--set",
+        f"train=[{train}]",
+        f"test={test}",
+        "preset=debug",
+        "steps=3",
+        "pairs=4",
+        "probe_steps=5",
         "weights={manyview-synth: 1}",
-    ]  # fmt: skip
+    ]
     assert main(line) == 0
     first = json.loads(capsys.readouterr().out)
     for name in ("multi-view", "mae"):

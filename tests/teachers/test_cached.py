@@ -119,15 +119,16 @@ def test_answers_of_others_are_refused(teacher, views, tmp_path):
         CachedTeacher(teacher, tmp_path / "c", pictures=PICTURES)(replace(views, names=None))
 
 
-def test_training_on_kept_answers_matches_live_ones_and_asks_nobody_after_a_pass(
-    source, tmp_path, monkeypatch
-):
+def test_training_on_kept_answers_matches_live_ones_and_asks_nobody_after_a_pass(source, tmp_path, monkeypatch):
     write_figures(tmp_path / "figures", count=6, size=(40, 40))
     data = [tmp_path / "figures" / "manifest.parquet"]
     config = replace(
-        preset(DuneRecipe, "debug")[1].method, teachers=(f"one={source}",), image_size=32, crops=2,
+        preset(DuneRecipe, "debug")[1].method,
+        teachers=(f"one={source}",),
+        image_size=32,
+        crops=2,
         encoder=("patch_size=8", "layer_scale=null"),
-    )  # fmt: skip
+    )
     run = RunConfig(steps=12, batch=3, lr=2e-3, log_every=1, checkpoint_every=12)
 
     def losses(name: str, cache) -> list[float]:
@@ -152,9 +153,12 @@ def test_a_manifest_is_what_names_the_pictures(source, tmp_path):
     frames = [replace_scene(frame) for frame in Manifest.load(rows).frames]
     Manifest(frames, tmp_path / "a").save(tmp_path / "a" / "other.parquet")
     config = replace(
-        preset(DuneRecipe, "debug")[1].method, teachers=(f"one={source}",), image_size=32, crops=1,
+        preset(DuneRecipe, "debug")[1].method,
+        teachers=(f"one={source}",),
+        image_size=32,
+        crops=1,
         encoder=("patch_size=8",),
-    )  # fmt: skip
+    )
     run = RunConfig(batch=1)
     DuneRecipe.batches(config, run, cache=tmp_path / "answers", data=[rows])
     with pytest.raises(UserError, match="pictures"):

@@ -23,12 +23,7 @@ SIZE = (42, 59)  # 59 is no multiple of the patch, 14
 def folders(tmp_path_factory) -> dict[str, str]:
     """Directories of debug-size models by kind."""
     root = tmp_path_factory.mktemp("models")
-    names = {
-        "many": "distill3r",
-        "pairs": "mast3r-vitl16",
-        "encoder": "dinov2-vits14",
-        "up": "featup-jbu-dinov2",
-    }
+    names = {"many": "distill3r", "pairs": "mast3r-vitl16", "encoder": "dinov2-vits14", "up": "featup-jbu-dinov2"}
     for kind, name in names.items():
         zoo.save_model(zoo.build(name, size="debug", seed=1), root / kind)
     return {kind: str(root / kind) for kind in names}
@@ -81,11 +76,7 @@ def test_a_cache_of_three_kinds_of_teachers(folders, tmp_path):
 
     write_scenes(tmp_path / "data", scenes=1, views=4, size=(42, 56), seed=0)
     size = (42, 56)
-    teachers = [
-        Sensor(),
-        teacher_named(folders["many"], size),
-        teacher_named(f"dino={folders['encoder']}", size),
-    ]
+    teachers = [Sensor(), teacher_named(folders["many"], size), teacher_named(f"dino={folders['encoder']}", size)]
     assert [teacher.name for teacher in teachers] == ["sensor", "many", "dino"]
     report = build(
         tmp_path / "data" / "manifest.parquet", teachers, tmp_path / "cache", views=2, size=size, keep="int8"

@@ -28,9 +28,7 @@ def scene() -> tuple[Views, torch.Tensor, torch.Tensor]:
     direction = (rays[..., None, :] @ cam2world[:, None, None, :3, :3].transpose(-1, -2))[..., 0, :].double()
     origin = eyes[:, None, None].double()
     floor = -origin[..., 2] / direction[..., 2]
-    near_far = torch.stack(
-        [(BOX_LOW.double() - origin) / direction, (BOX_HIGH.double() - origin) / direction]
-    )
+    near_far = torch.stack([(BOX_LOW.double() - origin) / direction, (BOX_HIGH.double() - origin) / direction])
     enter, leave = near_far.min(0).values.max(-1).values, near_far.max(0).values.min(-1).values
     on_box = (enter < leave) & (enter > 0) & (enter < floor)
     depth = torch.where(on_box, enter, floor)  # rays have z = 1, so the ray's parameter is the depth
@@ -70,9 +68,7 @@ def test_every_view_puts_the_top_of_the_box_in_the_same_place_of_the_world():
         assert torch.allclose(top[:, 2], torch.full_like(top[:, 2], 0.8), atol=6e-4)
         assert bool(((top[:, :2].abs() - BOX_HIGH[:2]) < 1e-4).all())
         # seen from the first camera, another view's top points lie on the surface the first camera measured
-        uv, depth = cameras.project(
-            poses.apply(poses.invert(views.cam2world[0, 0]), top), views.intrinsics[0, 0]
-        )
+        uv, depth = cameras.project(poses.apply(poses.invert(views.cam2world[0, 0]), top), views.intrinsics[0, 0])
         own = 1 / sample_inverse(views.depth[0, 0], uv)
         inside = sample_inverse((on_box[0, 0] & (world[0, 0, ..., 2] > 0.7995)).float(), uv) == 1
         assert int(inside.sum()) > 10

@@ -63,13 +63,9 @@ def test_a_cards_own_words_win_over_its_files(tmp_path):
 
 
 def test_licences_follow_a_model_into_what_is_made_from_it(tmp_path):
-    teacher = zoo.save_model(
-        zoo.build("dune-vits14-448", size="debug"), tmp_path / "dune", CARDS["dune-vits14-448"]
-    )
+    teacher = zoo.save_model(zoo.build("dune-vits14-448", size="debug"), tmp_path / "dune", CARDS["dune-vits14-448"])
     student = zoo.build("distill3r", size="debug", encoder=teacher)
-    out = zoo.save_model(
-        student, tmp_path / "student", {"name": "mine"}, derived_from=zoo.licences_of("fast3r-vitl16")
-    )
+    out = zoo.save_model(student, tmp_path / "student", {"name": "mine"}, derived_from=zoo.licences_of("fast3r-vitl16"))
     found = {entry["name"]: entry for entry in zoo.licences_of(out)}
     assert set(found) == {"dune-vits14-448", "fast3r-vitl16"}
     assert "NAVER" in found["dune-vits14-448"]["licence"]

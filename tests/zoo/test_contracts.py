@@ -60,9 +60,7 @@ def tensors(answer: Any) -> Iterator[Tensor]:
         yield answer.reconstruction
 
 
-def ask(
-    model: torch.nn.Module, height: int = 3, width: int = 4, scenes: int = 1, only: int | None = None
-) -> Any:
+def ask(model: torch.nn.Module, height: int = 3, width: int = 4, scenes: int = 1, only: int | None = None) -> Any:
     """A small question of the kind a model answers, `height` x `width` patches large; maybe `only` one row of it."""
     generator = torch.Generator().manual_seed(7)
     rows = slice(None) if only is None else slice(only, only + 1)

@@ -175,9 +175,7 @@ def test_parts_we_do_not_build_are_carried_through(tmp_path):
     nested = {k.replace("encoder.blocks.", "encoder.blocks.0."): t for k, t in state.items()}
     for name, content in (("published", state), ("nested", nested)):
         file = {"model_state_dict": content, "args": Namespace(backbone="dinov2_vitl14")}
-        out = zoo.convert(
-            pickled(file, tmp_path / f"{name}.pt"), "multihmr-vitl14-672", tmp_path / name, heads=2
-        )
+        out = zoo.convert(pickled(file, tmp_path / f"{name}.pt"), "multihmr-vitl14-672", tmp_path / name, heads=2)
         with safe_open(out / WEIGHTS, "pt") as stored:
             assert "carried.mlp_classif.0.bias" in stored.keys()  # noqa: SIM118
         loaded = mv.load(out)

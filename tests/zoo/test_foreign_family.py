@@ -85,9 +85,7 @@ def test_its_names_are_like_ours(tmp_path, capsys):
 
 
 def test_what_it_cannot_is_said_and_its_weights_are_nowhere():
-    with pytest.raises(
-        UserError, match="lab-means is a means model: it can encode images but cannot reconstruct"
-    ):
+    with pytest.raises(UserError, match="lab-means is a means model: it can encode images but cannot reconstruct"):
         mv.reconstruct([torch.rand(3, 32, 24).numpy()], model="lab-means", device="cpu")
     with pytest.raises(UserError, match="lab-means has no published weights"):
         mv.load("lab-means")

@@ -153,9 +153,7 @@ def test_a_full_disk_keeps_what_was_fetched(server, tmp_path, monkeypatch):
 @pytest.fixture
 def published(server, tmp_path) -> Card:
     """A card whose link gives a small DINOv2 file."""
-    torch.save(
-        zoo.export_official(zoo.build("dinov2-vits14", size="debug", seed=1)), tmp_path / "published.pth"
-    )
+    torch.save(zoo.export_official(zoo.build("dinov2-vits14", size="debug", seed=1)), tmp_path / "published.pth")
     server.content = (tmp_path / "published.pth").read_bytes()
     return dataclasses.replace(CARDS["dinov2-vits14"], url=server.url, sha256=None)
 
@@ -210,10 +208,7 @@ def test_a_wrong_hash_says_what_to_do_by_hand(published):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("mum-vitb16-full", "no published weights"),
-        ("distill3r", "by hand: get .* from github.com/TheFourthKaramazov"),
-    ],
+    [("mum-vitb16-full", "no published weights"), ("distill3r", "by hand: get .* from github.com/TheFourthKaramazov")],
 )
 def test_models_without_a_link_say_how_to_get_them(name, message, tmp_path):
     with pytest.raises(UserError, match=message):

@@ -14,9 +14,7 @@ from manyview import UserError, zoo
 @pytest.fixture
 def full() -> torch.nn.Module:
     """A small autoencoder with heads of 8 channels, which no weight but the periods tells."""
-    return zoo.build(
-        "mum-vitl16-full", size="debug", seed=1, dim=64, heads=4, decoder_dim=16, decoder_heads=2
-    )
+    return zoo.build("mum-vitl16-full", size="debug", seed=1, dim=64, heads=4, decoder_dim=16, decoder_heads=2)
 
 
 def saved(model: torch.nn.Module, path: Path) -> Path:
@@ -24,9 +22,7 @@ def saved(model: torch.nn.Module, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "entries"), [("mum-vitl16-full", 446), ("mum-vitb16-full", 254), ("mum-vitl16", 294)]
-)
+@pytest.mark.parametrize(("name", "entries"), [("mum-vitl16-full", 446), ("mum-vitb16-full", 254), ("mum-vitl16", 294)])
 def test_exports_have_exactly_the_published_keys(name, entries):
     with torch.device("meta"):
         official = zoo.export_official(zoo.build(name))
@@ -35,21 +31,13 @@ def test_exports_have_exactly_the_published_keys(name, entries):
     assert {"cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "norm.bias"} <= set(official)
     if name.endswith("full"):
         assert official["rope_embed_decoder.periods"].shape == ({"l": 12, "b": 8}[name[7]],)
-        assert {"decoder_frame_blocks.3.mlp.fc2.bias", "decoder_global_blocks.0.norm1.weight"} <= set(
-            official
-        )
+        assert {"decoder_frame_blocks.3.mlp.fc2.bias", "decoder_global_blocks.0.norm1.weight"} <= set(official)
         assert official["mask_token"].shape[:2] == (1, 1)
 
 
 def test_a_full_file_comes_back_with_its_heads_and_weights(full, tmp_path):
-    loaded = mv.load(
-        zoo.convert(saved(full, tmp_path / "full.pth"), arch="mum-vitl16-full", out=tmp_path / "out")
-    )
-    assert (loaded.config.encoder.heads, loaded.config.decoder_heads, loaded.config.decoder_depth) == (
-        4,
-        2,
-        2,
-    )
+    loaded = mv.load(zoo.convert(saved(full, tmp_path / "full.pth"), arch="mum-vitl16-full", out=tmp_path / "out"))
+    assert (loaded.config.encoder.heads, loaded.config.decoder_heads, loaded.config.decoder_depth) == (4, 2, 2)
     images, mask = torch.rand(1, 2, 3, 16, 24), torch.arange(12).view(1, 2, 6) % 2 == 0
     torch.testing.assert_close(loaded(images, mask).reconstruction, full.eval()(images, mask).reconstruction)
 
@@ -57,9 +45,7 @@ def test_a_full_file_comes_back_with_its_heads_and_weights(full, tmp_path):
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_the_encoder_comes_out_of_either_published_file(full, tmp_path, wrapped):
     state = zoo.export_official(full)
-    alone = {
-        k: t for k, t in state.items() if not k.startswith(("decoder_", "mask_token", "rope_embed_decoder"))
-    }
+    alone = {k: t for k, t in state.items() if not k.startswith(("decoder_", "mask_token", "rope_embed_decoder"))}
     assert 0 < len(alone) < len(state)
     images, found = torch.rand(2, 3, 16, 24), []
     for number, content in enumerate((state, alone)):

@@ -69,7 +69,7 @@ def test_a_file_that_differs_is_removed_and_an_older_one_kept(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"size": (30, 42)}, "multiples of 14"), ({"views": 2}, "batch, not views"), ({"batch": 0}, "at least 1")],
-)  # fmt: skip
+)
 def test_wrong_wishes_fail_before_the_export(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         export_onnx(lively("dinov2-vits14"), tmp_path / "e.onnx", **{"size": (28, 42), **arguments})

@@ -78,9 +78,7 @@ def test_official_names():
     assert {"mask_token", "dec_norm.weight", "enc_norm.bias", "enc_blocks.1.attn.qkv.weight"} <= keys
     block = {"cross_attn.projq", "cross_attn.projk", "cross_attn.projv", "cross_attn.proj", "norm_y", "norm3"}
     assert {f"dec_blocks2.1.{part}.weight" for part in block} <= keys
-    assert "downstream_head2.proj.weight" in zoo.export_official(
-        zoo.build("dust3r-vitl16-224-linear", "debug")
-    )
+    assert "downstream_head2.proj.weight" in zoo.export_official(zoo.build("dust3r-vitl16-224-linear", "debug"))
 
 
 def test_weights_that_files_leave_out(tmp_path):
@@ -166,11 +164,21 @@ def test_a_hugging_face_directory_says_it_in_its_configuration(tmp_path):
     state = {k: t.detach() for k, t in zoo.export_official(model).items() if ".layer_rn." not in k}
     save_file(state, folder / "model.safetensors")
     config = {
-        "head_type": "catmlp+dpt", "output_mode": "pts3d+desc24", "two_confs": True, "img_size": [64, 64],
-        "depth_mode": ["exp", -math.inf, math.inf], "conf_mode": ["exp", 1, math.inf],
-        "desc_conf_mode": ["exp", 0, "inf"], "enc_embed_dim": 8, "enc_depth": 2, "enc_num_heads": 2,
-        "dec_embed_dim": 8, "dec_depth": 2, "dec_num_heads": 2, "pos_embed": "RoPE100",
-    }  # fmt: skip
+        "head_type": "catmlp+dpt",
+        "output_mode": "pts3d+desc24",
+        "two_confs": True,
+        "img_size": [64, 64],
+        "depth_mode": ["exp", -math.inf, math.inf],
+        "conf_mode": ["exp", 1, math.inf],
+        "desc_conf_mode": ["exp", 0, "inf"],
+        "enc_embed_dim": 8,
+        "enc_depth": 2,
+        "enc_num_heads": 2,
+        "dec_embed_dim": 8,
+        "dec_depth": 2,
+        "dec_num_heads": 2,
+        "pos_embed": "RoPE100",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     loaded = mv.load(zoo.convert(folder, arch="mast3r-vitl16", out=tmp_path / "m"))
     assert same(model, loaded)
@@ -182,21 +190,11 @@ def test_croco_comes_in_with_its_own_words_and_lends_its_encoder(tmp_path):
     state = zoo.export_official(model)
     assert {"prediction_head.weight", "mask_token", "dec_blocks.1.cross_attn.projv.bias"} <= set(state)
     assert not any(key.startswith("dec_blocks2") for key in state)
-    words = {
-        "enc_embed_dim": 8,
-        "enc_num_heads": 2,
-        "dec_embed_dim": 8,
-        "dec_num_heads": 2,
-        "pos_embed": "RoPE50",
-    }
+    words = {"enc_embed_dim": 8, "enc_num_heads": 2, "dec_embed_dim": 8, "dec_num_heads": 2, "pos_embed": "RoPE50"}
     torch.save({"model": state, "croco_kwargs": words}, tmp_path / "croco.pth")
     loaded = mv.load(zoo.convert(tmp_path / "croco.pth", arch="croco-v2-vitl16", out=tmp_path / "m"))
     assert same(model, loaded)
-    assert (
-        loaded.config.encoder.heads,
-        loaded.config.decoder_heads,
-        loaded.config.encoder.rope_base,
-    ) == (2, 2, 50.0)
+    assert (loaded.config.encoder.heads, loaded.config.decoder_heads, loaded.config.encoder.rope_base) == (2, 2, 50.0)
     student = zoo.build("dust3r-vitl16-512-dpt", size="debug", encoder=tmp_path / "m")
     assert same(student.encoder, loaded.encoder)
     del state["mask_token"]
@@ -243,9 +241,7 @@ def test_another_pair_models_file_is_refused(tmp_path):
     for other in ("dunemast3r-vitb14", "croco-v2-vitl16"):
         with pytest.raises(UserError, match=f"is not {other}.*looks like sab3r-cd"):
             zoo.convert(tmp_path / "base.pt", arch=other, out=tmp_path / "n")
-    plain = {
-        key: tensor for key, tensor in state.items() if "clip_head" not in key and "dino_head" not in key
-    }
+    plain = {key: tensor for key, tensor in state.items() if "clip_head" not in key and "dino_head" not in key}
     torch.save({"model": plain}, tmp_path / "mast3r.pth")
     for other in ("sab3r-c", "sab3r-cd"):
         with pytest.raises(UserError, match=r"no head for clip.*looks like mast3r-vitl16"):

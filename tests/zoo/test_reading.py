@@ -80,9 +80,7 @@ class Malicious:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_in_a_pickle_never_runs(tmp_path, legacy):
     victim = tmp_path / "owned"
-    torch.save(
-        {**STATE, "x": Malicious(victim)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy
-    )
+    torch.save({**STATE, "x": Malicious(victim)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(UserError, match="refused"):
         read_checkpoint(tmp_path / "w.pth")
     assert not victim.exists()
@@ -181,10 +179,7 @@ def test_a_hub_directory_says_its_config_and_names_a_missing_part(tmp_path):
     [
         ({"weight_map": {"a.weight": "one.safetensors", "z": "two.safetensors"}}, "'two.safetensors'"),
         ({"weight_map": {"a.weight": "../one.safetensors"}}, "not beside it"),
-        (
-            {"weight_map": {"a.weight": "one.safetensors", "z": "one.safetensors"}},
-            r"in no file, first \['z'\]",
-        ),
+        ({"weight_map": {"a.weight": "one.safetensors", "z": "one.safetensors"}}, r"in no file, first \['z'\]"),
         ({"weight_map": 3}, "says not which"),
         ({}, "says not which"),
     ],

@@ -84,9 +84,7 @@ def lines_of(capsys, *arguments: str) -> str:
     return error
 
 
-def test_commands_say_in_one_line_what_a_model_is_and_which_others_can(
-    photos, encoder, upsampler, tmp_path, capsys
-):
+def test_commands_say_in_one_line_what_a_model_is_and_which_others_can(photos, encoder, upsampler, tmp_path, capsys):
     out = str(tmp_path / "out")
     said = lines_of(capsys, "reconstruct", *photos, "--model", "dinov2-vits14", "-o", out)
     assert "dinov2-vits14 is a dinov2 model: it can encode images but cannot reconstruct views" in said
@@ -118,16 +116,12 @@ def test_an_evaluation_refuses_a_model_by_name_before_it_is_fetched(protocol, mo
     from manyview.data.synthetic import write_scenes
 
     data = write_scenes(tmp_path / "rooms", scenes=1, views=2, size=(28, 42), seed=0)
-    said = lines_of(
-        capsys, "eval", protocol, "--model", model, "--data", str(data), "-o", str(tmp_path / "o")
-    )
+    said = lines_of(capsys, "eval", protocol, "--model", model, "--data", str(data), "-o", str(tmp_path / "o"))
     assert says in said
 
 
 def test_a_network_that_declares_nothing_is_refused_and_a_plain_function_is_a_reconstructor():
-    with pytest.raises(
-        UserError, match="this Conv2d declares nothing that it can do and cannot encode images"
-    ):
+    with pytest.raises(UserError, match="this Conv2d declares nothing that it can do and cannot encode images"):
         load_as(torch.nn.Conv2d(3, 3, 1), EncodesImages)
     function = lambda images: {}
     assert load_as(function, Reconstructs) == (function, "function")
@@ -158,14 +152,7 @@ def test_other_peoples_networks_declare_the_same():
 
 def test_directories_of_version_1_open_with_the_same_bits(tmp_path):
     """Their configuration has the encoder's fields among the others."""
-    for name in (
-        "distill3r",
-        "vggt-1b",
-        "mum-tiny12-full",
-        "mast3r-vitl16",
-        "dune-vitb14-336",
-        "maskclip-vitb16",
-    ):
+    for name in ("distill3r", "vggt-1b", "mum-tiny12-full", "mast3r-vitl16", "dune-vitb14-336", "maskclip-vitb16"):
         model = zoo.build(name, size="debug", seed=0)
         folder = zoo.save_model(model, tmp_path / name)
         path = folder / "config.json"
@@ -188,11 +175,7 @@ def test_directories_of_version_1_open_with_the_same_bits(tmp_path):
 
 def test_flat_names_reach_the_encoder_and_the_network_around_it():
     model = zoo.build("distill3r", size="debug", heads=4, registers=3, eps=1e-5, decoder_heads=4)
-    assert (model.config.encoder.heads, model.config.encoder.registers, model.config.encoder.eps) == (
-        4,
-        3,
-        1e-5,
-    )
+    assert (model.config.encoder.heads, model.config.encoder.registers, model.config.encoder.eps) == (4, 3, 1e-5)
     assert model.config.decoder_heads == 4
     vggt = zoo.build("vggt-1b", size="debug", heads=1, **{"encoder.heads": 4})
     assert (vggt.config.heads, vggt.config.encoder.heads) == (1, 4)

@@ -113,9 +113,7 @@ def as_transformers(official: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_the_transformers_layout_gives_the_same_network(clip, tmp_path):
-    state = as_transformers(
-        {key: tensor.detach().clone() for key, tensor in zoo.export_official(clip).items()}
-    )
+    state = as_transformers({key: tensor.detach().clone() for key, tensor in zoo.export_official(clip).items()})
     save_file(state, tmp_path / "model.safetensors")
     out = zoo.convert(tmp_path / "model.safetensors", arch="maskclip-vitb16", out=tmp_path / "m", **HEADS)
     assert same(clip, mv.load(out))
@@ -154,8 +152,7 @@ def test_a_featup_checkpoint_comes_in_without_what_only_training_needed(name, no
 
 
 @pytest.mark.parametrize(
-    ("name", "entries", "parameters"),
-    [("featup-jbu-maskclip", 42, 287_588), ("featup-jbu-dinov2", 44, 173_540)],
+    ("name", "entries", "parameters"), [("featup-jbu-maskclip", 42, 287_588), ("featup-jbu-dinov2", 44, 173_540)]
 )
 def test_featups_official_names_and_count(name, entries, parameters):
     with torch.device("meta"):
@@ -167,12 +164,7 @@ def test_featups_official_names_and_count(name, entries, parameters):
         for part in (
             "range_temp",
             "sigma_spatial",
-            *(
-                f"{net}_proj.{i}.{kind}"
-                for net in ("range", "fixup")
-                for i in (0, 3)
-                for kind in ("weight", "bias")
-            ),
+            *(f"{net}_proj.{i}.{kind}" for net in ("range", "fixup") for i in (0, 3) for kind in ("weight", "bias")),
         )
     }
     rest = {"fixup_proj.1.weight", "fixup_proj.1.bias"}

@@ -83,9 +83,7 @@ class BuildsItself:
 def test_code_in_the_pickle_of_an_archive_never_runs(archive, tmp_path, wrap, protocol):
     victim = tmp_path / "owned"
     evil = pickle.dumps(wrap(Malicious(victim)), protocol=protocol)
-    path = rewritten(
-        archive, tmp_path / "evil.pt", lambda name, old: evil if name.endswith("/data.pkl") else old
-    )
+    path = rewritten(archive, tmp_path / "evil.pt", lambda name, old: evil if name.endswith("/data.pkl") else old)
     with pytest.raises(UserError, match=r"refused.*mkdir") as caught:
         read_checkpoint(path)
     assert not victim.exists()
@@ -95,18 +93,14 @@ def test_code_in_the_pickle_of_an_archive_never_runs(archive, tmp_path, wrap, pr
 def test_any_other_class_is_refused(archive, tmp_path):
     victim = tmp_path / "owned"
     evil = pickle.dumps(BuildsItself(victim), protocol=2)
-    path = rewritten(
-        archive, tmp_path / "evil.pt", lambda name, old: evil if name.endswith("/data.pkl") else old
-    )
+    path = rewritten(archive, tmp_path / "evil.pt", lambda name, old: evil if name.endswith("/data.pkl") else old)
     with pytest.raises(UserError, match=r"refused.*BuildsItself"):
         read_checkpoint(path)
     assert not victim.exists()
 
 
 def test_the_code_of_an_archive_is_not_even_looked_at(archive, tmp_path):
-    garbage = rewritten(
-        archive, tmp_path / "code.pt", lambda name, old: b"import os" if "/code/" in name else old
-    )
+    garbage = rewritten(archive, tmp_path / "code.pt", lambda name, old: b"import os" if "/code/" in name else old)
     assert read_checkpoint(garbage).weights.keys() == read_checkpoint(archive).weights.keys()
 
 

@@ -32,9 +32,7 @@ def lightning(student, tmp_path) -> Path:
     state = {f"student.{k}": v for k, v in zoo.export_official(student).items()}
     state["teacher_filter.table"] = torch.zeros(3)
     path = tmp_path / "student.ckpt"
-    torch.save(
-        {"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 1e-4}, "optimizer_states": []}, path
-    )
+    torch.save({"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 1e-4}, "optimizer_states": []}, path)
     return path
 
 
@@ -67,11 +65,7 @@ def test_an_unknown_override_is_a_type_error_with_a_guess():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("distil3r",), "did you mean 'distill3r'"),
-        (("distill3r", "small"), "size"),
-    ],
+    ("arguments", "message"), [(("distil3r",), "did you mean 'distill3r'"), (("distill3r", "small"), "size")]
 )
 def test_what_does_not_exist_is_a_users_mistake(arguments, message):
     with pytest.raises(UserError, match=message):

@@ -57,8 +57,16 @@ class Augmentation:
 
 def only_colours(strength: float, *, hue: float = 0.0, gamma: float = 0.0) -> Augmentation:
     """Jitter of every picture and nothing else."""
-    return Augmentation(scale=(1.0, 1.0), flip=0.0, jitter=1.0, strength=(strength, strength, strength, hue),
-                        gamma=gamma, grey=0.0, blur=0.0, solarise=0.0)  # fmt: skip
+    return Augmentation(
+        scale=(1.0, 1.0),
+        flip=0.0,
+        jitter=1.0,
+        strength=(strength, strength, strength, hue),
+        gamma=gamma,
+        grey=0.0,
+        blur=0.0,
+        solarise=0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,9 +108,7 @@ def draw_change(
     return Change(box, mirrored, factors, order, gamma, grey, sigma, bool(rng.random() < config.solarise))
 
 
-def random_box(
-    config: Augmentation, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
-) -> Box:
+def random_box(config: Augmentation, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Box:
     """A part of random area and form, as shares of the sides; the largest centred one of `size`'s form if none fits."""
     height, width = source
     for _ in range(10):
@@ -122,10 +128,7 @@ def cropped_map(values: np.ndarray, change: Change, size: tuple[int, int]) -> np
     left, top, right, bottom = change.box
     rows, columns = (
         np.clip(((low + (np.arange(count) + 0.5) / count * (high - low)) * most).astype(int), 0, most - 1)
-        for low, high, count, most in (
-            (top, bottom, size[0], values.shape[0]),
-            (left, right, size[1], values.shape[1]),
-        )
+        for low, high, count, most in ((top, bottom, size[0], values.shape[0]), (left, right, size[1], values.shape[1]))
     )
     kept = values[rows[:, None], columns[None]]
     return np.ascontiguousarray(kept[:, ::-1] if change.mirrored else kept)

@@ -139,9 +139,7 @@ class PairBatches(Road):
         for name in ("intrinsics", "cam2world", "depth"):
             values = torch.stack([getattr(frame, name) for frame in frames])
             loaded.cameras[name] = values.unflatten(0, (len(rows), 2))
-        loaded.signals[METRIC] = Signal(
-            torch.tensor([scene.dataset in self.wish.metric for scene, *_ in rows])
-        )
+        loaded.signals[METRIC] = Signal(torch.tensor([scene.dataset in self.wish.metric for scene, *_ in rows]))
         return loaded
 
     def _row(
@@ -153,10 +151,7 @@ class PairBatches(Road):
             frames = [self._frame(scene.source, int(place), size) for place in pair]
             both = [frame for frame in frames if frame is not None]
             if len(both) == 2:
-                changes = [
-                    draw_change(self._colours, size, size, rng) if self.wish.jitter else Change()
-                    for _ in both
-                ]
+                changes = [draw_change(self._colours, size, size, rng) if self.wish.jitter else Change() for _ in both]
                 manifest = self.sources[scene.source].manifest
                 return scene, both, changes, [manifest[int(place)].image for place in pair]
             scene, pair = self._draw(rng, scene.portrait)
@@ -181,9 +176,7 @@ class PairBatches(Road):
                 pairs = self._pairs_of(scenes[order[place]])
                 if len(pairs):
                     return scenes[order[place]], pairs[int(rng.integers(len(pairs)))]
-        raise RuntimeError(
-            "no scene has a pair"
-        )  # _check_pairs has seen one, and rows follow the first one's turn
+        raise RuntimeError("no scene has a pair")  # _check_pairs has seen one, and rows follow the first one's turn
 
     def _pairs_of(self, scene: _Scene) -> np.ndarray:
         """(n, 2): the pairs of a scene that count, among those that are measured."""
@@ -225,9 +218,7 @@ class PairBatches(Road):
                     pool.scenes[tall].append(_Scene(number, which, names[code], tall))
                 number += 1
         if not pools:
-            raise UserError(
-                "no two frames are left to pair: give data with them (of the split, with a weight)"
-            )
+            raise UserError("no two frames are left to pair: give data with them (of the split, with a weight)")
         return pools
 
     def _check_pairs(self) -> None:

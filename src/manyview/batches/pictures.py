@@ -12,15 +12,7 @@ import numpy as np
 import torch
 
 from manyview.batches.augment import Augmentation, cropped_map, draw_change
-from manyview.batches.road import (
-    Loaded,
-    Road,
-    Shares,
-    Source,
-    enough_for_crops,
-    open_sources,
-    stack_pictures,
-)
+from manyview.batches.road import Loaded, Road, Shares, Source, enough_for_crops, open_sources, stack_pictures
 from manyview.batches.shuffle import Mixture, Passes
 from manyview.data.depths import read_depth
 from manyview.data.loading import read_classes
@@ -102,11 +94,7 @@ class PictureBatches(Road):
     """
 
     def __init__(
-        self,
-        data: Sequence[Manifest | str | Path],
-        wish: PictureWish,
-        *,
-        domains: Sequence[int] | None = None,
+        self, data: Sequence[Manifest | str | Path], wish: PictureWish, *, domains: Sequence[int] | None = None
     ) -> None:
         """`domains`: for each manifest the number of its domain, from 0 on; None for one domain. Raises UserError."""
         super().__init__(open_sources(data), seed=wish.seed, memory_mb=wish.memory_mb)
@@ -178,18 +166,12 @@ class PictureBatches(Road):
             if both is None:
                 continue
             crop = turn % self.wish.crops if self.wish.crops else draw
-            key = (
-                [self.seed, 1, domain, number, row, crop] if self.wish.crops else [self.seed, 2, domain, draw]
-            )
+            key = [self.seed, 1, domain, number, row, crop] if self.wish.crops else [self.seed, 2, domain, draw]
             rng = np.random.default_rng(key)
             change = draw_change(self.wish.augmentation, (frame.height, frame.width), self.wish.size, rng)
             name = f"{domain}/{number}/{frame.image}"  # names are unique in a manifest, not in a domain
             return *both, change, f"{name}#{crop}" if self.wish.crops else name
-        which = (
-            f"no picture of domain {domain}"
-            if tries < ATTEMPTS
-            else f"none of {tries} pictures of domain {domain}"
-        )
+        which = f"no picture of domain {domain}" if tries < ATTEMPTS else f"none of {tries} pictures of domain {domain}"
         raise UserError(f"{which} can be read, the last ones: {self.unread()}; look with manyview data check")
 
     def _read(self, number: int, row: int, frame: Frame) -> tuple[np.ndarray, np.ndarray | None] | None:
@@ -226,9 +208,7 @@ class PictureBatches(Road):
         return [(weights.get(name, 1.0), _Rows(rows)) for name, rows in sorted(parts.items())]
 
 
-def _rows_of(
-    source: Source, target: Target | None, *, by_dataset: bool
-) -> list[tuple[str, int, np.ndarray | None]]:
+def _rows_of(source: Source, target: Target | None, *, by_dataset: bool) -> list[tuple[str, int, np.ndarray | None]]:
     """Dataset, number of rows, and which rows (None: all) of a manifest."""
     frames = source.manifest.frames
     if not len(frames):

@@ -208,11 +208,7 @@ class Road(Batches):
         return views
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "order": ORDER,
-            "rows": [source.manifest.fingerprint() for source in self.sources],
-            "seed": self.seed,
-        }
+        return {"order": ORDER, "rows": [source.manifest.fingerprint() for source in self.sources], "seed": self.seed}
 
     def read(self, key: Hashable, make: Callable[[], T]) -> T | None:
         """What `make` reads for `key`, from memory if it was read before; None when it cannot be, told once."""

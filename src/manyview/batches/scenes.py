@@ -96,9 +96,7 @@ class SceneBatches(Road):
         self._where = self._join()
         self._units = self._find_units()
         self._mixture = Mixture([w for w, _ in self._units], self.seed, -1) if len(self._units) > 1 else None
-        self._passes = [
-            Passes(len(samples), self.seed, unit) for unit, (_, samples) in enumerate(self._units)
-        ]
+        self._passes = [Passes(len(samples), self.seed, unit) for unit, (_, samples) in enumerate(self._units)]
         self._colours = only_colours(wish.jitter, gamma=wish.jitter)
 
     def __len__(self) -> int:
@@ -208,14 +206,10 @@ class SceneBatches(Road):
         """Where the cache's manifest lies. Raises UserError when nobody says, or it is gone."""
         hint = self.cache.meta.manifest_path
         if hint is None:
-            raise UserError(
-                f"{self.cache.folder} does not say where its manifest lies; name it (--data M.parquet)"
-            )
+            raise UserError(f"{self.cache.folder} does not say where its manifest lies; name it (--data M.parquet)")
         path = self.cache.folder / str(hint)
         if not path.exists():
-            raise UserError(
-                f"the manifest of {self.cache.folder} is no longer at {path}; name it (--data M.parquet)"
-            )
+            raise UserError(f"the manifest of {self.cache.folder} is no longer at {path}; name it (--data M.parquet)")
         return path
 
     def _join(self) -> dict[str, tuple[int, int]]:
@@ -267,9 +261,7 @@ def _size(signals: dict[str, Signal]) -> int:
     return sum(parts.values())
 
 
-def _joined(
-    parts: list[dict[str, Signal]], dim: int, made: dict[tuple[int, ...], Tensor]
-) -> dict[str, Signal]:
+def _joined(parts: list[dict[str, Signal]], dim: int, made: dict[tuple[int, ...], Tensor]) -> dict[str, Signal]:
     """Signals put together along a dimension; None unless all have it. What all share is joined once."""
 
     def join(tensors: list[Tensor | None]) -> Tensor | None:

@@ -16,16 +16,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.batches.augment import Augmentation, Change, draw_change
-from manyview.batches.road import (
-    Loaded,
-    Road,
-    Shares,
-    Source,
-    enough_for,
-    open_sources,
-    stack_pictures,
-    stack_pixels,
-)
+from manyview.batches.road import Loaded, Road, Shares, Source, enough_for, open_sources, stack_pictures, stack_pixels
 from manyview.batches.shuffle import Shuffled
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
@@ -103,9 +94,7 @@ class Sequences(Road):
             LOG.warning("no scene has %d frames: training on single images", fewest)
             self.views = (1, 1)
         elif longest < most:
-            LOG.warning(
-                "the longest sequence has %d frames: 2 to %d views are drawn, not %d", longest, longest, most
-            )
+            LOG.warning("the longest sequence has %d frames: 2 to %d views are drawn, not %d", longest, longest, most)
         flip = 0.5 if wish.flip else 0.0
         self._crops = Augmentation(scale=AREA, flip=flip, jitter=0, grey=0, blur=0, solarise=0)
 
@@ -135,9 +124,7 @@ class Sequences(Road):
             loaded.pixels = stack_pixels(pixels, (len(scenes), views))
         return loaded
 
-    def _scene(
-        self, index: int, scene: int, views: int, single: bool
-    ) -> list[tuple[np.ndarray, Change, str]]:
+    def _scene(self, index: int, scene: int, views: int, single: bool) -> list[tuple[np.ndarray, Change, str]]:
         """Pixels, change and name of frames of one sequence, without replacement, in random order."""
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([self.seed, index, scene, attempt])
@@ -208,9 +195,7 @@ class Sequences(Road):
             longest = np.argsort(-lengths, kind="stable")
             pools.append(_Pool(name, weights[name], sources[longest], starts[longest], lengths[longest]))
         if not pools:
-            raise UserError(
-                "no frame is left to train on: give a manifest with frames (of the split, with a weight)"
-            )
+            raise UserError("no frame is left to train on: give a manifest with frames (of the split, with a weight)")
         return pools
 
 

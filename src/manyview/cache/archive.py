@@ -88,9 +88,7 @@ def decode_archive(
             fields[name] = np.empty((len(chosen), *shape), about["dtype"])
             basis = bases(name) if about["encoding"] == codec.PCA else None
             for place, view in enumerate(chosen):
-                codec.decode_into(
-                    fields[name][place], archive.read(_member(name, view)), about["encoding"], basis
-                )
+                codec.decode_into(fields[name][place], archive.read(_member(name, view)), about["encoding"], basis)
     return header, fields
 
 

@@ -83,13 +83,15 @@ def build(
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     groups = windows(manifest, views, step)
     if not groups:
-        raise UserError(
-            "the manifest has no frames, so there is nothing to ask the teacher; scan some data first"
-        )
+        raise UserError("the manifest has no frames, so there is nothing to ask the teacher; scan some data first")
     about = {
-        "size": list(size), "views": views, "step": step, "samples": len(groups), "manifest": manifest.digest(),
+        "size": list(size),
+        "views": views,
+        "step": step,
+        "samples": len(groups),
+        "manifest": manifest.digest(),
         "manifest_path": place,
-    }  # fmt: skip
+    }
     record = Record(about, {teacher.name: TeacherCard.of(teacher, keep) for teacher in asked})
     busy = f"another build of {out} (shard {part}/{parts}) is running; wait for it, or give each its own --shard i/n"
     mine, problems, written = range(part, len(groups), parts), list[Problem](), 0
@@ -107,9 +109,7 @@ def build(
                     if written == 1 and say is not None:
                         _estimate(len(todo) - 1, time.perf_counter() - begun, made[0].bytes, out, say)
         if problems and not kept.entries:
-            raise UserError(
-                f"not one of {len(problems)} samples could be made; the first: {problems[0].reason}"
-            )
+            raise UserError(f"not one of {len(problems)} samples could be made; the first: {problems[0].reason}")
     return BuildReport(written, len(mine) - len(todo), problems, time.perf_counter() - start)
 
 
@@ -215,9 +215,7 @@ class _Maker:
         """Raises BrokenArchive when what was there before cannot be read."""
         frames = [self.manifest[i] for i in self.windows[number]]
         onto = None if before is None else self.store.folder / before.archive
-        teachers = (
-            {} if onto is None else answers_in(archive.decode_archive(onto, wanted=lambda header: ())[0])
-        )
+        teachers = {} if onto is None else answers_in(archive.decode_archive(onto, wanted=lambda header: ())[0])
         for name, packed in answers.items():
             teachers[name] = {"digest": self.store.teacher(name).digest, "signals": packed.parts}
         names, scene = [frame.image for frame in frames], frames[0].scene

@@ -102,9 +102,7 @@ def decode_into(out: np.ndarray, frame: bytes, encoding: str, basis: Basis | Non
         raise BrokenArchive(f"a map is kept as {encoding!r}, which this program does not know")
 
 
-def to_half(
-    values: np.ndarray, valid: np.ndarray, *, saturate: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def to_half(values: np.ndarray, valid: np.ndarray, *, saturate: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Round a map (H, W, ...) to float16 and its mask (H, W) to where that is meaningful.
 
     Invalid pixels become 0. Pixels that are not finite, or beyond float16's range, become invalid instead of

@@ -44,10 +44,15 @@ class TeacherCard:
     @classmethod
     def of(cls, teacher: Teacher, keep: Keep = "float16") -> TeacherCard:
         return cls(
-            name=teacher.name, digest=teacher.digest(), licence=teacher.licence, settings=_plain(teacher.settings()),
-            weight_rule=teacher.weight_rule, weighted_by=dict(teacher.weighted_by),
-            uses_given_poses=teacher.uses_given_poses, keep=keep if teacher.has_network else "float16",
-        )  # fmt: skip
+            name=teacher.name,
+            digest=teacher.digest(),
+            licence=teacher.licence,
+            settings=_plain(teacher.settings()),
+            weight_rule=teacher.weight_rule,
+            weighted_by=dict(teacher.weighted_by),
+            uses_given_poses=teacher.uses_given_poses,
+            keep=keep if teacher.has_network else "float16",
+        )
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,7 @@ def read_record(folder: Path) -> Record | None:
             raise ValueError("its checksum is another")
         return Record.from_json(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew"
-        ) from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew") from error
 
 
 def checksum(values: Mapping[str, Any]) -> str:
@@ -150,9 +153,7 @@ def _agreed(folder: Path, wanted: Record, mend: str, renew: bool) -> Record | No
     # The digest and the number of samples follow from the others: named only when nothing else differs.
     different = differences(before, now, may_change=("manifest_path",))
     order = [*before, *now]
-    different.sort(
-        key=lambda key: (key == "samples" or key.endswith(".digest"), order.index(key.split(".")[0]))
-    )
+    different.sort(key=lambda key: (key == "samples" or key.endswith(".digest"), order.index(key.split(".")[0])))
     if different:
         first, second = (_shown(values, different[0]) for values in (before, now))
         raise UserError(f"{folder} is a cache with {different[0]} = {first}, this build has {second}; {mend}")

@@ -106,9 +106,7 @@ def unpack(fields: Mapping[str, np.ndarray], parts: Parts) -> dict[str, Signal]:
 
 def _add_features(packed: Packed, name: str, value: np.ndarray, keep: Keep) -> str:
     if not np.isfinite(value).all():
-        raise UserError(
-            f"{name} has NaN or infinite values, so it cannot be kept; check the teacher's weights"
-        )
+        raise UserError(f"{name} has NaN or infinite values, so it cannot be kept; check the teacher's weights")
     if keep != "float16" and value.ndim > 2:
         packed.encodings[name] = SMALLER[keep]
         return packed.add(name, value)

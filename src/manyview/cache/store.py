@@ -108,14 +108,10 @@ class Store:
         teachers = self.record.teachers
         name = next(iter(teachers)) if name is None else name
         if name not in teachers:
-            raise UserError(
-                f"{self.folder} has no answers of teacher {name!r}; {did_you_mean(name, teachers)}"
-            )
+            raise UserError(f"{self.folder} has no answers of teacher {name!r}; {did_you_mean(name, teachers)}")
         return teachers[name]
 
-    def read(
-        self, source: archive.Source, teacher: str, views: Sequence[int] | None = None
-    ) -> dict[str, Signal]:
+    def read(self, source: archive.Source, teacher: str, views: Sequence[int] | None = None) -> dict[str, Signal]:
         """A teacher's signals as stored in an archive. Raises BrokenArchive, FileNotFoundError or KeyError."""
         parts: Parts = {}
 
@@ -210,9 +206,7 @@ class Cache(Store):
                 f"or see what else is wrong: manyview cache verify {self.folder}"
             ) from error
 
-    def weighted(
-        self, index: int, stored: dict[str, Signal], *, teacher: str | None = None
-    ) -> dict[str, Signal]:
+    def weighted(self, index: int, stored: dict[str, Signal], *, teacher: str | None = None) -> dict[str, Signal]:
         """Signals of sample `index` in float32, with the weights that follow from the confidences."""
         card = self.teacher(teacher)
         units = self.entries[index].teachers[card.name]
@@ -226,9 +220,7 @@ class Cache(Store):
                 wide[name].weight = card.weight_rule(wide[confidence].value, unit)
         return wide
 
-    def sample(
-        self, index: int, views: Sequence[int] | None = None, *, teacher: str | None = None
-    ) -> CachedSample:
+    def sample(self, index: int, views: Sequence[int] | None = None, *, teacher: str | None = None) -> CachedSample:
         """The answers for sample `index`, of all its views or only some."""
         entry = self.entries[index]
         indices = list(range(len(entry.frames)) if views is None else views)
@@ -314,8 +306,7 @@ def read_lines(path: Path, first: str) -> list[Entry]:
             entry = Entry.from_line(line.decode())
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number} is damaged; delete that line and build the cache again with the "
-                "same command"
+                f"{path}, line {number} is damaged; delete that line and build the cache again with the same command"
             ) from error
         entries.append(entry if entry.teachers else replace(entry, teachers={first: {}}))
     return entries

@@ -66,9 +66,7 @@ def _archive_problem(cache: Cache, entry: Entry) -> str | None:
     return None
 
 
-def _content_problem(
-    parts: Parts, fields: dict[str, np.ndarray], cache: Cache, teacher: str, views: int
-) -> str | None:
+def _content_problem(parts: Parts, fields: dict[str, np.ndarray], cache: Cache, teacher: str, views: int) -> str | None:
     weighted_by, size = cache.teacher(teacher).weighted_by, cache.meta.size
     for name, part in parts.items():
         value = fields[part["value"]]

@@ -79,9 +79,7 @@ class Problem:
 
     def cost(self, at: Solution) -> float:
         errors, local = self.errors(at)
-        robust = (
-            SOFT * (np.log1p((errors[:, :2] ** 2).sum(1) / SOFT) + np.log1p(errors[:, 2] ** 2 / SOFT)).sum()
-        )
+        robust = SOFT * (np.log1p((errors[:, :2] ** 2).sum(1) / SOFT) + np.log1p(errors[:, 2] ** 2 / SOFT)).sum()
         free = self.guess_spread > 0
         lenses = (((at.log_focal - self.guess)[free] / self.guess_spread[free]) ** 2).sum()
         scales = ((at.log_scale / SPREAD_OF_SCALES) ** 2).sum()
@@ -119,20 +117,12 @@ class _Normal:
         weights[:, 2] = np.isfinite(seen.depth) / (1 + errors[:, 2] ** 2 / SOFT)
         by_camera, by_point = _slopes(problem, at, local)
         weighted = weights[:, :, None] * by_camera
-        columns = np.concatenate(
-            [7 * seen.view[:, None] + np.arange(7), 7 * views + problem.lens[seen.view, None]], 1
-        )
+        columns = np.concatenate([7 * seen.view[:, None] + np.arange(7), 7 * views + problem.lens[seen.view, None]], 1)
         self.size, count = 7 * views + lenses, len(at.points)
         self.camera = _dense(columns, np.einsum("oki,okj->oij", weighted, by_camera), self.size)
-        self.camera_slope = np.bincount(
-            columns.ravel(), np.einsum("oki,ok->oi", weighted, errors).ravel(), self.size
-        )
-        self.point = summed(
-            seen.point, np.einsum("oki,okj->oij", weights[:, :, None] * by_point, by_point), count
-        )
-        self.point_slope = summed(
-            seen.point, np.einsum("oki,ok->oi", weights[:, :, None] * by_point, errors), count
-        )
+        self.camera_slope = np.bincount(columns.ravel(), np.einsum("oki,ok->oi", weighted, errors).ravel(), self.size)
+        self.point = summed(seen.point, np.einsum("oki,okj->oij", weights[:, :, None] * by_point, by_point), count)
+        self.point_slope = summed(seen.point, np.einsum("oki,ok->oi", weights[:, :, None] * by_point, errors), count)
         both = np.einsum("oki,okj->oij", weighted, by_point)
         rows = np.broadcast_to(columns[:, :, None], both.shape)
         places = np.broadcast_to(3 * seen.point[:, None, None] + np.arange(3), both.shape)
@@ -163,9 +153,7 @@ class _Normal:
         columns = np.broadcast_to(3 * np.arange(count)[:, None, None] + np.arange(3), inverse.shape)
         blocks = csr_array((inverse.ravel(), (rows.ravel(), columns.ravel())), shape=(3 * count, 3 * count))
         through = self.both @ blocks
-        reduced = (
-            self.camera + np.diag(damping * np.diag(self.camera) + 1e-9) - (through @ self.both.T).toarray()
-        )
+        reduced = self.camera + np.diag(damping * np.diag(self.camera) + 1e-9) - (through @ self.both.T).toarray()
         slope = self.camera_slope - through @ self.point_slope.ravel()
         change = np.zeros(self.size)
         free = self.free

@@ -47,9 +47,7 @@ def focal_from_matches(
             lenses = [camera(ratio * max(sizes[k]), sizes[k], np.array(sizes[k][::-1]) / 2) for k in (i, j)]
             first, second = matches[i, j].T
             ransac = {"max_epipolar_error": photos[i].pixel, "max_iterations": 300, "seed": 1}
-            _, about = poselib.estimate_relative_pose(
-                photos[i].uv[first], photos[j].uv[second], *lenses, ransac, {}
-            )
+            _, about = poselib.estimate_relative_pose(photos[i].uv[first], photos[j].uv[second], *lenses, ransac, {})
             explained[number] += about["num_inliers"]
     if not explained.max():
         return guess

@@ -77,13 +77,7 @@ def chance(agreeing: int, of: int, size: tuple[int, int], pixel: float) -> float
 
 
 def link(
-    i: int,
-    j: int,
-    one: Photo,
-    two: Photo,
-    matches: np.ndarray,
-    focals: tuple[float, float],
-    least: int,
+    i: int, j: int, one: Photo, two: Photo, matches: np.ndarray, focals: tuple[float, float], least: int
 ) -> Link | None:
     """The link of two photos by their matches (M, 2); None when fewer than `least` agree, or depth contradicts them."""
     import poselib
@@ -93,15 +87,8 @@ def link(
     first, second = matches.T
     lenses = [camera(f, photo.size, photo.principal) for f, photo in zip(focals, (one, two), strict=True)]
     pixel = (one.keypoints.pixel + two.keypoints.pixel) / 2
-    ransac = {
-        "max_epipolar_error": EPIPOLAR * pixel,
-        "max_iterations": 5000,
-        "min_iterations": 200,
-        "seed": 1,
-    }
-    pose, about = poselib.estimate_relative_pose(
-        one.keypoints.uv[first], two.keypoints.uv[second], *lenses, ransac, {}
-    )
+    ransac = {"max_epipolar_error": EPIPOLAR * pixel, "max_iterations": 5000, "min_iterations": 200, "seed": 1}
+    pose, about = poselib.estimate_relative_pose(one.keypoints.uv[first], two.keypoints.uv[second], *lenses, ransac, {})
     agreeing = np.array(about["inliers"], bool)
     count = int(agreeing.sum())
     if count < least or chance(count, len(matches), two.size, two.keypoints.pixel) > CHANCE:
@@ -155,11 +142,7 @@ def _by_depth(
         if known.sum() < LEAST:
             continue
         points = rays(source, here[known], focals[not forward]) * depth[known, None]
-        ransac = {
-            "max_reproj_error": REPROJECTION * target.keypoints.pixel,
-            "max_iterations": 2000,
-            "seed": 1,
-        }
+        ransac = {"max_reproj_error": REPROJECTION * target.keypoints.pixel, "max_iterations": 2000, "seed": 1}
         pose, about = poselib.estimate_absolute_pose(
             target.keypoints.uv[there[known]], points, lenses[forward], ransac, {}
         )

@@ -213,11 +213,7 @@ def _with_points(problem: bundle.Problem, at: bundle.Solution) -> bundle.Solutio
 
 
 def _read_off(
-    photos: Sequence[Photo],
-    members: np.ndarray,
-    links: Sequence[Link],
-    at: bundle.Solution,
-    problem: bundle.Problem,
+    photos: Sequence[Photo], members: np.ndarray, links: Sequence[Link], at: bundle.Solution, problem: bundle.Problem
 ) -> tuple[dict[int, Camera], Tracks]:
     """Cameras that enough observations still support, in the frame of the first of them."""
     seen = problem.seen
@@ -260,11 +256,7 @@ def _read_off(
 def _scale(depth: np.ndarray, predicted: np.ndarray, otherwise: float) -> float:
     """Median of true over predicted depth."""
     known = np.isfinite(predicted) & (depth > 0)
-    return (
-        float(np.exp(np.median(np.log(depth[known] / predicted[known]))))
-        if known.sum() >= LEAST
-        else otherwise
-    )
+    return float(np.exp(np.median(np.log(depth[known] / predicted[known])))) if known.sum() >= LEAST else otherwise
 
 
 def _angles(points: np.ndarray, at: bundle.Solution, seen: bundle.Observations) -> np.ndarray:

@@ -35,11 +35,7 @@ class Solved:
 
 
 def solve(
-    views: Sequence[View],
-    photos: Callable[[], Iterable[np.ndarray]],
-    *,
-    use_depth: bool = True,
-    adjust: bool = True,
+    views: Sequence[View], photos: Callable[[], Iterable[np.ndarray]], *, use_depth: bool = True, adjust: bool = True
 ) -> Solved:
     """The cameras of photos; `photos` gives their pixels (H, W, 3) uint8 in order, and is called once or twice.
 
@@ -102,10 +98,7 @@ def _lenses(views: Sequence[View]) -> np.ndarray:
 
 
 def _focals(
-    views: Sequence[View],
-    keypoints: Sequence[Keypoints],
-    matches: dict[tuple[int, int], np.ndarray],
-    lens: np.ndarray,
+    views: Sequence[View], keypoints: Sequence[Keypoints], matches: dict[tuple[int, int], np.ndarray], lens: np.ndarray
 ) -> list[float]:
     """Focal lengths in pixels: given, stated by EXIF, or from matches among the photos of a lens."""
     ratios = np.array([view.focal or 1.0 for view in views])
@@ -137,14 +130,10 @@ def _photo(view: View, keypoints: Keypoints, use_depth: bool) -> Photo:
 
 
 def _links(
-    photos: Sequence[Photo],
-    matches: dict[tuple[int, int], np.ndarray],
-    focals: Sequence[float],
-    least: int = LEAST,
+    photos: Sequence[Photo], matches: dict[tuple[int, int], np.ndarray], focals: Sequence[float], least: int = LEAST
 ) -> list[Link]:
     every = (
-        link(i, j, photos[i], photos[j], found, (focals[i], focals[j]), least)
-        for (i, j), found in matches.items()
+        link(i, j, photos[i], photos[j], found, (focals[i], focals[j]), least) for (i, j), found in matches.items()
     )
     return [one for one in every if one is not None]
 
@@ -199,6 +188,4 @@ def _concatenated(parts: Sequence[Tracks]) -> Tracks:
         return no_tracks()
     offset = np.cumsum([0, *(len(part.points) for part in parts)])
     shifted = [replace(part, point=part.point + start) for part, start in zip(parts, offset, strict=False)]
-    return Tracks(
-        *(np.concatenate([vars(part)[name] for part in shifted]) for name in Tracks.__dataclass_fields__)
-    )
+    return Tracks(*(np.concatenate([vars(part)[name] for part in shifted]) for name in Tracks.__dataclass_fields__))

@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 def run(args: argparse.Namespace) -> Answer:
     scripts = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
     if not scripts:
-        raise UserError(
-            f"no benchmarks at {FOLDER}: they are part of a checkout, not of the installed package"
-        )
+        raise UserError(f"no benchmarks at {FOLDER}: they are part of a checkout, not of the installed package")
     if args.name is None:
         lines = {name: _first_sentence(path) for name, path in scripts.items()}
         return Answer(values=lines, lines=rows(lines), next=["manyview bench NAME"])

@@ -28,17 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     build = actions.add_parser("build", help=text, description=text)
     build.add_argument("manifest", type=Path, metavar="MANIFEST")
     build.add_argument(
-        "--teacher", required=True, action="append", metavar="T",
+        "--teacher",
+        required=True,
+        action="append",
+        metavar="T",
         help="sensor (the manifest's own depth and poses), a model of the zoo, a model directory, timm:NAME; "
         "NAME=T calls it so; give it several times for several teachers",
-    )  # fmt: skip
+    )
     build.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE")
     add_device(build)
     add_options(build, BuildOptions())
     for name, text in (("info", "what a cache holds"), ("verify", "check every byte of a cache")):
-        actions.add_parser(name, help=text, description=text).add_argument(
-            "cache", type=Path, metavar="CACHE"
-        )
+        actions.add_parser(name, help=text, description=text).add_argument("cache", type=Path, metavar="CACHE")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -55,9 +56,17 @@ def _build(args: argparse.Namespace) -> Answer:
     shard, device = _shard(options.shard), pick_device(args.device)
     teachers = [teacher_named(text, options.size) for text in args.teacher]
     report = build(
-        args.manifest, teachers, args.out, views=options.views, step=options.step, size=options.size, shard=shard,
-        keep=options.keep, device=device, say=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
+        args.manifest,
+        teachers,
+        args.out,
+        views=options.views,
+        step=options.step,
+        size=options.size,
+        shard=shard,
+        keep=options.keep,
+        device=device,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     problem, next_steps = (
         "",
         [f"manyview cache info {args.out}", f"manyview train distill3r --cache {args.out} -o run"],
@@ -98,10 +107,7 @@ def _info(args: argparse.Namespace) -> Answer:
     again = f"run the same manyview cache build again, {missing} samples are missing"
     pairs = [
         ("samples", f"{info['samples']} of {info['samples_planned']}"),
-        (
-            "frames",
-            f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})",
-        ),
+        ("frames", f"{info['frames']} ({info['views']} views in samples of up to {info['views_per_sample']})"),
         ("size", info["size"]),
         ("on disk", f"{info['bytes'] / 1e6:.1f} MB"),
         ("per 1000 views", "-" if per_view is None else f"{per_view} MB"),
@@ -113,9 +119,7 @@ def _info(args: argparse.Namespace) -> Answer:
         kinds = ", ".join(teacher["kinds"]) or "nothing yet"
         name = f"{teacher['name']} ({teacher['digest'][:12]}): {kinds}{held}{kept}"
         pairs += [("teacher", name), ("licence", teacher["licence"])]
-    return Answer(
-        values=info, lines=rows(pairs), next=[again if missing else f"manyview cache verify {args.cache}"]
-    )
+    return Answer(values=info, lines=rows(pairs), next=[again if missing else f"manyview cache verify {args.cache}"])
 
 
 def _verify(args: argparse.Namespace) -> Answer:

@@ -23,19 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("out", nargs="?", type=Path, metavar="OUT", help="folder for scene_000000/ ... and manifest.parquet")
     add("--scenes", type=int, metavar="N", help="how many (default 20; of the report: 50)")
-    add(
-        "--views",
-        type=int,
-        metavar="V",
-        help="frames of a scene's camera path (default 20; of the report: 8)",
-    )
+    add("--views", type=int, metavar="V", help="frames of a scene's camera path (default 20; of the report: 8)")
     add("--size", default="224x518", metavar="HxW", help="pixels (default 224x518)")
     add("--seed", type=int, default=0, metavar="S", help="other seeds give other scenes")
     add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
     add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
-    add(
-        "--normals", action="store_true", help="also write normals/*.png: (n + 1) / 2 in 8 bits, camera frame"
-    )
+    add("--normals", action="store_true", help="also write normals/*.png: (n + 1) / 2 in 8 bits, camera frame")
     add("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)")
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
@@ -70,9 +63,17 @@ def _write(args: argparse.Namespace) -> Answer:
     start = time.perf_counter()
     scenes, views = (20 if value is None else value for value in (args.scenes, args.views))
     manifest = write_scenes(
-        args.out, scenes=scenes, views=views, size=parse_size(args.size, "--size"), seed=args.seed, kind=args.kind,
-        trajectory=args.trajectory, normals=args.normals, workers=args.workers, device=args.device,
-    )  # fmt: skip
+        args.out,
+        scenes=scenes,
+        views=views,
+        size=parse_size(args.size, "--size"),
+        seed=args.seed,
+        kind=args.kind,
+        trajectory=args.trajectory,
+        normals=args.normals,
+        workers=args.workers,
+        device=args.device,
+    )
     seconds, frames = time.perf_counter() - start, scenes * views
     return Answer(
         values={"manifest": str(manifest), "scenes": scenes, "frames": frames, "seconds": seconds},
@@ -85,9 +86,7 @@ def _contact_sheet(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic.report import contact_sheet
 
     path = contact_sheet(args.contact_sheet, seed=args.seed)
-    return Answer(
-        values={"contact_sheet": str(path)}, lines=[f"wrote {path}"], next=["manyview data synth scenes"]
-    )
+    return Answer(values={"contact_sheet": str(path)}, lines=[f"wrote {path}"], next=["manyview data synth scenes"])
 
 
 def _report(args: argparse.Namespace) -> Answer:
@@ -100,10 +99,7 @@ def _report(args: argparse.Namespace) -> Answer:
         named = f"{report.per_class[name]:.0%}" if name in report.per_class else "-"
         cells.append((name, f"{share:.2%}", named))
     lines = [*table(cells, indent=0, right=(1, 2)), f"rarest: {report.rarest[0]} with {report.rarest[1]:.2%}"]
-    for source, value in (
-        ("colours and edges", report.accuracy),
-        ("colours alone", report.accuracy_of_pixels),
-    ):
+    for source, value in (("colours and edges", report.accuracy), ("colours alone", report.accuracy_of_pixels)):
         better = f"{value / report.chance:.1f}x chance"
         lines.append(f"a linear classifier of {source} names {value:.1%} of the crops, {better}")
     return Answer(values=vars(report), lines=lines, next=["manyview data synth scenes"])

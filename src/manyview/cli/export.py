@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     formats = "; ".join(f"{name}: {EXPORTERS.get(name).line}" for name in EXPORTERS.names())
     parser.add_argument("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
     parser.add_argument("--to", required=True, metavar="FORMAT", help=formats)
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="OUT", help="file or directory to write"
-    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="file or directory to write")
     chosen = value_of(words, "--to")
     if chosen is not None:
         exporter = EXPORTERS.get(chosen)

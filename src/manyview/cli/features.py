@@ -74,9 +74,15 @@ def run(args: argparse.Namespace) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the index keeps them; they are printed below
         taken = features(
-            args.images[0] if len(args.images) == 1 else list_images(args.images), model=args.model, out=args.out,
-            layers=layers, norm=not args.raw, size=args.size, device=args.device, options=options,
-        )  # fmt: skip
+            args.images[0] if len(args.images) == 1 else list_images(args.images),
+            model=args.model,
+            out=args.out,
+            layers=layers,
+            norm=not args.raw,
+            size=args.size,
+            device=args.device,
+            options=options,
+        )
     return _report(taken, args)
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="one model's card; without it, the list")
-    parser.add_argument(
-        "--download", action="store_true", help="get the published file and convert it, licence first"
-    )
+    parser.add_argument("--download", action="store_true", help="get the published file and convert it, licence first")
     parser.add_argument("--yes", action="store_true", help="accept the licence without being asked")
 
 

@@ -44,13 +44,14 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     if groups:
         return
     parser.add_argument(
-        "--json", nargs="?", const=STDOUT, metavar="FILE",
+        "--json",
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
         help="print one JSON object instead of sentences; with FILE (.json) write it there as well as sentences",
-    )  # fmt: skip
+    )
     if "--overwrite" not in parser._option_string_actions:
-        parser.add_argument(
-            "--overwrite", action="store_true", help="let --json replace a FILE that is not its own"
-        )
+        parser.add_argument("--overwrite", action="store_true", help="let --json replace a FILE that is not its own")
 
 
 def give(answer: Answer, args: argparse.Namespace) -> int:
@@ -94,9 +95,7 @@ def check_json(args: argparse.Namespace, values: Any = None) -> None:
         older = None
     keys = _keys(older)
     if not keys or (values is not None and not keys & _keys(values)):
-        raise UserError(
-            f"--json {args.json}: that file holds something else; name another one, or add --overwrite"
-        )
+        raise UserError(f"--json {args.json}: that file holds something else; name another one, or add --overwrite")
 
 
 def _keys(value: Any) -> set[str]:

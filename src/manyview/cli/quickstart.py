@@ -22,9 +22,7 @@ OUT = Path("out/quickstart")
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     from manyview.quickstart import QuickstartConfig
 
-    parser.add_argument(
-        "-o", "--out", type=Path, default=OUT, metavar="DIR", help=f"folder to write; default: {OUT}"
-    )
+    parser.add_argument("-o", "--out", type=Path, default=OUT, metavar="DIR", help=f"folder to write; default: {OUT}")
     add_options(parser, QuickstartConfig(), title="sizes of the job")
 
 
@@ -33,9 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.quickstart import QuickstartConfig, quickstart, say_to_stderr
 
     longer = ["steps=420"] if "scratch=true" in args.settings else []  # random weights have more to learn
-    result = quickstart(
-        args.out, config=override(QuickstartConfig(), [*longer, *args.settings]), say=say_to_stderr
-    )
+    result = quickstart(args.out, config=override(QuickstartConfig(), [*longer, *args.settings]), say=say_to_stderr)
     cells = [("", "AbsRel", "accuracy", "completeness (cm)")]
     for name, row in result["table"].items():
         cells.append((name, f"{row['abs_rel']:.3f}", f"{row['accuracy']:.1f}", f"{row['completeness']:.1f}"))

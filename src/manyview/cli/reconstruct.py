@@ -105,11 +105,7 @@ def _report(scene: Any, out: Path) -> Answer:
     errors = [view.error_px for view in registered if view.error_px is not None]
     seen = sum(view.inliers for view in registered)
     kinds = Counter(view.rests_on for view in scene.views)
-    error = (
-        f"{np.median(errors):.2f} px of the originals over {seen:,} observations"
-        if errors
-        else "not measured"
-    )
+    error = f"{np.median(errors):.2f} px of the originals over {seen:,} observations" if errors else "not measured"
     lines = rows(
         {
             "views": f"{len(scene)} at {width}x{height} (first)",

@@ -109,24 +109,35 @@ def _train(args: argparse.Namespace) -> Any:
             raise UserError("--resume needs the folder of the run: -o DIR")
         return pipeline.resume(
             args.out, recipe=args.recipe, steps=args.steps, data=args.data, cache=args.cache, device=args.device
-        )  # fmt: skip
+        )
     settings = args.settings + ([f"run.steps={args.steps}"] if args.steps is not None else [])
     if args.out is None:
         args.out = Path("runs", f"{args.recipe}-{preset(_recipes().get(args.recipe), args.preset)[0]}")
     return pipeline.train(
-        args.recipe, out=args.out, preset=args.preset, data=args.data, cache=args.cache,
-        init=args.init, settings=settings, device=args.device,
-    )  # fmt: skip
+        args.recipe,
+        out=args.out,
+        preset=args.preset,
+        data=args.data,
+        cache=args.cache,
+        init=args.init,
+        settings=settings,
+        device=args.device,
+    )
 
 
 def _report(trained: Any, args: argparse.Namespace) -> Answer:
     """What was written and what to do next."""
     done, following = trained.fit, _next_steps(trained, args)
     values = {
-        "out": str(trained.out), "model": trained.model and str(trained.model), "steps": done.steps,
-        "seconds": round(done.seconds, 1), "final_loss": done.final_loss, "stopped": done.stopped,
-        "checkpoint": str(done.checkpoint), "next": following,
-    }  # fmt: skip
+        "out": str(trained.out),
+        "model": trained.model and str(trained.model),
+        "steps": done.steps,
+        "seconds": round(done.seconds, 1),
+        "final_loss": done.final_loss,
+        "stopped": done.stopped,
+        "checkpoint": str(done.checkpoint),
+        "next": following,
+    }
     if done.stopped:
         line = f"interrupted at step {done.steps}; everything is in {done.checkpoint}"
         return Answer(values=values, lines=[line, f"go on: {following[0]}"], code=130)

@@ -27,11 +27,7 @@ def check(manifest: Manifest) -> list[tuple[str, str]]:
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         answers = pool.map(look, manifest.frames)
-        return [
-            item
-            for items in track(answers, total=len(manifest), label="check", unit="frame")
-            for item in items
-        ]
+        return [item for items in track(answers, total=len(manifest), label="check", unit="frame") for item in items]
 
 
 def _image_problem(manifest: Manifest, frame: Frame) -> str:
@@ -51,9 +47,7 @@ def _map_problem(manifest: Manifest, frame: Frame, kind: str, relative: str) -> 
     except UserError as error:
         return _reason(error)
     if not same_picture(values.shape, (frame.height, frame.width)):
-        return (
-            f"is {values.shape[1]}x{values.shape[0]}, its image {frame.width}x{frame.height}: another aspect"
-        )
+        return f"is {values.shape[1]}x{values.shape[0]}, its image {frame.width}x{frame.height}: another aspect"
     if kind == "depth" and not values.any():
         return "holds no depth at all"
     return ""

@@ -235,20 +235,14 @@ def by_scene(frames: Frames) -> tuple[list[tuple[str, str]], Groups]:
     """(dataset, scene) of every scene and its rows, scenes and the frames of each in natural order."""
     datasets, dataset_names = frames.codes("dataset")
     scenes, scene_names = frames.codes("scene")
-    pairs, which = np.unique(
-        datasets.astype(np.int64) * max(1, len(scene_names)) + scenes, return_inverse=True
-    )
-    names = [
-        (dataset_names[p // len(scene_names)], scene_names[p % len(scene_names)]) for p in pairs.tolist()
-    ]
+    pairs, which = np.unique(datasets.astype(np.int64) * max(1, len(scene_names)) + scenes, return_inverse=True)
+    names = [(dataset_names[p // len(scene_names)], scene_names[p % len(scene_names)]) for p in pairs.tolist()]
     ranked = sorted(range(len(names)), key=lambda i: (natural_key(names[i][1]), natural_key(names[i][0])))
     rank = np.empty(len(names), np.int64)
     rank[ranked] = np.arange(len(names))
     titles, title_names = frames.codes("frame")
     title_rank = np.empty(len(title_names), np.int64)
-    title_rank[sorted(range(len(title_names)), key=lambda i: natural_key(title_names[i]))] = np.arange(
-        len(title_names)
-    )
+    title_rank[sorted(range(len(title_names)), key=lambda i: natural_key(title_names[i]))] = np.arange(len(title_names))
     order = np.lexsort((title_rank[titles], rank[which]))
     counts = np.bincount(rank[which], minlength=len(names))
     return [names[i] for i in ranked], Groups(order, np.concatenate([[0], counts.cumsum()]))
@@ -369,8 +363,9 @@ def _bytes(column: Any) -> bytes:
         column = column.cast(pa.string())
     if pa.types.is_string(column.type):
         lengths = pc.binary_length(column).to_numpy()
-        return lengths.tobytes() + b"".join(chunk.buffers()[2][_start(chunk) : _stop(chunk)].to_pybytes()
-                                            for chunk in column.chunks if len(chunk))  # fmt: skip
+        return lengths.tobytes() + b"".join(
+            chunk.buffers()[2][_start(chunk) : _stop(chunk)].to_pybytes() for chunk in column.chunks if len(chunk)
+        )
     if pa.types.is_fixed_size_list(column.type):
         column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
     return column.to_numpy().tobytes()

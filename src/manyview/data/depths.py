@@ -21,9 +21,7 @@ from manyview.images.reading import ImageProblem, read_plain_depth
 def read_depth(path: str | Path, scale: float) -> np.ndarray:
     """(H, W) float32 depth along the optical axis, 0 = none: stored values * `scale`. Raises ImageProblem."""
     path = Path(path)
-    reader = next(
-        (reader for ending, reader in ENCODINGS.items() if path.name.lower().endswith(ending)), None
-    )
+    reader = next((reader for ending, reader in ENCODINGS.items() if path.name.lower().endswith(ending)), None)
     if reader is None:
         return read_plain_depth(path, scale)
     if not path.is_file():
@@ -46,9 +44,7 @@ def open_hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError:
-        raise UserError(
-            f"{path} is an HDF5 file, which needs the optional package h5py; pip install h5py"
-        ) from None
+        raise UserError(f"{path} is an HDF5 file, which needs the optional package h5py; pip install h5py") from None
     return h5py.File(path, "r")
 
 
@@ -102,9 +98,7 @@ def _exr(path: Path) -> np.ndarray:
     try:
         import OpenEXR
     except ImportError:
-        raise UserError(
-            f"{path} is an OpenEXR file, which this OpenCV cannot read; pip install OpenEXR"
-        ) from None
+        raise UserError(f"{path} is an OpenEXR file, which this OpenCV cannot read; pip install OpenEXR") from None
     with OpenEXR.File(str(path)) as file:
         channels = file.channels()
         return np.asarray(next(iter(channels.values())).pixels)

@@ -27,9 +27,7 @@ class FittedFrame:
     pixels: np.ndarray  # (H, W, 3) uint8
     intrinsics: Tensor | None  # (3, 3) float32
     cam2world: Tensor | None  # (4, 4) float32
-    depth: (
-        Tensor | None
-    )  # (H, W) float32 metres, 0 = none; None when the frame has none, or it was not asked for
+    depth: Tensor | None  # (H, W) float32 metres, 0 = none; None when the frame has none, or it was not asked for
 
     @property
     def nbytes(self) -> int:
@@ -46,8 +44,7 @@ def read_frame(manifest: Manifest, row: int, size: tuple[int, int], *, depth: bo
     pixels, fit = read_fitted(path, lambda source: cover(source, size))
     if fit.source != (frame.height, frame.width):
         raise UserError(
-            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; "
-            "scan it again"
+            f"{path} is {fit.source[1]}x{fit.source[0]}, the manifest says {frame.width}x{frame.height}; scan it again"
         )
     known = frame.intrinsics
     return FittedFrame(
@@ -58,9 +55,7 @@ def read_frame(manifest: Manifest, row: int, size: tuple[int, int], *, depth: bo
     )
 
 
-def load_views(
-    manifest: Manifest, indices: Sequence[int], size: tuple[int, int], *, depth: bool = True
-) -> Views:
+def load_views(manifest: Manifest, indices: Sequence[int], size: tuple[int, int], *, depth: bool = True) -> Views:
     """Frames of one scene as Views with batch 1 at `size` (H, W): scaled to cover it, centre-cropped.
 
     Intrinsics and poses are there when every frame has them; depth, where it is asked for, when any has (0 = none
@@ -93,9 +88,7 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
     return torch.from_numpy(_fitted_map(depth, frame, frame.depth, size))
 
 
-def load_labels(
-    manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False
-) -> Tensor | None:
+def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False) -> Tensor | None:
     """(H, W) int64 classes (or instances) at `size`, nearest neighbour; None when the frame has no such map."""
     relative = frame.instances if instances else frame.labels
     if relative is None:

@@ -227,9 +227,7 @@ def check_frames(frames: Frames, where: Path) -> None:
             pose = pose_problem(frame.pose)
             problem = f"has a cam2world that {pose}" if pose else None
         if problem:
-            raise UserError(
-                f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out"
-            )
+            raise UserError(f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out")
 
 
 def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -238,9 +236,7 @@ def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
 
     if path.is_dir() or not path.exists():
         what = "is a folder, not a manifest" if path.is_dir() else "does not exist"
-        raise UserError(
-            f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet"
-        )
+        raise UserError(f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet")
     try:
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[b"manyview"])
@@ -257,9 +253,7 @@ def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         return table.select(expected.names).cast(expected), header
     except (pa.ArrowException, ValueError) as error:
-        raise UserError(
-            f"{path} has a column of another type than a manifest's; scan the data again"
-        ) from error
+        raise UserError(f"{path} has a column of another type than a manifest's; scan the data again") from error
 
 
 def _portable(root: Path, manifest: Path) -> str:
@@ -269,6 +263,4 @@ def _portable(root: Path, manifest: Path) -> str:
         shared = Path(os.path.commonpath([root, folder]))
     except ValueError:  # two drives
         return root.as_posix()
-    return (
-        root.as_posix() if shared == Path(shared.anchor) else Path(os.path.relpath(root, folder)).as_posix()
-    )
+    return root.as_posix() if shared == Path(shared.anchor) else Path(os.path.relpath(root, folder)).as_posix()

@@ -78,13 +78,7 @@ def chains(
 
 
 def neighbours(
-    score: np.ndarray,
-    *,
-    length: int,
-    minimum: int = 2,
-    seed: int = 0,
-    count: int | None = None,
-    least: float = 0.0,
+    score: np.ndarray, *, length: int, minimum: int = 2, seed: int = 0, count: int | None = None, least: float = 0.0
 ) -> list[list[int]]:
     """Anchors, each with its length - 1 best neighbours of score >= `least` (the released MegaDepth script: 256, 0).
 
@@ -134,12 +128,7 @@ def croco_score(
 
 
 def point_chains(
-    seen: Sequence[np.ndarray],
-    cam2world: np.ndarray,
-    *,
-    length: int = 256,
-    minimum: int = 24,
-    **limits: float,
+    seen: Sequence[np.ndarray], cam2world: np.ndarray, *, length: int = 256, minimum: int = 24, **limits: float
 ) -> list[list[int]]:
     """MuM's sequences of a COLMAP model: chains by CroCo's score, from the images that see most points."""
     score = croco_score(point_iou(seen), view_angles(cam2world), **limits)

@@ -92,11 +92,7 @@ def save(
 
 
 def _write(
-    temporary: Path,
-    step: int,
-    weights: dict[str, Tensor],
-    moments: dict[int, dict[str, Tensor]],
-    meta: dict[str, Any],
+    temporary: Path, step: int, weights: dict[str, Tensor], moments: dict[int, dict[str, Tensor]], meta: dict[str, Any]
 ) -> None:
     save_file(_separate(weights), temporary / WEIGHTS, metadata={"format": "pt"})
     with open(temporary / STATE, "wb") as file:
@@ -191,9 +187,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     try:
         module.load_state_dict(checkpoint.weights())
     except SafetensorError as error:
-        raise UserError(
-            f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint"
-        ) from error
+        raise UserError(f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint") from error
 
 
 def mismatch(ours: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) -> str:

@@ -27,9 +27,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda" and (
-        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-    ):
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(
             f"device {name!r} is not available: this PyTorch sees {torch.cuda.device_count()} CUDA devices; "
             "use --device auto or cpu"

@@ -25,15 +25,7 @@ from manyview.engine import checkpoint, ranks, rundir, shard
 from manyview.engine.device import autocast, pick_device
 from manyview.engine.feed import Feed, LoadingEnded, workers_for
 from manyview.engine.interrupt import Interruption
-from manyview.engine.optim import (
-    adamw,
-    clip_gradients,
-    load_moments,
-    moments,
-    ordered,
-    set_learning_rate,
-    trainable,
-)
+from manyview.engine.optim import adamw, clip_gradients, load_moments, moments, ordered, set_learning_rate, trainable
 from manyview.engine.schedule import check, learning_rate
 from manyview.engine.track import Console, Means, Metrics, write_pictures
 from manyview.errors import UserError
@@ -108,13 +100,7 @@ class _Loop:
     """The state of one call of `fit`."""
 
     def __init__(
-        self,
-        recipe: Any,
-        run: RunConfig,
-        out: Path,
-        *,
-        device: torch.device,
-        found: checkpoint.Checkpoint | None,
+        self, recipe: Any, run: RunConfig, out: Path, *, device: torch.device, found: checkpoint.Checkpoint | None
     ) -> None:
         self.run, self.out, self.device = run, out, device
         if found is not None:
@@ -146,9 +132,7 @@ class _Loop:
     ) -> FitResult:
         run, started = self.run, time.perf_counter()
         first = self.done * run.accumulate
-        indices = range(
-            first * ranks.world() + ranks.rank(), run.steps * run.accumulate * ranks.world(), ranks.world()
-        )
+        indices = range(first * ranks.world() + ranks.rank(), run.steps * run.accumulate * ranks.world(), ranks.world())
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world()))
         workers = workers_for(self.device, run.workers, beside)
         self.metrics = Metrics(self.out, step=self.done) if ranks.rank() == 0 else None
@@ -200,9 +184,7 @@ class _Loop:
         ranks.average_gradients(self.whole)  # a split block has averaged its own
         norm = clip_gradients(self.parameters, run)
         loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
-        mean, stop = ranks.total(
-            [loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device
-        )
+        mean, stop = ranks.total([loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device)
         if math.isfinite(mean) and math.isfinite(own_norm):
             set_learning_rate(self.optimizer, learning_rate(self.done, run))
             self.optimizer.step()

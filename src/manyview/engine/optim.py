@@ -25,9 +25,7 @@ def adamw(module: nn.Module, run: RunConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on every parameter, or (`decay_vectors=False`) on those of two or more axes."""
     decayed, spared = _by_decay(module, run)
     if not decayed + spared:
-        raise UserError(
-            "nothing to train: every parameter of the recipe is frozen; check its `method` options"
-        )
+        raise UserError("nothing to train: every parameter of the recipe is frozen; check its `method` options")
     groups = []
     for parameters, decay in ((decayed, run.weight_decay), (spared, 0.0)):
         for split in (False, True):  # the fused kernel takes no mixture
@@ -114,7 +112,6 @@ def load_moments(optimizer: torch.optim.Optimizer, saved: Moments, order: list[n
         found = saved.get(numbers[id(parameter)])
         if found is not None:
             state[index] = {
-                name: value if name == "step" else split_like(value, parameter)
-                for name, value in found.items()
+                name: value if name == "step" else split_like(value, parameter) for name, value in found.items()
             }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

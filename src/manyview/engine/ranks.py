@@ -108,8 +108,6 @@ def total(numbers: list[float], device: torch.device) -> list[float]:
     """Each number summed over the ranks."""
     if world() == 1:
         return numbers
-    summed = torch.tensor(
-        numbers, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
-    )
+    summed = torch.tensor(numbers, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     dist.all_reduce(summed)
     return summed.tolist()

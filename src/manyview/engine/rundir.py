@@ -16,10 +16,7 @@ from manyview.errors import UserError
 from manyview.files import replace_file, writing
 from manyview.workfolder import WorkFolder
 
-MAY_CHANGE = {
-    "run": ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers"),
-    "batches": ("cache",),
-}
+MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers"), "batches": ("cache",)}
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
 
 
@@ -47,9 +44,7 @@ def start(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; choose another folder for the run with -o")
     if holds_run(out):
-        raise UserError(
-            f"{out} already holds a run; go on with it with --resume, or choose another folder with -o"
-        )
+        raise UserError(f"{out} already holds a run; go on with it with --resume, or choose another folder with -o")
     with writing(f"the run folder {out}", mend="choose a folder that can be written with -o"):
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(_hold(out))
@@ -69,13 +64,9 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
             _same(out, part, before[part], to_dict(now[part]))
     found = checkpoint.latest(out)
     if found is None:
-        raise UserError(
-            f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder"
-        )
+        raise UserError(f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder")
     if found.step > run.steps:
-        raise UserError(
-            f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps"
-        )
+        raise UserError(f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps")
     return found
 
 

@@ -27,9 +27,7 @@ class Means:
     """Running means, since the last line, of whatever the steps report. A checkpoint holds them, exactly."""
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
-        self._sums: dict[str, list[float]] = {
-            k: list(v) for k, v in (state or {}).items()
-        }  # name -> [sum, count]
+        self._sums: dict[str, list[float]] = {k: list(v) for k, v in (state or {}).items()}  # name -> [sum, count]
         self._pending: list[dict[str, float | Tensor]] = []
 
     def add(self, values: dict[str, float | Tensor]) -> None:
@@ -139,9 +137,7 @@ class Console:
         if enabled and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, initial=start, unit="step", desc="train", file=sys.stderr, dynamic_ncols=True
-            )
+            self._bar = tqdm(total=total, initial=start, unit="step", desc="train", file=sys.stderr, dynamic_ncols=True)
         self._told_step, self._told_time = start, time.monotonic()
 
     def update(self, step: int, *, loss: float | None, lr: float) -> None:
@@ -157,9 +153,7 @@ class Console:
         if now - self._told_time >= self._every or step == self._total:
             pace = (now - self._told_time) / max(1, step - self._told_step)
             left = duration(pace * (self._total - step))
-            LOG.info(
-                "step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left
-            )
+            LOG.info("step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left)
             self._told_step, self._told_time = step, now
 
     def close(self) -> None:

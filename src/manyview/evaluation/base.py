@@ -118,9 +118,7 @@ class Protocol(abc.ABC):
         }
         return {**means, self.unit: len(scored), "failed": len(rows) - len(scored)}
 
-    def intervals(
-        self, rows: Mapping[str, list[Row]], seed: int
-    ) -> dict[str, dict[str, tuple[float, float]]]:
+    def intervals(self, rows: Mapping[str, list[Row]], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % intervals of the means over scenes: method -> number -> (low, high)."""
         bounds: dict[str, dict[str, tuple[float, float]]] = {}
         for method, of in rows.items():
@@ -210,9 +208,7 @@ class Protocol(abc.ABC):
     def _judged(self, work: Work) -> Iterator[Row]:
         methods = work.methods
         if not methods:
-            raise UserError(
-                f"{work.path} holds an evaluation that was stopped; go on with the line that began it"
-            )
+            raise UserError(f"{work.path} holds an evaluation that was stopped; go on with the line that began it")
         for item in track([item for item in work.items if not item.skipped], label="scores", unit="item"):
             answers = {method: work.answer(method, item) for method in methods}
             if any(isinstance(answer, Skipped) for answer in answers.values()):

@@ -89,9 +89,7 @@ def constant_planes(views: Sequence[MeasuredView]) -> dict[str, list[dict[str, f
     searches = [plane_search(view) for view in views]
     curves: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS[:2]}
     per_view = []
-    for search, depth in track(
-        list(zip(searches, depths, strict=True)), label="constant planes", unit="view"
-    ):
+    for search, depth in track(list(zip(searches, depths, strict=True)), label="constant planes", unit="view"):
         best = {"abs_rel": _best_plane([depth])}
         for metric, of_views in curves.items():
             of_views.append(np.array([search(metric, constant, FEW) for constant in grid]))
@@ -110,11 +108,7 @@ Best = tuple[float, list[float]]
 def _rows(best: dict[str, Best]) -> list[dict[str, float]]:
     """A dictionary per view, of the best constants for each metric."""
     return [
-        {
-            key: value
-            for m, (constant, of) in best.items()
-            for key, value in ((m, of[i]), (f"{m}_constant", constant))
-        }
+        {key: value for m, (constant, of) in best.items() for key, value in ((m, of[i]), (f"{m}_constant", constant))}
         for i in range(len(best["abs_rel"][1]))
     ]
 
@@ -242,8 +236,7 @@ class TrainingMaps:
             "nearest_frame": nearest_image(view.thumbnail, self.thumbnails),
         }
         looked_up: Depths = {
-            name: (self.depths[choice], {"training_frame": str(self.names[choice])})
-            for name, choice in choices.items()
+            name: (self.depths[choice], {"training_frame": str(self.names[choice])}) for name, choice in choices.items()
         }
         return {"mean_map": (self.mean, {}), **looked_up}
 

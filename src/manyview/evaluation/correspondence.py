@@ -24,18 +24,7 @@ from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.pairs import Choice, DepthReader
 from manyview.errors import UserError
-from manyview.evaluation.base import (
-    PROTOCOLS,
-    Answer,
-    Item,
-    Method,
-    Model,
-    Number,
-    Protocol,
-    Row,
-    Summary,
-    Work,
-)
+from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.encoders import image_size
 from manyview.evaluation.pairs import choose_pairs, pair_item
 from manyview.evaluation.pictures import colour_map, grid
@@ -57,9 +46,7 @@ class Correspondence(Protocol):
     """The protocol's options."""
 
     name: ClassVar[str] = "correspondence"
-    line: ClassVar[str] = (
-        "pictures of where attention or features look for a patch in another view (MuM, Figure 6)"
-    )
+    line: ClassVar[str] = "pictures of where attention or features look for a patch in another view (MuM, Figure 6)"
     numbers: ClassVar[tuple[Number, ...]] = (Number("error", "distance px", digits=1),)
     unit: ClassVar[str] = "pairs"
 
@@ -120,11 +107,7 @@ class Correspondence(Protocol):
             drawn = {name: maps[name] for name in self._drawn(maps)}
             write_bytes(panel, _png(draw_panel(images, drawn, shape, starts, places)))
         guesses = {"zero_flow": starts, **{name: cells[values.argmax(-1)] for name, values in maps.items()}}
-        return {
-            "queries": queries.numpy(),
-            "places": places.numpy(),
-            **{n: uv.numpy() for n, uv in guesses.items()},
-        }
+        return {"queries": queries.numpy(), "places": places.numpy(), **{n: uv.numpy() for n, uv in guesses.items()}}
 
     def _drawn(self, maps: dict[str, Tensor]) -> list[str]:
         attention = [name for name in maps if name != "features"]
@@ -144,10 +127,15 @@ class Correspondence(Protocol):
     def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
         errors = {name: [row["error"] for row in of] for name, of in rows.items()}
         return [
-            {"method": name, "label": self.label(name), "mean": float(np.mean(of)), "median": float(np.median(of)),
-             "queries": len(of)}
+            {
+                "method": name,
+                "label": self.label(name),
+                "mean": float(np.mean(of)),
+                "median": float(np.median(of)),
+                "queries": len(of),
+            }
             for name, of in errors.items()
-        ]  # fmt: skip
+        ]
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         return {"size": work.about["size"], "pairs": len(work.items)}
@@ -159,10 +147,7 @@ class Correspondence(Protocol):
 
     def sections(self, summary: Summary) -> list[str]:
         height, width = summary["size"]
-        rows = [
-            [row["label"], f"{row['mean']:.1f}", f"{row['median']:.1f}", row["queries"]]
-            for row in summary["rows"]
-        ]
+        rows = [[row["label"], f"{row['mean']:.1f}", f"{row['median']:.1f}", row["queries"]] for row in summary["rows"]]
         return [
             f"Distance in pixels, at {height}x{width}, from the best patch of the other view to the true place.",
             markdown_table(["", "mean", "median", "queries"], rows),

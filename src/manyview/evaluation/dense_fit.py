@@ -106,9 +106,8 @@ def train_head(
 
 
 def _loss(
-    head: Any, tokens: Tensor, maps: Tensor, grid: tuple[int, int], schedule: Schedule,
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
+    head: Any, tokens: Tensor, maps: Tensor, grid: tuple[int, int], schedule: Schedule, generator: torch.Generator
+) -> Tensor:
     depth = isinstance(head, DepthHead)
     if schedule.pixels and not (depth and schedule.gradient):
         values, points = random_pixels(maps, schedule.pixels, generator)

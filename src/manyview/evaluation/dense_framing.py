@@ -97,6 +97,4 @@ class Framing:
 
 def _check(path: Path, size: Any, source: Size) -> None:
     if tuple(size) != source:
-        raise ImageProblem(
-            path, f"is {size[1]}x{size[0]}, the manifest says {source[1]}x{source[0]}; scan it again"
-        )
+        raise ImageProblem(path, f"is {size[1]}x{size[0]}, the manifest says {source[1]}x{source[0]}; scan it again")

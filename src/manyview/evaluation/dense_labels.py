@@ -54,9 +54,7 @@ class SegmentationProbe(DenseProbe):
         """Of all pictures' pixels together, as the field does."""
         return scores_of(np.sum([row["_sums"] for row in rows], 0))
 
-    def intervals(
-        self, rows: Mapping[str, list[Row]], seed: int
-    ) -> dict[str, dict[str, tuple[float, float]]]:
+    def intervals(self, rows: Mapping[str, list[Row]], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
         bounds: dict[str, dict[str, tuple[float, float]]] = {}
         for method, of in rows.items():
             parts, scenes = np.stack([row["_sums"].ravel() for row in of]), [row["scene"] for row in of]

@@ -145,9 +145,15 @@ def read_maps(path: Path, sizes: Sequence[Size]) -> list[np.ndarray]:
 
 
 def split(
-    data: Manifest, train: Manifest | None, kind: Kind, framing: Framing, *, share: float,
-    most: tuple[int, int], seed: int,
-) -> dict[str, Part]:  # fmt: skip
+    data: Manifest,
+    train: Manifest | None,
+    kind: Kind,
+    framing: Framing,
+    *,
+    share: float,
+    most: tuple[int, int],
+    seed: int,
+) -> dict[str, Part]:
     """Frames to train and to test on: those of two manifests, else by the splits that the data set itself names, else
     `share` of the scenes to train and the others to test.
 

@@ -17,29 +17,12 @@ from torch import Tensor
 
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
-from manyview.evaluation.base import (
-    Answer,
-    Item,
-    Method,
-    Model,
-    Protocol,
-    Row,
-    Summary,
-    Work,
-    in_order,
-    skipped,
-)
+from manyview.evaluation.base import Answer, Item, Method, Model, Protocol, Row, Summary, Work, in_order, skipped
 from manyview.evaluation.dense_fit import Examples
 from manyview.evaluation.dense_framing import Framing, How
 from manyview.evaluation.dense_maps import Kind, Part, split
 from manyview.evaluation.encoders import LABELS, image_size
-from manyview.evaluation.tokens import (
-    Tokenise,
-    Tokens,
-    encode_frames,
-    from_pixels,
-    together,
-)
+from manyview.evaluation.tokens import Tokenise, Tokens, encode_frames, from_pixels, together
 from manyview.models.family import encoder_of, require
 from manyview.models.model import ProjectsFeatures, device_of
 
@@ -137,9 +120,14 @@ class DenseProbe(Protocol):
         unreadable: dict[str, dict[int, str]] = {}
         for name, part in parts.items():
             encoded, problems = encode_frames(
-                together(self.tokenisers(model)), part.data, range(len(part.crops)), part.framing.padded,
-                folder=work.scratch / name, device=device_of(encoder), read=part.read,
-            )  # fmt: skip
+                together(self.tokenisers(model)),
+                part.data,
+                range(len(part.crops)),
+                part.framing.padded,
+                folder=work.scratch / name,
+                device=device_of(encoder),
+                read=part.read,
+            )
             unreadable[name] = {part.crops[index].row: why for index, why in problems.items()}
             for method, values in encoded.items():
                 tokens.setdefault(method, {})[name] = values
@@ -156,11 +144,15 @@ class DenseProbe(Protocol):
         def learned(method: str) -> Iterable[np.ndarray]:
             examples = {
                 name: Examples(
-                    tokens[method][name], part, maps, _usable(part, unreadable[name]),
-                    int(encoder.config.patch_size), device_of(encoder),
+                    tokens[method][name],
+                    part,
+                    maps,
+                    _usable(part, unreadable[name]),
+                    int(encoder.config.patch_size),
+                    device_of(encoder),
                 )
                 for name, part in parts.items()
-            }  # fmt: skip
+            }
             about, predictions = self.predict(method, examples["train"], examples["test"], facts)
             work.keep_learned(method, about)
             return predictions

@@ -115,9 +115,7 @@ class LinearDepth(LinearProbe):
             valid = chunk[chunk > 0]
             total, count = total + float(valid.sum(dtype=np.float64)), count + valid.size
         if not count:
-            raise UserError(
-                f"no training depth lies between 0 and {self.most}; set most=METRES to what there is"
-            )
+            raise UserError(f"no training depth lies between 0 and {self.most}; set most=METRES to what there is")
         return {"constant": total / count}
 
     def clean(self, values: np.ndarray) -> np.ndarray:

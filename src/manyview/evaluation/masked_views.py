@@ -106,18 +106,14 @@ class MaskedViews(Protocol):
                 images = _images(data, [item.names["target"], *beside], size).to(masks.device)
                 images = images.expand(self.draws, -1, -1, -1, -1)
                 prediction = model(images, mask=masks).reconstruction[:, :1]
-                truth = hidden_pixels(
-                    model.normalised(images[:, :1]), masks[:, :1], patch, normalise=self.normalise
-                )
+                truth = hidden_pixels(model.normalised(images[:, :1]), masks[:, :1], patch, normalise=self.normalise)
                 total, count = masked_mse(prediction, truth)
                 answers[number] = (total / count).cpu().numpy()
         return {"losses": answers}
 
     def judge(self, item: Item, answer: Answer, truth: None) -> Row:
         losses = answer["losses"].mean(1).tolist()
-        return {
-            key: loss if np.isfinite(loss) else None for key, loss in zip(CONDITIONS, losses, strict=True)
-        }
+        return {key: loss if np.isfinite(loss) else None for key, loss in zip(CONDITIONS, losses, strict=True)}
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         of = rows["model"]
@@ -128,22 +124,26 @@ class MaskedViews(Protocol):
             "items": len(of),
             "loss_own": float(losses["own"].mean()),
             "differences": {
-                key: difference(losses["own"], losses[key], scenes, seed)
-                for key in CONDITIONS
-                if key != "own"
+                key: difference(losses["own"], losses[key], scenes, seed) for key in CONDITIONS if key != "own"
             },
         }
 
     def sections(self, summary: Summary) -> list[str]:
         settings, differences = summary["settings"], summary["differences"]
         rows = [
-            [CONDITIONS[name], f"{d['loss']:.4f}", f"{d['loss_own']:.4f}", f"{d['percent']:+.2f} %",
-             interval(d["low"], d["high"], "+.2f"), f"{d['spread']:.2f}", f"{d['items']}"]
+            [
+                CONDITIONS[name],
+                f"{d['loss']:.4f}",
+                f"{d['loss_own']:.4f}",
+                f"{d['percent']:+.2f} %",
+                interval(d["low"], d["high"], "+.2f"),
+                f"{d['spread']:.2f}",
+                f"{d['items']}",
+            ]
             for name, d in differences.items()
             if d["items"]
-        ]  # fmt: skip
-        heads = ["beside", "loss", "beside its own", "difference", "95 % over scenes", "spread over items, %",
-                 "items"]  # fmt: skip
+        ]
+        heads = ["beside", "loss", "beside its own", "difference", "95 % over scenes", "spread over items, %", "items"]
         return [
             f"{summary['items']} target views, {settings['views']} views together, {settings['draws']} masks each, "
             f"{100 * settings['mask_ratio']:.0f} % hidden. Loss over the target's hidden patches; positive: worse "

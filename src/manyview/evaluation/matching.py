@@ -20,30 +20,12 @@ from manyview.data.manifest import Manifest
 from manyview.data.pairs import Choice, DepthReader, Pair
 from manyview.errors import UserError
 from manyview.evaluation import matching_report
-from manyview.evaluation.base import (
-    Answer,
-    Item,
-    Method,
-    Model,
-    Number,
-    Protocol,
-    Row,
-    Summary,
-    Work,
-    in_order,
-)
+from manyview.evaluation.base import Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work, in_order
 from manyview.evaluation.encoders import image_size
 from manyview.evaluation.matching_frames import Frames, posed_depth
 from manyview.evaluation.pairs import choose_pairs, pair_item, share_out, split_scenes
 from manyview.evaluation.probe import Shape
-from manyview.evaluation.tokens import (
-    Tokenise,
-    Tokens,
-    from_encoder,
-    from_pixels,
-    layers_of,
-    together,
-)
+from manyview.evaluation.tokens import Tokenise, Tokens, from_encoder, from_pixels, layers_of, together
 from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
 from manyview.models.family import encoder_of
@@ -130,9 +112,13 @@ class Matching(Protocol):
             "test": [Pair(**item.about) for item in work.items],
         }
         frames = Frames(
-            self._readers(encoder, data), pairs, self._shape(encoder), self.published, device_of(encoder),
+            self._readers(encoder, data),
+            pairs,
+            self._shape(encoder),
+            self.published,
+            device_of(encoder),
             int(encoder.config.dim),
-        )  # fmt: skip
+        )
         tokens = frames.encode(together(self.tokenisers(model, encoder, self.norms)), work.scratch)
         counts = {split: len(of) for split, of in frames.pairs.items()}
         work.note(skipped=frames.unreadable, counts=counts)
@@ -179,14 +165,9 @@ class Matching(Protocol):
             return split_scenes(data, seed=self.seed, shares=self.shares)
         scenes = list(self.train.scenes())
         if len(scenes) < 2:
-            raise UserError(
-                f"--train has {len(scenes)} scene; training and validation need one each: add scenes to it"
-            )
+            raise UserError(f"--train has {len(scenes)} scene; training and validation need one each: add scenes to it")
         share = self.shares[1] / (self.shares[0] + self.shares[1])
-        return {
-            **share_out(scenes, {"val": share, "train": 1 - share}, self.seed),
-            "test": list(data.scenes()),
-        }
+        return {**share_out(scenes, {"val": share, "train": 1 - share}, self.seed), "test": list(data.scenes())}
 
     # Judging.
 

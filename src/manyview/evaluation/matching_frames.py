@@ -72,15 +72,11 @@ class Frames:
         test = self.pairs["test"]
         places = np.unique(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().astype(int))
         chosen = [test[place] for place in places.tolist()]
-        images, _ = read_images(
-            self.readers["test"].data, [i for p in chosen for i in (p.a, p.b)], self.shape.size
-        )
+        images, _ = read_images(self.readers["test"].data, [i for p in chosen for i in (p.a, p.b)], self.shape.size)
         pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (-1, 2)).numpy()
         work.keep_measured("pictures", keys=np.array([key_of(pair) for pair in chosen]), images=pictures)
 
 
 def posed_depth(work: Work, index: int) -> PosedDepth:
     """Depth and camera of a test frame, from files."""
-    return PosedDepth(
-        **{name: torch.from_numpy(value) for name, value in work.measured(f"{index:06d}").items()}
-    )
+    return PosedDepth(**{name: torch.from_numpy(value) for name, value in work.measured(f"{index:06d}").items()})

@@ -35,9 +35,7 @@ def label(method: str) -> str:
     parts = METHOD.fullmatch(method)
     assert parts
     block = f", block {int(parts['layer'])}" if parts["layer"] else ""
-    return (
-        LABELS.get(parts["name"], parts["name"]) + block + (", without layer norm" if parts["ending"] else "")
-    )
+    return LABELS.get(parts["name"], parts["name"]) + block + (", without layer norm" if parts["ending"] else "")
 
 
 def table(means: Sequence[Row], rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
@@ -57,9 +55,7 @@ def table(means: Sequence[Row], rows: Mapping[str, list[Row]], work: Work) -> li
 def summarise(rows: Mapping[str, list[Row]], means: Sequence[Row], work: Work) -> Summary:
     """Counts, and ratios of the best of the model's methods to what needs no training of it."""
     about, seed = work.about, work.settings["seed"]
-    best = min((row for row in means if row["method"].startswith("model")), key=lambda row: row["epe"])[
-        "method"
-    ]
+    best = min((row for row in means if row["method"].startswith("model")), key=lambda row: row["epe"])["method"]
     others = [row["method"] for row in means if not row["method"].startswith("model")]
     return {
         "size": about["size"],
@@ -91,8 +87,7 @@ def describe(summary: Summary) -> str:
 
 def ratio_lines(summary: Summary) -> list[list[str]]:
     return [
-        [label(method), f"{r['ratio']:.3f}", interval(r["low"], r["high"])]
-        for method, r in summary["ratios"].items()
+        [label(method), f"{r['ratio']:.3f}", interval(r["low"], r["high"])] for method, r in summary["ratios"].items()
     ]
 
 
@@ -157,16 +152,10 @@ def rows_of_pictures(work: Work, methods: Sequence[str]) -> Iterator[list[tuple[
             continue
         first, second = pairs[item.key]
         true, valid = warp(*(posed_depth(work, item.about[side]) for side in "ab"))
-        row = [
-            ("A", first),
-            ("B", second),
-            ("B through the true warp", through(second, true.numpy(), valid.numpy())),
-        ]
+        row = [("A", first), ("B", second), ("B through the true warp", through(second, true.numpy(), valid.numpy()))]
         for method in methods:
             answer: Any = work.answer(method, item)
-            uv = upsample_warp(
-                torch.from_numpy(answer["uv"])[None], tuple(about["grid"]), tuple(about["size"])
-            )[0]
+            uv = upsample_warp(torch.from_numpy(answer["uv"])[None], tuple(about["grid"]), tuple(about["size"]))[0]
             row.append((f"B through: {label(method)}", through(second, uv.numpy(), valid.numpy())))
         yield row
 
@@ -176,7 +165,5 @@ def through(picture: np.ndarray, uv: np.ndarray, valid: np.ndarray) -> np.ndarra
     import cv2
 
     places = (uv - 0.5).astype(np.float32)  # OpenCV's centres are at integers
-    sampled = cv2.remap(
-        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    sampled = cv2.remap(picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.where(valid[..., None], sampled, np.array(PAPER, np.uint8)).astype(np.uint8)

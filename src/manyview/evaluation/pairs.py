@@ -21,9 +21,7 @@ CANDIDATES = 8  # pairs measured per scene and wanted pair, at least
 SPLITS = ("train", "val", "test")
 
 
-def choose_pairs(
-    reader: DepthReader, count: int, choice: Choice, *, scenes: Sequence[str] | None = None
-) -> list[Pair]:
+def choose_pairs(reader: DepthReader, count: int, choice: Choice, *, scenes: Sequence[str] | None = None) -> list[Pair]:
     """At most `count` pairs, spread evenly over as many scenes as that takes, the same for the same seed.
 
     The reader's size decides what frames show. Frames that cannot be read, or lack depth, pose or intrinsics, take no

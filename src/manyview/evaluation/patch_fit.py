@@ -93,9 +93,13 @@ def logistic(
     """
     weights, offsets = (values.clone().requires_grad_() for values in start)
     optimiser = torch.optim.LBFGS(
-        [weights, offsets], max_iter=steps, history_size=5, tolerance_grad=1e-6, tolerance_change=1e-7,
+        [weights, offsets],
+        max_iter=steps,
+        history_size=5,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    )
     penalty = 1 / (strength * len(features))
 
     def closure() -> Tensor:

@@ -25,15 +25,7 @@ from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_labels import SegmentationProbe, confusion, segmentation_scores
 from manyview.evaluation.dense_probe import Facts
 from manyview.evaluation.pairs import share_out
-from manyview.evaluation.patch_fit import (
-    Distance,
-    logistic,
-    modal,
-    neighbours,
-    painted,
-    patch_labels,
-    voted,
-)
+from manyview.evaluation.patch_fit import Distance, logistic, modal, neighbours, painted, patch_labels, voted
 from manyview.progress import track
 
 Answer = Callable[[Tensor], Tensor]
@@ -71,9 +63,7 @@ class PatchProbe(SegmentationProbe):
     """Share of the training pictures, as whole scenes, that hyper-parameters are picked on."""
 
     @abc.abstractmethod
-    def choices(
-        self, patches: Patches, asked: Tensor, classes: int
-    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def choices(self, patches: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """Hyper-parameters, each with its answers (Q, p * p) for standardised tokens (Q, D)."""
 
     @abc.abstractmethod
@@ -82,9 +72,7 @@ class PatchProbe(SegmentationProbe):
 
     def look(self, encoder: Any) -> Framing:
         if self.framing == "slide":
-            raise UserError(
-                f"{self.name} has no answers to average over windows; set framing=whole or squash"
-            )
+            raise UserError(f"{self.name} has no answers to average over windows; set framing=whole or squash")
         return super().look(encoder)
 
     def predict(
@@ -104,16 +92,12 @@ class PatchProbe(SegmentationProbe):
     def _held_out(self, train: Examples) -> tuple[list[int], list[int]]:
         """Crops to learn from and crops to pick on: other scenes, or other pictures of a single scene."""
         part = train.part
-        names = {
-            index: part.data[part.frames[part.crops[index].row]].scene for index in train.usable.tolist()
-        }
+        names = {index: part.data[part.frames[part.crops[index].row]].scene for index in train.usable.tolist()}
         if len(set(names.values())) < 2:
             names = {index: str(index) for index in names}
         sizes = Counter(names.values())
         if len(sizes) < 2:
-            raise UserError(
-                "hyper-parameters are picked on training pictures held out; give at least 2 pictures"
-            )
+            raise UserError("hyper-parameters are picked on training pictures held out; give at least 2 pictures")
         order = np.random.default_rng([self.seed, 5]).permutation(sorted(sizes))[::-1].tolist()
         shares = {"held": self.held_out, "rest": 1 - self.held_out}
         scenes = share_out({name: sizes[name] for name in order}, shares, seed=None)
@@ -139,14 +123,9 @@ class NeighbourSegmentation(PatchProbe):
 
     name: ClassVar[str] = "knn-segmentation"
     line: ClassVar[str] = "mIoU of the labels of the nearest training patches, nothing trained (CAPI)"
-    about: ClassVar[tuple[str, str]] = (
-        "Nearest training patches",
-        "k and distance picked on a tenth of the former",
-    )
+    about: ClassVar[tuple[str, str]] = ("Nearest training patches", "k and distance picked on a tenth of the former")
 
-    def choices(
-        self, patches: Patches, asked: Tensor, classes: int
-    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def choices(self, patches: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
         for distance in DISTANCES:
             rows = neighbours(asked, patches.features, count=max(NEIGHBOURS), distance=distance)
             for k in NEIGHBOURS:
@@ -172,9 +151,7 @@ class LogisticSegmentation(PatchProbe):
     steps: int = 1000
     """L-BFGS iterations at most, for each strength."""
 
-    def choices(
-        self, patches: Patches, asked: Tensor, classes: int
-    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def choices(self, patches: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
         features, labels = patches.features, modal(patches.labels, classes)
         solution = _nothing(patches.tokens, classes)
         for strength in track(STRENGTHS, label="logistic regression", unit="strength"):

@@ -11,8 +11,9 @@ PAPER = (250, 250, 248)
 COLOURS = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
 
 
-def colour_map(values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, *,
-               palette: str = "TURBO") -> np.ndarray:  # fmt: skip
+def colour_map(
+    values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, *, palette: str = "TURBO"
+) -> np.ndarray:
     """Values (H, W) between `low` and `high` as colours (H, W, 3) uint8; invalid pixels light grey.
 
     `palette` is the name of an OpenCV colour map: TURBO for depth, INFERNO for errors, VIRIDIS for confidences.
@@ -36,8 +37,15 @@ def depth_range(depth: np.ndarray, valid: np.ndarray | None = None) -> tuple[flo
     return float(low), float(high)
 
 
-def cloud_picture(xyz: np.ndarray, rgb: np.ndarray, world2cam: np.ndarray, *, size: tuple[int, int] = (300, 420),
-                  focal: float = 1.0, dot: int = 2) -> np.ndarray:  # fmt: skip
+def cloud_picture(
+    xyz: np.ndarray,
+    rgb: np.ndarray,
+    world2cam: np.ndarray,
+    *,
+    size: tuple[int, int] = (300, 420),
+    focal: float = 1.0,
+    dot: int = 2,
+) -> np.ndarray:
     """Points (N, 3) with colours (N, 3) uint8 as seen by a pinhole camera: (H, W, 3) uint8.
 
     `focal` is in units of the width. Farther points are drawn first, each as a square of `dot` pixels.
@@ -96,18 +104,12 @@ def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def line_chart(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    x_label: str,
-    y_label: str,
-    log: bool = False,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, log: bool = False
 ) -> str:
     """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
     lines = {}
     for name, (x, y) in series.items():
-        points = np.stack(
-            [np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1
-        )
+        points = np.stack([np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1)
         if len(points := points[np.isfinite(points).all(1)]):
             lines[name] = points
     if not lines:

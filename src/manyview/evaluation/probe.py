@@ -83,9 +83,7 @@ class Probes(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(dim)
-        weight, bias = (
-            torch.rand(shape, generator=generator) * 2 * bound - bound for shape in ((out, dim), (out,))
-        )
+        weight, bias = (torch.rand(shape, generator=generator) * 2 * bound - bound for shape in ((out, dim), (out,)))
         self.weights = nn.ParameterList(weight.clone() for _ in range(count))
         self.biases = nn.ParameterList(bias.clone() for _ in range(count))
 
@@ -119,13 +117,7 @@ def batches(count: int, batch: int, steps: int, seed: int) -> Iterator[list[int]
 
 
 def train_sweep(
-    train: Examples,
-    val: Examples,
-    *,
-    shape: Shape,
-    sweep: Sweep,
-    device: torch.device,
-    width: int | None = None,
+    train: Examples, val: Examples, *, shape: Shape, sweep: Sweep, device: torch.device, width: int | None = None
 ) -> tuple[Probes, dict[str, Any]]:
     """Train all probes; returns the best one (a stack of one) and the table of what each reached on `val`.
 
@@ -144,9 +136,7 @@ def train_sweep(
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * (0.1 if step > 0.9 * sweep.steps else 1)
         a, b = (tokens[[side[i] for i in chosen]].to(device) for side in (pairs.a, pairs.b))
-        loss = matching_loss(
-            probes.log_probabilities(a, b, sweep.temperature), pairs.target[chosen].to(device)
-        )
+        loss = matching_loss(probes.log_probabilities(a, b, sweep.temperature), pairs.target[chosen].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         _clip(probes, sweep.clip)
@@ -204,9 +194,7 @@ def predict(
             yield decode(scores, shape.grid, shape.size, shape.decoding).cpu()
 
 
-def mean_errors(
-    probes: Probes, examples: Examples, *, shape: Shape, sweep: Sweep, device: torch.device
-) -> Tensor:
+def mean_errors(probes: Probes, examples: Examples, *, shape: Shape, sweep: Sweep, device: torch.device) -> Tensor:
     """Mean over pairs of the mean end-point error over their valid cells, in pixels: (K,)."""
     errors, pairs = [], examples.pairs
     answers = predict(probes, examples, shape=shape, sweep=sweep, device=device)

@@ -13,18 +13,7 @@ from typing import Any, ClassVar
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation import baselines, first_frame
-from manyview.evaluation.base import (
-    PROTOCOLS,
-    Answer,
-    Item,
-    Method,
-    Model,
-    Number,
-    Protocol,
-    Row,
-    Summary,
-    Work,
-)
+from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.baselines import MeasuredView
 from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.views import ask_views, measured_items, measured_view, scene_sizes, training_stack
@@ -123,9 +112,7 @@ class ReconPerView(Protocol):
             depths = baselines.planes(view)
             if work.settings["train"] is not None:
                 if name not in stacks:
-                    stacks[name] = baselines.TrainingMaps(
-                        **load_arrays(work.path / "training" / f"{name}.npz")
-                    )
+                    stacks[name] = baselines.TrainingMaps(**load_arrays(work.path / "training" / f"{name}.npz"))
                 depths |= stacks[name].answers(view)
             for method, (depth, source) in depths.items():
                 row = self.judge(item, {"pointmap_local": view.rays * depth[..., None]}, view)
@@ -160,10 +147,7 @@ class ReconPerView(Protocol):
         }
 
     def cells(self, row: Row) -> list[str]:
-        return [
-            *super().cells(row),
-            f"{row['views']}" + (f" ({row['failed']} failed)" if row["failed"] else ""),
-        ]
+        return [*super().cells(row), f"{row['views']}" + (f" ({row['failed']} failed)" if row["failed"] else "")]
 
     def sections(self, summary: Summary) -> list[str]:
         sizes = ", ".join(f"{height}x{width}" for height, width in summary["sizes"])

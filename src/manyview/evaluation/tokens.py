@@ -152,20 +152,14 @@ def encode_frames(
 
 
 @torch.inference_mode()
-def _encoded(
-    tokenise: Tokenise, batches: Sequence[Tensor], device: torch.device, header: Mapping[str, Any]
-) -> bytes:
+def _encoded(tokenise: Tokenise, batches: Sequence[Tensor], device: torch.device, header: Mapping[str, Any]) -> bytes:
     """A chunk's tokens as an archive whose fields can be mapped into memory."""
     answers = [tokenise(images.to(device)) for images in batches]
-    fields = {
-        name: torch.cat([answer[name] for answer in answers]).half().cpu().numpy() for name in answers[0]
-    }
+    fields = {name: torch.cat([answer[name] for answer in answers]).half().cpu().numpy() for name in answers[0]}
     return encode_archive(fields, header, encodings=dict.fromkeys(fields, PLAIN))
 
 
-def read_images(
-    data: Manifest, frames: Sequence[int], size: tuple[int, int]
-) -> tuple[Tensor, dict[int, str]]:
+def read_images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, dict[int, str]]:
     """Images (N, 3, H, W), black where unreadable, and why those are."""
     images, problems = torch.zeros(len(frames), 3, *size), {}
     for row, frame in enumerate(frames):

@@ -56,9 +56,7 @@ def measured_items(data: Manifest, sizes: dict[str, tuple[int, int]], work: Work
         for scene, index in track(order, label="measurements", unit="frame")
     ]
     if all(item.skipped for item in items):
-        raise UserError(
-            f"no frame of the manifest can be judged: {items[0].names['frame']}: {items[0].skipped}"
-        )
+        raise UserError(f"no frame of the manifest can be judged: {items[0].names['frame']}: {items[0].skipped}")
     return items
 
 
@@ -77,10 +75,7 @@ def _measure(data: Manifest, index: int, scene: str, size: tuple[int, int], work
         elif int((views.depth > 0).sum()) < FEWEST_PIXELS:
             reason = f"fewer than {FEWEST_PIXELS} measured pixels"
         else:
-            arrays = {
-                "depth": views.depth[0, 0].numpy(),
-                "intrinsics": views.intrinsics[0, 0].double().numpy(),
-            }
+            arrays = {"depth": views.depth[0, 0].numpy(), "intrinsics": views.intrinsics[0, 0].double().numpy()}
             if views.cam2world is not None:
                 arrays["cam2world"] = views.cam2world[0, 0].double().numpy()
             work.keep_measured(key, **arrays, thumbnail=thumbnail(views.images[0, 0].numpy()))
@@ -92,9 +87,7 @@ def measured_view(item: Item, work: Work) -> MeasuredView:
     """What is known of a view, from files."""
     arrays = work.measured(item.key)
     depth, intrinsics = arrays["depth"], torch.from_numpy(arrays["intrinsics"])
-    return MeasuredView(
-        depth, rays(intrinsics, *depth.shape).numpy(), arrays.get("cam2world"), arrays["thumbnail"]
-    )
+    return MeasuredView(depth, rays(intrinsics, *depth.shape).numpy(), arrays.get("cam2world"), arrays["thumbnail"])
 
 
 def view_groups(items: Sequence[Item], views: int) -> list[list[Item]]:

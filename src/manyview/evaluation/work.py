@@ -74,9 +74,7 @@ class Work:
         if record is None:
             raise UserError(f"{path} holds no evaluation (no settings.json); export one first")
         if record.get("format") != FORMAT:
-            raise UserError(
-                f"{path} holds an evaluation of an earlier version of manyview; remove it, or {AGAIN}"
-            )
+            raise UserError(f"{path} holds an evaluation of an earlier version of manyview; remove it, or {AGAIN}")
         return cls(path)
 
     @classmethod
@@ -116,9 +114,7 @@ class Work:
 
     def _plan(self) -> dict[str, Any]:
         file = self.path / "items.json"
-        return (
-            dict(read_json(file, mend=AGAIN)) if file.is_file() else {"about": {}, "methods": [], "items": []}
-        )
+        return dict(read_json(file, mend=AGAIN)) if file.is_file() else {"about": {}, "methods": [], "items": []}
 
     @cached_property
     def items(self) -> list[Item]:

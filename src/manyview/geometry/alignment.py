@@ -28,9 +28,7 @@ class PoseFit(NamedTuple):
     ok: bool
 
 
-def similarity(
-    source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True
-) -> Similarity:
+def similarity(source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True) -> Similarity:
     """Closed-form weighted least-squares similarity (Umeyama 1991) of (..., N, 3) onto (..., N, 3).
 
     weights: (..., N) >= 0; a point of weight 0 is not read. Rotations are proper, never reflections.
@@ -57,9 +55,7 @@ def similarity(
 
 def apply_similarity(fit: Similarity, points: Tensor) -> Tensor:
     """Move points (..., N, 3)."""
-    return (
-        fit.scale[..., None, None] * (points @ fit.rotation.transpose(-1, -2)) + fit.translation[..., None, :]
-    )
+    return fit.scale[..., None, None] * (points @ fit.rotation.transpose(-1, -2)) + fit.translation[..., None, :]
 
 
 def median_scale(predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
@@ -71,10 +67,7 @@ def median_scale(predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
 
 
 def focal_from_pointmap(
-    pointmap: Tensor,
-    valid: Tensor | None = None,
-    principal: tuple[float, float] | None = None,
-    most: int = 20_000,
+    pointmap: Tensor, valid: Tensor | None = None, principal: tuple[float, float] | None = None, most: int = 20_000
 ) -> float:
     """Focal length in pixels that best explains a camera-frame pointmap (H, W, 3), pixels square.
 
@@ -104,11 +97,7 @@ def focal_from_pointmap(
 
 
 def pose_from_pointmap(
-    points: Tensor,
-    intrinsics: Tensor,
-    valid: Tensor | None = None,
-    threshold_px: float = 5.0,
-    most: int = 4000,
+    points: Tensor, intrinsics: Tensor, valid: Tensor | None = None, threshold_px: float = 5.0, most: int = 4000
 ) -> PoseFit:
     """Pose of the view whose pixels see world `points` (H, W, 3), by RANSAC PnP (OpenCV, SQPNP).
 
@@ -131,9 +120,14 @@ def pose_from_pointmap(
     cv2.setRNGSeed(0)
     try:
         found, rotation, translation, inliers = cv2.solvePnPRansac(
-            world, pixels, intrinsics.double().cpu().numpy(), None,
-            iterationsCount=1000, reprojectionError=threshold_px, flags=cv2.SOLVEPNP_SQPNP,
-        )  # fmt: skip
+            world,
+            pixels,
+            intrinsics.double().cpu().numpy(),
+            None,
+            iterationsCount=1000,
+            reprojectionError=threshold_px,
+            flags=cv2.SOLVEPNP_SQPNP,
+        )
     except cv2.error:
         return failed
     if not found or inliers is None or not np.isfinite(translation).all():

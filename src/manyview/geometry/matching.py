@@ -52,12 +52,7 @@ def sample_depth(depth: Tensor, uv: Tensor, *, published: bool = False) -> Tenso
 
 
 def warp(
-    a: PosedDepth,
-    b: PosedDepth,
-    *,
-    uv: Tensor | None = None,
-    tolerance: float = 0.05,
-    published: bool = False,
+    a: PosedDepth, b: PosedDepth, *, uv: Tensor | None = None, tolerance: float = 0.05, published: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Where places of A are seen in B: pixels (..., h, w, 2) and whether they really are, (..., h, w).
 
@@ -108,9 +103,7 @@ def kernel_log_probabilities(a: Tensor, b: Tensor, temperature: float = 0.1) -> 
     return (cosine / temperature).log_softmax(-1)
 
 
-def decode(
-    scores: Tensor, grid: tuple[int, int], size: tuple[int, int], how: Decoding = "neighbours"
-) -> Tensor:
+def decode(scores: Tensor, grid: tuple[int, int], size: tuple[int, int], how: Decoding = "neighbours") -> Tensor:
     """Pixels of B (..., P, 2) that log-probabilities (..., P, Q) over the cells of `grid` = (h, w) mean.
 
     neighbours: mean of the best cell's centre and its left, right, upper and lower neighbours', by probability.
@@ -137,9 +130,7 @@ def decode(
     return (weights.softmax(-1)[..., None] * centres[near]).sum(-2)
 
 
-def upsample_warp(
-    uv: Tensor, grid: tuple[int, int], size: tuple[int, int], *, published: bool = False
-) -> Tensor:
+def upsample_warp(uv: Tensor, grid: tuple[int, int], size: tuple[int, int], *, published: bool = False) -> Tensor:
     """A warp known at the cell centres, (N, h*w, 2) pixels, at every pixel: (N, H, W, 2), bilinear.
 
     The displacement is interpolated, constant beyond the outermost centres. `published` interpolates the

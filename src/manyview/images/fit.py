@@ -65,11 +65,7 @@ def longest(source_hw: tuple[int, int], *, long_side: int, multiple: int) -> Fit
     target_short = short * long_side // (long * multiple) * multiple
     scale = long_side / long
     grown = (target_short + multiple) / short  # the next multiple may be less than a pixel away ...
-    if (
-        scale < grown
-        and target_short + multiple - short * scale < 1
-        and grown * long - target_long <= multiple - 1
-    ):
+    if scale < grown and target_short + multiple - short * scale < 1 and grown * long - target_long <= multiple - 1:
         target_short, scale = target_short + multiple, grown  # ... then enlarging a little loses less
     if target_short < multiple or target_long < multiple:
         height, width = source_hw

@@ -54,9 +54,7 @@ class Take:
         if self.fps is not None:
             raise UserError("--fps is for videos; pictures have no frame rate, use --stride")
         if self.stride < 1 or (self.max_frames is not None and self.max_frames < 1):
-            raise UserError(
-                f"stride {self.stride}, max-frames {self.max_frames} take nothing; both must be > 0"
-            )
+            raise UserError(f"stride {self.stride}, max-frames {self.max_frames} take nothing; both must be > 0")
         return list(items)[:: self.stride][: self.max_frames]
 
 
@@ -127,17 +125,13 @@ def pictures(images: Any, take: Take) -> Pictures:
     for item in given:
         files_and_arrays += list_images(item) if isinstance(item, (str, Path)) else [item]
     # Arrays are checked now: a wrong one is a slip of the caller's, not a broken file among many.
-    checked = [
-        p if isinstance(p, Path) else as_picture(p, f"image {i}") for i, p in enumerate(files_and_arrays)
-    ]
+    checked = [p if isinstance(p, Path) else as_picture(p, f"image {i}") for i, p in enumerate(files_and_arrays)]
     return _listed(take.of(checked), named=True)
 
 
 def _listed(items: Sequence[Path | np.ndarray], *, named: bool) -> Pictures:
     if not items:
-        raise UserError(
-            "no picture could be read from the list: it is empty; give a folder, files, a video, or arrays"
-        )
+        raise UserError("no picture could be read from the list: it is empty; give a folder, files, a video, or arrays")
     names = [item.name if isinstance(item, Path) else f"view-{i:04d}.png" for i, item in enumerate(items)]
     uses: dict[str, int] = {}
     for name in names:
@@ -227,9 +221,7 @@ def gather(images: Any, fit_for: FitFor, take: Take, *, strict: bool) -> tuple[l
     given = pictures(images, take)
     listed = isinstance(given.items, list)
     if listed and given.count is not None and given.count > MOST_VIEWS:
-        raise UserError(
-            f"{given.count} pictures, a scene takes {MOST_VIEWS}; take fewer (--stride, --max-frames)"
-        )
+        raise UserError(f"{given.count} pictures, a scene takes {MOST_VIEWS}; take fewer (--stride, --max-frames)")
     photos: list[Photo] = []
     skipped: list[str] = []
     items = track(given.items, total=given.count, label="reading", unit="image" if listed else "frame")
@@ -297,15 +289,11 @@ def read_masks(masks: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
     masks = list(masks)
     if len(masks) != len(photos):
         raise UserError(f"{len(masks)} masks for {len(photos)} pictures; give one per picture, None for none")
-    return [
-        None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)
-    ]
+    return [None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)]
 
 
 def _fit_mask(mask: Any, photo: Photo) -> np.ndarray:
     use = read_image(mask)[..., 0] > 127 if isinstance(mask, (str, Path)) else as_array(mask) > 0
     if use.shape != photo.fit.source:
-        raise UserError(
-            f"the mask of {photo.name} is {use.shape}, the picture {photo.fit.source} (rows, columns)"
-        )
+        raise UserError(f"the mask of {photo.name} is {use.shape}, the picture {photo.fit.source} (rows, columns)")
     return resample_nearest(use, photo.fit)

@@ -48,9 +48,7 @@ def iter_video(
     """
     path = Path(path)
     if stride < 1 or (fps is not None and not fps > 0) or (max_frames is not None and max_frames < 1):
-        raise UserError(
-            f"{path}: fps {fps}, stride {stride}, max-frames {max_frames} select nothing; all must be > 0"
-        )
+        raise UserError(f"{path}: fps {fps}, stride {stride}, max-frames {max_frames} select nothing; all must be > 0")
     with _opened(path) as capture:
         native = _info(capture).fps
         if fps is not None and native <= 0:
@@ -119,9 +117,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         if not capture.isOpened():
             hint = "" if path.suffix.lower() in SUFFIXES else _UNKNOWN_SUFFIX
-            raise UserError(
-                f"{path} is no readable video (damaged, cut off, or an unknown codec); re-encode it{hint}"
-            )
+            raise UserError(f"{path} is no readable video (damaged, cut off, or an unknown codec); re-encode it{hint}")
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         yield capture
     finally:

@@ -12,9 +12,7 @@ from PIL import Image, PngImagePlugin
 from manyview.files import write_bytes
 
 
-def encoded(
-    pixels: np.ndarray, suffix: str = ".png", *, notes: Mapping[str, str] | None = None
-) -> memoryview:
+def encoded(pixels: np.ndarray, suffix: str = ".png", *, notes: Mapping[str, str] | None = None) -> memoryview:
     """Pixels (H, W, 3) uint8, or a map (H, W) uint8 or uint16, as the content of a file; `notes` are a PNG's texts."""
     picture, content = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
     if suffix == ".png":

@@ -25,9 +25,7 @@ class Attention(nn.Module):
         self, tokens: Tensor, scale: float | None = None, rope: Rope | None = None, *, causal: bool = False
     ) -> Tensor:
         """(N, T, D) -> (N, T, D). `scale` multiplies the logits; None is head_dim ** -0.5."""
-        q, k, v = (
-            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each (N, heads, T, d)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, heads, T, d)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)

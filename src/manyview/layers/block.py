@@ -18,9 +18,7 @@ Activation = Literal["gelu", "quick_gelu"]
 class Mlp(nn.Module):
     """Two linear layers with a GELU between: the exact one, or CLIP's approximation x * sigmoid(1.702 x)."""
 
-    def __init__(
-        self, dim: int, hidden: int, out: int | None = None, *, activation: Activation = "gelu"
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, out: int | None = None, *, activation: Activation = "gelu") -> None:
         super().__init__()
         self.activation = activation
         self.fc1 = nn.Linear(dim, hidden)
@@ -28,9 +26,7 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.fc1(tokens)
-        return self.fc2(
-            F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
-        )
+        return self.fc2(F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden))
 
 
 class LayerScale(nn.Module):

@@ -84,9 +84,7 @@ class DPT(nn.Module):
             ]
         )
         self.reduce = nn.ModuleList(nn.Conv2d(c, dim, 3, padding=1, bias=False) for c in layer_dims)
-        self.merge = nn.ModuleList(
-            Merge(dim, skip=level < 3 or spare_unit, rectified=self.vggt) for level in range(4)
-        )
+        self.merge = nn.ModuleList(Merge(dim, skip=level < 3 or spare_unit, rectified=self.vggt) for level in range(4))
         narrow = dim // 2 if self.vggt else last_dim
         self.narrow = nn.Conv2d(dim, narrow, 3, padding=1)
         self.smooth = nn.Conv2d(narrow, last_dim, 3, padding=1)

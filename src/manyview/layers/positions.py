@@ -33,10 +33,7 @@ def refit_table(table: Tensor, rows: int) -> Tensor:
     Bicubic by size, no antialiasing: how DUNE's second stage starts from its first. Raises ValueError when the
     numbers of rows are no such grids.
     """
-    first, sides = (
-        table.shape[1] - math.isqrt(table.shape[1]) ** 2,
-        (math.isqrt(table.shape[1]), math.isqrt(rows)),
-    )
+    first, sides = (table.shape[1] - math.isqrt(table.shape[1]) ** 2, (math.isqrt(table.shape[1]), math.isqrt(rows)))
     if first not in (0, 1) or rows - sides[1] ** 2 != first:
         raise ValueError(f"{table.shape[1]} and {rows} rows are not square grids with the same class tokens")
     patches = table[:, first:].float().unflatten(1, (sides[0], sides[0])).permute(0, 3, 1, 2)
@@ -51,9 +48,7 @@ def sine_table(rows: int, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
-def plane_table(
-    size: tuple[int, int], dim: int, *, aspect: float, device: torch.device | str | None = None
-) -> Tensor:
+def plane_table(size: tuple[int, int], dim: int, *, aspect: float, device: torch.device | str | None = None) -> Tensor:
     """Sine positions (dim, h, w) of a map's pixel centres in an image of width / height `aspect`.
 
     The image's half diagonal is one unit, its centre the origin. Half the channels speak of x, half of y, each

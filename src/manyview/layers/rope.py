@@ -28,9 +28,7 @@ class Rope:
         """With `tokens` leading tokens that are not rotated; `zero` wipes them out instead."""
         shape = (*self.cos.shape[:-2], tokens, self.cos.shape[-1])
         cos = self.cos.new_zeros(shape) if zero else self.cos.new_ones(shape)
-        return Rope(
-            torch.cat([cos, self.cos], -2), torch.cat([self.sin.new_zeros(shape), self.sin], -2), self.groups
-        )
+        return Rope(torch.cat([cos, self.cos], -2), torch.cat([self.sin.new_zeros(shape), self.sin], -2), self.groups)
 
     def pick(self, index: Tensor) -> Rope:
         """The rows (N, K) of a (T, d) table, per image: a table for (N, heads, K, d)."""

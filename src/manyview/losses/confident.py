@@ -84,8 +84,7 @@ def _median_aligned(said: Tensor, true: Tensor, known: Tensor) -> Tensor:
     scale = (true_spread / said_spread.clamp(1e-3, 1e3))[:, None, None, None, None]
     ahead = torch.tensor([0.0, 0.0, 1.0], device=said.device)
     moved = (
-        points - ahead * depth[:, None, None, None, None]
-        for points, depth in ((said, said_depth), (true, true_depth))
+        points - ahead * depth[:, None, None, None, None] for points, depth in ((said, said_depth), (true, true_depth))
     )
     return _norm(next(moved) * scale - next(moved))
 

@@ -9,9 +9,7 @@ from torch import Tensor
 EPS = 1e-3
 
 
-def random_pixels(
-    maps: Tensor, count: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def random_pixels(maps: Tensor, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """`count` random pixels of maps (N, H, W): their values (N, K), and centres (N, K, 2) as (x, y) in [0, 1].
 
     A mean over them is unbiased for the mean over all pixels, at a fraction of its cost.

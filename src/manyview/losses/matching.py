@@ -18,9 +18,7 @@ from manyview.types import Signal
 Normaliser = Literal["proper", "all"]
 
 
-def info_nce(
-    first: Tensor, second: Tensor, *, temperature: float = 0.05, normaliser: Normaliser = "proper"
-) -> Tensor:
+def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05, normaliser: Normaliser = "proper") -> Tensor:
     """Unit descriptors (B, K, D) of both views -> costs (B, K) of saying that row k of one is row k of the other.
 
     normaliser "proper": minus the log of both softmaxes, over the second view's descriptors and over the first's;

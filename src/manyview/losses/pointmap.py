@@ -112,15 +112,10 @@ def distill3r_loss(
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
     reduce, reduce_confidence, shared = REDUCTIONS[reduction]
     terms = {}
-    for name, suffix, factor, dims in (
-        ("global", "", alpha_global, shared),
-        ("local", "_local", alpha_local, (2, 3)),
-    ):
+    for name, suffix, factor, dims in (("global", "", alpha_global, shared), ("local", "_local", alpha_local, (2, 3))):
         signal = signals[f"pointmap{suffix}"]
         weight = _weight(weighting, signal, pred[f"confidence{suffix}"])
-        terms[name] = factor * reduce(
-            *pointmap_error(pred[f"pointmap{suffix}"], signal, weight, scale_dims=dims)
-        )
+        terms[name] = factor * reduce(*pointmap_error(pred[f"pointmap{suffix}"], signal, weight, scale_dims=dims))
     terms["confidence"] = torch.zeros_like(terms["global"])
     if confidence:
         for key in ("confidence", "confidence_local"):

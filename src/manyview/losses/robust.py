@@ -78,9 +78,7 @@ def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tenso
     residual = _log_length(here) - _log_length(target)
     shift = _shift(residual, valid, (1, 2, 3))
     away = here * torch.exp(-shift)[..., None] - target
-    relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (
-        distance + 0.1 * typical + 1e-6
-    )
+    relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (distance + 0.1 * typical + 1e-6)
     # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
     error = torch.where(valid, torch.log1p(relative), 0) * weight
     per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
@@ -131,9 +129,7 @@ def _shift(residual: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
 
     It has to carry one: with a constant, a student that is unsure of a direction shrinks without end.
     """
-    mean = torch.where(valid, residual, 0).sum(dims, keepdim=True) / valid.sum(dims, keepdim=True).clamp(
-        min=1
-    )
+    mean = torch.where(valid, residual, 0).sum(dims, keepdim=True) / valid.sum(dims, keepdim=True).clamp(min=1)
     return _median(residual.detach(), valid, dims) + mean - mean.detach()
 
 

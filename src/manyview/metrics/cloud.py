@@ -97,8 +97,4 @@ def _reduced(distances: np.ndarray, reduce: str) -> float:
 def _f_scores(forward: np.ndarray, backward: np.ndarray, threshold: float) -> dict[str, float]:
     precision, recall = (float(np.mean(d < threshold)) if len(d) else 0.0 for d in (forward, backward))
     both = precision + recall
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f_score": 2 * precision * recall / both if both else 0.0,
-    }
+    return {"precision": precision, "recall": recall, "f_score": 2 * precision * recall / both if both else 0.0}

@@ -27,9 +27,7 @@ def valid_depth(true: Array, valid: Array | None = None, *, most: float | None =
     return mask if valid is None else mask & as_numpy(valid, bool)
 
 
-def align_depth(
-    predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median"
-) -> np.ndarray:
+def align_depth(predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median") -> np.ndarray:
     """The predicted depth map moved onto the measured one; the fit reads valid pixels only. float64, same shape.
 
     how: "none"; "median" (times the ratio of the medians); "lower_median" (likewise with torch's median, the

@@ -143,9 +143,7 @@ def determined(predicted: Array, true: Array) -> bool:
     return bool((singular > np.finfo(np.float64).eps).sum() >= 2)
 
 
-def relative_trajectory_error(
-    predicted_cam2world: Array, true_cam2world: Array, *, step: int = 1
-) -> dict[str, float]:
+def relative_trajectory_error(predicted_cam2world: Array, true_cam2world: Array, *, step: int = 1) -> dict[str, float]:
     """RPE: rmse of the translation (unit of the poses) and rotation (degrees) drift over `step` frames.
 
     After similarity alignment of the whole track; NaN where that is not determined.

@@ -30,9 +30,7 @@ def median_distances(predicted: Array, measured: Array) -> tuple[float, float]:
     return FACTOR * float(accuracy), FACTOR * float(np.median(nearest_distances(measured, predicted)))
 
 
-def per_view_reconstruction(
-    predicted: Array, measured: Array, valid: Array | None = None
-) -> dict[str, float]:
+def per_view_reconstruction(predicted: Array, measured: Array, valid: Array | None = None) -> dict[str, float]:
     """Judge one view's local pointmap (H, W, 3) against the measured one, both in the view's camera frame.
 
     valid (H, W): pixels with a measurement; default: measured depth above 0. Returns accuracy and

@@ -32,9 +32,7 @@ def median_depth(points: Array, valid: Array | None = None) -> float:
     return float(_lower_median(_valid_points(points, valid)[:, 2]))
 
 
-def scale_factor(
-    predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median_of_ratios"
-) -> float:
+def scale_factor(predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median_of_ratios") -> float:
     """What the prediction must be multiplied by to have the size of the truth; pointmaps (..., H, W, 3).
 
     how: "median_of_ratios" of depths (the default of our per-view protocol), "ratio_of_medians" of depths,

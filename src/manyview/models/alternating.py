@@ -30,15 +30,11 @@ class Alternating(nn.Module):
         super().__init__()
         self.checkpointing = False
         self.frame, self.everywhere = (
-            nn.ModuleList(
-                Block(dim, heads, eps=eps, layer_scale=layer_scale, qk_norm=qk_norm) for _ in range(pairs)
-            )
+            nn.ModuleList(Block(dim, heads, eps=eps, layer_scale=layer_scale, qk_norm=qk_norm) for _ in range(pairs))
             for _ in range(2)
         )
 
-    def forward(
-        self, tokens: Tensor, frame_rope: Rope | None = None, global_rope: Rope | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, frame_rope: Rope | None = None, global_rope: Rope | None = None) -> Tensor:
         """(B, V, T, D) -> the same; frame_rope rotates the T tokens of a view, global_rope the V*T of a scene."""
         return self.mixed([tokens], [frame_rope], global_rope)[0][0]
 

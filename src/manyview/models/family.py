@@ -71,11 +71,7 @@ FAMILIES: Registry[Family] = Registry(
 
 def presets() -> dict[str, tuple[str, Callable[[], Any]]]:
     """Zoo name -> (family, preset)."""
-    return {
-        name: (family, make)
-        for family in FAMILIES.names()
-        for name, make in FAMILIES.get(family).presets.items()
-    }
+    return {name: (family, make) for family in FAMILIES.names() for name, make in FAMILIES.get(family).presets.items()}
 
 
 def lookup(name: str) -> tuple[Family, Any]:
@@ -95,9 +91,7 @@ def names_of(family: Family) -> str:
 def family_of(model: object) -> str:
     """Name of the family of a network that the zoo built or loaded. Raises TypeError for another one."""
     if not isinstance(model, Model) or model.architecture not in FAMILIES.names():
-        raise TypeError(
-            f"this {type(model).__name__} is no model of the zoo; make it with zoo.build or zoo.load"
-        )
+        raise TypeError(f"this {type(model).__name__} is no model of the zoo; make it with zoo.build or zoo.load")
     return model.architecture
 
 
@@ -130,9 +124,7 @@ def cannot(name: str, kind: str, network: type, role: type[Role]) -> UserError:
     can, others = " and ".join(abilities(network)), able(role)
     says = f"is a {kind} model: it can {can} but" if can else "declares nothing that it can do and"
     more = f" and {len(others) - MOST_NAMES} more (manyview models)" if len(others) > MOST_NAMES else ""
-    return UserError(
-        f"{name} {says} cannot {role.can}; models that can: {', '.join(others[:MOST_NAMES])}{more}"
-    )
+    return UserError(f"{name} {says} cannot {role.can}; models that can: {', '.join(others[:MOST_NAMES])}{more}")
 
 
 def encoder_of(model: object, name: str = "") -> Any:

@@ -61,16 +61,13 @@ class Fusion(nn.Module):
 def view_rows(view_ids: Tensor | Sequence[int] | None, batch: int, views: int) -> Tensor:
     """Rows of the view table (B, V), on the CPU; sequential when None. Raises UserError for more views than it has."""
     if views > MOST_VIEWS:
-        raise UserError(
-            f"{views} views are more than the {MOST_VIEWS} this model can tell apart; give it fewer"
-        )
+        raise UserError(f"{views} views are more than the {MOST_VIEWS} this model can tell apart; give it fewer")
     if view_ids is None:
         return torch.arange(views).expand(batch, views)
     rows = torch.as_tensor(view_ids).long().cpu()
     rows = rows.expand(batch, views) if rows.ndim == 1 and len(rows) == views else rows
     if rows.shape != (batch, views) or int(rows.min()) < 0 or int(rows.max()) >= MOST_VIEWS:
         raise UserError(
-            f"view_ids are {tuple(rows.shape)}; they must be ({batch}, {views}) integers "
-            f"from 0 to {MOST_VIEWS - 1}"
+            f"view_ids are {tuple(rows.shape)}; they must be ({batch}, {views}) integers from 0 to {MOST_VIEWS - 1}"
         )
     return rows

@@ -53,9 +53,7 @@ class KeyMap:
             else:
                 renamed[ours] = tensor
         if unknown:
-            raise UserError(
-                f"{len(unknown)} weights have names this layout does not know, first {unknown[:3]}"
-            )
+            raise UserError(f"{len(unknown)} weights have names this layout does not know, first {unknown[:3]}")
         return renamed
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,9 +84,7 @@ class KeyMap:
                 tensor = state.pop(key)
                 name = original + key.removeprefix(alias)
                 if name in state and _differ(state[name], tensor):
-                    raise UserError(
-                        f"{key} and {name} should be the same weights but differ; the file is damaged"
-                    )
+                    raise UserError(f"{key} and {name} should be the same weights but differ; the file is damaged")
                 state[name] = tensor
         return state
 
@@ -161,6 +157,4 @@ def dpt(official: str, ours: str, layout: tuple[str, str, tuple[str, str, str]] 
 
 def dpt_aliases(official: str) -> Pairs:
     """The second names those heads give to four of their weights."""
-    return tuple(
-        (f"{official}.scratch.layer_rn.{i}.", f"{official}.scratch.layer{i + 1}_rn.") for i in range(4)
-    )
+    return tuple((f"{official}.scratch.layer_rn.{i}.", f"{official}.scratch.layer{i + 1}_rn.") for i in range(4))

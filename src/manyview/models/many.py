@@ -44,9 +44,7 @@ def encoded(encoder: Encoder, images: Tensor, chunk: int | None) -> Tensor:
     return torch.cat(parts).unflatten(0, images.shape[:2])
 
 
-def decoded(
-    head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None
-) -> tuple[Tensor, Tensor]:
+def decoded(head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None) -> tuple[Tensor, Tensor]:
     """Tokens (B, v, n, D) of four depths -> values (B, v, H, W, ...) and confidences (B, v, H, W)."""
     shape = levels[0].shape[:2]
     flat = [level.flatten(0, 1) for level in levels]

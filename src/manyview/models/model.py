@@ -78,11 +78,7 @@ class EncodesImages(Role):
     ) -> list[Features]: ...
 
     def encode(
-        self,
-        images: Tensor,
-        mask: Tensor | None = None,
-        norm: bool = True,
-        layers: Sequence[int] | None = None,
+        self, images: Tensor, mask: Tensor | None = None, norm: bool = True, layers: Sequence[int] | None = None
     ) -> Features | list[Features]:
         """(N, 3, H, W) in [0, 1] -> Features of the last block, or a list of those of the 0-based block indices.
 

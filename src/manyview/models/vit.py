@@ -125,9 +125,7 @@ class Encoder(Model, EncodesImages):
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if config.cls_token else None
         rows = config.positions**2 + config.cls_token
         self.pos_embed = nn.Parameter(torch.empty(1, rows, dim)) if config.positions else None
-        self.register_tokens = (
-            nn.Parameter(torch.empty(1, config.registers, dim)) if config.registers else None
-        )
+        self.register_tokens = nn.Parameter(torch.empty(1, config.registers, dim)) if config.registers else None
         self.mask_token = nn.Parameter(torch.empty(1, dim)) if config.mask_token else None
         self.patch_embed = PatchEmbed(config.patch_size, dim, bias=config.patch_bias)
         self.pre_norm: nn.Module = nn.LayerNorm(dim, eps=config.eps) if config.pre_norm else nn.Identity()
@@ -136,13 +134,7 @@ class Encoder(Model, EncodesImages):
             kind = torch.bfloat16 if config.rope_dtype == "bfloat16" else torch.float32
             self.rope = RotaryPositions(config.rope, dim // config.heads, base=config.rope_base, dtype=kind)
         self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.heads,
-                eps=config.eps,
-                layer_scale=config.layer_scale,
-                activation=config.activation,
-            )
+            Block(dim, config.heads, eps=config.eps, layer_scale=config.layer_scale, activation=config.activation)
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=config.eps)
@@ -247,10 +239,5 @@ class Encoder(Model, EncodesImages):
 def debug(config: EncoderConfig) -> EncoderConfig:
     """The same layout with a few thousand parameters, for tests."""
     return replace(
-        config,
-        dim=8,
-        depth=2,
-        heads=2,
-        positions=4 if config.positions else 0,
-        image_size=4 * config.patch_size,
+        config, dim=8, depth=2, heads=2, positions=4 if config.positions else 0, image_size=4 * config.patch_size
     )

@@ -66,9 +66,7 @@ def ask(
 def _both_orders(network: Any, views: Any) -> Answer:
     """A pair model's maps in the first view's frame, and each view's map when it comes first."""
     first, second = network.encode_views(views)
-    forward, backward = (
-        network.decode(*order, heads=("pointmap",)) for order in ((first, second), (second, first))
-    )
+    forward, backward = (network.decode(*order, heads=("pointmap",)) for order in ((first, second), (second, first)))
     own = [_of_view(forward, 0, batch=None), _of_view(backward, 0, batch=None)]
     return {
         "pointmap": forward["pointmap"],
@@ -94,8 +92,10 @@ def _view_maps(answer: Answer, mask: np.ndarray | None, quantile: float = 0.5) -
 
     Masked pixels are never read.
     """
-    maps = {name: answer[name].detach().float().cpu() for name in
-            ("pointmap", "confidence", "pointmap_local", "confidence_local")}  # fmt: skip
+    maps = {
+        name: answer[name].detach().float().cpu()
+        for name in ("pointmap", "confidence", "pointmap_local", "confidence_local")
+    }
     world, local = maps["pointmap"], maps["pointmap_local"]
     valid = torch.isfinite(world).all(-1) & torch.isfinite(local).all(-1) & (local[..., 2] > 1e-6)
     if mask is not None:
@@ -104,7 +104,5 @@ def _view_maps(answer: Answer, mask: np.ndarray | None, quantile: float = 0.5) -
     if bool(valid.any()):
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
         used = valid & (maps["confidence"] >= threshold)
-    own = {
-        name: answer[name].detach().double().cpu() for name in ("cam2world", "intrinsics") if name in answer
-    }
+    own = {name: answer[name].detach().double().cpu() for name in ("cam2world", "intrinsics") if name in answer}
     return ViewMaps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)

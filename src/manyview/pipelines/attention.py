@@ -74,8 +74,7 @@ class AttentionMaps:
         for label, block in self.blocks.items():
             grid = block.maps.shape[1:]
             marks = [
-                Mark(_box(patch, grid), MARK, str(number))
-                for number, patch in enumerate(block.patches.tolist(), 1)
+                Mark(_box(patch, grid), MARK, str(number)) for number, patch in enumerate(block.patches.tolist(), 1)
             ]
             cells = [Cell(self.photo, smooth=True, marks=marks)]
             for number, share in enumerate(block.shares):
@@ -91,9 +90,7 @@ class Look:
     def __init__(self, source: Encoding, k: int) -> None:
         owner = source.network.trunk
         if not isinstance(owner, Encoder):
-            raise UserError(
-                f"the encoder of {source.name!r} is no plain ViT, so its attention cannot be shown"
-            )
+            raise UserError(f"the encoder of {source.name!r} is no plain ViT, so its attention cannot be shown")
         if k < 1:
             raise UserError(f"{k} attention maps per block; ask for at least 1 (the paper shows {PAPER_K})")
         self.source, self.k, self.encoder = source, k, owner
@@ -123,9 +120,7 @@ class Look:
             )
         maps = self.maps(photo, grid)
         if wrong := [name for name, values in maps.items() if not np.isfinite(values).all()]:
-            raise UserError(
-                f"{self.source.name}: the attention of its {wrong[0]} is not finite; check its weights"
-            )
+            raise UserError(f"{self.source.name}: the attention of its {wrong[0]} is not finite; check its weights")
         return {name: medoids(values.reshape(-1, *grid), self.k) for name, values in maps.items()}
 
     @torch.inference_mode()
@@ -208,8 +203,15 @@ def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]
     sheet = below_each_other([read_image(inside / f"{name}.png") for name in chosen])
     write_picture(folder / "attention.png", sheet, notes={NOTE: json.dumps({"made": made})})
     reach = {b: float(np.mean([about[b]["reach"] for about in whole.values()])) for b in look.blocks}
-    return {"k": look.k, "blocks": look.blocks, "reach": reach, "images": len(whole), "skipped": skipped,
-            "sheet": "attention.png", "pictures": "attention/"}  # fmt: skip
+    return {
+        "k": look.k,
+        "blocks": look.blocks,
+        "reach": reach,
+        "images": len(whole),
+        "skipped": skipped,
+        "sheet": "attention.png",
+        "pictures": "attention/",
+    }
 
 
 def _done(path: Path, made: Mapping[str, str]) -> dict[str, Any] | None:

@@ -50,9 +50,7 @@ class PoseChoice:
     """Degrees between the rotations of PnP and of the similarity fit."""
 
 
-def source_intrinsics(
-    maps: Sequence[ViewMaps], fits: Sequence[Fit], *, shared: bool
-) -> tuple[np.ndarray, list[int]]:
+def source_intrinsics(maps: Sequence[ViewMaps], fits: Sequence[Fit], *, shared: bool) -> tuple[np.ndarray, list[int]]:
     """(V, 3, 3) in pixels of the original pictures, principal points at their centres, and the views without a focal.
 
     A focal length is the model's own, or fitted to the local map around the picture's centre; with `shared`, pictures
@@ -103,9 +101,7 @@ def similarity_to_global(view: ViewMaps) -> alignment.Similarity | None:
         weights = view.used.double().flatten()
     if int((weights > 0).sum()) < 4:
         return None
-    fit = alignment.similarity(
-        view.local.reshape(-1, 3).double(), view.world.reshape(-1, 3).double(), weights
-    )
+    fit = alignment.similarity(view.local.reshape(-1, 3).double(), view.world.reshape(-1, 3).double(), weights)
     good = bool(torch.isfinite(fit.rotation).all() and torch.isfinite(fit.translation).all())
     return fit if good and 1e-9 < float(fit.scale) < 1e9 else None
 
@@ -116,9 +112,7 @@ def judge(view: ViewMaps, cam2world: Tensor, intrinsics: Tensor, method: PoseMet
         return PoseChoice(cam2world, method, 0.0, stands=False)
     errors = reprojection_errors(view.world, cam2world, intrinsics)[view.used]
     inliers = float((errors < threshold_px(*view.valid.shape)).double().mean())
-    return PoseChoice(
-        cam2world, method, inliers, float(errors.median()) < STANDS_SHARE * max(view.valid.shape)
-    )
+    return PoseChoice(cam2world, method, inliers, float(errors.median()) < STANDS_SHARE * max(view.valid.shape))
 
 
 def choose_pose(view: ViewMaps, intrinsics: Tensor, *, prefer: PosePreference) -> PoseChoice:
@@ -171,9 +165,7 @@ def place_by_maps(maps: Sequence[ViewMaps], intrinsics: Sequence[Tensor], prefer
     identity = torch.eye(4, dtype=torch.float64)
     choices = [judge(maps[0], identity, intrinsics[0], "first")]
     choices += [choose_pose(m, k, prefer=prefer) for m, k in zip(maps[1:], intrinsics[1:], strict=True)]
-    scales = [
-        scale_to_global(m, c.cam2world) if c.stands else None for m, c in zip(maps, choices, strict=True)
-    ]
+    scales = [scale_to_global(m, c.cam2world) if c.stands else None for m, c in zip(maps, choices, strict=True)]
     return Placing(choices, _completed(scales), 1.0, identity)
 
 

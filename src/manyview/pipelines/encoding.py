@@ -51,21 +51,15 @@ class Encoding:
         asked = range(self.depth) if isinstance(layers, str) else [int(i) for i in layers]
         wrong = [i for i in asked if not -self.depth <= i < self.depth]
         if wrong:
-            raise UserError(
-                f"{self.name} has no block {wrong[0]}; its {self.depth} blocks are 0 to {self.depth - 1}"
-            )
+            raise UserError(f"{self.name} has no block {wrong[0]}; its {self.depth} blocks are 0 to {self.depth - 1}")
         return sorted({i % self.depth for i in asked})
 
     def _check_projector(self, teacher: str) -> None:
         teachers = require(self.network, ProjectsFeatures, self.name).teachers
         if teacher not in teachers:
-            raise UserError(
-                f"{self.name} has no projector {teacher!r}; it has {', '.join(teachers) or 'none'}"
-            )
+            raise UserError(f"{self.name} has no projector {teacher!r}; it has {', '.join(teachers) or 'none'}")
         if self.layers:
-            raise UserError(
-                "a projector reads fixed blocks; ask for projected features or for layers, not both"
-            )
+            raise UserError("a projector reads fixed blocks; ask for projected features or for layers, not both")
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers in the files, JSON-able."""
@@ -116,8 +110,7 @@ class Encoding:
     def _stored(self, level: Features) -> list[Tokens]:
         maps = self._numbers(level.patches.unflatten(1, level.grid))
         cls, registers = (
-            [None] * len(maps) if value is None else self._numbers(value)
-            for value in (level.cls, level.registers)
+            [None] * len(maps) if value is None else self._numbers(value) for value in (level.cls, level.registers)
         )
         return [Tokens(*tokens) for tokens in zip(maps, cls, registers, strict=True)]
 

@@ -147,13 +147,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no features (no {INDEX}); make them with `manyview features`"
-        ) from None
+        raise UserError(f"{folder} holds no features (no {INDEX}); make them with `manyview features`") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}: {error}; delete it and run `manyview features` again"
-        ) from error
+        raise UserError(f"cannot read {path}: {error}; delete it and run `manyview features` again") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UserError(f"{path} was not written by `manyview features`; choose another folder")
     return index

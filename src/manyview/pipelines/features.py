@@ -125,9 +125,17 @@ def _encoded(photos: Sequence[Photo], source: Encoding) -> list[tuple[Picture, I
     for photo, levels in zip(photos, source([photo.image for photo in photos]), strict=True):
         last, item, fit = levels.pop(LAST), photo.picture, photo.fit
         one = ImageFeatures(
-            last.patches, last.cls, last.registers, layers=levels, name=item.name, path=item.path,
-            frame=item.frame, source=fit.source, size=fit.size, affine=fit.affine.numpy(),
-        )  # fmt: skip
+            last.patches,
+            last.cls,
+            last.registers,
+            layers=levels,
+            name=item.name,
+            path=item.path,
+            frame=item.frame,
+            source=fit.source,
+            size=fit.size,
+            affine=fit.affine.numpy(),
+        )
         encoded.append((item, one))
     return encoded
 
@@ -189,12 +197,7 @@ def _refuse_nothing(done: Any, skipped: list[str]) -> None:
 
 
 def _index(
-    source: Encoding,
-    settings: dict[str, Any],
-    images: list[Any],
-    skipped: list[str],
-    *,
-    complete: bool = True,
+    source: Encoding, settings: dict[str, Any], images: list[Any], skipped: list[str], *, complete: bool = True
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,

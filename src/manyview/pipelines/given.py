@@ -19,9 +19,7 @@ def _array(values: Any, what: str) -> np.ndarray:
         raise UserError(f"{what} cannot be read as numbers: {error}") from None
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise UserError(
-            f"{what} has a value that is not finite, first at index {bad}; leave that picture out"
-        )
+        raise UserError(f"{what} has a value that is not finite, first at index {bad}; leave that picture out")
     return array
 
 
@@ -38,9 +36,7 @@ def given_intrinsics(values: Any, count: int) -> np.ndarray | None:
     if matrices.shape == (3, 3):
         matrices = np.broadcast_to(matrices, (count, 3, 3))
     if matrices.shape != (count, 3, 3):
-        raise UserError(
-            f"intrinsics have shape {matrices.shape}; {count} pictures take (3, 3) or ({count}, 3, 3)"
-        )
+        raise UserError(f"intrinsics have shape {matrices.shape}; {count} pictures take (3, 3) or ({count}, 3, 3)")
     for index, matrix in enumerate(matrices):
         if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not np.allclose(matrix[2], [0, 0, 1]):
             raise UserError(
@@ -60,7 +56,5 @@ def given_poses(values: Any, count: int) -> np.ndarray | None:
         rotation = pose[:3, :3]
         rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
         if not rigid or not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
-            raise UserError(
-                f"cam2world of picture {index} is not rigid (last row 0 0 0 1, rotation orthonormal)"
-            )
+            raise UserError(f"cam2world of picture {index} is not rigid (last row 0 0 0 1, rotation orthonormal)")
     return poses

@@ -91,10 +91,7 @@ def write_components(folder: Path, features: FeatureSet, photos: Pictures, fit_f
     place = {name: index for index, name in enumerate(features.names) if index in chosen}
     shown = read_ahead((item for item in photos.items if item.name in place), fit_for)
     pairs = [
-        (
-            Cell(photo.image, photo.name, smooth=True),
-            Cell(basis.colours(features[place[photo.name]].patches)),
-        )
+        (Cell(photo.image, photo.name, smooth=True), Cell(basis.colours(features[place[photo.name]].patches)))
         for photo in shown
         if isinstance(photo, Photo)
     ]

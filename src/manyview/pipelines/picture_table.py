@@ -48,8 +48,10 @@ def table(headings: Sequence[str], rows: Sequence[Row], *, side: int = 176) -> n
     sizes = [[_shown(cell.picture.shape, side) for cell in row.cells] for row in rows]
     widths = [max(size[column][1] for size in sizes) for column in range(len(headings))]
     captioned = [any(cell.caption for cell in row.cells) for row in rows]
-    heights = [LINE + max(height for height, _ in size) + LINE * caption + GAP
-               for size, caption in zip(sizes, captioned, strict=True)]  # fmt: skip
+    heights = [
+        LINE + max(height for height, _ in size) + LINE * caption + GAP
+        for size, caption in zip(sizes, captioned, strict=True)
+    ]
     width = sum(widths) + GAP * (len(widths) + 1)
     sheet = Image.new("RGB", (width, GAP + HEAD + sum(heights)), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -106,9 +108,13 @@ def _paste(sheet: Image.Image, cell: Cell, place: tuple[int, int], size: tuple[i
 
 
 def _write(
-    pen: ImageDraw.ImageDraw, place: tuple[int, int], words: str, room: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont, colour: tuple[int, int, int],
-) -> None:  # fmt: skip
+    pen: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    words: str,
+    room: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    colour: tuple[int, int, int],
+) -> None:
     """Words in at most `room` pixels."""
     shown = words
     while shown and font.getlength(shown) > room:

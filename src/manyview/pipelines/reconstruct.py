@@ -19,12 +19,7 @@ from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
 from manyview.models.model import Reconstructs
 from manyview.pipelines.answers import ViewMaps, ask
-from manyview.pipelines.cameras import (
-    Placing,
-    place_as_given,
-    place_by_maps,
-    source_intrinsics,
-)
+from manyview.pipelines.cameras import Placing, place_as_given, place_by_maps, source_intrinsics
 from manyview.pipelines.evidence import scene_by_matches, without_points
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import opened
@@ -60,16 +55,9 @@ def reconstruct(
     network, name, target = opened(model, Reconstructs, device)
     patch = int(network.config.patch_size)
     long_side = options.image_size or int(np.max(network.config.image_size))
-    one_each = (
-        per_picture(intrinsics)
-        or cam2world is not None
-        or not (masks is None or isinstance(masks, (str, Path)))
-    )
+    one_each = per_picture(intrinsics) or cam2world is not None or not (masks is None or isinstance(masks, (str, Path)))
     photos, skipped = gather(
-        images,
-        lambda size: longest(size, long_side=long_side, multiple=patch),
-        options.take,
-        strict=one_each,
+        images, lambda size: longest(size, long_side=long_side, multiple=patch), options.take, strict=one_each
     )
     given_k = given_intrinsics(intrinsics, len(photos))
     given_c2w = given_poses(cam2world, len(photos))
@@ -112,18 +100,14 @@ def _scene(
             )
     views = [
         _view(photo, view, matrix, source_matrix, placing, index, raw=options.points == "global")
-        for index, (photo, view, matrix, source_matrix) in enumerate(
-            zip(photos, maps, model_k, source_k, strict=True)
-        )
+        for index, (photo, view, matrix, source_matrix) in enumerate(zip(photos, maps, model_k, source_k, strict=True))
     ]
     scene = Scene(views, frame="first_view" if given_c2w is None else "world")
     if given_c2w is not None and placing.unit is not None:
         scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
     lost = [view.name for view in views if view.rests_on == "nothing" and view.valid.any()]
     if lost:
-        notes.append(
-            f"the model does not say where these views are, they lie at the origin: {', '.join(lost[:5])}"
-        )
+        notes.append(f"the model does not say where these views are, they lie at the origin: {', '.join(lost[:5])}")
     scene.info["warnings"] = notes + without_points(views)
     return scene
 
@@ -164,10 +148,7 @@ def _view(
         ),
         raw_pointmap=world.float().numpy() if raw else None,
         rests_on=RESTS_ON.get(choice.method, "model"),
-        info={
-            "pose": choice.method,
-            "pnp_against_similarity_degrees": choice.disagreement,
-        },
+        info={"pose": choice.method, "pnp_against_similarity_degrees": choice.disagreement},
     )
 
 

@@ -84,9 +84,7 @@ class Comparison:
         """The model's own tokens, then per space the teacher, where there is one, and the projection."""
         columns = [OWN]
         for name in self.spaces:
-            columns += [
-                (name, who) for who in ("teacher", "projected") if who != "teacher" or name in self.teachers
-            ]
+            columns += [(name, who) for who in ("teacher", "projected") if who != "teacher" or name in self.teachers]
         return columns
 
     def axes_of(self, column: Column) -> Column:
@@ -131,9 +129,7 @@ def compare(given: Pictures, comparison: Comparison) -> SideBySide:
     rows = places(count, MOST_ROWS)
     each = max(1, MOST_SAMPLES // count)
     draw = np.random.default_rng(0)
-    samples: dict[Column, list[np.ndarray]] = {
-        comparison.axes_of(column): [] for column in comparison.columns
-    }
+    samples: dict[Column, list[np.ndarray]] = {comparison.axes_of(column): [] for column in comparison.columns}
     kept: list[tuple[str, np.ndarray, dict[Column, np.ndarray]]] = []
     cosines: dict[str, list[float]] = {name: [] for name in comparison.teachers}
     skipped: list[str] = []
@@ -182,9 +178,7 @@ def _drawn(
 
 
 def _heading(column: Column) -> str:
-    return {"own": "own tokens", "teacher": f"{column[0]}: teacher", "projected": f"{column[0]}: projection"}[
-        column[1]
-    ]
+    return {"own": "own tokens", "teacher": f"{column[0]}: teacher", "projected": f"{column[0]}: projection"}[column[1]]
 
 
 def _cosine(teacher: np.ndarray, projected: np.ndarray) -> float:

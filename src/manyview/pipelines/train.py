@@ -88,8 +88,11 @@ def resume(
     if steps is not None:
         chosen = override(chosen, [f"run.steps={steps}"])
     if "order" not in (config.get("batches") or {"order": None}):
-        LOG.warning("%s was started by an older manyview, whose batches came in another order; from here on they come "
-                    "in the new one", out)  # fmt: skip
+        LOG.warning(
+            "%s was started by an older manyview, whose batches came in another order; from here on they come "
+            "in the new one",
+            out,
+        )
     described = {key: config.get(key) for key in ("recipe", "preset", "init")}
     inputs = _Inputs(data or config.get("data", ()), cache or config.get("cache"), device)
     return _fit(kind.build(chosen.method), chosen, Path(out), described, inputs, resume=True)

@@ -77,11 +77,18 @@ class DenseRecipe(Recipe):
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: an encoder that a CPU trains in minutes; `debug`: for tests."""
-        small = ("dim=128", "depth=6", "heads=2", "patch_size=8", "positions=12", "cls_token=false",
-                 "layer_scale=null")  # fmt: skip
+        small = ("dim=128", "depth=6", "heads=2", "patch_size=8", "positions=12", "cls_token=false", "layer_scale=null")
         smaller = ("dim=16", "depth=2", "heads=2", "patch_size=8", "positions=4", "cls_token=false")
-        tiny = RunConfig(steps=600, batch=16, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98), warmup=0.1,
-                         decay_vectors=False, checkpoint_every=100)  # fmt: skip
+        tiny = RunConfig(
+            steps=600,
+            batch=16,
+            lr=1e-3,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            warmup=0.1,
+            decay_vectors=False,
+            checkpoint_every=100,
+        )
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
         return {
             "tiny": Preset(method=DenseConfig(encoder=small, classes=37), run=tiny),
@@ -96,9 +103,13 @@ class DenseRecipe(Recipe):
         if cache is not None:
             raise UserError("dense learns from maps of its manifests: leave --cache away")
         wish = PictureWish(
-            size=(config.image_size, config.image_size), batch=run.batch, augmentation=config.augmentation,
-            target=config.target, weights=config.weights, seed=run.seed,
-        )  # fmt: skip
+            size=(config.image_size, config.image_size),
+            batch=run.batch,
+            augmentation=config.augmentation,
+            target=config.target,
+            weights=config.weights,
+            seed=run.seed,
+        )
         return PictureBatches(data, wish)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:

@@ -88,10 +88,31 @@ class Distill3R(Recipe):
         """`paper`: section IV and the released configuration; `tiny`: two CPU cores; `debug`: seconds."""
         # The released run asks for 1,000 epochs, so its cosine is still near its start when it ends at 60; the
         # printed schedule reaches 5e-5, which this one does.
-        paper = RunConfig(steps=84_000, batch=4, accumulate=2, lr=1e-4, min_lr=5e-5, warmup=3500, weight_decay=0.01,
-                          betas=(0.9, 0.95), clip=1.0, checkpoint_every=1000, seed=42)  # fmt: skip
-        tiny = RunConfig(steps=1200, batch=4, lr=1e-3, min_lr=1e-5, warmup=0.08, weight_decay=0.05,
-                         betas=(0.9, 0.98), clip=1.0, decay_vectors=False, checkpoint_every=100)  # fmt: skip
+        paper = RunConfig(
+            steps=84_000,
+            batch=4,
+            accumulate=2,
+            lr=1e-4,
+            min_lr=5e-5,
+            warmup=3500,
+            weight_decay=0.01,
+            betas=(0.9, 0.95),
+            clip=1.0,
+            checkpoint_every=1000,
+            seed=42,
+        )
+        tiny = RunConfig(
+            steps=1200,
+            batch=4,
+            lr=1e-3,
+            min_lr=1e-5,
+            warmup=0.08,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            clip=1.0,
+            decay_vectors=False,
+            checkpoint_every=100,
+        )
         debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=0.1, checkpoint_every=5, log_every=1)
         return {
             "tiny": _preset(tiny, views=2, model="manyview-tiny", flip=True, jitter=0.3),
@@ -100,33 +121,40 @@ class Distill3R(Recipe):
         }
 
     @staticmethod
-    def batches(
-        config: Distill3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Batches:
+    def batches(config: Distill3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Cached samples joined with their images."""
         if cache is None:
-            raise UserError("distill3r learns from a teacher cache: give --cache CACHE "
-                            "(make one: manyview cache build MANIFEST --teacher sensor -o CACHE)")  # fmt: skip
+            raise UserError(
+                "distill3r learns from a teacher cache: give --cache CACHE "
+                "(make one: manyview cache build MANIFEST --teacher sensor -o CACHE)"
+            )
         wish = SceneWish(
-            teacher=config.teacher, views=config.views, batch=run.batch, flip=config.flip, jitter=config.jitter,
-            weights=config.weights, seed=run.seed,
-        )  # fmt: skip
+            teacher=config.teacher,
+            views=config.views,
+            batch=run.batch,
+            flip=config.flip,
+            jitter=config.jitter,
+            weights=config.weights,
+            seed=run.seed,
+        )
         return SceneBatches(cache, data, wish)
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""
         config = self.config
         predictions = self.student(views.images, view_ids=self._view_ids(views, generator))
-        factors = {
-            "alpha_global": config.alpha_global,
-            "alpha_local": config.alpha_local,
-            "gamma": config.gamma,
-        }
+        factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
         if config.loss == "robust":
             terms = robust_pointmap_loss(predictions, views.signals, **factors)
         else:
-            terms = distill3r_loss(predictions, views.signals, reduction=config.reduction,
-                                   weighting=config.weighting, confidence=config.confidence, **factors)  # fmt: skip
+            terms = distill3r_loss(
+                predictions,
+                views.signals,
+                reduction=config.reduction,
+                weighting=config.weighting,
+                confidence=config.confidence,
+                **factors,
+            )
         means = {name: term.mean() for name, term in terms.items()}
         return StepResult(means["total"], {name: mean.detach() for name, mean in means.items()})
 
@@ -135,8 +163,6 @@ class Distill3R(Recipe):
         if not (self.config.random_view_ids and self.training):
             return None
         rows = MOST_VIEWS - 1
-        others = torch.stack(
-            [torch.randperm(rows, generator=generator)[: views.views - 1] for _ in range(views.batch)]
-        )
+        others = torch.stack([torch.randperm(rows, generator=generator)[: views.views - 1] for _ in range(views.batch)])
         ids = torch.cat([torch.zeros(views.batch, 1, dtype=torch.long), others + 1], 1)
         return ids.to(views.images.device)

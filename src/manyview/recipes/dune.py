@@ -105,9 +105,7 @@ class DuneRecipe(Recipe):
             size=config.size,
             teachers=tuple(self.teachers),
             teacher_dims=tuple(teacher.dim for teacher in self.teachers.values()),
-            cls_teachers=tuple(
-                name for name, teacher in self.teachers.items() if _distils_cls(name, teacher)
-            ),
+            cls_teachers=tuple(name for name, teacher in self.teachers.items() if _distils_cls(name, teacher)),
             projector=config.projector,
             image_size=config.image_size,
             **overrides,
@@ -123,15 +121,36 @@ class DuneRecipe(Recipe):
     def presets() -> dict[str, Preset]:
         """`tiny`: a CPU and teachers of your own; `paper`, `paper-448`: the two published stages; `small`: ViT-S."""
         # 100 passes over 1,281,167 images; DINO's schedule: 20 % warm-up, cosine to 1e-6, every tensor clipped.
-        shared = dict(batch=128, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, decay_vectors=False, clip=1.0,
-                      clip_each=True, warmup=0.2, min_lr=1e-6, checkpoint_every=2500, seed=22)  # fmt: skip
+        shared = dict(
+            batch=128,
+            weight_decay=0.03,
+            betas=(0.9, 0.99),
+            eps=1e-15,
+            decay_vectors=False,
+            clip=1.0,
+            clip_each=True,
+            warmup=0.2,
+            min_lr=1e-6,
+            checkpoint_every=2500,
+            seed=22,
+        )
         first = RunConfig(steps=250_228, lr=6e-4, **shared)  # type: ignore[arg-type]
         second = RunConfig(steps=125_114, lr=1e-4, **shared)  # type: ignore[arg-type]
-        tiny = RunConfig(steps=600, batch=15, lr=3e-3, weight_decay=0.03, betas=(0.9, 0.99), eps=1e-15, warmup=0.2,
-                         decay_vectors=False, clip_each=True, min_lr=1e-6, checkpoint_every=200)  # fmt: skip
+        tiny = RunConfig(
+            steps=600,
+            batch=15,
+            lr=3e-3,
+            weight_decay=0.03,
+            betas=(0.9, 0.99),
+            eps=1e-15,
+            warmup=0.2,
+            decay_vectors=False,
+            clip_each=True,
+            min_lr=1e-6,
+            checkpoint_every=200,
+        )
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
-        small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12",
-                 "layer_scale=null")  # fmt: skip
+        small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null")
         return {
             "tiny": _preset(tiny, encoder=small, image_size=96, teachers=()),
             "paper": _preset(first),
@@ -141,9 +160,7 @@ class DuneRecipe(Recipe):
         }
 
     @staticmethod
-    def batches(
-        config: DuneRecipeConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]
-    ) -> Batches:
+    def batches(config: DuneRecipeConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Pictures of every teacher's domain in equal parts; with `cache`, the folder of the teachers' answers."""
         names = [_named(text)[0] for text in config.teachers]
         owners = config.domains or tuple(names[: len(data)])
@@ -153,32 +170,28 @@ class DuneRecipe(Recipe):
                 "with --set method.domains=[...] whose domain each of them is"
             )
         if unknown := sorted({*owners} - {*names}):
-            raise UserError(
-                f"method.domains names {unknown[0]!r}, which is no teacher; they are {', '.join(names)}"
-            )
+            raise UserError(f"method.domains names {unknown[0]!r}, which is no teacher; they are {', '.join(names)}")
         present = [name for name in names if name in owners]
         if config.sharing != "full" and present != names:
             absent = next(name for name in names if name not in owners)
-            raise UserError(
-                f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none"
-            )
+            raise UserError(f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none")
         side = config.image_size
         wish = PictureWish(
-            size=(side, side), batch=run.batch, augmentation=config.augmentation, crops=config.crops,
-            weights=config.weights, seed=run.seed,
-        )  # fmt: skip
+            size=(side, side),
+            batch=run.batch,
+            augmentation=config.augmentation,
+            crops=config.crops,
+            weights=config.weights,
+            seed=run.seed,
+        )
         pictures = PictureBatches(data, wish, domains=[present.index(owner) for owner in owners])
         return pictures if cache is None else WithAnswers(pictures, _kept(config, pictures, cache))
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass of student and teachers, and the loss of equation 1."""
         student, config = self.student, self.config
-        momentum = (
-            config.least_momentum + (1 - config.least_momentum) * (1 + math.cos(math.pi * progress)) / 2
-        )
-        blocks = student.encoder.encode(
-            views.images.flatten(0, 1), norm=False, layers=student.projected_layers
-        )
+        momentum = config.least_momentum + (1 - config.least_momentum) * (1 + math.cos(math.pi * progress)) / 2
+        blocks = student.encoder.encode(views.images.flatten(0, 1), norm=False, layers=student.projected_layers)
         losses = []
         for name in self.teachers:
             target = student.standardise(self.answer(name, views), name, momentum)
@@ -186,9 +199,7 @@ class DuneRecipe(Recipe):
             losses.append(teacher_loss(student.project(blocks, name), target, config.loss))
         stacked = torch.stack(losses)  # (K, N)
         domain = views.signals[DOMAIN].value if DOMAIN in views.signals else None
-        kept = coefficients(
-            stacked, sharing=config.sharing, owner=domain, drop=config.drop, generator=generator
-        )
+        kept = coefficients(stacked, sharing=config.sharing, owner=domain, drop=config.drop, generator=generator)
         logs: dict[str, float | Tensor] = {
             f"loss_{name}": loss.detach().mean() for name, loss in zip(self.teachers, losses, strict=True)
         }
@@ -202,9 +213,7 @@ class DuneRecipe(Recipe):
         patch = self.student.config.patch_size
         grid = (views.size[0] // patch, views.size[1] // patch)
         distilled = cls is not None and name in self.student.config.cls_teachers
-        return Features(
-            patches.flatten(0, 1), cls.value.flatten(0, 1) if distilled and cls else None, None, grid
-        )
+        return Features(patches.flatten(0, 1), cls.value.flatten(0, 1) if distilled and cls else None, None, grid)
 
 
 class WithAnswers(Batches):

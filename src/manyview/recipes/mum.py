@@ -95,9 +95,17 @@ def peak_lr(frames: int) -> float:
 
 
 def _run(frames: int, **changes: Any) -> RunConfig:
-    published = {"steps": 500_000, "warmup": 25_000, "weight_decay": 0.05, "decay_vectors": False,
-                 "betas": (0.9, 0.95), "clip": 0.0, "lr": peak_lr(frames), "checkpoint_every": 5000,
-                 "log_every": 50}  # fmt: skip
+    published = {
+        "steps": 500_000,
+        "warmup": 25_000,
+        "weight_decay": 0.05,
+        "decay_vectors": False,
+        "betas": (0.9, 0.95),
+        "clip": 0.0,
+        "lr": peak_lr(frames),
+        "checkpoint_every": 5000,
+        "log_every": 50,
+    }
     return RunConfig(**{**published, **changes})
 
 
@@ -111,9 +119,7 @@ def _patches(config: MumConfig) -> int:
     patch = (family.debug(student) if config.size else student).patch_size
     if config.image_size % patch or config.image_size < patch:
         near = max(1, round(config.image_size / patch)) * patch
-        raise UserError(
-            f"method.image_size is {config.image_size}, no multiple of the patch ({patch}); take {near}"
-        )
+        raise UserError(f"method.image_size is {config.image_size}, no multiple of the patch ({patch}); take {near}")
     return config.image_size // patch
 
 
@@ -181,14 +187,14 @@ class MumRecipe(Recipe):
     def batches(config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Sequences of the manifests' scenes."""
         if not data:
-            raise UserError("mum learns from image sequences: give --data M.parquet [...] "
-                            "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
+            raise UserError(
+                "mum learns from image sequences: give --data M.parquet [...] "
+                "(make one: manyview data synth OUT, or manyview data scan)"
+            )
         if cache is not None:
             raise UserError("mum learns from images alone: leave --cache away")
         if run.batch != 1:
-            raise UserError(
-                f"run.batch is {run.batch}; mum fills a batch up to method.frames images, set that instead"
-            )
+            raise UserError(f"run.batch is {run.batch}; mum fills a batch up to method.frames images, set that instead")
         if run.shard and config.reference and config.single:
             raise UserError(
                 "with method.reference=true a batch of views runs the encoder twice and one of single images once, but "
@@ -214,9 +220,7 @@ class MumRecipe(Recipe):
         config = self.config
         mask = self._hide(views, generator)
         seen = self.student(views.images, mask)
-        signal = hidden_pixels(
-            self.student.normalised(views.images), seen.mask, self.patch, normalise=config.normalise
-        )
+        signal = hidden_pixels(self.student.normalised(views.images), seen.mask, self.patch, normalise=config.normalise)
         sums, counts = masked_mse(seen.reconstruction, signal)
         loss = sums.sum() / counts.sum()
         kind = "loss_single" if views.views == 1 else "loss_many"

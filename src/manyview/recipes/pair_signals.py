@@ -56,13 +56,10 @@ def true_matches(
     mutual = seen & seen_back.gather(1, there) & (back.gather(1, there) == here)
     wanted = min(count, height * width)
     rows = [
-        _sample(pixel_b, matched, wanted, mismatched, generator)
-        for pixel_b, matched in zip(there, mutual, strict=True)
+        _sample(pixel_b, matched, wanted, mismatched, generator) for pixel_b, matched in zip(there, mutual, strict=True)
     ]
     flat = torch.stack([pixels for pixels, _ in rows])  # (B, K, 2)
-    return Signal(
-        torch.stack([flat % width, flat // width], -1), valid=torch.stack([valid for _, valid in rows])
-    )
+    return Signal(torch.stack([flat % width, flat // width], -1), valid=torch.stack([valid for _, valid in rows]))
 
 
 def both_ways(views: Views) -> Views:
@@ -74,9 +71,13 @@ def both_ways(views: Views) -> Views:
     images = twice(views.images)
     assert images is not None
     return replace(
-        views, images=images, intrinsics=twice(views.intrinsics), cam2world=twice(views.cam2world),
-        depth=twice(views.depth), masks=twice(views.masks),
-    )  # fmt: skip
+        views,
+        images=images,
+        intrinsics=twice(views.intrinsics),
+        cam2world=twice(views.cam2world),
+        depth=twice(views.depth),
+        masks=twice(views.masks),
+    )
 
 
 def _first_from_camera(cam2world: Tensor) -> Tensor:

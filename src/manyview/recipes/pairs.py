@@ -131,36 +131,82 @@ class PairsRecipe(Recipe):
         """
         # DUNE's supplementary says 6.5 million pairs with MASt3R's code; batch, rates and warm-up are MASt3R's: 64
         # pairs a step, on eight GPUs with run.accumulate=2.
-        shared: dict[str, Any] = {"lr": 1e-4, "min_lr": 1e-6, "weight_decay": 0.05, "betas": (0.9, 0.95),
-                                  "warmup": 0.16, "batch": 4, "checkpoint_every": 1000, "seed": 0}  # fmt: skip
+        shared: dict[str, Any] = {
+            "lr": 1e-4,
+            "min_lr": 1e-6,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.95),
+            "warmup": 0.16,
+            "batch": 4,
+            "checkpoint_every": 1000,
+            "seed": 0,
+        }
         on_dune = RunConfig(steps=6_500_000 // 64, accumulate=16, **shared)
         mast3r = RunConfig(steps=50 * 698_820 // 64, accumulate=16, **shared)
-        tiny = RunConfig(steps=2000, batch=4, lr=3e-3, min_lr=1e-5, weight_decay=0.05, betas=(0.9, 0.95), warmup=0.1,
-                         decay_vectors=False, checkpoint_every=100)  # fmt: skip
+        tiny = RunConfig(
+            steps=2000,
+            batch=4,
+            lr=3e-3,
+            min_lr=1e-5,
+            weight_decay=0.05,
+            betas=(0.9, 0.95),
+            warmup=0.1,
+            decay_vectors=False,
+            checkpoint_every=100,
+        )
         debug = RunConfig(steps=10, batch=2, lr=1e-3, checkpoint_every=5, log_every=1)
         published = {"start": "mast3r-vitl16", "metric": in_metres()}
         # The encoder of `manyview train dune --preset tiny`: that run's model can be `method.encoder`.
-        small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null",
-                 "decoder_dim=128", "decoder_depth=4", "decoder_heads=2", "taps=[0,2,3,4]",
-                 "head=linear", "descriptor_dim=16", "descriptor_hidden=1")  # fmt: skip
+        small = (
+            "dim=128",
+            "depth=6",
+            "heads=2",
+            "registers=0",
+            "patch_size=8",
+            "positions=12",
+            "layer_scale=null",
+            "decoder_dim=128",
+            "decoder_depth=4",
+            "decoder_heads=2",
+            "taps=[0,2,3,4]",
+            "head=linear",
+            "descriptor_dim=16",
+            "descriptor_hidden=1",
+        )
         return {
-            "tiny": _preset(tiny, model="dunemast3r-vits14", student=small, freeze="nothing", sizes=((64, 88),),
-                            matches=256, jitter=0.3),
+            "tiny": _preset(
+                tiny,
+                model="dunemast3r-vits14",
+                student=small,
+                freeze="nothing",
+                sizes=((64, 88),),
+                matches=256,
+                jitter=0.3,
+            ),
             "paper": _preset(on_dune, encoder="dune-vitb14-448", **published),
-            "paper-336": _preset(on_dune, encoder="dune-vitb14-336", student=("positions=24",), sizes=SIZES_448,
-                                 **published),
+            "paper-336": _preset(
+                on_dune, encoder="dune-vitb14-336", student=("positions=24",), sizes=SIZES_448, **published
+            ),
             "small": _preset(on_dune, model="dunemast3r-vits14", encoder="dune-vits14-448", **published),
-            "mast3r": _preset(mast3r, model="mast3r-vitl16", start="dust3r-vitl16-512-dpt", freeze="nothing",
-                              sizes=SIZES_512, metric=in_metres()),
+            "mast3r": _preset(
+                mast3r,
+                model="mast3r-vitl16",
+                start="dust3r-vitl16-512-dpt",
+                freeze="nothing",
+                sizes=SIZES_512,
+                metric=in_metres(),
+            ),
             "debug": _preset(debug, model="dunemast3r-vits14", size="debug", sizes=((28, 42),), matches=64),
-        }  # fmt: skip
+        }
 
     @staticmethod
     def batches(config: PairsConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Overlapping pairs of the manifests' scenes."""
         if not data:
-            raise UserError("pairs learns on frames with depth and poses: give --data M.parquet [...] "
-                            "(make one: manyview data synth OUT, or manyview data scan)")  # fmt: skip
+            raise UserError(
+                "pairs learns on frames with depth and poses: give --data M.parquet [...] "
+                "(make one: manyview data synth OUT, or manyview data scan)"
+            )
         if cache is not None:
             raise UserError("pairs learns from measurements: leave --cache away")
         wish = PairWish(
@@ -188,27 +234,27 @@ class PairsRecipe(Recipe):
         """One forward pass and its loss: the points' under the confidence, and the matches'."""
         config = self.config
         views, said = self.predict(views)
-        truth = pair_signals(views, matches=config.matches if config.matching else 0,
-                             mismatched=config.mismatched, generator=generator)  # fmt: skip
-        distances, known = point_distances(said["pointmap"], truth["pointmap"], metric=_metric(views))
-        regression = sum_of_views(
-            *confident_regression(distances, known, said["confidence"], alpha=config.alpha)
+        truth = pair_signals(
+            views, matches=config.matches if config.matching else 0, mismatched=config.mismatched, generator=generator
         )
+        distances, known = point_distances(said["pointmap"], truth["pointmap"], metric=_metric(views))
+        regression = sum_of_views(*confident_regression(distances, known, said["confidence"], alpha=config.alpha))
         away = sum_of_views(distances.sum((2, 3)), known.sum((2, 3))) / 2
         logs: dict[str, float | Tensor] = {"points": regression.detach(), "distance": away.detach()}
         loss = regression
         if config.matching:
             sums, counts = matching_loss(
-                said["descriptors"], said["descriptor_confidence"], truth[MATCHES], alpha=config.matching_alpha,
+                said["descriptors"],
+                said["descriptor_confidence"],
+                truth[MATCHES],
+                alpha=config.matching_alpha,
                 temperature=config.temperature,
-            )  # fmt: skip
+            )
             matching = sums.sum() / counts.sum().clamp(min=1)
             loss = regression + config.matching * matching
             logs |= {"matching": matching.detach(), "matches": counts.float().mean()}
         shown = {name: said[name][:1].detach() for name in ("pointmap", "confidence")}
-        return StepResult(
-            loss, logs, pictures=lambda: {"pair": panel(views.images[0], shown, truth["pointmap"])}
-        )
+        return StepResult(loss, logs, pictures=lambda: {"pair": panel(views.images[0], shown, truth["pointmap"])})
 
     def predict(self, views: Views) -> tuple[Views, dict[str, Any]]:
         """The views that count, both ways round where the pairs are symmetric, and what the student says of them."""
@@ -247,9 +293,7 @@ def start_from(student: Model, source: str, *, but: tuple[str, ...] = ()) -> tup
     student.load_state_dict(agreed, strict=False)
     card = student.card
     student.card = {**card, "derived_from": [*card.get("derived_from", ()), *zoo.licences_of(source)]}
-    LOG.info(
-        "took %d weights of %s, %d differ in name or shape", len(agreed), source, len(wanted) - len(agreed)
-    )
+    LOG.info("took %d weights of %s, %d differ in name or shape", len(agreed), source, len(wanted) - len(agreed))
     return len(agreed), len(wanted) - len(agreed)
 
 
@@ -332,9 +376,7 @@ def _check(config: PairsConfig, student: PairConfig) -> None:
         raise UserError("method.sizes is empty; give at least one [height, width]")
     least, most = config.overlap
     if not 0 <= least <= most <= 1:
-        raise UserError(
-            f"method.overlap is [{least:g}, {most:g}]; it is two shares from 0 to 1, the smaller first"
-        )
+        raise UserError(f"method.overlap is [{least:g}, {most:g}]; it is two shares from 0 to 1, the smaller first")
     if not 0 <= config.mismatched < 1 or config.matches < 1:
         raise UserError(
             f"method.matches is {config.matches} with a share mismatched of {config.mismatched:g}; give at least 1, "

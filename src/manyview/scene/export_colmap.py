@@ -44,9 +44,7 @@ class Colmap(PictureExporter):
     def write(self, scene: Scene, path: Path) -> Path:
         chosen = targets(scene, self.size)
         cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=self.max_points)
-        with fresh_directory(
-            path, is_ours=is_export, own=("images", "sparse"), what="COLMAP export"
-        ) as fresh:
+        with fresh_directory(path, is_ours=is_export, own=("images", "sparse"), what="COLMAP export") as fresh:
             write_pictures(scene, chosen, fresh / "images", self.size)
             model = fresh / "sparse" / "0"
             model.mkdir(parents=True)
@@ -108,9 +106,7 @@ def _shared(
         points = tracks.point[own]
         at_model = tracks.uv[own] @ view.source.affine[:2, :2].T + view.source.affine[:2, 2]
         uv = target.pixels(at_model)
-        local = poses.apply(
-            poses.invert(torch.from_numpy(view.cam2world)), torch.from_numpy(tracks.points[points])
-        )
+        local = poses.apply(poses.invert(torch.from_numpy(view.cam2world)), torch.from_numpy(tracks.points[points]))
         projected, _ = cameras.project(local, torch.from_numpy(view.intrinsics))
         np.add.at(total, points, np.linalg.norm(target.pixels(projected.numpy()) - uv, axis=-1))
         row, column = (
@@ -147,12 +143,13 @@ def _write_cameras(handle: TextIO, chosen: list[Target]) -> list[int]:
 
 
 def _write_images(
-    handle: TextIO, scene: Scene, chosen: list[Target], numbers: list[int],
+    handle: TextIO,
+    scene: Scene,
+    chosen: list[Target],
+    numbers: list[int],
     observations: list[tuple[np.ndarray, np.ndarray]],
-) -> None:  # fmt: skip
-    handle.write(
-        f"{MARK}\n# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# X, Y, POINT3D_ID, ...\n"
-    )
+) -> None:
+    handle.write(f"{MARK}\n# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# X, Y, POINT3D_ID, ...\n")
     for index, view in enumerate(scene.views):
         camera_from_world = poses.invert(torch.from_numpy(view.cam2world))
         rotation = poses.quaternion_from_matrix(camera_from_world[:3, :3])
@@ -160,9 +157,7 @@ def _write_images(
         pose = " ".join(f"{value:.17g}" for value in values)
         handle.write(f"{index + 1} {pose} {numbers[index]} {chosen[index].name}\n")
         points, uv = observations[index]
-        line = " ".join(
-            f"{u:.3f} {v:.3f} {p + 1}" for p, (u, v) in zip(points.tolist(), uv.tolist(), strict=True)
-        )
+        line = " ".join(f"{u:.3f} {v:.3f} {p + 1}" for p, (u, v) in zip(points.tolist(), uv.tolist(), strict=True))
         handle.write(f"{line}\n")
 
 

@@ -72,9 +72,7 @@ def _name(view: SceneView, size: str) -> str:
     return f"{stem}{suffix}" if suffix in (".jpg", ".jpeg", ".png") else f"{stem}.jpg"
 
 
-def write_pictures(
-    scene: Scene, chosen: list[Target], folder: Path, size: Literal["original", "model"]
-) -> None:
+def write_pictures(scene: Scene, chosen: list[Target], folder: Path, size: Literal["original", "model"]) -> None:
     """Write one picture per view, in the colours the network saw; a file that stores those already is copied."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = _video_frames(scene)

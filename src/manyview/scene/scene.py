@@ -51,9 +51,7 @@ class Scene:
         """The views of one component, which share a frame, and their tracks. Raises UserError for an unknown one."""
         chosen = [index for index, view in enumerate(self.views) if view.component == component]
         if not chosen:
-            raise UserError(
-                f"component {component} is not in this scene; it has {self.components}, from 0 on"
-            )
+            raise UserError(f"component {component} is not in this scene; it has {self.components}, from 0 on")
         tracks = None if self.tracks is None else self.tracks.of(chosen)
         return replace(self, views=[self.views[index] for index in chosen], tracks=tracks)
 
@@ -83,9 +81,7 @@ class Scene:
     ) -> Cloud:
         """As `points`, with each point's confidence, view and pixel."""
         threshold = self._threshold(min_confidence, quantile)
-        keep = [
-            view.valid & (view.confidence >= threshold) & (view.component == component) for view in self.views
-        ]
+        keep = [view.valid & (view.confidence >= threshold) & (view.component == component) for view in self.views]
         total = sum(int(mask.sum()) for mask in keep)
         chosen = _evenly(total, most)
         parts, start = [], 0
@@ -97,9 +93,14 @@ class Scene:
             start += count
             uv = np.stack([column + 0.5, row + 0.5], -1)
             parts.append(
-                (view.pointmap[row, column], view.image[row, column], view.confidence[row, column],
-                 np.full(len(here), index), uv)
-            )  # fmt: skip
+                (
+                    view.pointmap[row, column],
+                    view.image[row, column],
+                    view.confidence[row, column],
+                    np.full(len(here), index),
+                    uv,
+                )
+            )
         return Cloud(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def _threshold(self, min_confidence: float | None, quantile: float | None) -> float:
@@ -107,9 +108,7 @@ class Scene:
         if quantile is None:
             quantile = DEFAULT_QUANTILE if min_confidence is None else 0.0
         if not 0 <= quantile < 1:
-            raise UserError(
-                f"quantile is {quantile}; it is the share of points to leave out, from 0 to below 1"
-            )
+            raise UserError(f"quantile is {quantile}; it is the share of points to leave out, from 0 to below 1")
         if quantile == 0:
             return threshold
         confidences = [view.confidence[view.valid] for view in self.views]

@@ -95,16 +95,12 @@ def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
     """A scene's views and its other fields. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
     if not path.is_file():
-        raise UserError(
-            f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one"
-        )
+        raise UserError(f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one")
     if not is_scene(directory):
         raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")
     header = json.loads(path.read_text(encoding="utf-8"))
     if header.get("version", 0) > VERSION:
-        raise UserError(
-            f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview"
-        )
+        raise UserError(f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview")
     try:
         views = [_read_view(entry, directory) for entry in header["views"]]
         fields = {name: header[name] for name in ("frame", "scale", "scale_source")}
@@ -120,8 +116,11 @@ def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
 def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
     with Image.open(_inside(root, entry["image"])) as picture:
         image = np.asarray(picture.convert("RGB"))
-    maps = {key: np.load(_inside(root, entry[key]), allow_pickle=False)
-            for key in ("depth", "confidence", "pointmap") if entry.get(key)}  # fmt: skip
+    maps = {
+        key: np.load(_inside(root, entry[key]), allow_pickle=False)
+        for key in ("depth", "confidence", "pointmap")
+        if entry.get(key)
+    }
     for key, array in maps.items():
         if array.shape[:2] != image.shape[:2]:
             raise ValueError(f"{entry[key]} is {array.shape[:2]}, its image {image.shape[:2]}")

@@ -79,9 +79,7 @@ class SceneView:
         if self.raw_pointmap is not None:
             points = self.raw_pointmap
         else:
-            local = pointmaps.unproject(
-                torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics)
-            )
+            local = pointmaps.unproject(torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics))
             points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
         return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
 

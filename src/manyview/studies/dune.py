@@ -59,10 +59,7 @@ class DuneOptions:
 class DuneStudy(Study):
     """One student of three teachers against what the poster's tables took away."""
 
-    name, line = (
-        "dune",
-        "DUNE in miniature: can one encoder hold three unlike teachers? (paper: mIoU on ADE20K)",
-    )
+    name, line = ("dune", "DUNE in miniature: can one encoder hold three unlike teachers? (paper: mIoU on ADE20K)")
     score = "unclosed"
     columns = {  # noqa: RUF012
         **{f"closed_{task.name}": f"gap closed, {task.name}" for task in TASKS},
@@ -71,43 +68,55 @@ class DuneStudy(Study):
     Options = DuneOptions
     variants = (
         Variant(name="full", line="every teacher sees every image, transformer projectors", paper=44.9),
-        Variant(name="none", line="teachers see their own domain only",
-                settings=("method.sharing=none",), paper=41.6),
-        Variant(name="generic", line="their own and the first domain",
-                settings=("method.sharing=generic",), paper=40.1),
-        Variant(name="simple", line="projectors of one MLP (SP)",
-                settings=("method.projector=simple",), paper=42.3),
-        Variant(name="ladder", line="projectors with an MLP per block (LP)",
-                settings=("method.projector=ladder",), paper=44.7),
-        *(Variant(name=ALONE + task.name, line=f"a student of {task.name} alone, on its domain")
-          for task in TASKS),
+        Variant(name="none", line="teachers see their own domain only", settings=("method.sharing=none",), paper=41.6),
+        Variant(
+            name="generic", line="their own and the first domain", settings=("method.sharing=generic",), paper=40.1
+        ),
+        Variant(name="simple", line="projectors of one MLP (SP)", settings=("method.projector=simple",), paper=42.3),
+        Variant(
+            name="ladder",
+            line="projectors with an MLP per block (LP)",
+            settings=("method.projector=ladder",),
+            paper=44.7,
+        ),
+        *(Variant(name=ALONE + task.name, line=f"a student of {task.name} alone, on its domain") for task in TASKS),
         Variant(name="float16", line="teachers' answers kept unquantised", settings=("method.keep=float16",)),
         Variant(name="pca", line="a quarter of the answers' channels kept", settings=("method.keep=pca",)),
         Variant(name="shuffled", line="control: answers to another image", settings=("method.shuffle=true",)),
-    )  # fmt: skip
+    )
     questions = (
         Question(name="share all", better="full", worse="none", source=SHARING.format("none 41.6 / 0.426")),
-        Question(name="share all", better="full", worse="generic",
-                 source=SHARING.format("generic 40.1 / 0.416")),
-        Question(name="attend when projecting", better="full", worse="simple",
-                 source=PROJECTOR.format("SP 42.3 / 0.413 / 73.1")),
-        Question(name="attend when projecting", better="full", worse="ladder",
-                 source=PROJECTOR.format("LP 44.7 / 0.384 / 78.2")),
+        Question(name="share all", better="full", worse="generic", source=SHARING.format("generic 40.1 / 0.416")),
+        Question(
+            name="attend when projecting",
+            better="full",
+            worse="simple",
+            source=PROJECTOR.format("SP 42.3 / 0.413 / 73.1"),
+        ),
+        Question(
+            name="attend when projecting",
+            better="full",
+            worse="ladder",
+            source=PROJECTOR.format("LP 44.7 / 0.384 / 78.2"),
+        ),
         Question(name="quantising costs something", better="float16", worse="full", source="ours: int8 answers"),
         Question(name="the answers matter", better="full", worse="shuffled", source="control"),
-    )  # fmt: skip
+    )
 
     def prepare(self, out: Path) -> None:
         """Draw the domains, train the teachers, judge them and random weights: references.json."""
         options = self.options
         overrides = f"method.encoder=[{', '.join(self.encoder)}, cls_token=false]"
-        self.at = Size(images=options.images, unseen=options.unseen, side=options.size,
-                       steps=options.teacher_steps, settings=(overrides,))  # fmt: skip
+        self.at = Size(
+            images=options.images,
+            unseen=options.unseen,
+            side=options.size,
+            steps=options.teacher_steps,
+            settings=(overrides,),
+        )
         self.out = out
         self.data = draw_domains(out, self.at)
-        self.teachers = {
-            task.name: train_teacher(task, self.data[task.name][0], out, self.at) for task in TASKS
-        }
+        self.teachers = {task.name: train_teacher(task, self.data[task.name][0], out, self.at) for task in TASKS}
         if not (out / REFERENCES).is_file():
             references = self._references(out)
             write_json(out / REFERENCES, references)
@@ -130,9 +139,7 @@ class DuneStudy(Study):
         numbers: dict[str, float] = {}
         for task in TASKS:
             project = task.name if self.options.projected and task in tasks else ""
-            rows = self._probe(
-                student, task, out / "probes" / task.name, norm=self.options.norm, project=project
-            )
+            rows = self._probe(student, task, out / "probes" / task.name, norm=self.options.norm, project=project)
             for method, value in rows.items():
                 ending = "" if method == "model" else f"_{method}"
                 numbers[f"{task.column}_{task.name}{ending}"] = value
@@ -165,10 +172,16 @@ class DuneStudy(Study):
         options = self.options
         teachers = ", ".join(f"{task.name}={self.teachers[task.name]}" for task in tasks)
         settings = [
-            f"method.teachers=[{teachers}]", f"method.encoder=[{', '.join(self.encoder)}]",
-            f"method.image_size={options.size}", f"method.crops={options.crops}", "method.drop=0.5",
-            f"run.steps={options.steps}", f"run.batch={options.batch}", f"run.seed={seed}", *variant.settings,
-        ]  # fmt: skip
+            f"method.teachers=[{teachers}]",
+            f"method.encoder=[{', '.join(self.encoder)}]",
+            f"method.image_size={options.size}",
+            f"method.crops={options.crops}",
+            "method.drop=0.5",
+            f"run.steps={options.steps}",
+            f"run.batch={options.batch}",
+            f"run.seed={seed}",
+            *variant.settings,
+        ]
         data = [self.data[task.name][0] for task in tasks]
         kept = any(text.startswith("method.keep=") for text in variant.settings)
         pictures = variant.name if len(tasks) == 1 or kept else "all"
@@ -176,14 +189,7 @@ class DuneStudy(Study):
         return trained("dune", folder, preset="tiny", data=data, cache=cache, settings=settings)
 
     def _probe(
-        self,
-        model: Any,
-        task: Task,
-        out: Path,
-        *,
-        norm: bool = True,
-        project: str = "",
-        baselines: bool = False,
+        self, model: Any, task: Task, out: Path, *, norm: bool = True, project: str = "", baselines: bool = False
     ) -> dict[str, float]:
         """The task's number for every kind of token."""
         options = self.options
@@ -206,10 +212,7 @@ class DuneStudy(Study):
             folder = out / "references" / task.name
             rows = self._probe(student.eval(), task, folder / "random", baselines=True)
             references["random"][task.name] = (rows["model"] + rows["untrained"]) / 2  # two draws
-            references["pixels"][task.name], references["constant"][task.name] = (
-                rows["pixels"],
-                rows["constant"],
-            )
+            references["pixels"][task.name], references["constant"][task.name] = (rows["pixels"], rows["constant"])
             for name, directory in self.teachers.items():
                 references[name][task.name] = self._probe(zoo.load(directory), task, folder / name)["model"]
         return references

@@ -76,21 +76,36 @@ class MumStudy(Study):
     Options = MumOptions
     variants = (
         Variant(name="multi-view", line="the tiny preset: 75 % hidden, the decoder attends across views", paper=12.5),
-        Variant(name="mae", line="the same images and steps, no attention across views",
-                settings=("method.across=nowhere",), paper=18.7),
+        Variant(
+            name="mae",
+            line="the same images and steps, no attention across views",
+            settings=("method.across=nowhere",),
+            paper=18.7,
+        ),
         Variant(name="croco", line="pairs, one view whole, 90 % of the other hidden", settings=CROCO, paper=41.4),
         Variant(name="mask-65", line="65 % hidden", settings=("method.mask_ratio=0.65",), paper=13.3),
         Variant(name="mask-85", line="85 % hidden", settings=("method.mask_ratio=0.85",), paper=12.7),
         Variant(name="reference", line="the first view hides nothing", settings=("method.reference=true",), paper=11.9),
-        Variant(name="normalised", line="patches normalised by their own mean and spread, as in the paper",
-                settings=("method.normalise=true",)),
-        Variant(name="crops", line="random crops and mirrors, frame by frame, as released",
-                settings=("method.crop=random", "method.flip=true")),
-        Variant(name="encoder", line="attention across views in the encoder",
-                settings=("method.across=encoder",), paper=16.7),
-        Variant(name="absolute", line="learned absolute positions",
-                settings=("method.positions=absolute",), paper=12.1),
-    )  # fmt: skip
+        Variant(
+            name="normalised",
+            line="patches normalised by their own mean and spread, as in the paper",
+            settings=("method.normalise=true",),
+        ),
+        Variant(
+            name="crops",
+            line="random crops and mirrors, frame by frame, as released",
+            settings=("method.crop=random", "method.flip=true"),
+        ),
+        Variant(
+            name="encoder",
+            line="attention across views in the encoder",
+            settings=("method.across=encoder",),
+            paper=16.7,
+        ),
+        Variant(
+            name="absolute", line="learned absolute positions", settings=("method.positions=absolute",), paper=12.1
+        ),
+    )
     questions = (
         Question(name="many views", better="multi-view", worse="mae", source=TABLE_10),
         Question(name="more than pairs", better="multi-view", worse="croco", source=TABLE_10),
@@ -158,16 +173,13 @@ class MumStudy(Study):
             errors = {**read_json(references, mend="remove it and go on"), "model": errors["model"]}
         elif not references.is_file():
             write_json(references, {name: value for name, value in errors.items() if name != "model"})
-        named = {
-            f"{prefix}{'epe' if name == 'model' else f'epe_{name}'}": value for name, value in errors.items()
-        }
+        named = {f"{prefix}{'epe' if name == 'model' else f'epe_{name}'}": value for name, value in errors.items()}
         return {**named, f"{prefix}gain": 1 - errors["model"] / errors["untrained"]}
 
     def _views(self, model: Any, variant: Variant, out: Path) -> dict[str, float]:
         """By how many percent a completion is worse beside views of another scene, or that show another place."""
         protocol = MaskedViews(
-            reference="method.reference=true" in variant.settings,
-            normalise="method.normalise=true" in variant.settings,
+            reference="method.reference=true" in variant.settings, normalise="method.normalise=true" in variant.settings
         )
         summary = evaluate(protocol, model, Manifest.load(self.test), out)
         return {f"views_{name}": d["percent"] for name, d in summary["differences"].items() if d["items"]}

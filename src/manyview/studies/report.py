@@ -33,9 +33,7 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
     write_text(picture, plot(study, results))
     title, _, tables = markdown(study, results).partition("\n")
     changed = {key: value for key, value in study.settings().items() if value != study.defaults().get(key)}
-    options = "".join(
-        f" {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in sorted(changed.items())
-    )
+    options = "".join(f" {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in sorted(changed.items()))
     command = f" --set{options}" if options else ""
     parts = [
         title,
@@ -65,9 +63,7 @@ def _machine() -> str:
     import torch
 
     where = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{os.cpu_count()} {platform.machine()} cores"
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
     )
     return f"{where}, torch {torch.__version__.partition('+')[0]}"
 

@@ -57,9 +57,7 @@ class CachedTeacher:
                 "--cache: the same line then makes them again"
             )
         card = TeacherCard.of(teacher, keep)
-        record = claim(
-            folder, Record({"pictures": dict(pictures)}, {card.name: card}), mend=MEND, renew=False
-        )
+        record = claim(folder, Record({"pictures": dict(pictures)}, {card.name: card}), mend=MEND, renew=False)
         self.store = Store(folder, record)
         self._errors: list[tuple[float, float, int]] = []
         """Of the first answers that are asked for: mean square error, variance, bytes."""
@@ -85,8 +83,7 @@ class CachedTeacher:
         shape, device = views.images.shape[:2], views.images.device
         rows = [answer for answer in answers if answer is not None]
         return {
-            key: Signal(torch.cat([row[key] for row in rows])[:, 0].unflatten(0, shape).to(device))
-            for key in rows[0]
+            key: Signal(torch.cat([row[key] for row in rows])[:, 0].unflatten(0, shape).to(device)) for key in rows[0]
         }
 
     def _path(self, name: str) -> Path:
@@ -111,9 +108,7 @@ class CachedTeacher:
             "frames": [name],
             "teachers": {self.name: {"digest": self.store.teacher().digest, "signals": packed.parts}},
         }
-        content = archive.encode_archive(
-            packed.fields, header, encodings=packed.encodings, bases=self.store.basis
-        )
+        content = archive.encode_archive(packed.fields, header, encodings=packed.encodings, bases=self.store.basis)
         # Not flushed to the disk one by one: what a power cut spoils has a wrong checksum and is asked again.
         with writing(f"an answer to {self.store.folder}"), fresh_file(self._path(name)) as draft:
             draft.write_bytes(content)

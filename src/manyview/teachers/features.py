@@ -32,9 +32,7 @@ class FeatureTeacher(Teacher):
 
     has_network = True
 
-    def __init__(
-        self, source: str, *, name: str = "", student_patch: int = 14, model: nn.Module | None = None
-    ) -> None:
+    def __init__(self, source: str, *, name: str = "", student_patch: int = 14, model: nn.Module | None = None) -> None:
         self.source, self.name, self.student_patch = source, name or source, student_patch
         try:
             timm = source.startswith(TIMM)
@@ -100,9 +98,16 @@ class _Network(nn.Module):
     """What the teacher asks of a network, whoever made it."""
 
     def __init__(
-        self, network: nn.Module, encode: Callable[[Tensor], Features], *, dim: int, patch_size: int,
-        has_cls: bool, made_of: dict[str, Any], fixed_size: tuple[int, int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        network: nn.Module,
+        encode: Callable[[Tensor], Features],
+        *,
+        dim: int,
+        patch_size: int,
+        has_cls: bool,
+        made_of: dict[str, Any],
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.made_of = made_of
         self.network, self.encode = network, encode
@@ -118,9 +123,13 @@ def _zoo(source: str | nn.Module) -> tuple[_Network, str]:
     encoder = model.trunk
     config = encoder.config
     network = _Network(
-        encoder, encoder.encode, dim=config.dim, patch_size=config.patch_size, has_cls=config.cls_token,
+        encoder,
+        encoder.encode,
+        dim=config.dim,
+        patch_size=config.patch_size,
+        has_cls=config.cls_token,
         made_of={field.name: getattr(config, field.name) for field in fields(config)},
-    )  # fmt: skip
+    )
     return network.eval(), licence_of(model)
 
 
@@ -147,6 +156,7 @@ def _timm(source: str) -> tuple[_Network, str]:
         grid = (images.shape[-2] // patch[0], images.shape[-1] // patch[1])
         return Features(tokens[:, prefix:], tokens[:, 0] if prefix else None, None, grid)
 
-    network = _Network(model, encode, dim=model.num_features, patch_size=patch[0], has_cls=prefix > 0,
-                       made_of={"timm": name})  # fmt: skip
+    network = _Network(
+        model, encode, dim=model.num_features, patch_size=patch[0], has_cls=prefix > 0, made_of={"timm": name}
+    )
     return network.eval(), f"as timm says of {name}"

@@ -31,9 +31,7 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
     name, model = name or re.sub(r"[^\w-]", "-", Path(source.removeprefix(TIMM)).name), None
     if not source.startswith(TIMM):
         if source not in zoo.names() and not Path(source).expanduser().exists():
-            raise UserError(
-                f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}"
-            )
+            raise UserError(f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}")
         if source in zoo.names() and not issubclass(lookup(source)[0].network, Reconstructs):
             require_name(source, EncodesImages)  # before its weights are asked for
         model = zoo.load(source)
@@ -41,11 +39,7 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
         return ReconstructorTeacher(source, name=name, model=model)
     encoder = FeatureTeacher(source, name=name, model=model)
     own = int(encoder.network.patch_size)
-    for patch in (
-        own,
-        14,
-        16,
-    ):  # the grid of its own patches where it fits the size, else that of a student's
+    for patch in (own, 14, 16):  # the grid of its own patches where it fits the size, else that of a student's
         if size[0] % patch == 0 == size[1] % patch:
             encoder.student_patch = patch
             return encoder

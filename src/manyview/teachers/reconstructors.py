@@ -64,9 +64,7 @@ class ReconstructorTeacher(Teacher):
     @torch.inference_mode()
     def __call__(self, views: Views) -> dict[str, Signal]:
         if isinstance(self.network, ReconstructsPairs) and views.views != 2:
-            raise UserError(
-                f"teacher {self.name} sees pairs of views, not {views.views}; build with --views 2"
-            )
+            raise UserError(f"teacher {self.name} sees pairs of views, not {views.views}; build with --views 2")
         maps = self.network.to(views.images.device)(self.prepare(views.images))
         signals = {name: self._placed(maps[name], views.size) for name in MAPS if name in maps}
         for name, values in maps.get("features", {}).items():

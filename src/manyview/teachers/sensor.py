@@ -74,9 +74,10 @@ class Sensor(Teacher):
             raise _lack(views, "intrinsics (fx, fy, cx, cy) and there are none; add them to the manifest")
         if views.views > 1 and views.cam2world is None:
             raise _lack(
-                views, "a pose (cam2world) for samples of several views and there is none; add poses to the manifest "
+                views,
+                "a pose (cam2world) for samples of several views and there is none; add poses to the manifest "
                 "or use --views 1",
-            )  # fmt: skip
+            )
         _check_finite(views, views.intrinsics, "intrinsics")
         if views.views > 1 and views.cam2world is not None:
             _check_finite(views, views.cam2world, "pose (cam2world)")

@@ -86,9 +86,7 @@ class _Cards(Mapping[str, Card]):
                 except (OSError, ImportError, ValueError, TypeError, KeyError) as error:
                     LOG.warning("%s: its card.toml cannot be read: %s", package, error)
             without = {name: _unknown(name, family) for name, (family, _) in presets().items()}
-            named = {
-                card.name: card for card in reversed(cards) if card.name in without
-            }  # the first one stays
+            named = {card.name: card for card in reversed(cards) if card.name in without}  # the first one stays
             self._cards = {**without, **named}
         return self._cards
 
@@ -109,9 +107,7 @@ def _cards_of(package: str) -> list[Card]:
 def _unknown(name: str, family: str) -> Card:
     """The card of a model that has none."""
     allows = "ask those who made it"
-    return Card(
-        name=name, task=f"a {family} network", paper="", published="", licence="not said", allows=allows
-    )
+    return Card(name=name, task=f"a {family} network", paper="", published="", licence="not said", allows=allows)
 
 
 def read_cards(text: str) -> list[Card]:

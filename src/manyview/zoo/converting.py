@@ -46,9 +46,7 @@ def network_of(
     except UserError as error:
         raise UserError(f"{path} is not {arch}: {error}{_hint(checkpoint, arch)}") from error
     except KeyError as error:
-        raise UserError(
-            f"{path} is not {arch}: {_lacks(str(error.args[0]))}{_hint(checkpoint, arch)}"
-        ) from error
+        raise UserError(f"{path} is not {arch}: {_lacks(str(error.args[0]))}{_hint(checkpoint, arch)}") from error
     model = unfilled(family, family.configured(family.configured(stated, sizes), overrides))
     try:
         fill(model, state, where=str(path), may_miss=family.keymap.missing, dtype=None)

@@ -80,9 +80,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     config = read_json(path, mend=f"{directory} is then no model directory; make one with `manyview convert`")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(
-            f"{path} was not written by manyview; convert the original file with `manyview convert`"
-        )
+        raise UserError(f"{path} was not written by manyview; convert the original file with `manyview convert`")
     if not isinstance(config.get("version"), int) or config["version"] > VERSION:
         raise UserError(
             f"{path} is of version {config.get('version')!r} and this manyview reads up to {VERSION}; update it"
@@ -110,9 +108,7 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     try:
         state = load_file(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again"
-        ) from None
+        raise UserError(f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
     model = unfilled(family, config)
@@ -198,9 +194,7 @@ def _check(
     absent = [key for key in expected if key not in state and not tolerated(key)]
     for problem, keys in (("are not part of this architecture", surplus), ("are missing", absent)):
         if keys:
-            raise UserError(
-                f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?"
-            )
+            raise UserError(f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?")
     wrong = [key for key, tensor in state.items() if tensor.shape != expected[key].shape]
     if wrong:
         key = wrong[0]

@@ -112,9 +112,7 @@ def _check(part: Path, size: int | None, sha256: str | None) -> None:
         return
     if (digest := sha256_of(part)) != sha256:
         part.unlink()
-        raise FetchError(
-            f"its sha256 is {digest[:12]}… and should be {sha256[:12]}…; it was removed, try again"
-        )
+        raise FetchError(f"its sha256 is {digest[:12]}… and should be {sha256[:12]}…; it was removed, try again")
 
 
 def sha256_of(path: Path) -> str:

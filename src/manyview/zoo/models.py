@@ -89,12 +89,7 @@ def encoder_weights(source: str | Path) -> Mapping[str, Tensor]:
 
 
 def convert(
-    file_or_dir: str | Path,
-    arch: str,
-    out: str | Path,
-    *,
-    encoder: str | Path | None = None,
-    **overrides: Any,
+    file_or_dir: str | Path, arch: str, out: str | Path, *, encoder: str | Path | None = None, **overrides: Any
 ) -> Path:
     """Bring a published weights file into a model directory, at the precision it is stored in; returns it.
 
@@ -151,9 +146,7 @@ def _directory(name_or_dir: str | Path, accept: Callable[[Card], bool] | None) -
         return path.parent
     name = str(name_or_dir)
     if path.exists() or (name not in presets() and (os.sep in name or name.startswith("."))):
-        raise UserError(
-            f"{path} is no model directory; give one, or convert a weights file with `manyview convert`"
-        )
+        raise UserError(f"{path} is no model directory; give one, or convert a weights file with `manyview convert`")
     lookup(name)
     for folder in _places(name):
         if (folder / CONFIG).is_file():

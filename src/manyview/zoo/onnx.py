@@ -97,9 +97,7 @@ class ReconstructorGraph(nn.Module):
         # Written-out sizes: a -1 would make the exporter solve for it in every later operation.
         tokens = tokens.reshape(batch, views * patches, self.config.dim)
         rows = torch.arange(views)[:, None].expand(views, patches).reshape(1, views * patches)
-        levels = model.fusion(
-            tokens, rows.expand(batch, views * patches), model.config.taps, extended=self.extended
-        )
+        levels = model.fusion(tokens, rows.expand(batch, views * patches), model.config.taps, extended=self.extended)
         per_view = [level.reshape(batch * views, patches, level.shape[-1]) for level in levels]
         maps = [map_ for head in (model.head, model.head_local) for map_ in head(per_view, grid)]
         return tuple(map_.reshape(batch, views, *map_.shape[1:]) for map_ in maps)
@@ -175,9 +173,7 @@ def _fixed(graph: Graph, batch: int | None, views: int | None) -> list[int | Non
     return [batch, views][: len(graph.usual)]
 
 
-def _write(
-    graph: Graph, fixed: list[int | None], size: tuple[int, int], draft: Path, metadata: dict[str, str]
-) -> None:
+def _write(graph: Graph, fixed: list[int | None], size: tuple[int, int], draft: Path, metadata: dict[str, str]) -> None:
     dims = (torch.export.Dim("batch"), torch.export.Dim("views", max=1000))
     free = {axis: dims[axis] for axis, number in enumerate(fixed) if number is None}
     leading = [number or axis + 2 for axis, number in enumerate(fixed)]  # PyTorch takes a 1 for a constant

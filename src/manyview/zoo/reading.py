@@ -79,9 +79,7 @@ def _holds_weights(value: Any, deep: int = DEEPEST) -> bool:
     return (
         deep > 0
         and isinstance(value, Mapping)
-        and any(
-            isinstance(v, Tensor) or (k in WRAPPERS and _holds_weights(v, deep - 1)) for k, v in value.items()
-        )
+        and any(isinstance(v, Tensor) or (k in WRAPPERS and _holds_weights(v, deep - 1)) for k, v in value.items())
     )
 
 
@@ -154,9 +152,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         lines = str(error).splitlines()
         reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), "")
-        raise UserError(
-            f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})"
-        ) from error
+        raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
     except Exception as error:  # a damaged pickle can fail in any way
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is no readable weights file ({first[:160]}); download it again") from error

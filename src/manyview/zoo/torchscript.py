@@ -56,9 +56,7 @@ def read_torchscript(path: Path) -> dict[str, Any]:
             with archive.open(entry) as stream:
                 root = _Unpickler(stream, archive, entry.removesuffix("data.pkl")).load()
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is refused: its archive is damaged or wants more than weights ({error})"
-        ) from error
+        raise UserError(f"{path} is refused: its archive is damaged or wants more than weights ({error})") from error
     except Exception as error:  # a damaged archive can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is no readable archive ({reason[:160]}); download it again") from error

@@ -31,9 +31,7 @@ __all__ = [
 _LISTED = 1000  # problems kept in the manifest itself
 
 
-def scan(
-    src: str | Path, *, format: str, options: ScanOptions | None = None
-) -> tuple[Manifest, list[Problem]]:
+def scan(src: str | Path, *, format: str, options: ScanOptions | None = None) -> tuple[Manifest, list[Problem]]:
     """Look at all of `src`: the manifest of what is good (not saved yet), and what was left out and why.
 
     Raises UserError when nothing is good, and for poses, intrinsics or depth files that cannot be right.
@@ -64,9 +62,7 @@ def options_for(format: str, **values: Any) -> ScanOptions:
     for name in given:
         if name not in own:
             owners = [other for other in SOURCES.names() if name in option_names(other)]
-            hint = (
-                "videos, not for --format {}; use --stride" if name == "fps" else "{1}, not for --format {0}"
-            )
+            hint = "videos, not for --format {}; use --stride" if name == "fps" else "{1}, not for --format {0}"
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is for {hint.format(format, ', '.join(owners))}")
     return SOURCES.get(format).options(**given)

@@ -41,9 +41,7 @@ def scenes(src: Source) -> Scenes:
             pose = poses[nearest] if abs(nearest - time) < _NEAR else None
             camera = replace(camera, cam2world=pose)
             depth = video / "lowres_depth" / image.name
-            rows.append(
-                Row(image=image, name=stamp, camera=camera, depth=depth, depth_scale=0.001, split=split)
-            )
+            rows.append(Row(image=image, name=stamp, camera=camera, depth=depth, depth_scale=0.001, split=split))
         yield video.name.removesuffix("_frames"), rows
 
 

@@ -64,9 +64,7 @@ class ScanOptions:
             return iter(every(list(items)[span], self.stride)[: self.max_frames])
         every([], self.stride)  # refuses a stride that selects nothing
         if min(span.start or 0, span.stop or 0) < 0:
-            raise UserError(
-                f"frames {self.frames!r}: a video is read from its start; give positions from 0 on"
-            )
+            raise UserError(f"frames {self.frames!r}: a video is read from its start; give positions from 0 on")
         return islice(islice(items, span.start, span.stop, self.stride), self.max_frames)
 
 
@@ -156,9 +154,7 @@ class Source(Generic[OptionsT]):
         """The folder for frames that are no files, whose own folder becomes the root. Raises UserError without one."""
         folder = self.options.extract_to
         if folder is None:
-            raise UserError(
-                f"frames of {self.path} need a place; name the manifest with -o, they go beside it"
-            )
+            raise UserError(f"frames of {self.path} need a place; name the manifest with -o, they go beside it")
         self.root = folder.resolve().parent
         return self.root / folder.name
 
@@ -261,9 +257,7 @@ class Reader(Generic[OptionsT]):
             empty = False
             source.add(scene, rows)
         if empty and not source.problems:
-            raise UserError(
-                f"{src} has no {self.layout}; check the folder, or use --format folder for plain images"
-            )
+            raise UserError(f"{src} has no {self.layout}; check the folder, or use --format folder for plain images")
         source.finish()
         return source
 

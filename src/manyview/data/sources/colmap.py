@@ -35,8 +35,7 @@ def rows_of(src: Source, model: Model, images: Sequence[Path]) -> list[Row]:
     if model.distorted:
         src.info["distortion"] = "not corrected"
     return [
-        Row(image=first_file(folder / photo.name for folder in images), camera=photo.camera)
-        for photo in model.photos
+        Row(image=first_file(folder / photo.name for folder in images), camera=photo.camera) for photo in model.photos
     ]
 
 

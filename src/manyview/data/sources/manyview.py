@@ -61,9 +61,7 @@ class _Frame(Row):
         relative = below(root, self.folder / str(self.entry[key]))
         path = inside(root, relative)
         if not path.is_file():
-            raise UserError(
-                f"{where}: {key} file {relative} is missing; put it back, write null, or pass --skip-bad"
-            )
+            raise UserError(f"{where}: {key} file {relative} is missing; put it back, write null, or pass --skip-bad")
         shape = map_size(path)
         if shape is None:
             raise UserError(f"{where}: {key} file {relative} is damaged; replace it or pass --skip-bad")
@@ -88,17 +86,13 @@ def scenes(src: Source) -> Scenes:
         content, entries = _read(file)
         centres = content.get("pixel_centres", 0)
         if centres not in (0, 0.5):
-            raise UserError(
-                f"{file}: pixel_centres is {centres!r}; it must be 0 (centres at integers) or 0.5"
-            )
+            raise UserError(f"{file}: pixel_centres is {centres!r}; it must be 0 (centres at integers) or 0.5")
         scene = src.name(file.parent)
         kept = ("units", "label_names", "ignore_label")
         src.info["scenes"][scene] = {key: content[key] for key in kept if key in content}
         for entry in entries:
             inside(src.root, below(src.root, file.parent / entry["file"]))  # refused, not just left out
-        row = partial(
-            _Frame, folder=file.parent, half_pixel=0.5 - centres, depth_scale=_depth_scale(file, content)
-        )
+        row = partial(_Frame, folder=file.parent, half_pixel=0.5 - centres, depth_scale=_depth_scale(file, content))
         yield scene, [row(image=file.parent / entry["file"], entry=entry) for entry in entries]
 
 
@@ -131,9 +125,7 @@ def _matrix(values: Any, shape: tuple[int, int], name: str, where: str) -> np.nd
     try:
         matrix = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise UserError(
-            f"{where}: {name} is not a matrix of numbers; write {shape[0]} rows of {shape[1]}"
-        ) from None
+        raise UserError(f"{where}: {name} is not a matrix of numbers; write {shape[0]} rows of {shape[1]}") from None
     if matrix.shape != shape:
         raise UserError(f"{where}: {name} has shape {matrix.shape}; it must be {shape[0]}x{shape[1]}")
     return matrix

@@ -48,9 +48,7 @@ def _with_paths(model: Model, images: Path) -> Model:
         for name in names:
             files.setdefault(name, (Path(folder) / name).relative_to(images).as_posix())
     photos = [
-        photo
-        if (images / photo.name).is_file()
-        else replace(photo, name=files.get(Path(photo.name).name, photo.name))
+        photo if (images / photo.name).is_file() else replace(photo, name=files.get(Path(photo.name).name, photo.name))
         for photo in model.photos
     ]
     return replace(model, photos=photos)

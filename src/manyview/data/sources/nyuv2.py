@@ -122,11 +122,7 @@ def _extract(row: Row, file: Path, images: Any, depths: Any, labels: Any, index:
         raise ImageProblem(row.image, f"image {image.shape}, depth {depth.shape}, labels {label.shape}")
     metres = np.where(np.isfinite(depth), depth, 0)
     millimetres = np.clip(metres * 1000 + 0.5, 0, 65535).astype(np.uint16)
-    pictures = (
-        (row.image, image.astype(np.uint8)),
-        (row.depth, millimetres),
-        (row.labels, label.astype(np.uint16)),
-    )
+    pictures = ((row.image, image.astype(np.uint8)), (row.depth, millimetres), (row.labels, label.astype(np.uint16)))
     for path, values in pictures:
         if path is not None and not path.is_file():
             write_picture(path, values)

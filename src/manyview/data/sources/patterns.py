@@ -73,9 +73,7 @@ LAYOUTS = {
         or_else="*/*",
     ),
     "imagenet21k": Layout(
-        "*/*",
-        "image",
-        "as imagenet: CLASS/IMAGE.JPEG; the 19K classes that DUNE keeps lie in the same folders",
+        "*/*", "image", "as imagenet: CLASS/IMAGE.JPEG; the 19K classes that DUNE keeps lie in the same folders"
     ),
 }
 for _name, _layout in LAYOUTS.items():

@@ -36,11 +36,7 @@ def scenes(src: Source) -> Scenes:
             frame = image.stem.rsplit("_", 1)[-1]
             camera = cameras.get(int(frame)) if frame.isdigit() else None
             depth = scene / "depths" / f"depth_{frame}.png"
-            rows.append(
-                Row(
-                    image=image, name=frame, camera=camera, depth=depth, depth_scale=1000 / 65535, split=split
-                )
-            )
+            rows.append(Row(image=image, name=frame, camera=camera, depth=depth, depth_scale=1000 / 65535, split=split))
         yield src.name(scene), rows
 
 
@@ -69,9 +65,7 @@ def _axes(points: np.ndarray, pixels: np.ndarray, lens: np.ndarray, world2cam: n
             with np.errstate(divide="ignore", invalid="ignore"):
                 projected = (camera[:, :3] @ lens.T)[:, :2] / camera[:, 2:3]
             distances = np.linalg.norm(projected - pixels, axis=-1)
-            errors[name] = min(
-                errors.get(name, np.inf), float(np.median(distances)) if len(points) else np.inf
-            )
+            errors[name] = min(errors.get(name, np.inf), float(np.median(distances)) if len(points) else np.inf)
     best = min(errors, key=lambda name: errors[name])
     if not errors[best] < _PIXELS:
         raise ValueError(f"its 3D tracks fall {errors[best]:.1f} pixels from its 2D tracks, axes unknown")

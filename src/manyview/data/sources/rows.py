@@ -131,9 +131,7 @@ def map_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _fitted(
-    lens: Lens, of: tuple[float, float] | None, size: tuple[int, int]
-) -> tuple[tuple[float, ...], str | None]:
+def _fitted(lens: Lens, of: tuple[float, float] | None, size: tuple[int, int]) -> tuple[tuple[float, ...], str | None]:
     """Intrinsics moved to the stored image's size, and what is wrong with them or None."""
     x, y = 1.0, 1.0
     if of is not None:

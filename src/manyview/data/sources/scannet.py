@@ -93,11 +93,7 @@ def _labels(src: Source[ScannetOptions], folders: Sequence[Path]) -> dict[str, A
     number_of = src.read(file, _numbers) if file else None
     if not number_of:
         return {}
-    names = (
-        _CLASSES
-        if count < 40
-        else {number: _CLASSES.get(number, f"class {number}") for number in range(1, 41)}
-    )
+    names = _CLASSES if count < 40 else {number: _CLASSES.get(number, f"class {number}") for number in range(1, 41)}
     order = {number: place for place, number in enumerate(names)}
     table = [order.get(number_of.get(number, 0), NO_CLASS) for number in range(max(number_of) + 1)]
     return {"classes": list(names.values()), LABEL_MAP: table}
@@ -113,12 +109,7 @@ def _numbers(path: Path) -> dict[int, int]:
 def _splits(src: Source) -> dict[str, str]:
     """Scene -> train, val or test, by the lists that are there."""
     files = {split: src.beside(f"scannetv2_{split}.txt") for split in ("train", "val", "test")}
-    return {
-        scene: split
-        for split, file in files.items()
-        if file
-        for scene in file.read_text(encoding="utf-8").split()
-    }
+    return {scene: split for split, file in files.items() if file for scene in file.read_text(encoding="utf-8").split()}
 
 
 def _aligned(scene: Path, images: list[Path]) -> bool:

@@ -13,10 +13,7 @@ from __future__ import annotations
 from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.transforms_json import rows_of
 
-_KINDS = (
-    ("resized_undistorted_images", "transforms_undistorted.json"),
-    ("resized_images", "transforms.json"),
-)
+_KINDS = (("resized_undistorted_images", "transforms_undistorted.json"), ("resized_images", "transforms.json"))
 
 
 @SOURCES.add("scannetpp")

@@ -38,6 +38,5 @@ def scenes(src: Source) -> Scenes:
 
 def _poses(path: Path) -> list[np.ndarray]:
     return [
-        rigid(rotation_from_quaternion([qw, qx, qy, qz]), [x, y, z]) @ _NED
-        for x, y, z, qx, qy, qz, qw in numbers(path)
+        rigid(rotation_from_quaternion([qw, qx, qy, qz]), [x, y, z]) @ _NED for x, y, z, qx, qy, qz, qw in numbers(path)
     ]

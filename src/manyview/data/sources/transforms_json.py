@@ -48,9 +48,7 @@ def _entries(path: Path) -> list[tuple[dict[str, Any], Camera]]:
     content = json.loads(path.read_text())
     frames = [(entry, "") for entry in content["frames"]]
     frames += [(entry, "test") for entry in content.get("test_frames") or ()]
-    entries = [
-        {**content, **entry, "file": str(entry["file_path"]), "split": split} for entry, split in frames
-    ]
+    entries = [{**content, **entry, "file": str(entry["file_path"]), "split": split} for entry, split in frames]
     return [(entry, _camera(entry)) for entry in entries]
 
 

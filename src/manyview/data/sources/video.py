@@ -57,9 +57,7 @@ def _rows(src: Source[VideoOptions], video: Path, folder: Path) -> Iterator[Row]
             raise
         raise ImageProblem(video.name, str(error)) from error
     if src.options.fps is None and declared and index + 1 < declared - max(2, declared // 50):
-        src.problem(
-            video.name, f"ends after frame {index} of {declared} declared: cut off or damaged from there"
-        )
+        src.problem(video.name, f"ends after frame {index} of {declared} declared: cut off or damaged from there")
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

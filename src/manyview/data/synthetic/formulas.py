@@ -126,9 +126,7 @@ def _read(node: ast.expr) -> Formula:
             conditions = [_read(value) for value in values]
             return lambda names, rng: all(condition(names, rng) for condition in conditions)
         case ast.Compare(left=left, ops=ops, comparators=others) if {type(op) for op in ops} <= {*_OPERATORS}:
-            return _comparison(
-                [_read(side) for side in (left, *others)], [_OPERATORS[type(op)] for op in ops]
-            )
+            return _comparison([_read(side) for side in (left, *others)], [_OPERATORS[type(op)] for op in ops])
         case ast.IfExp(test=test, body=body, orelse=orelse):
             condition, then, otherwise = _read(test), _read(body), _read(orelse)
             return lambda names, rng: (then if condition(names, rng) else otherwise)(names, rng)

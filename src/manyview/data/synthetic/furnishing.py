@@ -57,11 +57,7 @@ def _catalogue() -> dict[str, Any]:
     """rooms.yaml, its rows read."""
     content = read_catalogue("rooms.yaml")
     rows = {key: read_rows(content[key], _WORDS) for key in ("extras", "behind a laid table", "on the walls")}
-    return (
-        content
-        | rows
-        | {"themes": {name: read_rows(theme, _WORDS) for name, theme in content["themes"].items()}}
-    )
+    return content | rows | {"themes": {name: read_rows(theme, _WORDS) for name, theme in content["themes"].items()}}
 
 
 def _each_of(word: str, place: Callable[..., Placed | None], *more: str) -> Word:
@@ -76,10 +72,7 @@ def _each_of(word: str, place: Callable[..., Placed | None], *more: str) -> Word
             if "share" not in row or rng.random() < row["share"]:
                 model = make(name, rng)
                 placed = place(
-                    work.target,
-                    rng,
-                    model,
-                    **{key: work.value(row[key]) for key in ("z", "gap") if key in row},
+                    work.target, rng, model, **{key: work.value(row[key]) for key in ("z", "gap") if key in row}
                 )
             if placed and "as" in row:
                 break

@@ -57,9 +57,7 @@ def lit(shadow: Shadow, points: Tensor) -> tuple[Tensor, Tensor]:
     local = shadow.light_from_world[:, :3] @ points + shadow.light_from_world[:, 3:]
     z = local[2].clamp(min=1e-3)
     grid = (local[:2] / z * shadow.focal).T[None, None]
-    maps = torch.nn.functional.grid_sample(shadow.maps, grid, padding_mode="border", align_corners=False)[
-        0, :, 0
-    ]
+    maps = torch.nn.functional.grid_sample(shadow.maps, grid, padding_mode="border", align_corners=False)[0, :, 0]
     seen = (local[2] > 0.02) & (grid[0, 0].abs().amax(1) < 1)
     answers = []
     for mean, square, floor, bias in ((maps[0], maps[1], 2e-4, 0.25), (maps[2], maps[3], 2e-2, 0.1)):
@@ -143,9 +141,7 @@ class Light:
         return sun * (reach * facing.clamp(min=0) * (share * 1.4 - 0.2).clamp(0, 1))
 
 
-def _lamp(
-    points: Tensor, normal: Tensor, mirror: Tensor, position: Tensor, share: Tensor
-) -> tuple[Tensor, Tensor]:
+def _lamp(points: Tensor, normal: Tensor, mirror: Tensor, position: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Strengths (N,) of diffuse light and highlight of a lamp at `position` (3, 1), `share` (N,) of which arrives."""
     towards = position - points
     square = towards.square().sum(0)

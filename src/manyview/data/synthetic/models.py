@@ -40,10 +40,7 @@ FURNITURE = (
     *("table", "chair", "sofa", "bed", "cabinet", "wardrobe", "bookshelf", "stool"),
     *("lamp", "plant", "tv", "fridge", "stove", "bin", "box", "suitcase"),
 )
-SMALL = (
-    *("mug", "bottle", "bowl", "book", "ball", "vase"),
-    *("laptop", "pillow", "clock", "fruit", "can", "teapot"),
-)
+SMALL = (*("mug", "bottle", "bowl", "book", "ball", "vase"), *("laptop", "pillow", "clock", "fruit", "can", "teapot"))
 CLASSES: tuple[str, ...] = STRUCTURE + FURNITURE + SMALL  # a label is an index into this tuple
 
 

@@ -44,9 +44,7 @@ class Solids:
         return Solids(*(tensor.to(device) for tensor in moved))
 
 
-def cast(
-    solids: Solids, cam2world: Tensor, intrinsics: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def cast(solids: Solids, cam2world: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Depth (V, H, W) along the optical axis and the index (V, H, W) of what is seen, for V cameras in the room.
 
     cam2world (V, 4, 4), intrinsics (V, 3, 3) with pixel centres at +0.5. Indices P + 2a and P + 2a + 1 are the
@@ -147,9 +145,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 def _bounds(solids: Solids, cam2world: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """Pixel bounds (V, P, 4) left, top, right, bottom (empty when right <= left) and nearest depths (V, P)."""
     corners = _CORNERS.to(cam2world)
-    world = (
-        corners @ solids.world_from_object[:, :, :3].transpose(1, 2) + solids.world_from_object[:, None, :, 3]
-    )
+    world = corners @ solids.world_from_object[:, :, :3].transpose(1, 2) + solids.world_from_object[:, None, :, 3]
     local = (world - cam2world[:, None, None, :3, 3]) @ cam2world[:, None, :3, :3]  # (V, P, 8, 3)
     a, b = local[..., _EDGES[:, 0], :], local[..., _EDGES[:, 1], :]  # (V, P, 12, 3)
     share = (NEAR - a[..., 2]) / (b[..., 2] - a[..., 2])

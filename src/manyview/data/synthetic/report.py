@@ -41,12 +41,7 @@ class ClassReport:
 
 
 def class_report(
-    seeds: int = 50,
-    *,
-    views: int = 8,
-    size: tuple[int, int] = (112, 154),
-    first: int = 0,
-    progress: bool | None = None,
+    seeds: int = 50, *, views: int = 8, size: tuple[int, int] = (112, 154), first: int = 0, progress: bool | None = None
 ) -> ClassReport:
     """Render `seeds` scenes, count their pixels, and teach a ridge classifier on half of them to name the others."""
     if seeds < 2:
@@ -93,9 +88,7 @@ def crops(scene: RenderedScene) -> tuple[Tensor, Tensor]:
             margin = int(0.1 * max(height, width)) + 1
             across = slice(max(0, left - margin), right + 1 + margin)
             window = scene.images[view : view + 1, :, max(0, top - margin) : bottom + 1 + margin, across]
-            pictures.append(
-                torch.nn.functional.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True)
-            )
+            pictures.append(torch.nn.functional.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True))
             names.append(name)
     return torch.cat([torch.zeros(0, 3, CROP, CROP), *pictures]), torch.tensor(names, dtype=torch.int64)
 

@@ -51,13 +51,7 @@ def wall_frame(world: World, wall: str) -> tuple[Callable[[float, float], Corner
 
 
 def against_wall(
-    world: World,
-    rng: Random,
-    model: Model,
-    *,
-    z: float = 0.0,
-    gap: float = 0.03,
-    walls: tuple[str, ...] = WALLS,
+    world: World, rng: Random, model: Model, *, z: float = 0.0, gap: float = 0.03, walls: tuple[str, ...] = WALLS
 ) -> Placed | None:
     """Put a model with its back to a wall where there is room, or give up after some attempts."""
     low, high = model.bounds
@@ -95,9 +89,7 @@ def doors_and_windows(world: World, rng: Random) -> None:
         if door:  # nothing stands within 75 cm of it
             x, y = (0.75 * round(way) for way in door.ahead)
             low = (door.low[0] + min(x, 0), door.low[1] + min(y, 0), 0.0)
-            world.blocks.append(
-                Block(low, (door.high[0] + max(x, 0), door.high[1] + max(y, 0), 2.0), solid=False)
-            )
+            world.blocks.append(Block(low, (door.high[0] + max(x, 0), door.high[1] + max(y, 0), 2.0), solid=False))
     for wall in order[1 : 1 + rng.choice([0, 1, 1, 1, 2])]:
         _window(world, rng, wall)
 

@@ -57,9 +57,7 @@ def render_scene(
         kind = "tabletop" if seed % 3 == 2 else "room"
     with _one_thread():
         world = furnishing.build(seed, kind)
-        path = trajectories.choose(
-            world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory
-        )
+        path = trajectories.choose(world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory)
         return render_world(world, path, size=size, rng=Random(f"manyview sensor {seed}"), device=device)
 
 
@@ -78,24 +76,14 @@ def check_request(views: int, size: tuple[int, int], kind: str, trajectory: str)
     """Raise UserError for what cannot be rendered."""
     if views < 1 or min(size) < 8:
         raise UserError(f"views={views}, size={size[0]}x{size[1]}: need at least one view of 8x8 pixels")
-    for what, value, names in (
-        ("kind", kind, furnishing.KINDS),
-        ("trajectory", trajectory, trajectories.NAMES),
-    ):
+    for what, value, names in (("kind", kind, furnishing.KINDS), ("trajectory", trajectory, trajectories.NAMES)):
         if value not in ("auto", *names):
-            raise UserError(
-                f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *names])}"
-            )
+            raise UserError(f"no {what} {value!r} of procedural scenes; {did_you_mean(value, ['auto', *names])}")
 
 
 @torch.inference_mode()
 def render_world(
-    world: World,
-    path: trajectories.Path,
-    *,
-    size: tuple[int, int],
-    rng: Random,
-    device: torch.device | str = "cpu",
+    world: World, path: trajectories.Path, *, size: tuple[int, int], rng: Random, device: torch.device | str = "cpu"
 ) -> RenderedScene:
     """Render what the cameras of a path see of a world; `rng` decides the sensor's noise."""
     solids, lighting = world.solids().to(device), world.lighting

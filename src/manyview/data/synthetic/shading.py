@@ -56,9 +56,7 @@ def surface(table: Tensor, rows: Tensor, seen: Tensor, points: Tensor, view: Ten
 
 
 def _affine(row: Tensor, points: Tensor) -> Tensor:
-    return torch.addcmul(
-        torch.addcmul(torch.addcmul(row[3], row[0], points[0]), row[1], points[1]), row[2], points[2]
-    )
+    return torch.addcmul(torch.addcmul(torch.addcmul(row[3], row[0], points[0]), row[1], points[1]), row[2], points[2])
 
 
 def _curved(

@@ -86,11 +86,7 @@ def _catalogue() -> dict[str, list[Row]]:
 def _cameras(world: World, rng: Random, views: int, name: str) -> tuple[Tensor, Tensor]:
     """Eyes (V, 3) and what they look at (V, 3), drawn as the catalogue says."""
     names: dict[str, Any] = {"views": views, "name": name, "spread": partial(_spread, views), **_FUNCTIONS}
-    names |= {
-        "focus": partial(_focus, world, rng),
-        "somewhere": partial(_somewhere, world, rng),
-        "normal": rng.gauss,
-    }
+    names |= {"focus": partial(_focus, world, rng), "somewhere": partial(_somewhere, world, rng), "normal": rng.gauss}
     if world.kind == "tabletop":
         name, names["top"] = "around a table", world.focus[0]
     work: Work[list[Any]] = Work([], _WORDS, names, rng)
@@ -112,9 +108,7 @@ def choose(world: World, rng: Random, *, views: int, size: tuple[int, int], name
             path = _draw(world, rng, views=views, size=size, name=name)
             drawn.append((_clear(world, path), path))
         drawn = sorted(drawn, key=lambda item: -item[0])[:ATTEMPTS]
-        cameras, lenses = (
-            torch.cat(parts) for parts in zip(*((p.cam2world, p.intrinsics) for _, p in drawn))
-        )
+        cameras, lenses = (torch.cat(parts) for parts in zip(*((p.cam2world, p.intrinsics) for _, p in drawn)))
         depth, seen = cast(solids, cameras, lenses * scale, thumb)
         things = instances.index_select(0, seen.flatten()).view_as(seen)
         for (share, path), d, t in zip(drawn, depth.split(views), things.split(views)):
@@ -154,8 +148,7 @@ def _clear(world: World, path: Path) -> float:
     for eye in path.cam2world[:, :3, 3].tolist():
         inside = all(CLEARANCE < eye[a] < world.size[a] - CLEARANCE for a in range(3))
         good += inside and not any(
-            block.solid
-            and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
+            block.solid and all(block.low[a] - CLEARANCE < eye[a] < block.high[a] + CLEARANCE for a in range(3))
             for block in world.blocks
         )
     return good / len(path.cam2world)
@@ -167,9 +160,7 @@ def _looks(depth: Tensor, things: Tensor, path: Path, scale: Tensor) -> float:
     deep = depth.flatten(1).median(1).values > 0.7
     counts = torch.stack([(view.flatten().bincount(minlength=7)[7:] >= 3).sum() for view in things.long()])
     bare = (things <= 6).float().mean((1, 2))  # walls, floor, ceiling
-    score = (
-        ((near & deep).float() * (counts / 4).clamp(max=1) * ((1 - bare) / 0.3).clamp(max=1)).mean().item()
-    )
+    score = ((near & deep).float() * (counts / 4).clamp(max=1) * ((1 - bare) / 0.3).clamp(max=1)).mean().item()
     if len(depth) == 1:
         return score
     return min(score, (_overlap(depth, path, scale) / 0.4).clamp(max=1).mean().item())

@@ -131,9 +131,7 @@ class World:
         inside = all(low[a] >= -0.006 and high[a] <= self.size[a] + 0.006 for a in range(3))
         return inside and not any(block.meets(low, high, margin) for block in self.blocks)
 
-    def put(
-        self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True
-    ) -> Placed:
+    def put(self, model: Model, at: Corner, yaw: float = 0.0, *, block: bool = True, solid: bool = True) -> Placed:
         """Put a model down without asking; with `block`, nothing else may stand in its bounds afterwards."""
         cosine, sine = math.cos(yaw), math.sin(yaw)
         matrices = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ model.matrices

@@ -24,12 +24,7 @@ MANIFEST = "manifest.parquet"
 CAMERAS = "cameras.json"
 VERSION = 2  # of the generator: raise it when the same seed gives other pixels
 DEPTH_SCALE = 0.001
-FILES = {
-    "image": "file",
-    "depth": "depth",
-    "labels": "label",
-    "instances": "instances",
-}  # manifest: cameras.json
+FILES = {"image": "file", "depth": "depth", "labels": "label", "instances": "instances"}  # manifest: cameras.json
 CONVENTIONS = {
     "convention": "cam2world: 4x4, maps camera coordinates to world coordinates (x_world = cam2world @ x_cam). "
     "OpenCV camera axes: +x right, +y down, +z forward; the world's z axis points up. K in pixels for the stored "
@@ -62,13 +57,7 @@ class Settings:
 
 
 def write_scenes(
-    out: str | Path,
-    *,
-    scenes: int,
-    workers: int = 1,
-    device: str = "cpu",
-    progress: bool | None = None,
-    **choices: Any,
+    out: str | Path, *, scenes: int, workers: int = 1, device: str = "cpu", progress: bool | None = None, **choices: Any
 ) -> Path:
     """Render scenes 0 .. `scenes` - 1 into `out` and return the manifest's path.
 
@@ -92,12 +81,7 @@ def write_scenes(
     for _ in track(done, total=len(missing), label="scenes", unit="scene", enabled=progress):
         pass
     frames = [frame for index in range(scenes) for frame in _frames(out, index)]
-    info = {
-        "generator": "manyview data synth",
-        "classes": list(CLASSES),
-        "units": "metres",
-        "seed": settings.seed,
-    }
+    info = {"generator": "manyview data synth", "classes": list(CLASSES), "units": "metres", "seed": settings.seed}
     return Manifest(frames, out, info).save(out / MANIFEST)
 
 

@@ -100,9 +100,7 @@ class Croco(Model, AroundEncoder, CompletesPairs):
         UserError unless there are two views whose sides are multiples of the patch.
         """
         if images.ndim != 5 or images.shape[1] != 2:
-            raise UserError(
-                f"CroCo completes one view from another: give (B, 2, 3, H, W), not {images.shape}"
-            )
+            raise UserError(f"CroCo completes one view from another: give (B, 2, 3, H, W), not {images.shape}")
         grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         if mask is None:
             patches = grid[0] * grid[1]

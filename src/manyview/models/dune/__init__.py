@@ -10,11 +10,7 @@ from manyview.models.family import FAMILIES, Family, State, encoder_sizes
 from manyview.models.keymaps import KeyMap, nested_encoder
 
 # Our names of the teachers and the published ones.
-TEACHERS = {
-    "dinov2": "dino2reg_vitlarge_14",
-    "mast3r": "mast3r_vitlarge_16",
-    "multihmr": "multihmr_vitlarge_14_672",
-}
+TEACHERS = {"dinov2": "dino2reg_vitlarge_14", "mast3r": "mast3r_vitlarge_16", "multihmr": "multihmr_vitlarge_14_672"}
 
 KEYMAP = KeyMap(
     pairs=(

@@ -75,9 +75,7 @@ class Dune(Model, ProjectsFeatures):
     def _projector(self, width: int) -> nn.Module:
         inner = self.config.encoder
         if self.config.projector == "transformer":
-            return TransformerProjector(
-                inner.dim, width, inner.heads, eps=inner.eps, layer_scale=inner.layer_scale
-            )
+            return TransformerProjector(inner.dim, width, inner.heads, eps=inner.eps, layer_scale=inner.layer_scale)
         return LadderProjector(inner.dim, width, len(self.projected_layers))
 
     @property
@@ -104,9 +102,7 @@ class Dune(Model, ProjectsFeatures):
         Raises UserError for a teacher without a projector, or features it cannot use.
         """
         if teacher not in self.projectors:
-            raise UserError(
-                f"this model has no projector {teacher!r}; {did_you_mean(teacher, self.projectors)}"
-            )
+            raise UserError(f"this model has no projector {teacher!r}; {did_you_mean(teacher, self.projectors)}")
         blocks = [features] if isinstance(features, Features) else list(features)
         if len(blocks) != len(self.projected_layers):
             raise UserError(
@@ -126,9 +122,7 @@ class Dune(Model, ProjectsFeatures):
         norms: Any = self.statistics[teacher]
         cls = features.cls
         if "cls" in norms and cls is None:
-            raise UserError(
-                f"teacher {teacher!r} gives no class token, but cls_teachers names it; take it out"
-            )
+            raise UserError(f"teacher {teacher!r} gives no class token, but cls_teachers names it; take it out")
         return Features(
             norms["patch"](features.patches, momentum),
             norms["cls"](cls, momentum) if "cls" in norms else None,

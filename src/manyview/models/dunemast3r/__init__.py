@@ -27,12 +27,7 @@ def dunemast3r(size: str, resolution: int = 448) -> PairConfig:
 
 
 KEYMAP = KeyMap(
-    pairs=(
-        *nested_encoder("dune_backbone"),
-        ("norm.", "norm."),
-        *cross_decoder("mast3r."),
-        *head_pairs("mast3r."),
-    ),
+    pairs=(*nested_encoder("dune_backbone"), ("norm.", "norm."), *cross_decoder("mast3r."), *head_pairs("mast3r.")),
     aliases=head_aliases("mast3r."),
     # MASt3R's own encoder, which the wrapper replaces, and constants that our encoder knows.
     carried=("mast3r.patch_embed.", "mast3r.enc_blocks.", "mast3r.enc_norm.", "imagenet_"),
@@ -57,9 +52,7 @@ def says(about: Mapping[str, Any], preset: PairConfig) -> dict[str, Any]:
     What that call says of an encoder is of the one that DUNE replaces.
     """
     fields: dict[str, Any] = {}
-    name = re.fullmatch(
-        r"dune_vit(small|base)_14_(\d+)(_paper)?(_encoder)?", str(about.get("dune_backbone_name"))
-    )
+    name = re.fullmatch(r"dune_vit(small|base)_14_(\d+)(_paper)?(_encoder)?", str(about.get("dune_backbone_name")))
     if name:
         encoder = dune(name[1][0], int(name[2])).encoder
         fields = {"dim": encoder.dim, "heads": encoder.heads, "positions": encoder.positions}

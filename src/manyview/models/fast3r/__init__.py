@@ -58,9 +58,7 @@ def says(about: Mapping[str, Any], preset: ReconstructorConfig) -> dict[str, Any
     for name, section in sections.items():
         for key, built in BUILT[name].items():
             if section.get(key, built) != built:
-                raise UserError(
-                    f"config.json says {name}.{key} is {section[key]!r}, and only {built!r} is built"
-                )
+                raise UserError(f"config.json says {name}.{key} is {section[key]!r}, and only {built!r} is built")
     stated = {ours: sections.get(name, {}).get(key) for (name, key), ours in STATED.items()}
     fields = {ours: value for ours, value in stated.items() if value is not None}
     word = sections.get("encoder_args", {}).get("pos_embed")

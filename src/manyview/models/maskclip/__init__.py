@@ -82,9 +82,7 @@ def adapt(state: State) -> dict[str, Tensor]:
     """Either layout of a file to the official names, in our shapes."""
     if any(key.startswith("vision_model.") for key in state):
         state = _from_transformers(state)
-    return {
-        key: tensor[(None,) * UNIT_AXES[key]] if key in UNIT_AXES else tensor for key, tensor in state.items()
-    }
+    return {key: tensor[(None,) * UNIT_AXES[key]] if key in UNIT_AXES else tensor for key, tensor in state.items()}
 
 
 def restore(state: State) -> dict[str, Tensor]:

@@ -86,9 +86,7 @@ class Maskclip(Model, AroundEncoder, EncodesTexts):
         super().__init__()
         inner = config.encoder
         if inner.depth < 2:
-            raise UserError(
-                f"depth is {inner.depth}; MaskCLIP reads what enters its last block, so at least 2"
-            )
+            raise UserError(f"depth is {inner.depth}; MaskCLIP reads what enters its last block, so at least 2")
         self.config = config
         self.encoder = Encoder(inner)
         self.projection = nn.Parameter(torch.empty(inner.dim, config.embed_dim))
@@ -119,9 +117,7 @@ class Maskclip(Model, AroundEncoder, EncodesTexts):
         needed = sorted({*layers, last - 1, last} if last in layers else set(layers))
         tokens = dict(zip(needed, self.encoder.encode_blocks(images, needed, mask=mask, norm=False)))
         return [
-            self._shared(tokens[last - 1], tokens[last], norm)
-            if index == last
-            else self._own(tokens[index], norm)
+            self._shared(tokens[last - 1], tokens[last], norm) if index == last else self._own(tokens[index], norm)
             for index in layers
         ]
 

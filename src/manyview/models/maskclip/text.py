@@ -81,9 +81,7 @@ def tokenise(texts: str | Sequence[str | Sequence[int]], *, context: int = 77) -
     rows = [_ids(text) for text in texts]
     for text, row in zip(texts, rows):
         if len(row) > context:
-            raise UserError(
-                f"{str(text)[:40]!r}… has {len(row)} tokens, but CLIP reads {context}; shorten it"
-            )
+            raise UserError(f"{str(text)[:40]!r}… has {len(row)} tokens, but CLIP reads {context}; shorten it")
     return torch.tensor([row + [0] * (context - len(row)) for row in rows])
 
 
@@ -93,9 +91,7 @@ def _ids(text: str | Sequence[int]) -> list[int]:
     try:
         return [operator.index(number) for number in text]
     except TypeError as error:
-        raise UserError(
-            f"{text!r} is neither a text nor token ids; give texts, or lists of whole numbers"
-        ) from error
+        raise UserError(f"{text!r} is neither a text nor token ids; give texts, or lists of whole numbers") from error
 
 
 @cache

@@ -37,9 +37,7 @@ def rotated_heads(dim: int, periods: Tensor | None, base: float, otherwise: int)
         return otherwise
     expected = base ** (torch.arange(len(periods)) / len(periods))
     if not torch.allclose(periods.float(), expected, rtol=2e-2):  # some files keep them in bfloat16
-        raise UserError(
-            f"its rotary periods {periods.tolist()[:3]}… are not those of base {base:g}; set rope_base"
-        )
+        raise UserError(f"its rotary periods {periods.tolist()[:3]}… are not those of base {base:g}; set rope_base")
     return dim // (4 * len(periods))
 
 
@@ -73,12 +71,7 @@ FAMILIES.add("mum")(
             "mum-tiny12-full": partial(network.mum, "tiny"),
         },
         keymap=KeyMap(
-            pairs=(
-                ("", "encoder."),
-                ("rope_embed.", "encoder.rope."),
-                *DECODER,
-                ("decoder_pos_embed", "positions"),
-            ),
+            pairs=(("", "encoder."), ("rope_embed.", "encoder.rope."), *DECODER, ("decoder_pos_embed", "positions")),
             missing=("encoder.rope.periods", "rope.periods"),
         ),
         debug=network.debug,

@@ -87,13 +87,9 @@ class Mum(Model, AroundEncoder, CompletesViews):
         super().__init__()
         inner = config.encoder
         if config.decoder_depth % 2:
-            raise UserError(
-                f"decoder_depth is {config.decoder_depth}; it counts pairs of blocks, give an even number"
-            )
+            raise UserError(f"decoder_depth is {config.decoder_depth}; it counts pairs of blocks, give an even number")
         if inner.mask_token:
-            raise UserError(
-                "mask_token is true; MuM's encoder leaves hidden patches out, its decoder has the token"
-            )
+            raise UserError("mask_token is true; MuM's encoder leaves hidden patches out, its decoder has the token")
         self.config, dim = config, config.decoder_dim
         self.encoder = Encoder(inner)
         self.embed = nn.Linear(inner.dim, dim)
@@ -158,9 +154,7 @@ class Mum(Model, AroundEncoder, CompletesViews):
         if mask is None:
             mask = random_mask(shape, mask_ratio, generator)
         if mask.shape != shape:
-            raise UserError(
-                f"the mask is {tuple(mask.shape)}, the images have {shape} scenes, views, patches"
-            )
+            raise UserError(f"the mask is {tuple(mask.shape)}, the images have {shape} scenes, views, patches")
         tokens = self._with_mask_tokens(images, mask)
         if self.positions is not None:
             tokens = tokens + resample_table(self.positions, grid)
@@ -236,11 +230,7 @@ def _fill_with_sines(table: Tensor) -> None:
 
 
 def random_mask(
-    shape: tuple[int, int, int],
-    ratio: float,
-    generator: torch.Generator | None = None,
-    *,
-    reference: bool = False,
+    shape: tuple[int, int, int], ratio: float, generator: torch.Generator | None = None, *, reference: bool = False
 ) -> Tensor:
     """(B, V, L) bool, True = hidden: int(L * (1 - ratio)) patches of each view stay, drawn view by view.
 

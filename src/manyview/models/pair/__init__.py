@@ -55,10 +55,7 @@ def sizes(state: State, preset: PairConfig) -> dict[str, Any]:
 
     Raises UserError when a head that the name promises is missing.
     """
-    promised = [
-        *(["descriptors"] if preset.descriptor_dim else []),
-        *(name for name, _ in preset.feature_heads),
-    ]
+    promised = [*(["descriptors"] if preset.descriptor_dim else []), *(name for name, _ in preset.feature_heads)]
     for name in promised:
         if not any(key.startswith(f"heads.0.{name}.") for key in state):
             raise UserError(f"it has no head for {name}")
@@ -107,34 +104,23 @@ def _words(config: Mapping[str, Any]) -> dict[str, Any]:
 def model_fields(call: Call) -> dict[str, Any]:
     """Configuration fields that a constructor call states. Raises UserError for a layout that is not built."""
     if call.name not in CONSTRUCTORS or call.arguments:
-        raise UserError(
-            f"the file's model is a {call.name}; a pair model is one of {', '.join(CONSTRUCTORS)}"
-        )
+        raise UserError(f"the file's model is a {call.name}; a pair model is one of {', '.join(CONSTRUCTORS)}")
     words = dict(call.keywords)
     head, output = words.pop("head_type", "linear"), words.pop("output_mode", "pts3d")
     fields: dict[str, Any] = {"head": "linear" if head == "linear" else "dpt"}
-    if (head, output.startswith("pts3d+desc")) not in (
-        ("linear", False),
-        ("dpt", False),
-        ("catmlp+dpt", True),
-    ):
+    if (head, output.startswith("pts3d+desc")) not in (("linear", False), ("dpt", False), ("catmlp+dpt", True)):
         raise UserError(f"head_type={head!r} with output_mode={output!r} is not built")
     activations: list[tuple[str, Any]] = [("depth_mode", DEPTH_MODE), ("conf_mode", CONF_MODE)]
     own = words.pop("desc_conf_mode", CONF_MODE)
     if output != "pts3d":
-        fields |= {
-            "descriptor_dim": int(output.removeprefix("pts3d+desc")),
-            "descriptor_floor": float(own[1]),
-        }
+        fields |= {"descriptor_dim": int(output.removeprefix("pts3d+desc")), "descriptor_floor": float(own[1])}
         activations += [("two_confs", True), ("desc_mode", "norm")]
         words.setdefault("two_confs", False)
     for word, built in activations:
         if (value := words.pop(word, built)) not in (built, (built,)):
             raise UserError(f"the file's constructor says {word}={value!r}; only {built!r} is built")
     if own[0] != "exp" or own[2] != math.inf:
-        raise UserError(
-            f"the file's constructor says desc_conf_mode={own!r}; only ('exp', least, inf) is built"
-        )
+        raise UserError(f"the file's constructor says desc_conf_mode={own!r}; only ('exp', least, inf) is built")
     for name in FEATURES:
         if (value := words.pop(f"{name}_type", None)) not in (None, "dpt"):
             raise UserError(f"the file's constructor says {name}_type={value!r}; only 'dpt' is built")

@@ -29,9 +29,7 @@ def parse(text: str) -> Call:
     """'Name(1, key=(2, inf))' -> Call("Name", (1,), {"key": (2, inf)}). Raises UserError for anything else."""
     shown = repr(text[:60])
     if len(text) > LONGEST:
-        raise UserError(
-            f"the model string {shown}… has {len(text)} characters; a constructor call is shorter"
-        )
+        raise UserError(f"the model string {shown}… has {len(text)} characters; a constructor call is shorter")
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

@@ -104,11 +104,7 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
         return self.config.metric
 
     def forward(
-        self,
-        images: Tensor | Sequence[Tensor],
-        view_ids: None = None,
-        *,
-        heads: Collection[str] | None = None,
+        self, images: Tensor | Sequence[Tensor], view_ids: None = None, *, heads: Collection[str] | None = None
     ) -> Maps:
         """Images (B, 2, 3, H, W) in [0, 1], or a list of two (B, 3, Hi, Wi) -> predictions.
 
@@ -147,12 +143,7 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
         return Features(self.norm(raw.patches), None, None, raw.grid)
 
     def decode(
-        self,
-        first: Features,
-        second: Features,
-        *,
-        heads: Collection[str] | None = None,
-        stacked: bool | None = None,
+        self, first: Features, second: Features, *, heads: Collection[str] | None = None, stacked: bool | None = None
     ) -> Maps:
         """Encoded first and second views, B of each -> the predictions of forward.
 
@@ -182,9 +173,7 @@ class PairReconstructor(Model, AroundEncoder, ReconstructsPairs):
             view[self.config.decoder_depth] = decoder.norm(tokens)
         return [[view[tap] for tap in taps] for view in kept]
 
-    def _side(
-        self, heads: nn.Module, levels: Sequence[Tensor], grid: tuple[int, int], wanted: Collection[str]
-    ) -> Maps:
+    def _side(self, heads: nn.Module, levels: Sequence[Tensor], grid: tuple[int, int], wanted: Collection[str]) -> Maps:
         """One view's maps. Heads run without autocast, as published: their exponentials need the digits."""
         dtype = next(heads.parameters()).dtype
         maps: Maps = {}

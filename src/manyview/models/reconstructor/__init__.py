@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manyview.models.family import (
-    FAMILIES,
-    Family,
-    State,
-    count,
-    dpt_sizes,
-    encoder_sizes,
-    heads_of,
-    quarter_taps,
-)
+from manyview.models.family import FAMILIES, Family, State, count, dpt_sizes, encoder_sizes, heads_of, quarter_taps
 from manyview.models.keymaps import KeyMap, dpt, dpt_aliases, nested_encoder
 from manyview.models.reconstructor.network import Reconstructor, ReconstructorConfig, debug, distill3r, tiny
 
@@ -47,9 +38,7 @@ FAMILIES.add("reconstructor")(
         network=Reconstructor,
         config=ReconstructorConfig,
         presets={"manyview-tiny": tiny, "distill3r": distill3r},
-        keymap=KeyMap(
-            pairs=(*nested_encoder("encoder"), *DECODER), aliases=ALIASES, ignored=("teacher_filter",)
-        ),
+        keymap=KeyMap(pairs=(*nested_encoder("encoder"), *DECODER), aliases=ALIASES, ignored=("teacher_filter",)),
         debug=debug,
         sizes=sizes,
         cards=__name__,

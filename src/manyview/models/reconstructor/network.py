@@ -100,11 +100,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.fusion = Fusion(
-            config.encoder.dim,
-            config.decoder_dim,
-            config.decoder_depth,
-            config.decoder_heads,
-            eps=config.decoder_eps,
+            config.encoder.dim, config.decoder_dim, config.decoder_depth, config.decoder_heads, eps=config.decoder_eps
         )
         self.head = self._head()
         self.head_local = self._head()

@@ -108,9 +108,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.empty(1, 2, config.registers, dim))
         self.rope = RotaryPositions("grid", dim // config.heads)
-        self.aggregator = Alternating(
-            dim, config.depth, config.heads, eps=eps, layer_scale=gain, qk_norm=True
-        )
+        self.aggregator = Alternating(dim, config.depth, config.heads, eps=eps, layer_scale=gain, qk_norm=True)
         self.camera = CameraHead(
             2 * dim,
             depth=config.camera_depth,
@@ -154,9 +152,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         View ids mean nothing here. Raises UserError for sides that are no multiple of the patch.
         """
         if view_ids is not None:
-            raise UserError(
-                "this model knows the first view from the others and no more; leave view_ids away"
-            )
+            raise UserError("this model knows the first view from the others and no more; leave view_ids away")
         views = groups_of(images)
         grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, self.config.encoder_chunk)
