@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from manyview.cameras import bundle
+from manyview.cameras import solve as solving
 from manyview.cameras.keypoints import detect, match
-from manyview.cameras.links import chance
+from manyview.cameras.links import Link, chance
 from manyview.cameras.place import View
 from manyview.cameras.solve import solve
 from manyview.data.synthetic.scene import render_scene
@@ -95,6 +96,26 @@ def test_two_rooms_are_two_scenes_and_one_photo_is_alone(room):
     assert pose_auc(errors_of(solved, np.stack([*room.cam2world[:2], *other.cam2world[:2]])), 30) < 0.5
     solved = solve(room.views()[:1], lambda: room.photos[:1])
     assert [(c.rests_on, c.registered, c.component) for c in solved.cameras] == [("model", False, 0)]
+
+
+def test_a_false_link_does_not_join_two_scenes(room, monkeypatch):
+    other = Room(77, views=3)
+    photos, views = [*room.photos[:3], *other.photos[:3]], [*room.views()[:3], *other.views()[:3]]
+    true = solving._links
+
+    def with_a_false_one(looks, *rest):
+        rng = np.random.default_rng(0)
+        pairs = np.stack([rng.permutation(100)[:40], rng.permutation(100)[:40]], 1)
+        return [*true(looks, *rest), Link(2, 3, pairs, np.eye(4), "matches", 20.0)]
+
+    monkeypatch.setattr(solving, "_links", with_a_false_one)
+    solved = solve(views, lambda: photos)
+    assert {camera.component for camera in solved.cameras[:3]} == {0}
+    assert {camera.component for camera in solved.cameras[3:]} == {1}
+    assert all(camera.registered for camera in solved.cameras)
+    assert (
+        errors_of(solved, np.stack([*room.cam2world[:3], *other.cam2world[:3]]))[:2].max() < 10
+    )  # two lenses of one size
 
 
 def noise(room):

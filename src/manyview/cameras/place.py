@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from manyview.cameras import bundle
 from manyview.cameras.bundle import summed
 from manyview.cameras.links import LEAST, Link, Photo
-from manyview.cameras.tracks import REGISTERED, RestsOn, Tracks, no_tracks
+from manyview.cameras.tracks import REGISTERED, RestsOn, Tracks
 
 DEPTH_SPREAD, INDEPENDENT = 0.15, 25
 """Standard deviation of the logarithm of predicted depth, and how many pixels of a photo err independently."""
@@ -81,8 +81,11 @@ def place(
     lens: np.ndarray,
     *,
     adjust: bool,
-) -> tuple[dict[int, Camera], Tracks]:
-    """Cameras of linked photos, in the frame of the first of them that stays."""
+) -> list[tuple[dict[int, Camera], Tracks]]:
+    """Cameras of linked photos: one set for all, or several where what disagreed was all that joined them.
+
+    Each set is in the frame of its first photo; photos of no set are left out.
+    """
     row_of = {int(index): row for row, index in enumerate(members)}
     own = [one for one in links if one.i in row_of and one.j in row_of]
     poses = _along_tree(len(photos), own)[members]
@@ -90,9 +93,7 @@ def place(
     numbers, row_lens = np.unique(lens[members], return_inverse=True)
     log_focal = np.log([focals[np.flatnonzero(lens == number)[0]] for number in numbers])
     first = [views[np.flatnonzero(lens == number)[0]] for number in numbers]
-    spread = np.array(
-        [0.0 if v.intrinsics is not None else FOCAL_SPREAD * (0.3 if v.focal_known else 1) for v in first]
-    )
+    spread = np.array([_focal_spread(view) for view in first])
     world2cam = np.linalg.inv(poses)
     start = bundle.Solution(
         world2cam[:, :3, :3], world2cam[:, :3, 3], log_focal, np.zeros(len(members)), np.empty((0, 3))
@@ -100,12 +101,31 @@ def place(
     fixed = np.arange(len(members)) == 0
     problem = bundle.Problem(seen, row_lens, log_focal, spread, fixed)
     solution, problem = _refined(problem, start, ROUNDS if adjust else ())
-    cameras, tracks = _read_off(photos, members, own, solution, problem)
-    for index, camera in cameras.items():
-        given = views[index].intrinsics
-        if given is not None:  # to the letter
-            cameras[index] = replace(camera, intrinsics=np.array(given, np.float64))
-    return cameras, tracks
+    placed = []
+    for part in _parts(problem.seen, len(members)):
+        cameras, tracks = _read_off(photos, members, own, solution, problem, part)
+        for index, camera in cameras.items():
+            given = views[index].intrinsics
+            if given is not None:  # to the letter
+                cameras[index] = replace(camera, intrinsics=np.array(given, np.float64))
+        placed.append((cameras, tracks))
+    return placed
+
+
+def _focal_spread(view: View) -> float:
+    """Standard deviation of the logarithm of a photo's focal length; 0 for one that is given."""
+    if view.intrinsics is not None:
+        return 0.0
+    return STATED_SPREAD if view.focal_known else FOCAL_SPREAD
+
+
+def _parts(seen: bundle.Observations, views: int) -> list[np.ndarray]:
+    """Masks (V,) of the sets of two views and more that are joined, each to another one by LEAST shared points."""
+    shape = (views, int(seen.point.max(initial=-1)) + 1)
+    shows = coo_array((np.ones(len(seen.view)), (seen.view, seen.point)), shape=shape).tocsr()
+    joined = (shows @ shows.T).toarray() >= LEAST
+    label = connected_components(joined, directed=False)[1]
+    return [label == number for number in np.unique(label) if (label == number).sum() > 1]
 
 
 def _refined(
@@ -213,25 +233,29 @@ def _with_points(problem: bundle.Problem, at: bundle.Solution) -> bundle.Solutio
 
 
 def _read_off(
-    photos: Sequence[Photo], members: np.ndarray, links: Sequence[Link], at: bundle.Solution, problem: bundle.Problem
+    photos: Sequence[Photo],
+    members: np.ndarray,
+    links: Sequence[Link],
+    at: bundle.Solution,
+    problem: bundle.Problem,
+    part: np.ndarray,
 ) -> tuple[dict[int, Camera], Tracks]:
-    """Cameras that enough observations still support, in the frame of the first of them."""
+    """Cameras of the views of a part (V,), in the frame of the first of them, and the points that they share."""
+    kept = part[problem.seen.view]
+    kept &= np.bincount(problem.seen.point[kept], minlength=len(at.points))[problem.seen.point] >= 2
+    problem = replace(problem, seen=problem.seen.chosen(kept))
     seen = problem.seen
     errors, local = problem.errors(at)
     distance = np.linalg.norm(errors[:, :2], axis=1) * seen.pixel
-    counts = np.bincount(seen.view, minlength=len(members))
-    stays = counts >= LEAST
-    cameras: dict[int, Camera] = {}
-    if stays.sum() < 2:
-        return cameras, no_tracks()
     cam2world = np.tile(np.eye(4), (len(members), 1, 1))
     cam2world[:, :3, :3] = at.rotation.transpose(0, 2, 1)
     cam2world[:, :3, 3] = -np.einsum("vji,vj->vi", at.rotation, at.translation)
-    first_from_world = np.linalg.inv(cam2world[np.flatnonzero(stays)[0]])
+    first_from_world = np.linalg.inv(cam2world[np.flatnonzero(part)[0]])
     cam2world = first_from_world @ cam2world
     angles = _angles(at.points, at, seen)
     linked = {index for one in links if one.rests_on == "matches" for index in (one.i, one.j)}
-    for row in np.flatnonzero(stays):
+    cameras: dict[int, Camera] = {}
+    for row in np.flatnonzero(part):
         index, own = int(members[row]), seen.view == row
         focal, principal = float(np.exp(at.log_focal[problem.lens[row]])), photos[index].principal
         wide = index in linked and np.median(angles[seen.point[own]]) >= SEEN_PARALLAX
@@ -240,16 +264,14 @@ def _read_off(
             np.array([[focal, 0, principal[0]], [0, focal, principal[1]], [0, 0, 1]]),
             "matches" if wide else "depth",
             0,
-            int(counts[row]),
+            int(own.sum()),
             float(np.median(distance[own])),
             _scale(local[own, 2], seen.depth[own], float(np.exp(at.log_scale[row]))),
         )
-    kept = stays[seen.view]
-    kept &= np.bincount(seen.point[kept], minlength=len(at.points))[seen.point] >= 2
-    ids, point = np.unique(seen.point[kept], return_inverse=True)
+    ids, point = np.unique(seen.point, return_inverse=True)
     points = at.points[ids] @ first_from_world[:3, :3].T + first_from_world[:3, 3]
-    view = members[seen.view[kept]]
-    uv = seen.uv[kept] + np.array([photos[index].principal for index in view]).reshape(-1, 2)
+    view = members[seen.view]
+    uv = seen.uv + np.array([photos[index].principal for index in view]).reshape(-1, 2)
     return cameras, Tracks(points, np.zeros(len(points), int), view, point, uv)
 
 

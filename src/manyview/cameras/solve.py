@@ -60,10 +60,10 @@ def solve(
     for number in range(component.max(initial=-1) + 1):
         members = np.flatnonzero(component == number)
         if len(members) > 1:
-            found, seen = place(looks, views, members, links, focals, lens, adjust=adjust)
-            tracks.append(seen)
-            for index, camera in found.items():
-                cameras[index] = camera
+            for placed, seen in place(looks, views, members, links, focals, lens, adjust=adjust):
+                tracks.append(seen)
+                for index, camera in placed.items():
+                    cameras[index] = camera
     alone = [_alone(view, focal) for view, focal in zip(views, focals, strict=True)]
     return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks, links)
 
