@@ -31,7 +31,6 @@ class Solved:
 
     cameras: list[Camera]
     tracks: Tracks
-    links: list[Link]
 
 
 def solve(
@@ -65,7 +64,7 @@ def solve(
                 for index, camera in placed.items():
                     cameras[index] = camera
     alone = [_alone(view, focal) for view, focal in zip(views, focals, strict=True)]
-    return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks, links)
+    return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
 
 
 def _pairs(keypoints: Sequence[Keypoints]) -> list[tuple[int, int]]:
@@ -167,7 +166,7 @@ def _alone(view: View, focal: float) -> Camera:
     return Camera(np.eye(4), kept, rests_on, 0, 0, None, 1.0)
 
 
-def _numbered(cameras: list[Camera], tracks: Sequence[Tracks], links: list[Link]) -> Solved:
+def _numbered(cameras: list[Camera], tracks: Sequence[Tracks]) -> Solved:
     """Components numbered by their photos, most first, and then by their first one."""
     sets = [sorted(set(part.view.tolist())) for part in tracks]
     together = {index for members in sets for index in members}
@@ -180,7 +179,7 @@ def _numbered(cameras: list[Camera], tracks: Sequence[Tracks], links: list[Link]
     for part, members in zip(tracks, sets, strict=False):
         number = cameras[members[0]].component if members else 0
         parts.append(replace(part, component=np.full(len(part.points), number)))
-    return Solved(cameras, _concatenated(parts), links)
+    return Solved(cameras, _concatenated(parts))
 
 
 def _concatenated(parts: Sequence[Tracks]) -> Tracks:
