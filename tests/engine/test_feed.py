@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -109,25 +110,39 @@ print("the script runs", flush=True)
 feed = Feed(Numbers(), range(1000), device=torch.device("cpu"), workers=2)
 for _ in range(4):
     feed.next()  # both processes are at work
-print("go", flush=True)
 try:
+    print("go", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     pass
 for _ in range(20):
     feed.next()
-feed.close()
 print("done", flush=True)
+if "stumbles" in sys.argv:
+    raise KeyError("a mistake of the script, which closes nothing")
+feed.close()
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_script_without_a_guard_runs_once_and_ctrl_c_leaves_the_loading_alone(tmp_path):
-    script = tmp_path / "script.py"
+    output, errors, code = interrupted(tmp_path / "script.py")
+    assert (output, code) == ("done\n", 0), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_script_that_stumbles_with_an_open_feed_ends(tmp_path):
+    output, errors, code = interrupted(tmp_path / "script.py", "stumbles")
+    assert (output, code) == ("done\n", 1), errors
+    assert "KeyError" in errors
+
+
+def interrupted(script: Path, *arguments: str) -> tuple[str, str, int]:
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     paths = os.pathsep.join([str(Path(manyview.__file__).parents[1]), str(Path(__file__).parent)])
     process = subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,9 +153,12 @@ def test_a_script_without_a_guard_runs_once_and_ctrl_c_leaves_the_loading_alone(
     assert process.stdout.readline() == "the script runs\n"
     assert process.stdout.readline() == "go\n"
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
-    output, errors = process.communicate(timeout=120)
-    assert (output, process.returncode) == ("done\n", 0), errors
-    assert "Traceback" not in errors
+    try:
+        output, errors = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return output, errors, process.returncode
 
 
 def test_a_process_that_does_not_end_when_asked_is_killed():

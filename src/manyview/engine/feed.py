@@ -6,6 +6,7 @@ that are at work there are no business of theirs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -84,6 +85,8 @@ class Feed:
             before = multiprocessing.active_children()
             self._loaded: Iterator[Any] | None = iter(loader)
             self._processes = [p for p in multiprocessing.active_children() if p not in before]
+        if workers:
+            atexit.register(self.close)  # else a script that stumbles would wait for its processes for ever
 
     def __enter__(self) -> Feed:
         return self
@@ -114,6 +117,7 @@ class Feed:
     def close(self) -> None:
         """Drop what is under way and end the processes: they are asked first, and killed when they do not answer."""
         self._loaded = None
+        atexit.unregister(self.close)
         for process in self._processes:
             process.join(timeout=1)
             if process.is_alive():  # it ignores SIGTERM, and the interpreter would wait for it for ever
