@@ -41,7 +41,10 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert files - set(wheel.namelist()) == set()
-    assert {"manyview/py.typed", "manyview/assets/manyview-tiny/model.safetensors"} <= files
+    assert {
+        "manyview/py.typed",
+        *(f"manyview/assets/manyview-{size}/model.safetensors" for size in ("tiny", "small")),
+    } <= files
 
 
 def test_one_version(wheel, capsys):

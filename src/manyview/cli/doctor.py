@@ -39,7 +39,7 @@ def findings() -> dict[str, object]:
     import manyview
     from manyview import zoo
 
-    bundled = Path(manyview.__file__).parent / "assets" / "manyview-tiny" / "model.safetensors"
+    bundled = Path(manyview.__file__).parent / "assets" / "manyview-small" / "model.safetensors"
     names = (
         "torch",
         "numpy",

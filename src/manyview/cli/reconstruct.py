@@ -26,12 +26,12 @@ FIRST_EXPORTS = {"glb": ".glb", "colmap": "-colmap"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    from manyview.pipelines.options import ReconstructOptions
+    from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
 
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="a folder, image files, or one video")
     add("-o", "--out", type=Path, required=True, metavar="SCENE", help="scene directory to write")
-    add("--model", default="manyview-tiny", metavar="NAME|DIR", help="default: manyview-tiny")
+    add("--model", default=RECONSTRUCTOR, metavar="NAME|DIR", help=f"default: {RECONSTRUCTOR}")
     add_device(parser)
     add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals")
     add("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")

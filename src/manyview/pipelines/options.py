@@ -10,6 +10,8 @@ from manyview.images.inputs import Take
 
 CamerasFrom = Literal["auto", "matches", "model", "given"]
 PosePreference = Literal["auto", "model", "pnp", "similarity"]
+RECONSTRUCTOR = "manyview-small"
+"""The model of `reconstruct` where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from manyview.pipelines.cameras import Placing, place_as_given, place_by_maps, s
 from manyview.pipelines.evidence import scene_by_matches, without_points
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import opened
-from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 from manyview.version import __version__
@@ -35,7 +35,7 @@ RESTS_ON: dict[str, RestsOn] = {"given": "given", "identity": "nothing"}
 def reconstruct(
     images: Any,
     *,
-    model: Any = "manyview-tiny",
+    model: Any = RECONSTRUCTOR,
     device: str = "auto",
     intrinsics: Any = None,
     cam2world: Any = None,

@@ -6,7 +6,7 @@ from typing import Any
 
 from manyview.models.family import FAMILIES, Family, State, count, dpt_sizes, encoder_sizes, heads_of, quarter_taps
 from manyview.models.keymaps import KeyMap, dpt, dpt_aliases, nested_encoder
-from manyview.models.reconstructor.network import Reconstructor, ReconstructorConfig, debug, distill3r, tiny
+from manyview.models.reconstructor.network import Reconstructor, ReconstructorConfig, debug, distill3r, small, tiny
 
 # Everything after the encoder: Distill3R kept Fast3R's names.
 DECODER = (
@@ -37,7 +37,7 @@ FAMILIES.add("reconstructor")(
     Family(
         network=Reconstructor,
         config=ReconstructorConfig,
-        presets={"manyview-tiny": tiny, "distill3r": distill3r},
+        presets={"manyview-tiny": tiny, "manyview-small": small, "distill3r": distill3r},
         keymap=KeyMap(pairs=(*nested_encoder("encoder"), *DECODER), aliases=ALIASES, ignored=("teacher_filter",)),
         debug=debug,
         sizes=sizes,

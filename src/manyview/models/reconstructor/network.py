@@ -74,6 +74,22 @@ def tiny() -> ReconstructorConfig:
     )
 
 
+def small() -> ReconstructorConfig:
+    """Ours, the default of `reconstruct`: 15.1 million parameters, made for 168x224 pixels."""
+    shape: dict[str, int] = {"dim": 256, "depth": 8, "heads": 4, "positions": 16, "image_size": 224}
+    return replace(
+        tiny(),
+        encoder=EncoderConfig(**shape, layer_scale=None, image_mean=HALF, image_std=HALF),  # type: ignore[arg-type]
+        decoder_dim=256,
+        decoder_depth=8,
+        decoder_heads=4,
+        taps=(0, 3, 5, 8),
+        head_layer_dims=(48, 64, 128, 128),
+        head_dim=64,
+        head_last_dim=32,
+    )
+
+
 def debug(config: ReconstructorConfig) -> ReconstructorConfig:
     """The same layout with a few thousand parameters, for tests."""
     return replace(
