@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"geometry", "layers"},
     "losses": {"geometry"},
     "cameras": {"geometry"},
-    "scene": {"images", "geometry", "cameras"},
+    "pages": set(),
+    "scene": {"images", "geometry", "cameras", "pages"},
     "metrics": {"geometry"},
     "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},
@@ -56,8 +57,20 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "engine",
     },
-    "studies": {"losses", "models", "data", "zoo", "teachers", "recipes", "engine", "pipelines", "evaluation"},
-    "evaluation": {"images", "geometry", "models", "losses", "scene", "metrics", "data", "zoo", "cache", "pipelines"},
+    "studies": {"losses", "models", "data", "zoo", "teachers", "recipes", "engine", "pipelines", "evaluation", "pages"},
+    "evaluation": {
+        "pages",
+        "images",
+        "geometry",
+        "models",
+        "losses",
+        "scene",
+        "metrics",
+        "data",
+        "zoo",
+        "cache",
+        "pipelines",
+    },
 }
 OF_A_FOLDER = {"__init__.py", "conftest.py"}
 TOP = {"cli", "quickstart", "__init__", "__main__", "doctor"}

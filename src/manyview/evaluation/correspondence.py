@@ -27,13 +27,13 @@ from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.encoders import image_size
 from manyview.evaluation.pairs import choose_pairs, pair_item
-from manyview.evaluation.pictures import colour_map, grid
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_bytes
 from manyview.geometry.matching import cell_centres, warp
 from manyview.models.attention_maps import recorded
 from manyview.models.family import encoder_of
 from manyview.models.model import CompletesViews, device_of
+from manyview.pages.pictures import colour_map, grid
 
 ZOOM = 3
 MARK = (255, 40, 40)

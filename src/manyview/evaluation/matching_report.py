@@ -13,11 +13,11 @@ from manyview.evaluation import intervals
 from manyview.evaluation.base import Number, Protocol, Row, Summary, Work
 from manyview.evaluation.encoders import LABELS
 from manyview.evaluation.matching_frames import posed_depth
-from manyview.evaluation.page import Page
-from manyview.evaluation.pictures import PAPER, line_chart
 from manyview.evaluation.tables import interval, markdown_table
 from manyview.files import write_text
 from manyview.geometry.matching import upsample_warp, warp
+from manyview.pages.page import Page
+from manyview.pages.pictures import PAPER, line_chart
 
 NUMBERS = (
     Number("epe", "EPE px", digits=2),

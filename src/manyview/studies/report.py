@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.evaluation.pictures import dot_chart
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_text
+from manyview.pages.pictures import dot_chart
 from manyview.studies.base import Answer, Results, Study, answers
 
 WRITTEN = "Written by `manyview study "

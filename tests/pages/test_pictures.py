@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from manyview.evaluation.page import Page
-from manyview.evaluation.pictures import cloud_picture, colour_map, depth_range, grid, line_chart, two_sides
+from manyview.pages.page import Page
+from manyview.pages.pictures import cloud_picture, colour_map, depth_range, grid, line_chart, two_sides
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
