@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
 
 def test_from_photos_to_every_format(model, folder, tmp_path, capsys):
     scene = str(tmp_path / "my scene")
-    assert main(["reconstruct", str(folder), "-o", scene, "--model", model, "--device", "cpu"]) == 0
+    arguments = ["reconstruct", str(folder), "-o", scene, "--model", model, "--device", "cpu"]
+    assert main([*arguments, "--cameras", "model"]) == 0
     out = capsys.readouterr().out
     assert "my scene" in out
     assert "manyview export '" in out  # what to do next, quoted for the shell
@@ -47,7 +48,8 @@ def test_from_photos_to_every_format(model, folder, tmp_path, capsys):
 def test_json_is_one_object_and_nothing_else(model, folder, tmp_path, capsys):
     files = [str(path) for path in sorted(folder.iterdir())]
     arguments = ["reconstruct", *files, "-o", str(tmp_path / "s"), "--model", model, "--json"]
-    assert main([*arguments, "--intrinsics", "150,150,80,60", "--poses", "similarity", "--image-size", "84"]) == 0
+    arguments += ["--intrinsics", "150,150,80,60", "--cameras", "model", "--poses", "similarity"]
+    assert main([*arguments, "--image-size", "84"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [set(view) for view in report["views"]] == [
         {"path", "registered", "rests_on", "component", "inliers", "error_px"}
@@ -58,6 +60,28 @@ def test_json_is_one_object_and_nothing_else(model, folder, tmp_path, capsys):
     assert report["scale"] == "relative"
     assert main(["export", str(tmp_path / "s"), "--to", "ply", "-o", str(tmp_path / "cloud"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["wrote"] == str(tmp_path / "cloud.ply")
+
+
+def test_photos_that_nothing_ties_have_no_camera_and_are_not_exported(model, folder, tmp_path, capsys):
+    photos = tmp_path / "noise"
+    photos.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
+        Image.fromarray(noise).save(photos / f"{number}.png")
+    assert main(["reconstruct", str(photos), "-o", str(tmp_path / "s"), "--model", model]) == 0
+    out, error = capsys.readouterr()
+    assert "0 of 3 registered; 3 rest on nothing" in out
+    assert "manyview export" not in out
+    assert "3 of 3 photos match no other one and are placed nowhere (0.png, 1.png, 2.png)" in error
+    scene = Scene.load(tmp_path / "s")
+    assert [view.cam2world for view in scene.views] == [None] * 3
+    assert len(scene.points()[0]) == 0
+    for to, name in (("ply", "x.ply"), ("glb", "x.glb"), ("colmap", "c"), ("nerfstudio", "n")):
+        assert main(["export", str(tmp_path / "s"), "--to", to, "-o", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("manyview: no photo of this scene has a camera") or "no photo of this scene" in error
+        assert "\n" not in error
+        assert not (tmp_path / name).exists()
 
 
 def test_one_photo_and_a_random_model(model, folder, tmp_path, capsys):

@@ -50,8 +50,8 @@ class View:
 class Camera:
     """What was found of one photo."""
 
-    cam2world: np.ndarray
-    """(4, 4) in the frame of its component, whose first photo is at the origin."""
+    cam2world: np.ndarray | None
+    """(4, 4) in the frame of its component, whose first photo is at the origin; None where it rests on nothing."""
     intrinsics: np.ndarray
     """(3, 3) of the original photo."""
     rests_on: RestsOn

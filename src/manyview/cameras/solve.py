@@ -63,7 +63,7 @@ def solve(
                 tracks.append(seen)
                 for index, camera in placed.items():
                     cameras[index] = camera
-    alone = [_alone(view, focal) for view, focal in zip(views, focals, strict=True)]
+    alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, focals, strict=True)]
     return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
 
 
@@ -157,13 +157,13 @@ def _components(count: int, links: Sequence[Link]) -> np.ndarray:
     return connected_components(graph(count, links, [1.0] * len(links)), directed=False)[1]
 
 
-def _alone(view: View, focal: float) -> Camera:
-    """A photo that nothing ties to another: in its own frame, with the model's depth where there is one."""
+def _alone(view: View, focal: float, of: int) -> Camera:
+    """A photo that nothing ties to another: placed nowhere. The only photo is the frame, with the model's depth."""
     height, width = view.size
     matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    rests_on: RestsOn = "nothing" if view.depth is None else "model"
+    rests_on: RestsOn = "model" if of == 1 and view.depth is not None else "nothing"
     kept = matrix if view.intrinsics is None else np.array(view.intrinsics)
-    return Camera(np.eye(4), kept, rests_on, 0, 0, None, 1.0)
+    return Camera(np.eye(4) if rests_on == "model" else None, kept, rests_on, 0, 0, None, 1.0)
 
 
 def _numbered(cameras: list[Camera], tracks: Sequence[Tracks]) -> Solved:

@@ -10,6 +10,7 @@ manyview export --to colmap --help                    the options of one format
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,12 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
-    from manyview.scene.exporters import EXPORTERS
+    from manyview.scene.exporters import EXPORTERS, write
     from manyview.scene.scene import Scene
 
     exporter = override(EXPORTERS.get(args.to)(), args.settings)
     scene = Scene.load(args.scene)
-    written = exporter.write(scene, exporter.place(args.out))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        written = write(exporter, scene, args.out)
+    notes = [str(one.message) for one in said]
     following = exporter.next_step(written)
-    values = {"wrote": str(written), "to": args.to, "views": len(scene), "next": following}
-    return Answer(values=values, lines=[f"wrote {written}"], next=[following])
+    values = {"wrote": str(written), "to": args.to, "views": len(scene), "left_out": notes, "next": following}
+    return Answer(
+        values=values, lines=[f"wrote {written}"], notes=[f"warning: {note}" for note in notes], next=[following]
+    )

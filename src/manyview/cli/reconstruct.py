@@ -77,6 +77,8 @@ def _report(scene: Any, out: Path) -> Answer:
     quoted = shlex.quote(str(out))
     height, width = scene.views[0].depth.shape
     next_steps = [f"manyview export {quoted} --to {to} -o {quoted}{end}" for to, end in FIRST_EXPORTS.items()]
+    if all(view.cam2world is None for view in scene.views):
+        next_steps = []
     values = {
         "scene": str(out),
         "model": scene.info["model"],

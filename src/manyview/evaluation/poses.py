@@ -89,9 +89,10 @@ class Poses(Protocol):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is not registered is counted
             scene = reconstruct(item.about["images"], model=model, options=options)
-        placed = [view.registered or self.cameras == "model" for view in scene.views]
+        posed = [np.eye(4) if view.cam2world is None else view.cam2world for view in scene.views]
+        placed = [view.cam2world is not None for view in scene.views]
         return {
-            "cam2world": np.stack([view.cam2world for view in scene.views]),
+            "cam2world": np.stack(posed),
             "frame": np.array(
                 [view.component if known else -1 for view, known in zip(scene.views, placed, strict=True)]
             ),

@@ -119,6 +119,6 @@ def _complaints(views: Sequence[SceneView]) -> list[str]:
         parts = " + ".join(str(count) for _, count in sorted(sizes.items()))
         notes.append(
             f"the photos form {len(sizes)} scenes of {parts} photos that nothing joins, each in a frame of its own; "
-            "points and exports are those of the first"
+            "points and exports are those of the largest one unless told (--component N; COLMAP takes all)"
         )
     return notes

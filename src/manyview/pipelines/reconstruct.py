@@ -105,9 +105,11 @@ def _scene(
     scene = Scene(views, frame="first_view" if given_c2w is None else "world")
     if given_c2w is not None and placing.unit is not None:
         scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
-    lost = [view.name for view in views if view.rests_on == "nothing" and view.valid.any()]
+    lost = [view.name for view in views if view.cam2world is None and view.valid.any()]
+    for number, view in enumerate((view for view in views if view.cam2world is None), start=1):
+        view.component = number
     if lost:
-        notes.append(f"the model does not say where these views are, they lie at the origin: {', '.join(lost[:5])}")
+        notes.append(f"the model does not say where these views are, they have no camera: {', '.join(lost[:5])}")
     scene.info["warnings"] = notes + without_points(views)
     return scene
 
@@ -137,7 +139,7 @@ def _view(
         depth=torch.where(kept, depth, 0).float().numpy(),
         confidence=confidence.nan_to_num(0).float().numpy(),
         intrinsics=intrinsics.numpy(),
-        cam2world=choice.cam2world.numpy(),
+        cam2world=None if choice.method == "identity" else choice.cam2world.numpy(),
         source=Source(
             size=fit.source,
             affine=fit.affine.numpy(),

@@ -1,6 +1,7 @@
 """COLMAP: a text model (PINHOLE cameras, world-to-camera poses, points with tracks) beside its images.
 
-Layout: images/ and sparse/0/{cameras,images,points3D}.txt. Pixel centres are at +0.5 there as here.
+Layout: images/ and sparse/N/{cameras,images,points3D}.txt, a model per set of views that share a frame, the largest in
+sparse/0. Pixel centres are at +0.5 there as here.
 The points of a scene whose cameras rest on matches come first, with where the photos really show them; its dense
 points follow, without observations and with error -1. In a scene without matches observations are the points'
 projections, from which bundle adjustment learns nothing new.
@@ -9,6 +10,7 @@ projections, from which bundle adjustment learns nothing new.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
@@ -37,28 +39,35 @@ class Colmap(PictureExporter):
     """Images and a sparse model, in the scene's frame and unit."""
 
     line: ClassVar[str] = "images and a sparse model, for Gaussian splatting"
+    several: ClassVar[bool] = True
 
     max_points: int = 50_000
     """At most this many points, thinned evenly."""
 
     def write(self, scene: Scene, path: Path) -> Path:
         chosen = targets(scene, self.size)
-        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=self.max_points)
+        sizes = Counter(view.component for view in scene.views)
         with fresh_directory(path, is_ours=is_export, own=("images", "sparse"), what="COLMAP export") as fresh:
             write_pictures(scene, chosen, fresh / "images", self.size)
-            model = fresh / "sparse" / "0"
-            model.mkdir(parents=True)
-            if scene.tracks is None:
-                observations, errors = _observe(scene, cloud, chosen)
-            else:
-                cloud, observations, errors = _shared(scene, scene.tracks, cloud, chosen)
-            with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
-                numbers = _write_cameras(handle, chosen)
-            with open(model / "images.txt", "w", encoding="utf-8") as handle:
-                _write_images(handle, scene, chosen, numbers, observations)
-            with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
-                _write_points(handle, cloud, observations, errors)
+            for number, component in enumerate(sorted(sizes, key=lambda n: (-sizes[n], n))):
+                rows = [row for row, view in enumerate(scene.views) if view.component == component]
+                self._write_model(scene.part(component), [chosen[row] for row in rows], fresh / "sparse" / str(number))
         return path
+
+    def _write_model(self, scene: Scene, chosen: list[Target], model: Path) -> None:
+        """One text model, of views that share a frame."""
+        cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=self.max_points)
+        model.mkdir(parents=True)
+        if scene.tracks is None:
+            observations, errors = _observe(scene, cloud, chosen)
+        else:
+            cloud, observations, errors = _shared(scene, scene.tracks, cloud, chosen)
+        with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
+            numbers = _write_cameras(handle, chosen)
+        with open(model / "images.txt", "w", encoding="utf-8") as handle:
+            _write_images(handle, scene, chosen, numbers, observations)
+        with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
+            _write_points(handle, cloud, observations, errors)
 
     def next_step(self, path: Path) -> str:
         quoted = shlex.quote(str(path))
@@ -106,7 +115,7 @@ def _shared(
         points = tracks.point[own]
         at_model = tracks.uv[own] @ view.source.affine[:2, :2].T + view.source.affine[:2, 2]
         uv = target.pixels(at_model)
-        local = poses.apply(poses.invert(torch.from_numpy(view.cam2world)), torch.from_numpy(tracks.points[points]))
+        local = poses.apply(poses.invert(torch.from_numpy(view.pose)), torch.from_numpy(tracks.points[points]))
         projected, _ = cameras.project(local, torch.from_numpy(view.intrinsics))
         np.add.at(total, points, np.linalg.norm(target.pixels(projected.numpy()) - uv, axis=-1))
         row, column = (
@@ -149,9 +158,11 @@ def _write_images(
     numbers: list[int],
     observations: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    handle.write(f"{MARK}\n# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# X, Y, POINT3D_ID, ...\n")
+    handle.write(f"{MARK}\n")
+    handle.writelines(f"# {note}\n" for note in scene.info.get("left_out", []))
+    handle.write("# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# X, Y, POINT3D_ID, ...\n")
     for index, view in enumerate(scene.views):
-        camera_from_world = poses.invert(torch.from_numpy(view.cam2world))
+        camera_from_world = poses.invert(torch.from_numpy(view.pose))
         rotation = poses.quaternion_from_matrix(camera_from_world[:3, :3])
         values = [*rotation.tolist(), *camera_from_world[:3, 3].tolist()]
         pose = " ".join(f"{value:.17g}" for value in values)

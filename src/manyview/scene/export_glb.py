@@ -63,7 +63,7 @@ def glb_from_scene(scene: Scene) -> np.ndarray:
     if scene.frame == "first_view":
         return np.diag([1.0, -1.0, -1.0, 1.0])
     turn = np.eye(4)
-    up = -np.mean([view.cam2world[:3, 1] for view in scene.views], axis=0)
+    up = -np.mean([view.pose[:3, 1] for view in scene.views], axis=0)
     if np.linalg.norm(up) > 1e-6:
         turn[:3, :3] = Rotation.align_vectors([[0.0, 1.0, 0.0]], [up])[0].as_matrix()
     return turn
@@ -76,7 +76,7 @@ def _pyramid(view: SceneView, length: float, along: float) -> Any:
     height, width = view.depth.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
     local = np.concatenate([np.zeros((1, 3)), length * corners @ np.linalg.inv(view.intrinsics).T])
-    vertices = local @ view.cam2world[:3, :3].T + view.cam2world[:3, 3]
+    vertices = local @ view.pose[:3, :3].T + view.pose[:3, 3]
     faces = [[0, 2, 1], [0, 3, 2], [0, 4, 3], [0, 1, 4], [1, 2, 3], [1, 3, 4]]
     colour = np.array([int(255 * along), 80, int(255 * (1 - along)), 255], np.uint8)
     return trimesh.Trimesh(vertices, faces, vertex_colors=np.tile(colour, (5, 1)), process=False)

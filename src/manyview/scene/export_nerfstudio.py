@@ -50,6 +50,7 @@ class Nerfstudio(PictureExporter):
                 "camera_model": "OPENCV",
                 "scale": scene.scale,
                 "ply_file_path": "points.ply",
+                "left_out": scene.info.get("left_out", []),
                 "frames": frames,
             }
             if self.depth:
@@ -74,7 +75,7 @@ def _frame(view: SceneView, target: Target) -> dict[str, Any]:
     k = target.intrinsics
     return {
         "file_path": f"images/{target.name}",
-        "transform_matrix": poses.opengl_from_opencv(torch.from_numpy(view.cam2world)).tolist(),
+        "transform_matrix": poses.opengl_from_opencv(torch.from_numpy(view.pose)).tolist(),
         "w": target.width,
         "h": target.height,
         **{"fl_x": float(k[0, 0]), "fl_y": float(k[1, 1]), "cx": float(k[0, 2]), "cy": float(k[1, 2])},

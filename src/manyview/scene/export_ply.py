@@ -29,6 +29,7 @@ class Ply(Exporter):
     def write(self, scene: Scene, path: Path) -> Path:
         cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile)
         comment = f"frame {scene.frame}, scale {scene.scale} ({scene.scale_source})"
+        comment = "; ".join([comment, *scene.info.get("left_out", [])])
         with fresh_file(path) as temporary:
             write_ply(cloud, temporary, comment=comment)
         return path

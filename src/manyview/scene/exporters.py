@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import abc
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -26,6 +28,8 @@ class Exporter(abc.ABC):
 
     line: ClassVar[str]
     """What it writes and for whom, in a few words."""
+    several: ClassVar[bool] = False
+    """Whether one export holds several sets of views, each in a frame of its own."""
     suffix: ClassVar[str] = ""
     """How its files end, such as `.ply`; empty for a format that is a directory."""
 
@@ -34,9 +38,16 @@ class Exporter(abc.ABC):
     quantile: float | None = None
     """Leave out this share of the least confident points; none is 0.1, or 0 when min_confidence is given."""
 
+    component: int | None = None
+    """Which set of views that share a frame, 0 the largest; none is 0, or all sets where the format holds several."""
+
     @abc.abstractmethod
     def write(self, scene: Scene, path: Path) -> Path:
-        """Write the scene to `path`, whole or not at all; returns what was written."""
+        """Write the scene to `path`, whole or not at all; returns what was written.
+
+        Every view has a camera, and all share a frame unless the format holds several; `scene.info["left_out"]` says
+        what is missing.
+        """
 
     def place(self, path: Path) -> Path:
         """The path with the format's suffix. Raises UserError when it ends like another format."""
@@ -65,12 +76,55 @@ EXPORTERS: Registry[type[Exporter]] = Registry(
 
 
 def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any]) -> Path:
-    """Write a scene's largest component in the format `to`, or in that of the path's suffix; returns what was written.
+    """Write a scene in the format `to`, or in that of the path's suffix; returns what was written.
 
-    A path without a suffix gets the format's. Raises UserError for an unknown format, suffix or option.
+    A path without a suffix gets the format's. Raises UserError for an unknown format, suffix or option, and for a scene
+    without a camera.
     """
-    exporter = from_dict(EXPORTERS.get(to or _format_of(path)), dict(options))
-    return exporter.write(scene.part(), exporter.place(path))
+    return write(from_dict(EXPORTERS.get(to or _format_of(path)), dict(options)), scene, path)
+
+
+def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
+    """Write the views that have a camera and share a frame; what is left out is warned about. Returns the path."""
+    path = exporter.place(path)
+    chosen, notes = _presentable(exporter, scene)
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    return exporter.write(chosen, path)
+
+
+def _presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:
+    """The part of a scene that an exporter writes, and a sentence each for what is missing or doubtful in it."""
+    lost = [view.name for view in scene.views if view.cam2world is None]
+    if len(lost) == len(scene):
+        raise UserError(
+            "no photo of this scene has a camera, so there is nothing to export: take photos that overlap more, or "
+            "reconstruct with --cameras model for the network's own unchecked guess"
+        )
+    notes = []
+    if lost:
+        notes.append(f"{len(lost)} of {len(scene)} photos have no camera and are left out: {_few(lost)}")
+    placed = scene.of([index for index, view in enumerate(scene.views) if view.cam2world is not None])
+    sizes = Counter(view.component for view in placed.views)
+    if exporter.component is not None or not exporter.several:
+        number = min(sizes, key=lambda n: (-sizes[n], n)) if exporter.component is None else exporter.component
+        if number not in sizes:
+            known = ", ".join(f"{n} ({sizes[n]} photos)" for n in sorted(sizes))
+            raise UserError(f"component {number} has no photo with a camera; choose one of {known}")
+        placed = placed.part(number)
+        if len(sizes) > 1:
+            notes.append(
+                f"this is set {number} of {len(sizes)} that nothing joins, {len(placed)} of {len(scene)} photos; "
+                "component=N (--component N) takes another"
+            )
+    guessed = [view.name for view in placed.views if view.rests_on == "model"]
+    if guessed and len(scene) > 1:
+        notes.append(f"the cameras of {len(guessed)} photos are the network's word, unchecked: {_few(guessed)}")
+    return replace(placed, info={**placed.info, "left_out": notes}), notes
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def _format_of(path: Path) -> str:

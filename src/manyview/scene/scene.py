@@ -6,6 +6,7 @@ pixels with pixel centres at +0.5. The directory layout is described in docs/sce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,10 +49,16 @@ class Scene:
         return len({view.component for view in self.views})
 
     def part(self, component: int = 0) -> Scene:
-        """The views of one component, which share a frame, and their tracks. Raises UserError for an unknown one."""
+        """The views of one component and their tracks as a scene. Raises UserError for an unknown one."""
         chosen = [index for index, view in enumerate(self.views) if view.component == component]
         if not chosen:
             raise UserError(f"component {component} is not in this scene; it has {self.components}, from 0 on")
+        alone = self.of(chosen)
+        tracks = None if alone.tracks is None else replace(alone.tracks, component=0 * alone.tracks.component)
+        return replace(alone, views=[replace(view, component=0) for view in alone.views], tracks=tracks)
+
+    def of(self, chosen: Sequence[int]) -> Scene:
+        """The views of these numbers and their tracks."""
         tracks = None if self.tracks is None else self.tracks.of(chosen)
         return replace(self, views=[self.views[index] for index in chosen], tracks=tracks)
 
@@ -64,6 +71,8 @@ class Scene:
         component: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points of the views of one component, which share a frame: xyz (N, 3) float32 and rgb (N, 3) uint8.
+
+        Views without a camera give none.
 
         `min_confidence` keeps confidences of at least that value; `quantile` leaves out that share of the scene's
         least confident pixels. With neither given a tenth is left out. `most` thins evenly to at most that many.
@@ -81,7 +90,11 @@ class Scene:
     ) -> Cloud:
         """As `points`, with each point's confidence, view and pixel."""
         threshold = self._threshold(min_confidence, quantile)
-        keep = [view.valid & (view.confidence >= threshold) & (view.component == component) for view in self.views]
+        keep = [view.valid & (view.confidence >= threshold) for view in self.views]
+        keep = [
+            mask & (view.component == component and view.cam2world is not None)
+            for mask, view in zip(keep, self.views, strict=True)
+        ]
         total = sum(int(mask.sum()) for mask in keep)
         chosen = _evenly(total, most)
         parts, start = [], 0

@@ -137,16 +137,17 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         frame=described.get("frame"),
         pixels=pixels,
     )
+    rests_on = _rests_on(entry)
     return SceneView(
         name=entry["name"],
         image=image,
         depth=maps["depth"],
         confidence=maps["confidence"],
         intrinsics=np.array(entry["intrinsics"], np.float64).reshape(3, 3),
-        cam2world=np.array(entry["cam2world"], np.float64).reshape(4, 4),
+        cam2world=None if rests_on == "nothing" else np.array(entry["cam2world"], np.float64).reshape(4, 4),
         source=source,
         raw_pointmap=maps.get("pointmap"),
-        rests_on=_rests_on(entry),
+        rests_on=rests_on,
         component=int(entry.get("component", 0)),
         inliers=int(entry.get("inliers", 0)),
         error_px=entry.get("error_px"),

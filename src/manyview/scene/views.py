@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from manyview.cameras.tracks import REGISTERED, RestsOn
+from manyview.errors import UserError
 from manyview.geometry import pointmaps
 
 
@@ -43,8 +44,8 @@ class SceneView:
     """(H, W) float32, raw, as the model defines it."""
     intrinsics: np.ndarray
     """(3, 3) float64 at this resolution."""
-    cam2world: np.ndarray
-    """(4, 4) float64; the world is the scene's frame."""
+    cam2world: np.ndarray | None
+    """(4, 4) float64; the world is the frame of its component. None where the pose rests on nothing."""
     source: Source
     raw_pointmap: np.ndarray | None = None
     """(H, W, 3) when the points are a model's own and not the depth along the camera's rays."""
@@ -69,13 +70,22 @@ class SceneView:
         return self.rests_on in REGISTERED
 
     @property
+    def pose(self) -> np.ndarray:
+        """(4, 4) cam2world of a view that has one. Raises UserError for one that nothing places."""
+        if self.cam2world is None:
+            raise UserError(f"{self.name} has no camera: its pose rests on nothing; leave it out")
+        return self.cam2world
+
+    @property
     def valid(self) -> np.ndarray:
         """(H, W) bool: pixels that have a point (masked pixels have none)."""
         return self.depth > 0
 
     @property
     def pointmap(self) -> np.ndarray:
-        """(H, W, 3) float32 in the scene's frame; NaN where there is no point."""
+        """(H, W, 3) float32 in the scene's frame; NaN where there is no point, all of it without a camera."""
+        if self.cam2world is None:
+            return np.full((*self.depth.shape, 3), np.nan, np.float32)
         if self.raw_pointmap is not None:
             points = self.raw_pointmap
         else:

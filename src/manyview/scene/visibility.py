@@ -15,7 +15,7 @@ def look(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndar
     Seen means inside the picture and within `tolerance` (relative) of the depth the view has there.
     """
     height, width = view.depth.shape
-    camera_from_world = poses.invert(torch.from_numpy(view.cam2world))
+    camera_from_world = poses.invert(torch.from_numpy(view.pose))
     local = poses.apply(camera_from_world, torch.from_numpy(np.asarray(points, np.float64)))
     uv, depth = (values.numpy() for values in cameras.project(local, torch.from_numpy(view.intrinsics)))
     inside = (depth > 0) & (uv >= 0).all(-1) & (uv[:, 0] < width) & (uv[:, 1] < height)
