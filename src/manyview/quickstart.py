@@ -187,8 +187,8 @@ def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
 
 def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]) -> None:
     """out/report.html: pictures first, numbers after, and what to type next."""
+    from manyview.pages.charts import line_chart
     from manyview.pages.page import Page
-    from manyview.pages.pictures import line_chart
 
     start = "random weights" if config.scratch else "the bundled manyview-tiny"
     page = Page(

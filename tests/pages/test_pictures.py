@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from manyview.pages.charts import line_chart
 from manyview.pages.page import Page
-from manyview.pages.pictures import cloud_picture, colour_map, depth_range, grid, line_chart, two_sides
+from manyview.pages.pictures import cloud_picture, colour_map, depth_range, grid, two_sides
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 

@@ -16,8 +16,9 @@ from manyview.evaluation.matching_frames import posed_depth
 from manyview.evaluation.tables import interval, markdown_table
 from manyview.files import write_text
 from manyview.geometry.matching import upsample_warp, warp
+from manyview.pages.charts import line_chart
 from manyview.pages.page import Page
-from manyview.pages.pictures import PAPER, line_chart
+from manyview.pages.pictures import PAPER
 
 NUMBERS = (
     Number("epe", "EPE px", digits=2),

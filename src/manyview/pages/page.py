@@ -20,18 +20,26 @@ td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
 td:first-child,th:first-child{text-align:left} tr.best td{font-weight:600}
 figure{margin:.6rem 0} img{max-width:100%;image-rendering:auto;border-radius:4px} figcaption{color:#666;font-size:.9rem}
 .row{display:flex;gap:12px;flex-wrap:wrap} .row figure{flex:1 1 180px} .chart text{font:11px system-ui;fill:#444}
+.row .chart{width:100%}
 .chart{max-width:720px;background:#fff;border:1px solid #e3e3df;border-radius:4px}
 code,pre{background:#f0f0ec;border-radius:3px;padding:.1rem .3rem} pre{padding:.8rem;overflow-x:auto}
-.note{color:#555}
+.note{color:#555} .dot{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.4em}
 """
+
+NOTHING_FETCHED = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">"
+)
 
 
 class Page:
     """Collects a report top to bottom and writes it whole or not at all."""
 
-    def __init__(self, title: str, subtitle: str = "") -> None:
+    def __init__(self, title: str, subtitle: str = "", *, plain: bool = False) -> None:
+        """plain: the subtitle is the first thing to read, and not a note."""
         self.title = title
-        self._parts = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(subtitle)}</p>']
+        self._parts = [f"<h1>{html.escape(title)}</h1>"]
+        self.text(subtitle, note=not plain)
 
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
@@ -41,6 +49,19 @@ class Page:
 
     def code(self, text: str) -> None:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def items(self, lines: Sequence[str]) -> None:
+        """A list, a sentence each."""
+        self._parts.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>")
+
+    def legend(self, meaning: Sequence[tuple[str, str]]) -> None:
+        """Colours (`#rrggbb`) and what they mean."""
+        self._parts.append(f'<p class="note">{" &nbsp; ".join(_dot(c) + html.escape(text) for c, text in meaning)}</p>')
+
+    def charts(self, charts: Sequence[tuple[str, str]]) -> None:
+        """A row of captioned SVG documents."""
+        figures = [f"<figure>{svg}<figcaption>{html.escape(text)}</figcaption></figure>" for text, svg in charts]
+        self._parts.append(f'<div class="row">{"".join(figures)}</div>')
 
     def svg(self, svg: str) -> None:
         self._parts.append(svg)
@@ -54,22 +75,38 @@ class Page:
         ]
         self._parts.append(f'<div class="row">{"".join(figures)}</div>')
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], best: int | None = None) -> None:
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        best: int | None = None,
+        *,
+        dots: Sequence[str] | None = None,
+    ) -> None:
+        """Rows of words; the row numbered `best` is bold, `dots` are colours (`#rrggbb`) before each row."""
         cells = "".join(f"<th>{html.escape(h)}</th>" for h in header)
+        marks = [""] * len(rows) if dots is None else [_dot(colour) for colour in dots]
         body = "".join(
-            f"<tr{' class=best' if i == best else ''}>{''.join(f'<td>{html.escape(str(c))}</td>' for c in row)}</tr>"
-            for i, row in enumerate(rows)
+            f"<tr{' class=best' if i == best else ''}><td>{mark}"
+            f"{'</td><td>'.join(html.escape(str(cell)) for cell in row)}</td></tr>"
+            for i, (row, mark) in enumerate(zip(rows, marks, strict=True))
         )
         self._parts.append(f"<table><tr>{cells}</tr>{body}</table>")
 
     def write(self, path: Path) -> None:
         document = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
+            f'<!doctype html><html lang="en"><meta charset="utf-8">{NOTHING_FETCHED}'
+            f"<title>{html.escape(self.title)}</title>"
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><body>'
             + "\n".join(self._parts)
             + "</body></html>"
         )
         write_text(path, document)
+
+
+def _dot(colour: str) -> str:
+    """A round mark; colours come from this program only."""
+    return f'<span class="dot" style="background:{html.escape(colour)}"></span>'
 
 
 def _data_uri(picture: np.ndarray, zoom: int) -> str:

@@ -1,14 +1,12 @@
-"""Pictures where people would rather look than read: depth, error and confidence maps, clouds, line charts."""
+"""Pictures where people would rather look than read: depth, error and confidence maps, clouds, matches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape, quoteattr
+from collections.abc import Sequence
 
 import numpy as np
 
 PAPER = (250, 250, 248)
-COLOURS = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
 
 
 def colour_map(
@@ -101,74 +99,3 @@ def grid(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
 
 def _on_paper(picture: np.ndarray, height: int) -> np.ndarray:
     return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=PAPER[0])
-
-
-def line_chart(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, log: bool = False
-) -> str:
-    """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
-    lines = {}
-    for name, (x, y) in series.items():
-        points = np.stack([np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1)
-        if len(points := points[np.isfinite(points).all(1)]):
-            lines[name] = points
-    if not lines:
-        return "<p>nothing to draw</p>"
-    left, right, top, bottom = 62.0, 626.0, 14.0, 220.0
-    every = np.concatenate(list(lines.values()))
-    least, span = every.min(0), np.maximum(np.ptp(every, 0), 1e-9)
-    corner, reach = np.array([left, bottom]), np.array([right - left, top - bottom])
-    parts = [
-        _text((left + right) / 2, 254, x_label, "middle"),
-        _text(14, 117, y_label, "middle", transform="rotate(-90 14 117)"),
-    ]
-    for share in np.linspace(0, 1, 5):
-        (x, y), (at_x, at_y) = corner + share * reach, least + share * span
-        parts.append(_line(left, y, right, y, "#ddd"))
-        parts.append(_text(left - 6, y + 4, f"{10**at_y if log else at_y:.3g}", "end"))
-        parts.append(_text(x, bottom + 16, f"{at_x:.3g}", "middle"))
-    for index, (name, points) in enumerate(lines.items()):
-        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in corner + (points - least) / span * reach)
-        colour = COLOURS[index % len(COLOURS)]
-        parts.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        parts.append(_text(right - 6, top + 14 + 16 * index, name, "end", fill=colour))
-    return _document(parts, 640, 260)
-
-
-def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
-    """A row per name with a dot per value and a bar at the mean, as an SVG document."""
-    values = [value for of in rows.values() for value in of] or [0.0, 1.0]
-    room = 0.08 * (max(values) - min(values)) or 1.0
-    low, high = min(values) - room, max(values) + room
-    left, width, step, top = 190, 470, 30, 34
-    bottom = top + step * len(rows)
-
-    def place(value: float) -> float:
-        return left + width * (value - low) / (high - low)
-
-    parts = [_text(left, 18, title, "start", fill="#444")]
-    for value in np.linspace(low, high, 5).tolist():
-        parts.append(_line(place(value), top - 6, place(value), bottom, "#e3e3df"))
-        parts.append(_text(place(value), bottom + 16, f"{value:.3g}", "middle", fill="#666"))
-    for index, (name, of) in enumerate(rows.items()):
-        y, mean = top + step * index + step / 2, place(float(np.mean(of)))
-        parts.append(_text(left - 10, y + 4, name, "end"))
-        parts.append(_line(mean, y - 9, mean, y + 9, "#222", width=2))
-        dot = f'cy="{y}" r="4.5" fill="#2b6cb0" fill-opacity="0.65"'
-        parts += [f'<circle cx="{place(value):.1f}" {dot}/>' for value in of]
-    return _document(parts, left + width + 40, bottom + 40)
-
-
-def _text(x: float, y: float, words: str, anchor: str, **more: str) -> str:
-    extra = "".join(f" {key}={quoteattr(value)}" for key, value in more.items())
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
-    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
-
-
-def _document(parts: Sequence[str], width: float, height: float) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width:g} {height:g}" '
-    return "\n".join([head + 'font-family="system-ui,sans-serif" font-size="12">', *parts, "</svg>"]) + "\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_text
-from manyview.pages.pictures import dot_chart
+from manyview.pages.charts import dot_chart
 from manyview.studies.base import Answer, Results, Study, answers
 
 WRITTEN = "Written by `manyview study "

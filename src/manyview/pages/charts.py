@@ -1,0 +1,171 @@
+"""Charts as SVG documents: lines, dots, cameras seen from above, and who shares how much with whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+COLOURS = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
+
+
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, log: bool = False
+) -> str:
+    """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
+    lines = {}
+    for name, (x, y) in series.items():
+        points = np.stack([np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1)
+        if len(points := points[np.isfinite(points).all(1)]):
+            lines[name] = points
+    if not lines:
+        return "<p>nothing to draw</p>"
+    left, right, top, bottom = 62.0, 626.0, 14.0, 220.0
+    every = np.concatenate(list(lines.values()))
+    least, span = every.min(0), np.maximum(np.ptp(every, 0), 1e-9)
+    corner, reach = np.array([left, bottom]), np.array([right - left, top - bottom])
+    parts = [
+        _text((left + right) / 2, 254, x_label, "middle"),
+        _text(14, 117, y_label, "middle", transform="rotate(-90 14 117)"),
+    ]
+    for share in np.linspace(0, 1, 5):
+        (x, y), (at_x, at_y) = corner + share * reach, least + share * span
+        parts.append(_line(left, y, right, y, "#ddd"))
+        parts.append(_text(left - 6, y + 4, f"{10**at_y if log else at_y:.3g}", "end"))
+        parts.append(_text(x, bottom + 16, f"{at_x:.3g}", "middle"))
+    for index, (name, points) in enumerate(lines.items()):
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in corner + (points - least) / span * reach)
+        colour = COLOURS[index % len(COLOURS)]
+        parts.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(_text(right - 6, top + 14 + 16 * index, name, "end", fill=colour))
+    return _document(parts, 640, 260)
+
+
+def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
+    """A row per name with a dot per value and a bar at the mean, as an SVG document."""
+    values = [value for of in rows.values() for value in of] or [0.0, 1.0]
+    room = 0.08 * (max(values) - min(values)) or 1.0
+    low, high = min(values) - room, max(values) + room
+    left, width, step, top = 190, 470, 30, 34
+    bottom = top + step * len(rows)
+
+    def place(value: float) -> float:
+        return left + width * (value - low) / (high - low)
+
+    parts = [_text(left, 18, title, "start", fill="#444")]
+    for value in np.linspace(low, high, 5).tolist():
+        parts.append(_line(place(value), top - 6, place(value), bottom, "#e3e3df"))
+        parts.append(_text(place(value), bottom + 16, f"{value:.3g}", "middle", fill="#666"))
+    for index, (name, of) in enumerate(rows.items()):
+        y, mean = top + step * index + step / 2, place(float(np.mean(of)))
+        parts.append(_text(left - 10, y + 4, name, "end"))
+        parts.append(_line(mean, y - 9, mean, y + 9, "#222", width=2))
+        dot = f'cy="{y}" r="4.5" fill="#2b6cb0" fill-opacity="0.65"'
+        parts += [f'<circle cx="{place(value):.1f}" {dot}/>' for value in of]
+    return _document(parts, left + width + 40, bottom + 40)
+
+
+@dataclass(frozen=True)
+class Wedge:
+    """A camera in a plan: its centre and the two ends of what it sees, (3, 2), with a colour and a number."""
+
+    corners: np.ndarray
+    colour: str
+    number: int
+
+
+def plan_chart(wedges: Sequence[Wedge], points: np.ndarray, *, unit: str, size: float = 460) -> str:
+    """Cameras in a plane, joined in their order, among points (N, 2); a bar gives the length in `unit`.
+
+    The first axis goes to the right, the second one up. Of points only those near the cameras are shown.
+    """
+    centres = np.array([wedge.corners[0] for wedge in wedges])
+    low, high = (edge(np.concatenate([wedge.corners for wedge in wedges]), 0) for edge in (np.min, np.max))
+    reach = 2 * max(float(np.ptp(centres, 0).max()), float((high - low).max()))
+    if len(points):
+        least, most = np.percentile(points, [5, 95], axis=0)
+        low, high = np.minimum(low, np.maximum(least, low - reach)), np.maximum(high, np.minimum(most, high + reach))
+    room = 0.06 * float((high - low).max()) or 1.0
+    low, high = low - room, high + room
+    zoom = size / float((high - low).max())
+    width, height = (high - low) * zoom
+
+    def place(at: np.ndarray) -> np.ndarray:
+        return (np.atleast_2d(at) - low) * (zoom, -zoom) + (0, height)
+
+    shown = points[((points > low) & (points < high)).all(1)]
+    spots = "".join(f"M{x:.1f} {y:.1f}h1" for x, y in place(shown)) if len(shown) else ""
+    parts = [f'<path d="{spots}" stroke="#b9b9b2" stroke-width="1"/>']
+    way = " ".join(f"{x:.1f},{y:.1f}" for x, y in place(centres))
+    parts.append(f'<polyline points="{way}" fill="none" stroke="#777" stroke-width="1" stroke-dasharray="3 3"/>')
+    step = max(1, round(len(wedges) / 30))
+    for index, wedge in enumerate(wedges):
+        corners = place(wedge.corners)
+        ends = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+        parts.append(f'<polygon points="{ends}" fill="{wedge.colour}" fill-opacity="0.45" stroke="{wedge.colour}"/>')
+        if index % step == 0:
+            x, y = corners[0]
+            parts.append(_text(x, y + 11, str(wedge.number), "middle"))
+    bar = _round_length(0.25 * float(high[0] - low[0]))
+    parts.append(_line(8, height + 8, 8 + bar * zoom, height + 8, "#222", width=2))
+    parts.append(_text(14 + bar * zoom, height + 12, f"{bar:g} {unit}", "start"))
+    return _document(parts, width, height + 20)
+
+
+def _round_length(length: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not longer."""
+    power = 10.0 ** np.floor(np.log10(max(length, 1e-12)))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)))
+
+
+MOST_LINES = 1500
+
+
+def link_chart(counts: np.ndarray, colours: Sequence[str], groups: Sequence[int], *, size: float = 460) -> str:
+    """Who shares how much: a numbered dot each on a circle, group by group, a line where counts (V, V) are not zero.
+
+    Thicker lines share more; pointing at one says how much. Of more than 1,500 lines the thickest are drawn.
+    """
+    order = sorted(range(len(counts)), key=lambda index: (groups[index], index))
+    jumps = [0, *(int(groups[a] != groups[b]) for a, b in pairwise(order))]
+    turn = np.cumsum(1 + np.array(jumps))  # a gap between groups
+    angle = 2 * np.pi * turn / (turn[-1] + (1 if groups[order[0]] != groups[order[-1]] else 0)) - np.pi / 2
+    radius = size / 2 - 24
+    place = np.empty((len(counts), 2))
+    place[order] = size / 2 + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+    pairs = [(int(counts[i, j]), i, j) for i in range(len(counts)) for j in range(i) if counts[i, j] > 0]
+    pairs = sorted(pairs)[-MOST_LINES:]
+    most = max((count for count, _, _ in pairs), default=1)
+    parts = []
+    for count, i, j in pairs:
+        share = float(np.log1p(count) / np.log1p(most))
+        (x1, y1), (x2, y2) = place[i], place[j]
+        parts.append(
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#37474f" '
+            f'stroke-width="{0.4 + 4 * share**3:.1f}" stroke-opacity="{0.25 + 0.6 * share**2:.2f}">'
+            f"<title>{j} and {i} share {count:,}</title></line>"
+        )
+    dot = 9 if len(counts) <= 60 else 4
+    for index, (x, y) in enumerate(place):
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{dot}" fill="{colours[index]}"/>')
+        if dot == 9:
+            parts.append(_text(x, y + 4, str(index), "middle", style="fill:#fff;font-weight:600"))
+    return _document(parts, size, size)
+
+
+def _text(x: float, y: float, words: str, anchor: str, **more: str) -> str:
+    extra = "".join(f" {key}={quoteattr(value)}" for key, value in more.items())
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
+
+
+def _document(parts: Sequence[str], width: float, height: float) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width:g} {height:g}" '
+    return "\n".join([head + 'font-family="system-ui,sans-serif" font-size="12">', *parts, "</svg>"]) + "\n"
