@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add_device(parser)
     add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals")
     add("--masks", type=Path, metavar="DIR", help="images named like the photos, white = use")
+    add("--no-report", action="store_true", help="leave out SCENE/report.html")
     add_options(parser, ReconstructOptions(), title="how the scene is put together", flat=True)
 
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.images.reading import list_images
     from manyview.pipelines.options import ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct
+    from manyview.scene.report import REPORT, write_report
     from manyview.scene.store import is_scene
 
     refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> Answer:
             options=override(ReconstructOptions(), args.settings),
         )
     scene.save(args.out)
-    return _report(scene, args.out)
+    report = None if args.no_report else write_report(scene, args.out / REPORT)
+    return _report(scene, args.out, report)
 
 
 def _intrinsics(text: str | None) -> list[list[float]] | None:
@@ -71,7 +74,7 @@ def _intrinsics(text: str | None) -> list[list[float]] | None:
     return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
 
 
-def _report(scene: Any, out: Path) -> Answer:
+def _report(scene: Any, out: Path, report: Path | None) -> Answer:
     import numpy as np
 
     quoted = shlex.quote(str(out))
@@ -81,6 +84,7 @@ def _report(scene: Any, out: Path) -> Answer:
         next_steps = []
     values = {
         "scene": str(out),
+        "report": None if report is None else str(report),
         "model": scene.info["model"],
         "views": [
             {
@@ -121,5 +125,5 @@ def _report(scene: Any, out: Path) -> Answer:
     )
     notes = [f"left out: {line}" for line in scene.info["skipped"]]
     notes += [f"warning: {line}" for line in scene.info["warnings"]]
-    written = f"wrote {out}/ (scene.json, images, maps)"
+    written = f"wrote {out}/ (scene.json, images, maps{', report.html: open it in a browser' if report else ''})"
     return Answer(values=values, lines=[written, *lines], notes=notes, next=next_steps)

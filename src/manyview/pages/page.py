@@ -19,7 +19,8 @@ table{border-collapse:collapse;margin:.8rem 0}
 td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
 td:first-child,th:first-child{text-align:left} tr.best td{font-weight:600}
 figure{margin:.6rem 0} img{max-width:100%;image-rendering:auto;border-radius:4px} figcaption{color:#666;font-size:.9rem}
-.row{display:flex;gap:12px;flex-wrap:wrap} .row figure{flex:1 1 180px} .chart text{font:11px system-ui;fill:#444}
+.row{display:grid;gap:0 12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,var(--least,180px)),1fr))}
+.chart text{font:11px system-ui;fill:#444}
 .row .chart{width:100%}
 .chart{max-width:720px;background:#fff;border:1px solid #e3e3df;border-radius:4px}
 code,pre{background:#f0f0ec;border-radius:3px;padding:.1rem .3rem} pre{padding:.8rem;overflow-x:auto}
@@ -66,14 +67,14 @@ class Page:
     def svg(self, svg: str) -> None:
         self._parts.append(svg)
 
-    def pictures(self, pictures: Sequence[tuple[str, np.ndarray]], zoom: int = 1) -> None:
-        """A row of captioned pictures (H, W, 3) uint8."""
+    def pictures(self, pictures: Sequence[tuple[str, np.ndarray]], zoom: int = 1, *, least: int = 180) -> None:
+        """Rows of captioned pictures (H, W, 3) uint8, each at least `least` pixels wide."""
         figures = [
             f'<figure><img alt="{html.escape(caption)}" src="{_data_uri(picture, zoom)}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
             for caption, picture in pictures
         ]
-        self._parts.append(f'<div class="row">{"".join(figures)}</div>')
+        self._parts.append(f'<div class="row" style="--least:{least}px">{"".join(figures)}</div>')
 
     def table(
         self,

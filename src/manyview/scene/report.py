@@ -56,6 +56,8 @@ def write_report(scene: Scene, path: str | Path) -> Path:
     page.heading("Settings and versions")
     page.table(["", ""], _settings(scene))
     page.heading("Next")
+    if not placed:
+        page.text("Take photos that overlap by half or more, a step aside between one and the next, and try again.")
     page.code("\n".join(_next_steps(path.parent, bool(placed))))
     page.write(path)
     return path
@@ -135,7 +137,7 @@ def _show_depths(page: Page, scene: Scene, worth: Sequence[RestsOn]) -> None:
         height = round(view.image.shape[0] * STRIP / view.image.shape[1])
         strip = [cv2.resize(p, (STRIP, height), interpolation=cv2.INTER_AREA) for p in (view.image, depth, sure)]
         figures.append((f"{index}: {view.name}, rests on {worth[index]}", grid([strip])))
-    page.pictures(figures)
+    page.pictures(figures, least=300)
 
 
 def _row(scene: Scene, worth: Sequence[RestsOn], shared: np.ndarray, index: int) -> list[str]:
@@ -166,7 +168,10 @@ def _settings(scene: Scene) -> list[tuple[str, str]]:
 def _flat(options: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in options.items():
-        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = "none" if value is None else value
     return flat
 
 
@@ -182,7 +187,7 @@ def _versions() -> str:
 
 def _next_steps(folder: Path, placed: bool) -> list[str]:
     where = shlex.quote(str(folder))
-    steps = [f"manyview view {where}"]
+    steps: list[str] = []
     if placed:
         steps += [
             f"manyview export {where} --to {to} -o {where}{end}" for to, end in (("glb", ".glb"), ("colmap", "-colmap"))

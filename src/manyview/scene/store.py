@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = "manyview-scene"
 VERSION = 2  # 2 says what each pose rests on; 1 is read
 # What belongs to a scene directory; anything else a user put there survives when the scene is replaced.
-OWN = ("scene.json", "images", "maps", "sources", "tracks.npz")
+OWN = ("scene.json", "images", "maps", "sources", "tracks.npz", "report.html")
 
 
 def is_scene(directory: Path) -> bool:

@@ -90,13 +90,16 @@ def failures(scene: Scene) -> list[str]:
     found = [f"Left out: {line}." for line in scene.info.get("skipped", [])]
     found += [_sentence(line) for line in scene.info.get("warnings", [])]
     worth = trust(scene)
-    for index, (view, kind) in enumerate(zip(scene.views, worth, strict=True)):
-        if kind == "nothing":
-            found.append(f"Photo {index} ({view.name}) shares no verified matches with another photo: it has no place.")
-        elif view.registered and view.rests_on != "given" and view.inliers < FEW:
-            found.append(
-                f"Photo {index} ({view.name}) hangs on {view.inliers} observations only: its place is doubtful."
-            )
+    nowhere = [f"{index} ({view.name})" for index, view in enumerate(scene.views) if worth[index] == "nothing"]
+    if nowhere:
+        found.append(f"Without a place, for lack of verified matches with other photos: {_listed(nowhere)}.")
+    weak = [
+        f"{index} ({view.name}, {view.inliers})"
+        for index, view in enumerate(scene.views)
+        if view.registered and view.rests_on != "given" and view.inliers < FEW
+    ]
+    if weak:
+        found.append(f"In doubtful places, for they hang on fewer than {FEW} observations: {_listed(weak)}.")
     if "depth" in worth and "matches" not in worth:
         found.append(
             "No photo is seen under parallax: the photos were taken from about one place, so distances are only "
@@ -105,6 +108,10 @@ def failures(scene: Scene) -> list[str]:
     if "model" in worth and len(scene) > 1:
         found.append("Photos that rest on the network's word were not compared with each other: distrust their cloud.")
     return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
 
 
 def _sentence(line: str) -> str:
