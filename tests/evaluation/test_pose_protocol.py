@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from manyview.data.synthetic import write_scenes
 from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.poses import Poses, pose_numbers
+from manyview.evaluation.recon_per_view import ReconPerView
 from manyview.geometry.poses import look_at
+from manyview.models.pair.network import PairReconstructor, debug, mast3r
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +98,14 @@ def test_what_cannot_be_judged_is_said_in_one_line(rooms, tmp_path):
         evaluate(Poses(), zoo.build("distill3r", size="debug", seed=0), blind, tmp_path / "out")
     with pytest.raises(UserError, match="cannot reconstruct"):
         evaluate(Poses(), zoo.build("dinov2-vits14", size="debug", seed=0), Manifest.load(rooms), tmp_path / "o")
+
+
+def test_pair_models_are_judged_by_both_protocols(rooms, tmp_path):
+    torch.manual_seed(0)
+    network = PairReconstructor(debug(replace(mast3r(), encoder=replace(mast3r().encoder, image_size=196)))).eval()
+    data = Manifest.load(rooms)
+    poses = evaluate(Poses(frames=3, cameras="model"), network, data, tmp_path / "poses")
+    assert poses["rows"][0]["registered"] == 1
+    assert poses["rows"][0]["auc30"] < 0.3  # weights that never learnt anything
+    views = evaluate(ReconPerView(views=2), network, data, tmp_path / "views")
+    assert [row["views"] + row["failed"] for row in views["rows"]] == [8, 8]

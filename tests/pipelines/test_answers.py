@@ -9,7 +9,6 @@ import torch
 from analytic_room import AllKnowing, shots
 from by_model import reconstruct
 from manyview import zoo
-from manyview.errors import UserError
 from manyview.geometry import poses
 from manyview.models.model import ReconstructsPairs
 from manyview.pipelines.options import ReconstructOptions
@@ -77,12 +76,6 @@ def test_a_single_picture_is_paired_with_itself():
     scene = reconstruct([taken[0].picture()], model=Pair(taken), device="cpu")
     assert len(scene) == 1
     assert scene.views[0].valid.any()
-
-
-def test_three_pictures_are_too_many_for_a_pair_model():
-    taken = shots(3)
-    with pytest.raises(UserError, match="3 pictures for a pair model"):
-        reconstruct([s.picture() for s in taken], model=Pair(taken), device="cpu")
 
 
 @pytest.mark.parametrize(("prefer", "method"), [("auto", "model"), ("model", "model"), ("pnp", "pnp")])

@@ -105,7 +105,7 @@ def test_commands_say_in_one_line_what_a_model_is_and_which_others_can(photos, e
         (
             "recon-per-view",
             "mum-vitl16",
-            "mum-vitl16 is a mum_encoder model: it can encode images but cannot reconstruct many views",
+            "mum-vitl16 is a mum_encoder model: it can encode images but cannot reconstruct views",
         ),
         ("masked-views", "dinov2-vits14", "it can encode images but cannot complete hidden patches"),
         ("linear-depth", "featup-jbu-dinov2", "can upsample features but cannot encode images"),

@@ -10,22 +10,18 @@ Legend: V views, E ordered pairs, P places of a view (the same number in all).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from torch import Tensor
 
+from manyview.cameras.graph import closing, connected, spanning_tree
 from manyview.geometry import alignment, poses
 from manyview.geometry.alignment import Similarity
 
 STEPS, RATE = 300, 0.01
 """Steps of Adam, and its rate at the start, which falls to nothing along a cosine (as DUSt3R's)."""
-CLOSED = 10.0
-"""Degrees within which the rotations of a triangle of pairs close."""
 
 
 @dataclass(frozen=True)
@@ -57,42 +53,13 @@ class Aligned:
     """(E,) from 0 to 1: the share of its triangles with which a pair agrees."""
 
 
-def closing(turns: Mapping[tuple[int, int], np.ndarray]) -> dict[tuple[int, int], float]:
-    """Per pair (i, j), the share of its loops whose rotations close, one more of both counted in its favour.
-
-    turns: (3, 3) rotations from i's axes to j's. Loops are triangles, and the way back where both orders are there.
-    """
-    every = {**{(j, i): turn.T for (i, j), turn in turns.items()}, **turns}
-    nearby: dict[int, set[int]] = {}
-    for i, j in every:
-        nearby.setdefault(i, set()).add(j)
-    shares = {}
-    for i, j in turns:
-        loops = [every[k, i] @ every[j, k] @ every[i, j] for k in nearby[i] & nearby[j]]
-        loops += [turns[j, i] @ turns[i, j]] if (j, i) in turns else []
-        closed = sum((np.trace(loop) - 1) / 2 > np.cos(np.radians(CLOSED)) for loop in loops)
-        shares[i, j] = (1 + closed) / (1 + len(loops))
-    return shares
-
-
-def spanning_tree(count: int, weights: Mapping[tuple[int, int], float]) -> tuple[np.ndarray, np.ndarray]:
-    """Views in the order in which the heaviest tree reaches them, and the one before each (V,); from the heaviest."""
-    ends = np.array(list(weights), int).reshape(-1, 2)
-    values = np.array(list(weights.values()), float)
-    graph = coo_array((-values, (ends[:, 0], ends[:, 1])), shape=(count, count)).tocsr()
-    degree = np.bincount(ends.ravel(), np.repeat(values, 2), count)
-    return breadth_first_order(abs(minimum_spanning_tree(graph)), int(degree.argmax()), directed=False)
-
-
-def connected(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """(V,) number of the set of views joined by pairs that each belongs to."""
-    ends = np.array([*pairs], int).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
-
-
 def align(said: Pairwise, *, steps: int = STEPS) -> Aligned:
     """The views of pairs that join them all. Raises ValueError where they do not."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return _align(Pairwise(*(value.clone() for value in vars(said).values())), steps)
+
+
+def _align(said: Pairwise, steps: int) -> Aligned:
     count = len(said.focal)
     pairs = [(int(i), int(j)) for i, j in said.pairs.tolist()]
     if connected(count, pairs).max() > 0:
@@ -210,7 +177,7 @@ def _optimised(
         "pair_scale": (scale[first] * units).log(),
     }
     leaves = {name: value.float().clone().requires_grad_() for name, value in leaves.items()}
-    weight = said.weight * support[:, None, None].float() ** 3
+    weight = said.weight * support[:, None, None].float()
     weight = weight / weight.sum().clamp(min=1e-12)
     points, ends = said.points.float() / typical, torch.stack([first, second], 1)
     points = torch.where(weight[..., None] > 0, points, 0)
@@ -229,12 +196,11 @@ def _optimised(
 
     optimiser = torch.optim.Adam(leaves.values(), lr=RATE, betas=(0.9, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
-    with torch.inference_mode(False), torch.enable_grad():
-        for _ in range(steps):
-            optimiser.zero_grad()
-            objective().backward()
-            optimiser.step()
-            schedule.step()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        objective().backward()
+        optimiser.step()
+        schedule.step()
     done = {name: value.detach().double() for name, value in leaves.items()}
     cam2world = poses.pose(poses.matrix_from_quaternion(done["turn"]), typical * done["place"])
     return cam2world, done["focal"][lens].exp(), typical * done["depth"].exp()

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.sparse.csgraph import connected_components
 
 from manyview.cameras import bundle
 from manyview.cameras.bundle import summed
+from manyview.cameras.graph import closing, spanning_tree
 from manyview.cameras.links import LEAST, Link, Photo
 from manyview.cameras.tracks import REGISTERED, RestsOn, Tracks
 
@@ -67,12 +68,6 @@ class Camera:
     def registered(self) -> bool:
         """Whether evidence ties it to another photo."""
         return self.rests_on in REGISTERED
-
-
-def graph(count: int, links: Sequence[Link], weights: Sequence[float]) -> coo_array:
-    """(V, V) sparse weights of links."""
-    ends = np.array([(one.i, one.j) for one in links], int).reshape(-1, 2)
-    return coo_array((np.array(weights, float), (ends[:, 0], ends[:, 1])), shape=(count, count))
 
 
 def place(
@@ -151,13 +146,9 @@ def _refined(
 
 def _along_tree(count: int, links: Sequence[Link]) -> np.ndarray:
     """(V, 4, 4) cam2world by the links that most matches, and most triangles of links, support."""
-    weights = _support(links)
-    tree = minimum_spanning_tree(graph(count, links, [-w for w in weights]).tocsr())
+    share = closing({(one.i, one.j): one.j_from_i[:3, :3] for one in links})
+    order, before = spanning_tree(count, {(one.i, one.j): len(one.matches) * share[one.i, one.j] for one in links})
     by_ends = {(one.i, one.j): one for one in links}
-    degree = np.zeros(count)
-    for one, weight in zip(links, weights, strict=True):
-        degree[[one.i, one.j]] += weight
-    order, before = breadth_first_order(abs(tree), int(degree.argmax()), directed=False)
     poses = np.tile(np.eye(4), (count, 1, 1))
     for index in order[1:]:
         parent = int(before[index])
@@ -166,22 +157,6 @@ def _along_tree(count: int, links: Sequence[Link]) -> np.ndarray:
         child_from_parent = one.j_from_i if forward else np.linalg.inv(one.j_from_i)
         poses[index] = poses[parent] @ np.linalg.inv(child_from_parent)
     return poses
-
-
-def _support(links: Sequence[Link]) -> list[float]:
-    """Matches of each link, times the share of its triangles whose rotations close within ten degrees."""
-    turn = {(one.i, one.j): one.j_from_i[:3, :3] for one in links}
-    turn |= {(j, i): rotation.T for (i, j), rotation in turn.items()}
-    nearby: dict[int, set[int]] = {}
-    for i, j in turn:
-        nearby.setdefault(i, set()).add(j)
-    supports = []
-    for one in links:
-        third = nearby[one.i] & nearby[one.j]
-        loops = [turn[one.j, one.i] @ turn[k, one.j] @ turn[one.i, k] for k in third]
-        closed = sum((np.trace(loop) - 1) / 2 > np.cos(np.radians(10)) for loop in loops)
-        supports.append(len(one.matches) * (1 + closed) / (1 + len(loops)))
-    return supports
 
 
 def _tracks(photos: Sequence[Photo], links: Sequence[Link], place: dict[int, int]) -> bundle.Observations:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
+from manyview.cameras.graph import connected
 from manyview.cameras.keypoints import Keypoints, detect, match
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
-from manyview.cameras.place import Camera, View, graph, place
+from manyview.cameras.place import Camera, View, place
 from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
 
 ALL_PAIRS = 40
@@ -46,14 +46,14 @@ def solve(
     focals = _focals(views, keypoints, matches, lens)
     looks = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
     links = _links(looks, matches, focals)
-    component = _components(len(views), links)
+    component = connected(len(views), [(one.i, one.j) for one in links])
     apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
     if 0 < len(apart) <= TILTED_PAIRS:
         aside = [detect(pixels, tilted=True) for pixels in photos()]
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
         new = _links(tilted, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
-    component = _components(len(views), links)
+    component = connected(len(views), [(one.i, one.j) for one in links])
     cameras: list[Camera | None] = [None] * len(views)
     tracks: list[Tracks] = []
     for number in range(component.max(initial=-1) + 1):
@@ -150,11 +150,6 @@ def _joined(one: Photo, other: Photo) -> Photo:
     uv = np.concatenate([one.keypoints.uv, other.keypoints.uv])
     keypoints = replace(one.keypoints, uv=uv)  # descriptors are no longer asked for
     return replace(one, keypoints=keypoints, depth=np.concatenate([one.depth, other.depth]))
-
-
-def _components(count: int, links: Sequence[Link]) -> np.ndarray:
-    """(V,) number of the set of linked photos that each belongs to."""
-    return connected_components(graph(count, links, [1.0] * len(links)), directed=False)[1]
 
 
 def _alone(view: View, focal: float, of: int) -> Camera:

@@ -4,7 +4,7 @@ manyview reconstruct photos/ -o scene                             a folder, with
 manyview reconstruct a.jpg b.jpg c.jpg -o scene                   files (one works too)
 manyview reconstruct walk.mp4 --fps 2 --max-frames 60 -o scene    a video
 manyview reconstruct photos/ --model runs/mine/model -o scene     a model of yours
-manyview reconstruct a.jpg b.jpg --model mast3r-vitl16 -o scene   a pair model takes two pictures
+manyview reconstruct photos/ --model mast3r-vitl16 -o scene        a pair model, asked about pairs of them
 """
 
 from __future__ import annotations

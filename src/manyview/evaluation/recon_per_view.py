@@ -40,7 +40,7 @@ class ReconPerView(Protocol):
 
     name: ClassVar[str] = "recon-per-view"
     line: ClassVar[str] = "accuracy, completeness, scale factor (Distill3R, Table II) and AbsRel of each view"
-    needs = models.ReconstructsViews
+    needs = models.Reconstructs
     next_step: ClassVar[str] = "reconstruct IMAGES -o scene"
     numbers: ClassVar[tuple[Number, ...]] = NUMBERS
     unit: ClassVar[str] = "views"

@@ -22,6 +22,7 @@ from manyview.images.fit import longest
 from manyview.images.reading import ImageProblem
 from manyview.metrics.reconstruction import FEWEST_PIXELS
 from manyview.models.model import device_of
+from manyview.pipelines.answers import told
 from manyview.progress import track
 
 LOCAL = {"pointmap_local": np.float32, "confidence_local": np.float16}
@@ -113,19 +114,18 @@ def ask_views(
             continue
         frames = [item.about["index"] for item in group]
         images = load_views(data, frames, tuple(group[0].about["size"]), depth=False).images.to(device)
-        with torch.inference_mode():
-            answer = model(images)
-        if "pointmap_local" not in answer:
+        answers = told(model, list(images[0]))
+        if "pointmap_local" not in answers[0]:
             raise UserError(
-                f"this model answers {', '.join(sorted(answer))}, but no pointmap_local; use another protocol"
+                f"this model answers {', '.join(sorted(answers[0]))}, but no pointmap_local; use another protocol"
             )
         for place, item in enumerate(group):
             if item.key in left:
                 left.remove(item.key)
                 maps = {
-                    name: answer[name][0, place].float().cpu().numpy().astype(kind)
+                    name: answers[place][name].float().cpu().numpy().astype(kind)
                     for name, kind in kept.items()
-                    if name in answer
+                    if name in answers[place]
                 }
                 yield item, {"first": np.array(frames[0]), **maps}
 

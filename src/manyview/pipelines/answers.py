@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview.errors import UserError
 from manyview.images.inputs import Photo
-from manyview.models.family import able
-from manyview.models.model import ReconstructsPairs, ReconstructsViews
+from manyview.models.model import ReconstructsPairs
 from manyview.pipelines.opening import evaluating
+from manyview.pipelines.options import PairGraph
+from manyview.pipelines.pairs import in_one_frame
 
 Answer = dict[str, Any]
 
@@ -34,33 +34,42 @@ class ViewMaps:
 
 
 def ask(
-    network: Any,
-    photos: Sequence[Photo],
-    masks: Sequence[np.ndarray | None],
-    device: torch.device,
-    **chunks: int | None,
+    network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device, **how: Any
 ) -> list[ViewMaps]:
-    """What the model says of every view, without a gradient and in eval mode; masked pixels are never read.
-
-    Pictures of one size go as one tensor, mixed sizes as a list. A pair model is asked in both orders from one
-    encoding, the second answer being the second view's own frame; one picture is paired with itself. `chunks` that
-    are None are the model's own. Raises UserError for more pictures than it takes.
-    """
-    pair, count = isinstance(network, ReconstructsPairs), len(photos)
-    if pair and count > 2:
-        raise UserError(
-            f"{count} pictures for a pair model; give it two, or use one for many views "
-            f"({', '.join(able(ReconstructsViews))})"
-        )
+    """What the model says of every view, as `told` asks it; masked pixels are never read."""
     pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
-    if pair and count == 1:
-        pictures = [*pictures, *pictures]
-    alike = len({picture.shape for picture in pictures}) == 1
-    views: Any = torch.stack(pictures)[None] if alike else [picture[None] for picture in pictures]
+    used = [None if mask is None else torch.from_numpy(mask) for mask in masks]
+    answers = told(network, pictures, used, **how)
+    return [_view_maps(answer, mask) for answer, mask in zip(answers, used, strict=True)]
+
+
+def told(
+    network: Any,
+    pictures: Sequence[Tensor],
+    masks: Sequence[Tensor | None] | None = None,
+    *,
+    pairs: PairGraph = "auto",
+    pairs_each: int = 4,
+    **chunks: int | None,
+) -> list[dict[str, Tensor]]:
+    """Maps (H, W, ...) of every picture (3, H, W) by name, without a gradient and in eval mode.
+
+    Pictures of one size go as one tensor, mixed sizes as a list. A pair model is asked about two in both orders from
+    one encoding, the second answer being the second view's own frame; one picture is paired with itself, and of more
+    those pairs are asked that `pairs` names, and brought into one frame, where masked pixels (H, W) False do not
+    count. `chunks` that are None are the model's own.
+    """
+    pair, count = isinstance(network, ReconstructsPairs), len(pictures)
     asked = {name: number for name, number in chunks.items() if number is not None}
     with evaluating(network), torch.inference_mode():
-        answer = _both_orders(network, views) if pair else network(views, view_ids=None, **asked)
-    return [_view_maps(_of_view(answer, index), mask) for index, mask in enumerate(masks)]
+        if pair and count > 2:
+            answer = in_one_frame(network, pictures, masks or [None] * count, kind=pairs, each=pairs_each)
+            return [_of_view(answer, index) for index in range(count)]
+        pictures = [*pictures, *pictures] if pair and count == 1 else pictures
+        alike = len({picture.shape for picture in pictures}) == 1
+        views: Any = torch.stack([*pictures])[None] if alike else [picture[None] for picture in pictures]
+        answer = _both_orders(network, views) if pair else network(views, **asked)
+    return [_of_view(answer, index) for index in range(count)]
 
 
 def _both_orders(network: Any, views: Any) -> Answer:
@@ -87,7 +96,7 @@ def _of_view(answer: Answer, index: int, batch: int | None = 0) -> dict[str, Ten
     return maps
 
 
-def _view_maps(answer: Answer, mask: np.ndarray | None, quantile: float = 0.5) -> ViewMaps:
+def _view_maps(answer: Answer, mask: Tensor | None, quantile: float = 0.5) -> ViewMaps:
     """One view's maps (each (H, W, ...)) with the pixels that may be used.
 
     Masked pixels are never read.
@@ -99,7 +108,7 @@ def _view_maps(answer: Answer, mask: np.ndarray | None, quantile: float = 0.5) -
     world, local = maps["pointmap"], maps["pointmap_local"]
     valid = torch.isfinite(world).all(-1) & torch.isfinite(local).all(-1) & (local[..., 2] > 1e-6)
     if mask is not None:
-        valid &= torch.from_numpy(mask)
+        valid &= mask
     used = valid
     if bool(valid.any()):
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))

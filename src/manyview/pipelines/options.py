@@ -10,6 +10,7 @@ from manyview.images.inputs import Take
 
 CamerasFrom = Literal["auto", "matches", "model", "given"]
 PosePreference = Literal["auto", "model", "pnp", "similarity"]
+PairGraph = Literal["auto", "complete", "window", "star", "retrieval"]
 RECONSTRUCTOR = "manyview-small"
 """The model of `reconstruct` where none is named."""
 
@@ -28,6 +29,12 @@ class ReconstructOptions:
     """local: the local depth along the camera's own rays, so both agree; global: the raw global head."""
     image_size: int | None = None
     """Long side in pixels for the model; none takes what the model was made for."""
+    pairs: PairGraph = "auto"
+    """Pair models: which pairs of many photos they see. complete: all; window: each with those after it, in order;
+    star: all with the first; retrieval: each with those that look most alike; auto: all of up to 12 photos, else
+    retrieval and neighbours."""
+    pairs_each: int = 4
+    """Pair models: photos that each one meets, of window and retrieval."""
     shared_focal: bool = True
     """Pictures of one size (either way up) share the median focal length."""
     encoder_chunk: int | None = None

@@ -61,8 +61,10 @@ def reconstruct(
     )
     given_k = given_intrinsics(intrinsics, len(photos))
     given_c2w = given_poses(cam2world, len(photos))
-    chunks = {"encoder_chunk": options.encoder_chunk, "head_chunk": options.head_chunk}
-    maps = ask(network, photos, read_masks(masks, photos), target, **chunks)
+    asked: dict[str, Any] = {
+        name: getattr(options, name) for name in ("pairs", "pairs_each", "encoder_chunk", "head_chunk")
+    }
+    maps = ask(network, photos, read_masks(masks, photos), target, **asked)
     if options.cameras == "given" and given_c2w is None:
         raise UserError("cameras=given needs the poses; give cam2world, or choose auto, matches or model")
     if options.cameras in ("auto", "matches") and given_c2w is None:

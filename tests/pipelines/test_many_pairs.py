@@ -1,0 +1,140 @@
+"""Pair models on many photos: one frame for answers that are true, noisy or wrong in part, and seeded weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from analytic_room import circle, render
+from by_model import reconstruct
+from manyview.cameras.align import Pairwise, align
+from manyview.geometry import cameras, poses
+from manyview.metrics.pose import relative_pose_errors
+from manyview.models.model import ReconstructsPairs
+from manyview.models.pair.network import PairReconstructor, debug, dust3r, mast3r
+from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.pairs import pair_graph
+from manyview.types import Features
+
+HEIGHT, WIDTH, FOCAL = 84, 112, 105.0
+
+
+class PairOfDepth(ReconstructsPairs):
+    """Answers pairs with the true points of a room, each in a unit of its own; some pairs are nonsense."""
+
+    def __init__(self, count: int, *, noise: float = 0.0, wrong: int = 0) -> None:
+        self.noise, self.rng = noise, torch.Generator().manual_seed(0)
+        self.cam2world = circle(count, degrees=50.0)
+        matrix = cameras.intrinsics_matrix(FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2).double()
+        shots = [render(pose, matrix, HEIGHT, WIDTH) for pose in self.cam2world]
+        self.pictures = [(image * 255).round().byte().numpy() for _, image in shots]
+        self.world = [
+            poses.apply(pose, (cameras.rays(matrix, HEIGHT, WIDTH) * depth[..., None]).reshape(-1, 3))
+            for pose, (depth, _) in zip(self.cam2world, shots, strict=True)
+        ]
+        every = list(combinations(range(count), 2))
+        self.wrong = {every[n] for n in torch.randperm(len(every), generator=self.rng)[:wrong].tolist()}
+        self.encoded: list[int] = []
+        self.asked: list[tuple[int, int]] = []
+        self.config = type("Config", (), {"image_size": WIDTH, "patch_size": 14})
+
+    def encode_views(self, images):
+        views = [view[0] for view in (images.unbind(1) if isinstance(images, torch.Tensor) else images)]
+        numbers = [self._number(view) for view in views]
+        self.encoded += numbers
+        return tuple(Features(self.world[n][None].float(), torch.tensor([n]), None, (1, 1)) for n in numbers)
+
+    def _number(self, picture):
+        wanted = (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+        return next(n for n, known in enumerate(self.pictures) if np.array_equal(known, wanted))
+
+    def decode(self, first, second, heads=None):
+        i, j = int(first.cls), int(second.cls)
+        self.asked.append((i, j))
+        unit = float(torch.exp(0.2 * torch.randn(1, generator=self.rng)))
+        points = [poses.apply(poses.invert(self.cam2world[i]), self.world[k]) / unit for k in (i, j)]
+        if (min(i, j), max(i, j)) in self.wrong:
+            turn = torch.linalg.qr(torch.randn(3, 3, generator=self.rng).double())[0]
+            points[1] = points[1] @ (turn * torch.linalg.det(turn).sign()) + torch.randn(3, generator=self.rng)
+        points = [p * (1 + self.noise * torch.randn(len(p), 1, generator=self.rng)) for p in points]
+        pointmap = torch.stack([p.reshape(1, HEIGHT, WIDTH, 3) for p in points], 1).float()
+        return {"pointmap": pointmap, "confidence": torch.full(pointmap.shape[:-1], 3.0)}
+
+    def errors(self, scene) -> np.ndarray:
+        ours = np.stack([view.cam2world for view in scene.views])
+        turn, shift, _ = relative_pose_errors(np.linalg.inv(ours), np.linalg.inv(self.cam2world.numpy()))
+        return np.maximum(turn, shift)
+
+
+def scene_of(model, **options):
+    return reconstruct(model.pictures, model=model, options=ReconstructOptions(cameras="model", **options))
+
+
+def test_true_answers_give_true_cameras_depth_and_focal_length():
+    model = PairOfDepth(5)
+    scene = scene_of(model)
+    assert sorted(model.encoded) == [0, 1, 2, 3, 4, 4]  # two at a time, the fifth with itself
+    assert sorted(model.asked) == sorted([*combinations(range(5), 2), *((j, i) for i, j in combinations(range(5), 2))])
+    assert model.errors(scene).max() < 0.1
+    assert scene.views[0].intrinsics[0, 0] == pytest.approx(FOCAL, rel=0.01)
+    true = [poses.apply(poses.invert(model.cam2world[k]), model.world[k])[:, 2].reshape(HEIGHT, WIDTH) for k in (0, 4)]
+    units = [np.median(scene.views[k].depth / z.numpy()) for k, z in zip((0, 4), true, strict=True)]
+    assert units[0] == pytest.approx(units[1], rel=0.01)  # one unit for all
+    assert np.abs(scene.views[4].depth / units[1] / true[1].numpy() - 1).mean() < 0.01
+
+
+@pytest.mark.parametrize(("wrong", "worst"), [(0, 1.5), (4, 4.0)])
+def test_noise_and_wrong_pairs_are_outvoted(wrong, worst):
+    model = PairOfDepth(6, noise=0.05, wrong=wrong)
+    assert model.errors(scene_of(model)).max() < worst
+
+
+def test_pairs_that_are_all_wrong_give_nothing():
+    model = PairOfDepth(5, wrong=10)
+    assert np.median(model.errors(scene_of(model))) > 20
+
+
+def test_a_wrong_pair_without_witnesses_would_ruin_the_start():
+    """What the loops are for: in a star nobody contradicts a wrong pair, and the views behind it are lost."""
+    star = PairOfDepth(5)
+    star.wrong = {(0, 3)}
+    assert star.errors(scene_of(star, pairs="star")).max() > 20
+    star.asked.clear()
+    assert star.errors(scene_of(star, pairs="complete")).max() < 1
+
+
+def test_graphs_join_all_photos_with_as_many_pairs_as_photos_ask_for():
+    alike = torch.eye(40)
+    for k in range(39):
+        alike[k, k + 1] = alike[k + 1, k] = 0.9
+    assert len(pair_graph("complete", 4, alike)) == 780
+    assert len(pair_graph("star", 4, alike)) == 39
+    assert len(pair_graph("window", 4, alike)) == 150
+    assert 39 <= len(pair_graph("retrieval", 4, alike)) <= 160
+    assert {(k, k + 1) for k in range(39)} <= set(pair_graph("auto", 1, alike))
+    assert len(pair_graph("auto", 4, torch.eye(12))) == 66
+
+
+def test_pairs_that_leave_a_view_out_are_refused():
+    said = Pairwise(
+        torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, 4, 3), torch.ones(2, 2, 4), torch.ones(3, 4, 2),
+        torch.ones(3), torch.zeros(3),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="join"):
+        align(said)
+
+
+@pytest.mark.parametrize("layout", [dust3r(), mast3r(), replace(mast3r(), own_norm=True)])
+def test_seeded_weights_go_through_from_end_to_end(layout, tmp_path):
+    torch.manual_seed(0)
+    network = PairReconstructor(debug(layout)).eval()
+    rng = np.random.default_rng(0)
+    sizes = [(48, 64), (64, 48), (48, 64)]
+    photos = [rng.integers(0, 255, (*size, 3), dtype=np.uint8) for size in sizes]
+    scene = reconstruct(photos, model=network, options=ReconstructOptions(image_size=64))
+    assert [view.registered for view in scene.views] == [False] * 3  # noise has no matches
+    scene.save(tmp_path / "scene")
