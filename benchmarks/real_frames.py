@@ -114,10 +114,9 @@ def main() -> int:
     results = road(args.source, args.out, args.steps, chosen)
     (args.out / "results.json").write_text(json.dumps({"machine": machine(), "students": results}, indent=1))
     if args.write:
-        from results_page import page
+        from results_page import page, write_section
 
-        args.write.write_text(page(results, machine()), encoding="utf-8")
-        print(f"wrote {args.write}")
+        write_section(args.write, "real-frames", page(results, machine()))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from manyview.evaluation.recon_per_view import NUMBERS, ReconPerView
@@ -48,6 +50,15 @@ def page(students: dict[str, dict[str, Any]], machine: str) -> str:
     for name, student in list(students.items())[1:]:
         parts += [f"## {name[0].upper() + name[1:]}", tables(student["scores"]).split("\n", 2)[2].strip()]
     return "\n\n".join(parts) + "\n"
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Put `text` between the marks of `name` in a page; the rest of it, which other commands write, stays."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = page.read_text(encoding="utf-8") if page.is_file() else ""
+    kept = re.sub(f"\\n*{re.escape(begin)}.*?{re.escape(end)}\\n*", "\n\n", old, flags=re.DOTALL).strip()
+    page.write_text(f"{kept}\n\n{begin}\n\n{text.strip()}\n\n{end}\n".lstrip(), encoding="utf-8")
+    print(f"wrote the section {name} of {page}")
 
 
 def _model(student: dict[str, Any]) -> dict[str, Any]:

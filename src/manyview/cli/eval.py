@@ -4,6 +4,7 @@ manyview eval --list
 manyview eval recon-per-view --help                                                   the options of one protocol
 manyview eval recon-per-view --model manyview-tiny --data test.parquet
 manyview eval recon-per-view --model runs/mine/model --data test.parquet --baselines --train train.parquet
+manyview eval views-used --model runs/mine/model          a gate, on scenes of its own; exit code 1 when it fails
 manyview eval matching-probe --model runs/mum/model --data rooms.parquet --size 96    (or --set size=96)
 
 Run the same line again to continue where it stopped; scoring again does not ask the model again.
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("protocol", nargs="?", metavar="PROTOCOL", help=text)
     add("--list", action="store_true", help="name the protocols and stop")
     add("--model", metavar="NAME|DIR", help="a model of the zoo, or a model directory")
-    text = "manifest with images, depth, intrinsics (and poses)"
+    text = "manifest with images, depth, intrinsics (and poses); protocols that bring their own need none"
     add("--data", type=Path, metavar="TEST.parquet", help=text)
     add_set(parser, "options of the protocol: views=8 seed=1")
     text = "folder for predictions and results (default: runs/eval/...)"
@@ -63,6 +64,9 @@ def run(args: argparse.Namespace) -> Answer:
         lines = {name: _protocols().get(name).line for name in _protocols().names()}
         example = "manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet"
         return Answer(values=lines, lines=rows(lines, indent=0), next=[example])
+    protocol = _protocol(args) if args.protocol else None
+    if protocol and args.model and not args.data:
+        args.data = protocol.own_data(Path("runs") / "eval" / f"{args.protocol}-data")
     for name, value in (("PROTOCOL", args.protocol), ("--model", args.model), ("--data", args.data)):
         if value is None:
             example = "recon-per-view --model manyview-tiny --data M.parquet"
@@ -72,7 +76,6 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.evaluation.base import all_settings, evaluate
     from manyview.zoo.models import load_as
 
-    protocol = _protocol(args)
     data = Manifest.load(args.data)
     model, _ = load_as(args.model, protocol.needs, pick_device(args.device))
     out = args.out or _default_out(args, all_settings(protocol, model, data))
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> Answer:
         values=json.loads((out / "summary.json").read_text(encoding="utf-8")),
         lines=[protocol.markdown(summary), f"wrote {out}: {', '.join(written)}"],
         next=[f"manyview {protocol.next_step} --model {args.model}"],
+        code=0 if summary.get("passed", True) else 1,
     )
 
 

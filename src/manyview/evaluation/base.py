@@ -65,6 +65,10 @@ class Protocol(abc.ABC):
     labels: ClassVar[Mapping[str, str]] = {"model": "model"}
     """What methods are, in a few words, in the order of the table."""
 
+    def own_data(self, folder: Path) -> Path | None:
+        """The manifest that it brings along, made in `folder` where it is missing; None: data must be named."""
+        return None
+
     @abc.abstractmethod
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         """What the model is asked about; what judging needs of the data is kept in `work`. UserError for nothing."""
