@@ -65,7 +65,7 @@ def test_its_reader_scans(target, tmp_path):
         Image.new("RGB", (4, 2)).save(tmp_path / f"{name}.png")
     (tmp_path / "walk.txt").write_text("a.png\nb.png\n")
     assert "shots" in run("data", "scan", "--help", path=target)
-    assert "Our lab's lists of pictures" in run("data", "scan", "--format", "shots", "--help", path=target)
+    assert "A text file of our lab" in run("data", "scan", "--format", "shots", "--help", path=target)
     scan = ["data", "scan", tmp_path / "walk.txt", "--format", "shots", "-o", tmp_path / "m.parquet"]
     assert "2 frames, 1 scene, images only" in run(*scan, path=target)
     assert "did you mean 'shots'" in run(*scan[:4], "shot", *scan[5:], path=target, code=2)

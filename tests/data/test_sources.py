@@ -207,10 +207,10 @@ def test_a_bad_frame_stops_the_scan_with_one_line_or_is_left_out(room, name):
 def test_turned_and_damaged_depth_stop_the_scan(room):
     folder = room()
     Image.fromarray(np.ones((64, 48), np.uint16)).save(folder / "depth" / "9.png")
-    with pytest.raises(UserError, match="depth is 48x64, the image 64x48"):
+    with pytest.raises(UserError, match="depth is 48x64, its image 64x48"):
         scan(folder, format="manyview")
     (folder / "depth" / "9.png").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"depth/9\.png is damaged"):
+    with pytest.raises(UserError, match=r"depth/9\.png: depth damaged"):
         scan(folder, format="manyview")
 
 

@@ -14,7 +14,7 @@ from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
 from manyview.data.sources import SOURCES, ScanOptions, scan
-from manyview.data.sources.colmap_model import read_model
+from manyview.data.sources.colmap import read_model
 from manyview.errors import UserError
 from official_layouts import CAM2WORLD, GL, LENS, SIZE, check_cameras, colmap_binary, colmap_text, map16, picture, text
 

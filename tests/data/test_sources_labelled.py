@@ -13,8 +13,8 @@ from manyview.data.depths import read_depth
 from manyview.data.loading import load_labels, read_classes
 from manyview.data.manifest import Manifest
 from manyview.data.sources import ScanOptions, scan
+from manyview.data.sources.labelled import ScannetOptions
 from manyview.data.sources.nyuv2 import NyuOptions
-from manyview.data.sources.scannet import ScannetOptions
 from manyview.errors import UserError
 from manyview.images.reading import ImageProblem, read_image
 from manyview.recipes.dense import DenseConfig

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,7 @@ def _add_scan(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         options_for(chosen, **{name: value_of(words, f"--{name}") for name in foreign})  # refuses these
         reader = SOURCES.get(chosen)
         options = reader.options()
-        about = [inspect.getdoc(sys.modules[reader.scenes.__module__]), inspect.getdoc(reader.scenes)]
-        text = "\n\nSRC: ".join(filter(None, about))
+        text = reader.about or inspect.getdoc(reader.scenes) or ""
         parser.description = f"Make a manifest of a data set of format {chosen}.\n\n{text}"
     add = parser.add_argument
     add("src", type=Path, metavar="SRC", help="folder, video, or cameras.json")

@@ -11,7 +11,7 @@ from manyview.data.depths import read_depth
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
-from manyview.images.reading import ImageProblem, probe_image, read_labels
+from manyview.images.reading import probe_image, read_labels, reason_of
 from manyview.progress import track
 
 
@@ -34,7 +34,7 @@ def _image_problem(manifest: Manifest, frame: Frame) -> str:
     try:
         width, height = probe_image(manifest.path(frame.image))
     except UserError as error:
-        return _reason(error)
+        return reason_of(error)
     if (width, height) != (frame.width, frame.height):
         return f"is {width}x{height}, the manifest says {frame.width}x{frame.height}"
     return ""
@@ -45,13 +45,9 @@ def _map_problem(manifest: Manifest, frame: Frame, kind: str, relative: str) -> 
         path: Path = manifest.path(relative)
         values = read_depth(path, frame.depth_scale or 1.0) if kind == "depth" else read_labels(path)
     except UserError as error:
-        return _reason(error)
+        return reason_of(error)
     if not same_picture(values.shape, (frame.height, frame.width)):
         return f"is {values.shape[1]}x{values.shape[0]}, its image {frame.width}x{frame.height}: another aspect"
     if kind == "depth" and not values.any():
         return "holds no depth at all"
     return ""
-
-
-def _reason(error: UserError) -> str:
-    return error.reason if isinstance(error, ImageProblem) else str(error)

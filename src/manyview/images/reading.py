@@ -44,6 +44,11 @@ class ImageProblem(UserError):
         return ImageProblem, (self.path, self.reason)
 
 
+def reason_of(error: UserError) -> str:
+    """What is wrong with a file, without its name."""
+    return error.reason if isinstance(error, ImageProblem) else str(error)
+
+
 def list_images(path_or_paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Image files of a folder in natural order, or the files given. Raises UserError when there is none.
 

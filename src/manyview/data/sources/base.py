@@ -1,4 +1,4 @@
-"""What a reader of a format is given, and what it gives: a generator of (scene, rows), one small file a format.
+"""What a reader of a format is given, and what it gives: a generator of (scene, rows).
 
     @SOURCES.add("mine")
     @reader("SCENE/images folder")
@@ -27,7 +27,7 @@ from manyview.data.overlap import CHUNK, GROUPS, MADE_FOR
 from manyview.data.sources.rows import Problem, Row, below
 from manyview.errors import UserError
 from manyview.files import natural_key
-from manyview.images.reading import ImageProblem, folder_images, probe_image
+from manyview.images.reading import ImageProblem, folder_images, probe_image, reason_of
 from manyview.progress import track
 from manyview.registry import Registry
 from manyview.workfolder import WorkFolder
@@ -98,29 +98,31 @@ class Source(Generic[OptionsT]):
 
     def folders(self, *patterns: str) -> list[Path]:
         """Folders below the root that match a pattern, pattern by pattern in natural order, hidden ones left out."""
-        return [
-            path
-            for pattern in patterns
-            for path in sorted(self.root.glob(pattern), key=natural_key)
-            if path.is_dir() and not path.name.startswith(".")
-        ]
+        matches = (path for pattern in patterns for path in sorted(self.root.glob(pattern), key=natural_key))
+        return [path for path in matches if path.is_dir() and not path.name.startswith(".")]
+
+    def walk(self) -> Iterator[tuple[Path, list[str], list[str]]]:
+        """As os.walk below the root, hidden folders and files left out."""
+        for folder, inner, files in os.walk(self.root):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            yield Path(folder), inner, [name for name in files if not name.startswith(".")]
 
     def folders_named(self, accept: Callable[[str], bool]) -> list[Path]:
         """Folders with an accepted name, at any depth, in natural order; what lies inside them is not looked at."""
         accepted = []
-        for folder, inner, _ in os.walk(self.root):
-            wanted = [name for name in inner if accept(name)]
-            accepted += [Path(folder, name) for name in wanted]
-            inner[:] = [name for name in inner if name not in wanted and not name.startswith(".")]
+        for folder, inner, _ in self.walk():
+            accepted += [folder / name for name in inner if accept(name)]
+            inner[:] = [name for name in inner if not accept(name)]
         return sorted(accepted, key=natural_key)
 
     def files_named(self, accept: Callable[[str], bool]) -> list[Path]:
-        """Files with an accepted name, at any depth, in natural order, hidden files and folders left out."""
-        accepted = []
-        for folder, inner, files in os.walk(self.root):
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            accepted += [Path(folder, name) for name in files if not name.startswith(".") and accept(name)]
+        """Files with an accepted name, at any depth, in natural order."""
+        accepted = (folder / name for folder, _, files in self.walk() for name in files if accept(name))
         return sorted(accepted, key=natural_key)
+
+    def split(self, path: Path, *names: str) -> str:
+        """Which of these names a folder between the root and the path has; empty for none."""
+        return next((part for part in path.relative_to(self.root).parts if part in names), "")
 
     def beside(self, name: str) -> Path | None:
         """A file of the data set in the folder that is scanned, or up to two folders above."""
@@ -163,9 +165,10 @@ class Source(Generic[OptionsT]):
     def add(self, scene: str | None, rows: Iterable[Row]) -> None:
         """One scene's rows: picked by the options, every image decoded, everything known checked."""
         label = scene or self.dataset
-        in_order = rows if isinstance(rows, Iterator) else sorted(rows, key=_order)
+        if not isinstance(rows, Iterator):
+            rows = sorted(rows, key=lambda row: (natural_key(row.name or row.image), natural_key(row.image)))
         try:
-            picked = track(self.options.pick(in_order), label=label, unit="frame")
+            picked = track(self.options.pick(rows), label=label, unit="frame")
             wanted = [row for row in map(self._written, picked) if row is not None]
         except ImageProblem as problem:  # of an iterator: the whole scene is unreadable
             self.problem(problem.path.as_posix(), problem.reason)
@@ -196,10 +199,8 @@ class Source(Generic[OptionsT]):
         def look(relative: str) -> tuple[int, int] | Problem:
             try:
                 return probe_image(inside(self.root, relative))
-            except ImageProblem as problem:
-                return Problem(relative, problem.reason)
             except UserError as error:
-                return Problem(relative, str(error))
+                return Problem(relative, reason_of(error))
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
@@ -247,6 +248,8 @@ class Reader(Generic[OptionsT]):
     """What every manifest of it says."""
     metric: bool = False
     """Whether its depth and poses are in metres."""
+    about: str = ""
+    """What it reads, for people; else the docstring of `scenes` says it."""
 
     def scan(self, src: Path, options: OptionsT, dataset: str) -> Source[OptionsT]:
         """Everything the source holds. Raises UserError when it is not of this format."""
@@ -306,7 +309,3 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
     """
     work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,))
     work.take({"source": source.name, "bytes": source.stat().st_size})
-
-
-def _order(row: Row) -> tuple[Any, Any]:
-    return natural_key(row.name or row.image), natural_key(row.image)

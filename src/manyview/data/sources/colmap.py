@@ -1,42 +1,49 @@
-"""COLMAP scenes: a sparse model (text or binary) and the images it names.
+"""COLMAP sparse models, text or binary, and photo collections that come with them.
 
-Layout: colmap.github.io/format.html for the files; the usual folders are `images` beside `sparse/0` (or
-`sparse`, or the model's files beside the images), as COLMAP's automatic reconstruction and image undistorter
-write them. Fisheye cameras give poses but no intrinsics; other distortion is not corrected.
+Files and fields: colmap.github.io/format.html (cameras, images, as .txt or .bin). Pixel centres lie at +0.5 there as
+here. Poses are world to camera, quaternion real part first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, reader
-from manyview.data.sources.colmap_model import Model, read_model
-from manyview.data.sources.rows import Row
+import numpy as np
+
+from manyview.data.overlap import chains, point_chains, read_scene_info
+from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, images_of, reader
+from manyview.data.sources.poses import inverse, rigid, rotation_from_quaternion
+from manyview.data.sources.rows import Camera, Row
 
 _BESIDE = ("images", "../images", "../../images", ".", "..", "../..")
+_MODELS = (
+    *(("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5), ("OPENCV", 8)),
+    *(("OPENCV_FISHEYE", 8), ("FULL_OPENCV", 12), ("FOV", 5), ("SIMPLE_RADIAL_FISHEYE", 4)),
+    *(("RADIAL_FISHEYE", 5), ("THIN_PRISM_FISHEYE", 12)),
+)
+"""Name and number of parameters, in the order of their numbers in binary files."""
 
 
 @SOURCES.add("colmap")
 @reader("sparse model (cameras and images as .bin or .txt)")
-def scenes(src: Source) -> Scenes:
-    """A scene's folder, or a folder of scenes; a scene with several models gives several scenes."""
+def colmap(src: Source) -> Scenes:
+    """COLMAP scenes: a sparse model (text or binary) and the images it names.
+
+    Layout: colmap.github.io/format.html for the files; the usual folders are `images` beside `sparse/0` (or
+    `sparse`, or the model's files beside the images), as COLMAP's automatic reconstruction and image undistorter
+    write them. Fisheye cameras give poses but no intrinsics; other distortion is not corrected.
+    SRC: a scene's folder, or a folder of scenes; a scene with several models gives several scenes.
+    """
     src.dataset = src.root.name
     files = src.files_named(("images.bin", "images.txt").__contains__)
     for folder in dict.fromkeys(path.parent for path in files):
         if model := src.read(folder, read_model):
             places = [(folder / name).resolve() for name in _BESIDE]
-            inside = [path for path in places if path.is_relative_to(src.root) and path.is_dir()]
-            yield _scene(src.root, folder), rows_of(src, model, inside)
-
-
-def rows_of(src: Source, model: Model, images: Sequence[Path]) -> list[Row]:
-    """A row per image of the model; its file is looked for in each of the folders in turn."""
-    if model.distorted:
-        src.info["distortion"] = "not corrected"
-    return [
-        Row(image=first_file(folder / photo.name for folder in images), camera=photo.camera) for photo in model.photos
-    ]
+            yield _scene(src.root, folder), rows_of(src, model, [p for p in places if p.is_relative_to(src.root)])
 
 
 def _scene(root: Path, model: Path) -> str:
@@ -45,5 +52,184 @@ def _scene(root: Path, model: Path) -> str:
     number = parts.pop() if parts and parts[-1].isdigit() else "0"
     while parts and parts[-1] in ("sparse", "sparses", "colmap", "dense"):
         parts.pop()
-    name = "/".join(parts) or root.name
-    return name if number == "0" else f"{name}/{number}"
+    return "/".join(parts or [root.name]) + ("" if number == "0" else f"/{number}")
+
+
+@SOURCES.add("megascenes")
+@reader("reconstruct/AAA/BBB/sparses/N models")
+def megascenes(src: Source) -> Scenes:
+    """MegaScenes: `images/AAA/BBB/...` photographs and `reconstruct/AAA/BBB/sparses/N` COLMAP models.
+
+    Layout: README of github.com/MegaScenes/dataset ("Dataset Layout"; pictures lie in
+    `images/AAA/BBB/commons/CATEGORY/0/pictures`). How the models name their images is not said there: a name is
+    looked for under the scene's images as a path and then by its file name alone. Every model is a scene. A photo
+    collection has no order: frames are chained by the 3D points they share (CroCo's score, manyview.data.overlap);
+    a scene without a chain of 24 stays whole.
+    SRC: the folder that holds `images` and `reconstruct`; models of fewer than 12 images are left out.
+    """
+    for folder in src.folders("reconstruct/*/*/sparses/*"):
+        there = any((folder / f"images.{kind}").is_file() for kind in ("bin", "txt"))
+        model = src.read(folder, read_model) if there else None
+        if model is None or len(model.photos) < 12:
+            continue
+        _, first, second, _, number = folder.relative_to(src.root).parts
+        scene = f"{first}/{second}" + ("" if number == "0" else f"/{number}")
+        images = src.root / "images" / first / second
+        files = {path.name: path.relative_to(images).as_posix() for path in images.rglob("*") if path.is_file()}
+        photos = [
+            photo
+            if (images / photo.name).is_file()
+            else replace(photo, name=files.get(Path(photo.name).name, photo.name))
+            for photo in model.photos
+        ]
+        rows = rows_of(src, replace(model, photos=photos), [images])
+        yield scene, rows
+        poses = np.stack([np.asarray(photo.camera.cam2world) for photo in photos])
+        groups = point_chains([photo.points for photo in photos], poses)
+        src.group(scene, [[rows[i].image for i in group] for group in groups])
+
+
+@SOURCES.add("megadepth")
+@reader("NNNN/denseK/imgs folder")
+def megadepth(src: Source) -> Scenes:
+    """MegaDepth: `NNNN/denseK/{imgs,depths}`, with cameras and overlap from D2-Net's preprocessing.
+
+    Layout: megadepth_utils/preprocess_scene.py of github.com/mihaidusmanu/d2-net (`phoenix/S6/zl548/MegaDepth_v1`
+    holds the images and depths, `MegaDepth_v1_SfM/NNNN/sparse/manhattan/K` the COLMAP models of the original
+    photographs; its output is one `NNNN.K.npz` per model) and datasets_preprocess/preprocess_megadepth.py of
+    github.com/naver/dust3r. Depth files (.h5, needs the optional package h5py) under 100 kB hold an ordering, not
+    depth, and are left out, as there. The .npz files are found in the folder itself or one folder down; with one, a
+    scene gets poses, intrinsics and sequences (chains of positive overlap from random anchors), else poses from the
+    COLMAP model if that is there, and is one group. Depth and poses of a scene share one unknown scale.
+    SRC: the folder that holds MegaDepth_v1 (and maybe MegaDepth_v1_SfM and D2-Net's files), at any depth.
+    """
+    infos = {path.stem: path for pattern in ("*.npz", "*/*.npz") for path in src.root.glob(pattern)}
+    for folder in src.folders_named("imgs".__eq__):
+        dense = folder.parent
+        if not dense.name.startswith("dense"):
+            continue
+        number, part = dense.parent.name, dense.name.removeprefix("dense")
+        file, cameras, linked = infos.get(f"{number}.{part}"), {}, []
+        sparse = None if file else next(src.root.glob(f"**/{number}/sparse/manhattan/{part}"), None)
+        if file and (info := src.read(file, read_scene_info)):
+            known = zip(info.names, info.world2cam, info.intrinsics, strict=True)
+            cameras = {n: Camera.of(k, world2cam=p) for n, p, k in known if n and p is not None and k is not None}
+            chosen = chains(info.overlap, length=64, minimum=24, count=100)
+            linked = [[folder / str(info.names[i]) for i in chain] for chain in chosen]
+        elif sparse and (model := src.read(sparse, read_model)):  # whose lenses are those of the distorted originals
+            cameras = {Path(photo.name).name: replace(photo.camera, lens=None) for photo in model.photos}
+        rows = []
+        for image in images_of(folder):
+            depth = dense / "depths" / f"{image.stem}.h5"
+            measured = depth.is_file() and depth.stat().st_size >= 100 * 1024
+            camera = cameras.get(image.name)
+            rows.append(Row(image=image, name=image.name, camera=camera, depth=depth if measured else None))
+        yield f"{number}/{part}", rows
+        src.group(f"{number}/{part}", linked)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image of a model."""
+
+    name: str
+    camera: Camera
+    points: np.ndarray  # (P,) int64, the 3D points it sees, sorted, each once
+
+
+@dataclass(frozen=True)
+class Model:
+    """A sparse model."""
+
+    photos: list[Photo]
+    distorted: bool
+    """Whether its images are not those of a pure pinhole."""
+
+
+def rows_of(src: Source, model: Model, images: list[Path]) -> list[Row]:
+    """A row per image of the model; its file is looked for in each of the folders in turn."""
+    if model.distorted:
+        src.info["distortion"] = "not corrected"
+    places = [folder for folder in images if folder.is_dir()] or images
+    return [
+        Row(image=first_file(folder / photo.name for folder in places), camera=photo.camera) for photo in model.photos
+    ]
+
+
+def read_model(folder: Path) -> Model:
+    """The images of a model's folder. Raises FileNotFoundError, or ValueError for damaged files."""
+    read = _read_binary if (folder / "images.bin").is_file() else _read_text
+    lenses, entries = read(folder)
+    cameras = {number: _camera(*lens) for number, lens in lenses.items()}
+    photos = []
+    for name, number, pose, points in entries:
+        world2cam = rigid(rotation_from_quaternion(pose[:4]), pose[4:7])
+        camera, seen = replace(cameras.get(number, Camera()), cam2world=inverse(world2cam)), np.unique(points)
+        photos.append(Photo(name, camera, seen[seen >= 0]))
+    return Model(photos, any(_distorted(model, numbers) for model, _, numbers in lenses.values()))
+
+
+def _camera(model: str, size: tuple[float, float], numbers: tuple[float, ...]) -> Camera:
+    """Fisheye models have no pinhole near them, and no lens here."""
+    pinhole = (numbers[0], *numbers[:3]) if _one_focal(model) else numbers[:4]
+    return Camera.of(None if "FISHEYE" in model or model == "FOV" else pinhole, size=size)
+
+
+def _distorted(model: str, numbers: tuple[float, ...]) -> bool:
+    return any(numbers[3 if _one_focal(model) else 4 :])
+
+
+def _one_focal(model: str) -> bool:
+    return model.startswith(("SIMPLE_", "RADIAL"))
+
+
+Lenses = dict[int, tuple[str, tuple[float, float], tuple[float, ...]]]
+"""Number of a camera -> its model, size and parameters."""
+Entries = list[tuple[str, int, list[float], np.ndarray]]
+"""An image's name, its camera's number, quaternion and translation, the points it sees (-1 for none)."""
+
+
+def _read_binary(folder: Path) -> tuple[Lenses, Entries]:
+    lenses: Lenses = {}
+    entries: Entries = []
+    with (folder / "cameras.bin").open("rb") as cameras, (folder / "images.bin").open("rb") as images:
+        try:
+            for _ in range(_unpack(cameras, "Q")[0]):
+                number, model, *size = _unpack(cameras, "iiQQ")
+                if not 0 <= model < len(_MODELS):
+                    raise ValueError(f"unknown camera model {model}")
+                name, count = _MODELS[model]
+                lenses[number] = (name, (size[0], size[1]), _unpack(cameras, f"{count}d"))
+            for _ in range(_unpack(images, "Q")[0]):
+                _, *pose, camera = _unpack(images, "i7di")
+                letters = b"".join(iter(lambda: _unpack(images, "c")[0], b"\0"))
+                count = _unpack(images, "Q")[0]
+                points = images.read(24 * count)  # x, y, number of each
+                if len(points) < 24 * count:
+                    raise struct.error
+                entries.append((letters.decode(), camera, pose, np.frombuffer(points, "<i8")[2::3]))
+        except struct.error:
+            raise ValueError(f"a file of {folder} ends in the middle") from None
+    return lenses, entries
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
+
+
+def _read_text(folder: Path) -> tuple[Lenses, Entries]:
+    cameras, images = (
+        re.sub(r"(?m)^#.*\n?", "", (folder / f"{name}.txt").read_text()) for name in ("cameras", "images")
+    )
+    lenses: Lenses = {}
+    for number, model, width, height, *numbers in map(str.split, filter(str.strip, cameras.splitlines())):
+        lenses[int(number)] = (model, (int(width), int(height)), tuple(map(float, numbers)))
+    entries: Entries = []
+    lines = images.lstrip().splitlines()  # two for an image; the second, its points, may be empty
+    for first, second in zip(lines[::2], [*lines[1::2], ""]):
+        if not first.strip():
+            break
+        _, *pose, camera, name = first.split(maxsplit=9)
+        points = np.array(second.split()[2::3], np.int64)
+        entries.append((name.strip(), int(camera), [float(word) for word in pose], points))
+    return lenses, entries

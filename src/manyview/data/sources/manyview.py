@@ -1,30 +1,23 @@
-"""The `cameras.json` layout: a folder per scene with images, maybe depth and labels, and what is known.
-
-`{"units": ..., "depth_png": ..., "pixel_centres": 0 or 0.5, "frames": [...]}`, and per frame `{"file",
-"size": [W, H], "K", "cam2world", "depth", "label", "instances"}`, all but the file optional. Poses are 4x4
-with OpenCV axes. Without `pixel_centres`, pixel centres lie at integers: half a pixel is added to cx and cy.
-"""
+"""The `cameras.json` layout: a folder per scene with images, maybe depth and labels, and what is known."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from manyview.data.manifest import inside, intrinsics_problem, pose_problem
+from manyview.data.manifest import inside
 from manyview.data.sources.base import SOURCES, Scenes, Source, reader
-from manyview.data.sources.rows import Problem, Row, below, map_size
+from manyview.data.sources.rows import Camera, Problem, Row, below
 from manyview.errors import UserError
 from manyview.files import natural_key
-from manyview.images.fit import same_picture
 
 FILE = "cameras.json"
-_MEND = "mend it, write null, or pass --skip-bad"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,50 +26,53 @@ class _Frame(Row):
 
     entry: dict[str, Any]
     folder: Path
-    half_pixel: float
-    """What has to be added to cx and cy."""
+    centre: float
+    """Where K counts the first pixel's centre."""
 
     def facts(self, root: Path, size: tuple[int, int]) -> tuple[dict[str, Any], list[Problem]]:
         """Everything a row may hold beside its image. Raises UserError for what cannot be right."""
-        where = f"{self.folder / FILE}: frame {self.entry['file']!r}"
-        given = self.entry.get("size")
+        entry, where = self.entry, f"{self.folder / FILE}: frame {self.entry['file']!r}"
+        given = entry.get("size")
         if given is not None and tuple(given) != size:
             raise UserError(
                 f"{where} is {size[0]}x{size[1]} once upright but size says {given}; "
                 "write size and K for the upright, stored image"
             )
-        facts: dict[str, Any] = {
-            **_intrinsics(self.entry.get("K"), self.half_pixel, where),
-            "cam2world": _pose(self.entry.get("cam2world"), where),
-        }
-        for kind, key in (("depth", "depth"), ("labels", "labels"), ("labels", "label"), ("instances",) * 2):
-            if self.entry.get(key) is not None:
-                facts[kind] = self._map(root, key, size, where)
-        if "depth" in facts:
-            facts["depth_scale"] = self.depth_scale
-        return facts, []
+        lens, pose = (_matrix(entry.get(name), side, name, where) for name, side in (("K", 3), ("cam2world", 4)))
+        if lens is not None and (lens[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] != [0, 0, 0, 0, 1]).any():
+            raise UserError(f"{where}: K has a skew or a last row other than 0 0 1, which the manifest cannot hold")
+        maps = {key: below(root, self.folder / str(entry[key])) for key in _MAPS if entry.get(key) is not None}
+        for key, relative in maps.items():
+            if not inside(root, relative).is_file():
+                raise UserError(f"{where}: {key} file {relative} is missing; put it back, write null, or --skip-bad")
+        row = replace(
+            self,
+            camera=Camera.of(lens, centre=self.centre, cam2world=pose),
+            **{_MAPS[key]: root / relative for key, relative in maps.items()},  # type: ignore[arg-type]
+        )
+        facts, problems = super(_Frame, row).facts(root, size)
+        for problem in problems:
+            key = next((key for key, relative in maps.items() if relative == problem.path), "")
+            reason = problem.reason.partition("; the frame has")[0]
+            said = f"{key} file {problem.path}: {key} {reason}" if key else reason
+            raise UserError(f"{where}: {said}; mend it, write null, or pass --skip-bad")
+        return facts, problems
 
-    def _map(self, root: Path, key: str, size: tuple[int, int], where: str) -> str:
-        """A map's path after a look at its header: it must exist and show the same picture."""
-        relative = below(root, self.folder / str(self.entry[key]))
-        path = inside(root, relative)
-        if not path.is_file():
-            raise UserError(f"{where}: {key} file {relative} is missing; put it back, write null, or pass --skip-bad")
-        shape = map_size(path)
-        if shape is None:
-            raise UserError(f"{where}: {key} file {relative} is damaged; replace it or pass --skip-bad")
-        if not same_picture((shape[1], shape[0]), (size[1], size[0])):
-            raise UserError(
-                f"{where}: {key} is {shape[0]}x{shape[1]}, the image {size[0]}x{size[1]}: another aspect; "
-                "make both show the same picture, write null, or pass --skip-bad"
-            )
-        return relative
+
+_MAPS = {"depth": "depth", "labels": "labels", "label": "labels", "instances": "instances"}
+"""Keys of a frame that name a map, and what it is."""
 
 
 @SOURCES.add("manyview")
 @reader("cameras.json")
 def scenes(src: Source) -> Scenes:
-    """One cameras.json, a folder with one, or a folder of such folders."""
+    """The `cameras.json` layout: a folder per scene with images, maybe depth and labels, and what is known.
+
+    `{"units": ..., "depth_png": ..., "pixel_centres": 0 or 0.5, "frames": [...]}`, and per frame `{"file",
+    "size": [W, H], "K", "cam2world", "depth", "label", "instances"}`, all but the file optional. Poses are 4x4
+    with OpenCV axes. Without `pixel_centres`, pixel centres lie at integers: half a pixel is added to cx and cy.
+    SRC: one cameras.json, a folder with one, or a folder of such folders.
+    """
     src.dataset = src.root.name
     src.info["scenes"] = {}
     files = [src.path.resolve()] if src.path.is_file() else src.files_named(FILE.__eq__)
@@ -87,12 +83,11 @@ def scenes(src: Source) -> Scenes:
         centres = content.get("pixel_centres", 0)
         if centres not in (0, 0.5):
             raise UserError(f"{file}: pixel_centres is {centres!r}; it must be 0 (centres at integers) or 0.5")
-        scene = src.name(file.parent)
-        kept = ("units", "label_names", "ignore_label")
+        scene, kept = src.name(file.parent), ("units", "label_names", "ignore_label")
         src.info["scenes"][scene] = {key: content[key] for key in kept if key in content}
         for entry in entries:
             inside(src.root, below(src.root, file.parent / entry["file"]))  # refused, not just left out
-        row = partial(_Frame, folder=file.parent, half_pixel=0.5 - centres, depth_scale=_depth_scale(file, content))
+        row = partial(_Frame, folder=file.parent, centre=centres, depth_scale=_depth_scale(file, content))
         yield scene, [row(image=file.parent / entry["file"], entry=entry) for entry in entries]
 
 
@@ -110,45 +105,26 @@ def _read(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _depth_scale(file: Path, content: dict[str, Any]) -> float:
     """Scene units per stored depth value."""
-    scale = content.get("depth_scale")
+    scale, text = content.get("depth_scale"), str(content.get("depth_png") or "millimetres")
     if scale is not None:
         if isinstance(scale, (int, float)) and np.isfinite(scale) and scale > 0:
             return float(scale)
         raise UserError(f"{file}: depth_scale is {scale!r}; it must be a positive number")
-    text = str(content.get("depth_png") or "millimetres")
     if re.search(r"millimet(re|er)s?", text):
         return 0.001
     raise UserError(f"{file}: depth_png says {text!r}; say millimetres, or give depth_scale as a number")
 
 
-def _matrix(values: Any, shape: tuple[int, int], name: str, where: str) -> np.ndarray:
+def _matrix(values: Any, side: int, name: str, where: str) -> np.ndarray | None:
+    """(side, side); None for null. Raises UserError for anything else."""
+    if values is None:
+        return None
     try:
         matrix = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{where}: {name} is not a matrix of numbers; write {shape[0]} rows of {shape[1]}") from None
-    if matrix.shape != shape:
-        raise UserError(f"{where}: {name} has shape {matrix.shape}; it must be {shape[0]}x{shape[1]}")
+        raise UserError(f"{where}: {name} is not a matrix of numbers; write {side} rows of {side}") from None
+    if matrix.shape != (side, side):
+        raise UserError(f"{where}: {name} has shape {matrix.shape}; it must be {side}x{side}")
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{where}: {name} has NaN or infinite entries; mend it, write null, or pass --skip-bad")
     return matrix
-
-
-def _intrinsics(values: Any, half_pixel: float, where: str) -> dict[str, float]:
-    if values is None:
-        return {}
-    matrix = _matrix(values, (3, 3), "K", where)
-    fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
-    problem = intrinsics_problem([fx, fy, cx, cy])
-    if problem is None and (matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] != [0, 0, 0, 0, 1]).any():
-        problem = "has a skew or a last row other than 0 0 1, which the manifest cannot hold"
-    if problem:
-        raise UserError(f"{where}: K {problem}; {_MEND}")
-    return {"fx": fx, "fy": fy, "cx": cx + half_pixel, "cy": cy + half_pixel}
-
-
-def _pose(values: Any, where: str) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    matrix = _matrix(values, (4, 4), "cam2world", where)
-    problem = pose_problem(matrix)
-    if problem:
-        raise UserError(f"{where}: cam2world {problem}; {_MEND}")
-    return tuple(matrix.ravel().tolist())

@@ -1,22 +1,9 @@
-"""NYU Depth v2: `nyu_depth_v2_labeled.mat` (1,449 labelled frames), or folders of `rgb_N.jpg` and `sync_depth_N.png`.
-
-Layout of the .mat file (MATLAB 7.3, that is HDF5, axes reversed): the data set's page at cs.nyu.edu/~silberman, as read
-by datasets/extract_official_train_test_set_from_mat.py of github.com/cleinc/bts: images (N, 3, W, H), rawDepths
-and depths (N, W, H) in metres, labels (N, W, H) from 0, unlabelled, to 894, scenes as references to text. Beside it
-splits.mat (trainNdxs, testNdxs from 1) gives the split. Frames are written beside the manifest, since nothing
-else can read them there. Depth is the sensor's own (rawDepths), as that script evaluates, or the filled one.
-
-Classes: `--classes 40` (the default) needs classMapping40.mat (mapClass, Gupta's 40), `--classes 13` also
-class13Mapping.mat of github.com/ankurhanda/nyuv2-meta-data (classMapping13.labels13, from the 40), both beside the
-.mat file; `--classes 894` keeps what is stored, minus 1. Which one DUNE's column means is unverified.
-
-Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of folders, each a scene, depth in millimetres.
-"""
+"""NYU Depth v2, whose labelled frames lie in one MATLAB file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,8 +36,22 @@ class NyuOptions(ScanOptions):
 
 @SOURCES.add("nyuv2")
 @reader(f"{FILE}, and no rgb_N.jpg with sync_depth_N.png", options=NyuOptions)
-def scenes(src: Source[NyuOptions]) -> Scenes:
-    """The .mat file, the folder it lies in, or a folder of folders of rgb_N.jpg."""
+def nyuv2(src: Source[NyuOptions]) -> Scenes:
+    """NYU Depth v2: `nyu_depth_v2_labeled.mat` (1,449 labelled frames), or folders of `rgb_N.jpg`, `sync_depth_N.png`.
+
+    Layout of the .mat file (MATLAB 7.3, that is HDF5, axes reversed): the data set's page at cs.nyu.edu/~silberman, as
+    read by datasets/extract_official_train_test_set_from_mat.py of github.com/cleinc/bts: images (N, 3, W, H),
+    rawDepths and depths (N, W, H) in metres, labels (N, W, H) from 0, unlabelled, to 894, scenes as references to text.
+    Beside it splits.mat (trainNdxs, testNdxs from 1) gives the split. Frames are written beside the manifest, since
+    nothing else can read them there. Depth is the sensor's own (rawDepths), as that script evaluates, or the filled
+    one.
+    Classes: `--classes 40` (the default) needs classMapping40.mat (mapClass, Gupta's 40), `--classes 13` also
+    class13Mapping.mat of github.com/ankurhanda/nyuv2-meta-data (classMapping13.labels13, from the 40), both beside the
+    .mat file; `--classes 894` keeps what is stored, minus 1. Which one DUNE's column means is unverified.
+    Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of folders, each a scene, depth in
+    millimetres.
+    SRC: the .mat file, the folder it lies in, or a folder of folders of rgb_N.jpg.
+    """
     file = src.path / FILE if src.path.is_dir() else src.path
     yield from _labelled(src, file) if file.is_file() else _folders(src)
 
@@ -68,14 +69,17 @@ def _folders(src: Source) -> Scenes:
 
 def _labelled(src: Source[NyuOptions], file: Path) -> Scenes:
     folder = src.extract_to()
-    names, table = _classes(file, src.options.classes or 40)
-    src.info |= {"classes": names, LABEL_MAP: table}
+    src.info |= _classes(file, src.options.classes or 40)
     claim(folder, file, "*/[0-9]*.png")
-    splits = _splits(src, file.parent / "splits.mat")
-    with ExitStack() as opened:
-        with _whole(file):
-            stored = opened.enter_context(open_hdf5(file))
-            rows = _rows(stored, file, folder, splits)
+    lists, splits = file.parent / "splits.mat", dict[int, str]()  # of frames that are counted from 1
+    if lists.is_file():
+        splits = {number: split for split in ("train", "test") for number in _listed(lists, f"{split}Ndxs")}
+    else:
+        src.problem(lists.name, "no such file beside the .mat file; the frames have no split")
+    with _whole(file):
+        stored = open_hdf5(file)
+        rows = _rows(stored, file, folder, splits)
+    with stored:
         yield None, rows
 
 
@@ -97,13 +101,14 @@ def _rows(stored: Any, file: Path, folder: Path, splits: dict[int, str]) -> list
     depths = stored["rawDepths"] if "rawDepths" in stored else stored["depths"]
     if not len(images) == len(labels) == len(depths):
         raise ValueError(f"{len(images)} images, {len(depths)} depth maps, {len(labels)} label maps")
+    places = np.ravel(stored["scenes"]) if "scenes" in stored else ()
     rows = []
     for index in range(len(images)):
         name = f"{index + 1:04d}"
         row = Row(
             image=folder / "images" / f"{name}.png",
             name=name,
-            scene=_scene(stored, index),
+            scene="".join(chr(int(code)) for code in np.ravel(stored[places[index]])) if len(places) else name,
             depth=folder / "depth" / f"{name}.png",
             depth_scale=0.001,
             labels=folder / "labels" / f"{name}.png",
@@ -128,23 +133,7 @@ def _extract(row: Row, file: Path, images: Any, depths: Any, labels: Any, index:
             write_picture(path, values)
 
 
-def _scene(stored: Any, index: int) -> str:
-    """The name of the place, such as kitchen_0004; the frame's number where the file has none."""
-    if "scenes" not in stored:
-        return f"{index + 1:04d}"
-    characters = stored[np.ravel(stored["scenes"])[index]]
-    return "".join(chr(int(code)) for code in np.ravel(characters))
-
-
-def _splits(src: Source, file: Path) -> dict[int, str]:
-    """Number of a frame, from 1 on -> train or test; nothing without the file."""
-    if not file.is_file():
-        src.problem(file.name, "no such file beside the .mat file; the frames have no split")
-        return {}
-    return {number: split for split in ("train", "test") for number in _listed(file, f"{split}Ndxs")}
-
-
-def _classes(file: Path, count: int) -> tuple[list[str], list[int]]:
+def _classes(file: Path, count: int) -> dict[str, list[Any]]:
     """Names of the classes, and the class of every stored number."""
     if count not in (13, 40, _STORED):
         raise UserError(f"--classes {count}: NYU Depth v2 has 40, 13 or 894 classes")
@@ -162,7 +151,7 @@ def _classes(file: Path, count: int) -> tuple[list[str], list[int]]:
         class_of = [further[number] for number in class_of]
     word = "label" if count == _STORED else "class"
     table = [NO_CLASS, *(number - 1 if number else NO_CLASS for number in class_of)]
-    return [f"{word} {number}" for number in range(1, count + 1)], table
+    return {"classes": [f"{word} {number}" for number in range(1, count + 1)], LABEL_MAP: table}
 
 
 def _listed(path: Path, key: str) -> list[int]:

@@ -7,15 +7,17 @@ whole frame out instead. A pose with NaN or infinity, and maps whose folder is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from manyview.data.manifest import inside, intrinsics_problem, pose_problem
+from manyview.data.sources.poses import full, inverse
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
 
@@ -43,11 +45,27 @@ class Camera:
     size: tuple[float, float] | None = None
     """... of an image of this (width, height), (1, 1) for fractions of the image; None: of the stored one."""
 
+    @classmethod
+    def of(
+        cls,
+        lens: ArrayLike | None,
+        *,
+        centre: float = 0.5,
+        cam2world: ArrayLike | None = None,
+        world2cam: ArrayLike | None = None,
+        size: Sequence[float] | np.ndarray | None = None,
+    ) -> Camera:
+        """A camera from fx, fy, cx, cy or a (3, 3) matrix, whose first pixel's centre lies at `centre` (0 or 0.5).
 
-def lens_of(matrix: np.ndarray, *, centre: float = 0.5) -> Lens:
-    """The lens of a (3, 3) matrix whose first pixel's centre lies at `centre` (0 or 0.5)."""
-    fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
-    return fx, fy, cx + 0.5 - centre, cy + 0.5 - centre
+        A pose has 12 or 16 numbers, one way or the other.
+        """
+        if lens is not None:
+            values = np.asarray(lens, np.float64)
+            fx, fy, cx, cy = (values[[0, 1, 0, 1], [0, 1, 2, 2]] if values.ndim == 2 else values).tolist()
+            lens = fx, fy, cx + 0.5 - centre, cy + 0.5 - centre
+        pose = None if cam2world is None else full(cam2world)
+        pose = pose if world2cam is None else inverse(full(world2cam))
+        return cls(lens, pose, None if size is None else (float(size[0]), float(size[1])))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,19 +28,22 @@ class VideoOptions(ScanOptions):
 
 @SOURCES.add("video")
 @reader("videos", options=VideoOptions)
-def scenes(src: Source[VideoOptions]) -> Scenes:
-    """One video, or a folder of videos. Frames already there from the same video are kept as they are."""
+def video(src: Source[VideoOptions]) -> Scenes:
+    """Videos: frames are written once as JPEGs beside the manifest, every video is a scene.
+
+    SRC: one video, or a folder of videos. Frames already there from the same video are kept as they are.
+    """
     place = src.extract_to()
     folder = src.path if src.path.is_dir() else None
     videos = sorted(filter(is_video, folder.iterdir()), key=natural_key) if folder else [src.path]
     if not videos:
         raise UserError(f"no videos in {src.path}, known suffixes: {' '.join(SUFFIXES)}")
-    stems = [video.stem for video in videos]
-    names = {video: video.stem if stems.count(video.stem) == 1 else video.name for video in videos}
-    src.info["videos"] = {name: video.name for video, name in names.items()}
-    for video, scene in names.items():
+    stems = [path.stem for path in videos]
+    names = {path: path.stem if stems.count(path.stem) == 1 else path.name for path in videos}
+    src.info["videos"] = {name: path.name for path, name in names.items()}
+    for path, scene in names.items():
         src.dataset = scene
-        yield scene, _rows(src, video, place / scene)
+        yield scene, _rows(src, path, place / scene)
 
 
 def _rows(src: Source[VideoOptions], video: Path, folder: Path) -> Iterator[Row]:
