@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ Box = tuple[float, float, float, float]
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey picture (ITU-R 601, as in Pillow)."""
 SIGMA = (0.1, 5.0)
+SHEET = 256
+"""Places along each side at which noise is taken from its sheet."""
 BLUR = 4
 """Taps on each side of the blur: 9x9."""
 
@@ -48,6 +51,8 @@ class Augmentation:
     """Probability of a 9x9 Gaussian blur, its sigma uniform in [0.1, 5]."""
     solarise: float = 0.2
     """Probability of inverting what is brighter than half."""
+    noise: float = 0.0
+    """Largest standard deviation of noise, which is uniform in [0, noise]; 0: none."""
 
     @property
     def smallest(self) -> float:
@@ -85,10 +90,14 @@ class Change:
     sigma: float = 0.0
     """Of the blur, in pixels of the result; 0 for none."""
     solarised: bool = False
+    noise: float = 0.0
+    """Standard deviation of the noise."""
+    grain: tuple[int, int] = (0, 0)
+    """Where in the sheet of noise."""
 
     @property
     def coloured(self) -> bool:
-        return self.factors is not None or self.grey or self.sigma > 0 or self.solarised
+        return self.factors is not None or self.grey or self.sigma > 0 or self.solarised or self.noise > 0
 
 
 def draw_change(
@@ -105,7 +114,11 @@ def draw_change(
         gamma = math.exp(rng.uniform(-config.gamma, config.gamma))
     grey = bool(rng.random() < config.grey)
     sigma = float(rng.uniform(*SIGMA)) if rng.random() < config.blur else 0.0
-    return Change(box, mirrored, factors, order, gamma, grey, sigma, bool(rng.random() < config.solarise))
+    solarised = bool(rng.random() < config.solarise)
+    if not config.noise:
+        return Change(box, mirrored, factors, order, gamma, grey, sigma, solarised)
+    noise, grain = float(rng.uniform(0, config.noise)), (int(rng.integers(SHEET)), int(rng.integers(SHEET)))
+    return Change(box, mirrored, factors, order, gamma, grey, sigma, solarised, noise, grain)
 
 
 def random_box(config: Augmentation, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -194,7 +207,24 @@ def recoloured(images: Tensor, changes: Sequence[Change]) -> Tensor:
     _apply(images, rows, lambda some, index: blurred(some, others[index, 1]))
     rows = [n for n, change in enumerate(changes) if change.solarised]
     _apply(images, rows, lambda some, index: torch.where(some >= 0.5, 1 - some, some))
+    rows = [n for n, change in enumerate(changes) if change.noise]
+    _apply(images, rows, lambda some, index: some + _noise([changes[n] for n in rows], some))
     return images
+
+
+@lru_cache(maxsize=2)
+def _sheet(height: int, width: int, device: str) -> Tensor:
+    """Unit noise (3, H + SHEET, W + SHEET), the same on every device."""
+    noise = torch.randn(3, height + SHEET, width + SHEET, generator=torch.Generator().manual_seed(71))
+    return noise.to(device)
+
+
+def _noise(changes: Sequence[Change], images: Tensor) -> Tensor:
+    """What is added to images (N, 3, H, W): a piece of the sheet for each."""
+    height, width = images.shape[-2:]
+    sheet = _sheet(height, width, str(images.device))
+    pieces = [sheet[:, y : y + height, x : x + width] * c.noise for c in changes for y, x in [c.grain]]
+    return torch.stack(pieces)
 
 
 def _apply(images: Tensor, rows: list[int], change: Callable[[Tensor, Tensor], Tensor]) -> None:

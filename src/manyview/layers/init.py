@@ -5,15 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def init_weights(root: nn.Module) -> None:
+def init_weights(root: nn.Module, *, xavier: bool = False) -> None:
     """Fill every parameter and every non-persistent buffer under `root`, also after `to_empty`.
 
-    Linear layers: truncated normal of std 0.02; convolutions: variance-preserving; norms: identity. A module
-    with parameters or wishes of its own has `init_parameters()`, one with computed buffers `init_buffers()`.
+    Linear layers: truncated normal of std 0.02, or with `xavier` uniform by Xavier's rule; convolutions:
+    variance-preserving; norms: identity. A module with parameters or wishes of its own has `init_parameters()`, one
+    with computed buffers `init_buffers()`.
     """
     for module in root.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            if xavier:
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
             _zero(module.bias)
         elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             fan_in = module.in_channels // module.groups

@@ -1,7 +1,9 @@
-"""The fusion transformer of Fast3R and Distill3R: joint self-attention over the tokens of all views.
+"""Fusion transformers: joint self-attention over the tokens of all views, as published, or in turn with each view's.
 
-Views are told apart only by a row of a fixed sine table; row 0 is the reference view. Nothing else marks
-position: the patch tokens carry theirs from the encoder.
+As Fast3R and Distill3R have it (`Fusion`), views are told apart only by a row of a fixed sine table; row 0 is the
+reference view. Nothing else marks position: the patch tokens carry theirs from the encoder. Ours (`TurnsFusion`) is
+VGGT's: blocks within each view and among all in turn, rotary positions, normed queries and keys, and a camera token
+that is one for the first view and another for all others.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.layers.block import Block
 from manyview.layers.positions import sine_table
+from manyview.layers.rope import Rope, RotaryPositions
+from manyview.models.alternating import Alternating
 
 MOST_VIEWS = 1000
 # Fast3R lengthens its attention at inference for more views than it was trained with: logits times
@@ -28,10 +32,18 @@ class Fusion(nn.Module):
     view_table: Tensor
 
     def __init__(
-        self, encoder_dim: int, dim: int, depth: int, heads: int, *, eps: float = 1e-5, norm_eps: float = 1e-6
+        self,
+        encoder_dim: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        *,
+        eps: float = 1e-5,
+        norm_eps: float = 1e-6,
+        view_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.dim, self.heads = dim, heads
+        self.dim, self.heads, self.view_scale = dim, heads, view_scale
         self.embed = nn.Linear(encoder_dim, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, eps=eps) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
@@ -39,7 +51,7 @@ class Fusion(nn.Module):
         self.init_buffers()
 
     def init_buffers(self) -> None:
-        self.view_table.copy_(sine_table(MOST_VIEWS, self.dim))
+        self.view_table.copy_(sine_table(MOST_VIEWS, self.dim) * self.view_scale)
 
     def forward(
         self, tokens: Tensor, view_of_token: Tensor, taps: Sequence[int], *, extended: bool = False
@@ -56,6 +68,59 @@ class Fusion(nn.Module):
             outputs[index] = tokens if index in taps else tokens[:0]
         outputs[len(self.blocks)] = self.norm(tokens)
         return [outputs[tap] for tap in taps]
+
+
+class TurnsFusion(nn.Module):
+    """Linear embedding, camera tokens, pairs of a block within each view and one among all, a final norm.
+
+    Legend: B scenes, v views of a group, n patches, P = 1 + registers tokens before them.
+    """
+
+    def __init__(
+        self, encoder_dim: int, dim: int, depth: int, heads: int, *, registers: int = 0, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.depth, self.prefix = depth, 1 + registers
+        self.embed = nn.Linear(encoder_dim, dim)
+        self.marks = nn.Parameter(torch.empty(2, self.prefix, dim))
+        """Those of the first view, those of any other; the first of each is the camera token."""
+        self.rope = RotaryPositions("grid", dim // heads)
+        self.pairs = Alternating(dim, depth // 2, heads, eps=eps, qk_norm=True)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def init_parameters(self) -> None:
+        nn.init.normal_(self.marks, std=0.5)
+
+    def forward(
+        self, groups: Sequence[Tensor], grids: Sequence[tuple[int, int]], taps: Sequence[int]
+    ) -> tuple[list[list[Tensor]], Tensor]:
+        """Groups of views' tokens (B, v, n, D) -> for each group the patches (B, v, n, D) at `taps`, and the camera
+        tokens (B, V, D) of all views.
+
+        Tap 0 is what came in, tap i the output of block i (counted from 1, the even ones see all views), the last
+        one normed.
+        """
+        tokens, first = [], 0
+        for group in groups:
+            kind = [int(first + index > 0) for index in range(group.shape[1])]
+            marks = self.marks[kind].expand(len(group), -1, -1, -1)
+            tokens.append(torch.cat([marks.to(group.dtype), self.embed(group)], dim=2))
+            first += group.shape[1]
+        # The marks stand where no rotation is, hence the patches' positions start at 1.
+        ropes = [self.rope(grid, offset=1).prefixed(self.prefix) for grid in grids]
+        rows = [rope.repeat(group.shape[1]) for rope, group in zip(ropes, groups, strict=True)]
+        everywhere = Rope(torch.cat([r.cos for r in rows]), torch.cat([r.sin for r in rows]), rows[0].groups)
+        wanted = [tap for tap in taps if tap not in (0, self.depth)]
+        last, kept = self.pairs.mixed(tokens, ropes, everywhere, taps=[(tap - 1) // 2 for tap in wanted])
+        outputs: list[dict[int, Tensor]] = [{0: group} for group in groups]
+        for tap, pair in zip(wanted, kept, strict=True):
+            for output, both in zip(outputs, pair, strict=True):
+                output[tap] = both[(tap - 1) % 2][:, :, self.prefix :]
+        normed = [self.norm(group) for group in last]
+        for output, group in zip(outputs, normed, strict=True):
+            output[self.depth] = group[:, :, self.prefix :]
+        cameras = torch.cat([group[:, :, 0] for group in normed], dim=1)
+        return [[output[tap] for tap in taps] for output in outputs], cameras
 
 
 def view_rows(view_ids: Tensor | Sequence[int] | None, batch: int, views: int) -> Tensor:

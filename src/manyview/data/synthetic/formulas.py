@@ -49,6 +49,7 @@ WORDS: dict[str, Any] = {
 }
 DRAWN: dict[str, Callable[..., Any]] = {
     "chance": lambda rng, share: rng.random() < share,
+    "any_scale": lambda rng, low, high: low * (high / low) ** rng.random(),  # as often in every octave
     "count": Random.randint,  # from one whole number to another, both included
     "any_colour": any_colour,
 }

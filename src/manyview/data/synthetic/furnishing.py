@@ -21,7 +21,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from manyview.data.synthetic import rooms
+from manyview.data.synthetic import rooms, wild
 from manyview.data.synthetic.formulas import read_catalogue
 from manyview.data.synthetic.models import Top
 from manyview.data.synthetic.models import build as make
@@ -29,12 +29,14 @@ from manyview.data.synthetic.rooms import against_wall, in_the_open
 from manyview.data.synthetic.rows import Row, Word, Work, read_rows
 from manyview.data.synthetic.world import Placed, World
 
-KINDS = ("room", "tabletop")
+KINDS = ("room", "tabletop", *wild.KINDS)
 FACE_FRONT = ("laptop", "tv", "clock", "pillow", "book")  # on a top; all else is turned anyhow
 
 
 def build(seed: int, kind: str) -> World:
-    """The world of a seed: `kind` is "room" or "tabletop"."""
+    """The world of a seed: `kind` is one of KINDS."""
+    if kind in wild.KINDS:
+        return wild.build(seed, kind)
     rng = Random(f"manyview world {seed}")
     world = rooms.shell(rng, kind)
     rooms.doors_and_windows(world, rng)

@@ -34,7 +34,7 @@ from manyview.data.synthetic.rows import COMMON, Row, Word, Work, read_rows
 from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
-FILES = ("furniture.yaml", "belongings.yaml", "fixtures.yaml")
+FILES = ("furniture.yaml", "belongings.yaml", "fixtures.yaml", "worlds.yaml")
 STRUCTURE = ("wall", "floor", "ceiling", "door", "window", "curtain", "picture", "rug", "radiator")
 FURNITURE = (
     *("table", "chair", "sofa", "bed", "cabinet", "wardrobe", "bookshelf", "stool"),

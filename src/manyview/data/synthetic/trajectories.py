@@ -17,6 +17,7 @@ from torch import Tensor
 from manyview.data.synthetic.formulas import read_catalogue
 from manyview.data.synthetic.raycast import cast
 from manyview.data.synthetic.rows import Row, Word, Work, read_rows
+from manyview.data.synthetic.wild import KINDS as WILD
 from manyview.data.synthetic.world import Corner, World
 from manyview.geometry import poses
 from manyview.geometry.cameras import intrinsics_matrix
@@ -39,8 +40,9 @@ class Path:
 
 def _somewhere(world: World, rng: Random) -> Corner:
     """In the room, at a height at which one holds a camera."""
-    (width, depth, height), margin = world.size, 0.35
-    x, y = rng.uniform(margin, width - margin), rng.uniform(margin, depth - margin)
+    (left, front, _), (right, back, height) = world.reach
+    margin = 0.35
+    x, y = rng.uniform(left + margin, right - margin), rng.uniform(front + margin, back - margin)
     return x, y, rng.uniform(0.9, min(1.85, height - 0.3))
 
 
@@ -49,7 +51,8 @@ def _focus(world: World, rng: Random) -> Corner:
     if world.focus and rng.random() < 0.65:
         x, y, z = rng.choice(world.focus)
         return x, y, min(z, 1.2)
-    return rng.uniform(0.5, world.size[0] - 0.5), rng.uniform(0.5, world.size[1] - 0.5), rng.uniform(0.3, 1.8)
+    (left, front, _), (right, back, _) = world.reach
+    return rng.uniform(left + 0.5, right - 0.5), rng.uniform(front + 0.5, back - 0.5), rng.uniform(0.3, 1.8)
 
 
 def _spread(views: int, step: float, most: float) -> list[float]:
@@ -96,7 +99,15 @@ def _cameras(world: World, rng: Random, views: int, name: str) -> tuple[Tensor, 
 
 
 def choose(world: World, rng: Random, *, views: int, size: tuple[int, int], name: str = "auto") -> Path:
-    """The first path whose thumbnails look right, else the best of those tried."""
+    """The first path whose thumbnails look right, else the best of those tried.
+
+    Worlds beyond rooms are full wherever one looks: the first path in the open will do.
+    """
+    if world.kind in WILD:
+        paths = [_draw(world, rng, views=views, size=size, name=name)]
+        while len(paths) < DRAWS and _clear(world, paths[-1]) < 1:
+            paths.append(_draw(world, rng, views=views, size=size, name=name))
+        return max(paths, key=lambda path: _clear(world, path))
     shrink = max(size) / 36
     thumb = (max(8, round(size[0] / shrink)), max(8, round(size[1] / shrink)))
     scale = torch.tensor([thumb[1] / size[1], thumb[0] / size[0], 1.0])[:, None]

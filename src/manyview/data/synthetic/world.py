@@ -111,8 +111,14 @@ class World:
     lighting: Lighting | None = None
     focus: list[Corner] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    stage: tuple[Corner, Corner] | None = None  # where cameras go, if not anywhere
     parts: list[Standing] = field(default_factory=list)
     _next_instance: int = 7  # 1 to 6 are the shell's faces
+
+    @property
+    def reach(self) -> tuple[Corner, Corner]:
+        """Lowest and highest corner of where cameras go."""
+        return self.stage or ((0.0, 0.0, 0.0), self.size)
 
     def bounds_at(self, model: Model, at: Corner, yaw: float) -> tuple[Corner, Corner]:
         """Axis-aligned bounds of a model put down at `at` and turned by `yaw`."""

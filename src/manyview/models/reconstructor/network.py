@@ -12,14 +12,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from manyview.errors import UserError
+from manyview.geometry import poses
 from manyview.layers.init import init_weights
 from manyview.layers.masking import send
 from manyview.layers.patches import patch_grid
 from manyview.models import vit
-from manyview.models.fusion import Fusion, view_rows
-from manyview.models.heads import Head, WithHeads
+from manyview.models.fusion import Fusion, TurnsFusion, view_rows
+from manyview.models.heads import Head, PatchMap, WithHeads
 from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
+from manyview.models.vggt.heads import CameraHead, decode_pose
 from manyview.models.vit import HALF, Encoder, EncoderConfig
 
 AttentionScale = Literal["auto", "plain", "extended"]
@@ -45,6 +48,19 @@ class ReconstructorConfig(WithHeads):
     """Logit scale of the fusion attention: plain, extended (Fast3R's factor for many views), or auto."""
     extended_in_eval: bool = True
     """What auto means: extended in eval() and plain in train(), as published; false: always plain."""
+    fusion: Literal["joint", "turns"] = "joint"
+    """How views are fused: joint attention with a view table, as published; or blocks within each view and among all
+    in turn, with rotary positions and a camera token for the first view and one for the others."""
+    fusion_registers: int = 0
+    """Further tokens beside the camera token of each view, of fusion in turns."""
+    view_scale: float = 1.0
+    """Factor of the view table's rows, of joint fusion."""
+    head: Literal["dpt", "patch"] = "dpt"
+    """What turns tokens into pixels: a DPT, or an MLP patch by patch, which costs a hundredth."""
+    camera_depth: int = 0
+    """Blocks of the camera head, which reads the camera tokens of fusion in turns; 0: no camera head."""
+    xavier: bool = False
+    """Fresh linear layers keep the variance of what they are given (Xavier), instead of a deviation of 0.02."""
     encoder_chunk: int = 64
     """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
     head_chunk: int = 16
@@ -105,6 +121,19 @@ def debug(config: ReconstructorConfig) -> ReconstructorConfig:
     )
 
 
+def cameras_of(encoding: Tensor, sizes: Sequence[tuple[int, int]]) -> Maps:
+    """Pose encodings (B, V, 9) and the views' (H, W) -> pose_encoding, cam2world, intrinsics, the first view's pose
+    taken out of all, so that it is the identity.
+    """
+    decoded_cameras = [decode_pose(encoding[:, view], size) for view, size in enumerate(sizes)]
+    cam2world, intrinsics = (torch.stack(kind, 1) for kind in zip(*decoded_cameras, strict=True))
+    return {
+        "pose_encoding": encoding.float(),
+        "cam2world": poses.invert(cam2world[:, :1]) @ cam2world,
+        "intrinsics": intrinsics,
+    }
+
+
 class Reconstructor(Model, AroundEncoder, ReconstructsViews):
     """Views of a scene to pointmaps in the first view's camera frame and in each view's own, with confidences."""
 
@@ -115,17 +144,38 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
-        self.fusion = Fusion(
-            config.encoder.dim, config.decoder_dim, config.decoder_depth, config.decoder_heads, eps=config.decoder_eps
-        )
+        self.fusion: Fusion | TurnsFusion = self._fusion()
         self.head = self._head()
         self.head_local = self._head()
-        init_weights(self)
+        self.camera = self._camera()
+        init_weights(self, xavier=config.xavier)
+
+    def _fusion(self) -> Fusion | TurnsFusion:
+        config = self.config
+        sizes = (config.encoder.dim, config.decoder_dim, config.decoder_depth, config.decoder_heads)
+        if config.fusion == "joint":
+            return Fusion(*sizes, eps=config.decoder_eps, view_scale=config.view_scale)
+        if config.decoder_depth % 2:
+            raise UserError(f"decoder_depth is {config.decoder_depth}; fusion in turns takes an even number of blocks")
+        return TurnsFusion(*sizes, registers=config.fusion_registers, eps=config.decoder_eps)
 
     def _head(self) -> Head:
         config = self.config
         dims = [config.encoder.dim if tap == 0 else config.decoder_dim for tap in config.taps]
-        return Head(config.dpt(dims, 4), "dpt", activation="exp", floor=1.0)
+        if config.head == "dpt":
+            return Head(config.dpt(dims, 4), "dpt", activation="exp", floor=1.0)
+        body = PatchMap(dims, patch=config.patch_size, channels=4, hidden=config.head_dim, first_too=True)
+        return Head(body, "map", activation="exp", floor=1.0)
+
+    def _camera(self) -> CameraHead | None:
+        config, dim = self.config, self.config.decoder_dim
+        if not config.camera_depth:
+            return None
+        if config.fusion != "turns":
+            raise UserError("a camera head reads the camera tokens of fusion in turns; set fusion=turns or camera_depth=0")
+        return CameraHead(
+            dim, depth=config.camera_depth, heads=config.decoder_heads, rounds=1, eps=config.decoder_eps, layer_scale=None
+        )
 
     def forward(
         self,
@@ -135,13 +185,14 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         attention_scale: AttentionScale | None = None,
         encoder_chunk: int | None = None,
         head_chunk: int | None = None,
+        with_features: bool = False,
     ) -> Maps:
         """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence,
         confidence_local (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
 
         view_ids: rows of the view table (V,) or (B, V), sequential when None. Chunks bound the images that go
-        through encoder and heads at a time; None: the config's without gradients, all with. Raises UserError
-        for sides that are no multiple of the patch and for more than 1,000 views.
+        through encoder and heads at a time; None: the config's without gradients, all with. with_features: also
+        `features`, the encoder's tokens as {"encoder": (B, V, h, w, D)}. Raises UserError for sides that are no multiple of the patch and for more than 1,000 views.
         """
         views, config = groups_of(images), self.config
         counts = [group.shape[1] for group in views]
@@ -150,22 +201,40 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         head_chunk = chunk_size("head_chunk", head_chunk, config.head_chunk)
         rows = view_rows(view_ids, len(views[0]), sum(counts))
 
-        tokens = [encoded(self.encoder, group, encoder_chunk).flatten(1, 2) for group in views]
-        per_view = [h * w for (h, w), count in zip(grids, counts, strict=True) for _ in range(count)]
-        view_of_token = send(rows.repeat_interleave(torch.tensor(per_view), dim=1), views[0].device)
-        extended = self.is_extended(attention_scale)
-        fused = self.fusion(torch.cat(tokens, 1), view_of_token, config.taps, extended=extended)
-
-        ends = [group.shape[1] for group in tokens]
-        groups = [
-            [level.unflatten(1, (count, -1)) for level in levels]
-            for levels, count in zip(zip(*(level.split(ends, dim=1) for level in fused)), counts, strict=True)
-        ]
+        tokens = [encoded(self.encoder, group, encoder_chunk) for group in views]
+        cameras: Tensor | None = None
+        if isinstance(self.fusion, TurnsFusion):
+            groups, cameras = self.fusion(tokens, grids, config.taps)
+        else:
+            groups = self._joint(tokens, rows, extended=self.is_extended(attention_scale))
         maps: dict[str, list[Tensor]] = {}
         for head, suffix in ((self.head, ""), (self.head_local, "_local")):
             sides = [decoded(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
             maps[f"pointmap{suffix}"], maps[f"confidence{suffix}"] = map(list, zip(*sides, strict=True))
-        return answer_of(maps, images)
+        if with_features:
+            pairs = zip(tokens, grids, strict=True)
+            maps["features"] = [group.unflatten(2, grid) for group, grid in pairs]
+        answer = answer_of(maps, images)
+        if with_features:
+            answer["features"] = {"encoder": answer["features"]}
+        if self.camera is not None:
+            assert cameras is not None
+            sizes = [tuple(group.shape[-2:]) for group in views for _ in range(group.shape[1])]
+            answer |= cameras_of(self.camera(cameras)[-1], sizes)
+        return answer
+
+    def _joint(self, tokens: Sequence[Tensor], rows: Tensor, *, extended: bool) -> list[list[Tensor]]:
+        """Groups of tokens (B, v, n, D) and the views' rows (B, V) -> for each group what the heads read."""
+        assert isinstance(self.fusion, Fusion)
+        counts, ends = ([group.shape[1] for group in tokens], [group.shape[1] * group.shape[2] for group in tokens])
+        per_view = torch.tensor([group.shape[2] for group in tokens for _ in range(group.shape[1])])
+        view_of_token = send(rows.repeat_interleave(per_view, dim=1), tokens[0].device)
+        joined = torch.cat([group.flatten(1, 2) for group in tokens], 1)
+        fused = self.fusion(joined, view_of_token, self.config.taps, extended=extended)
+        return [
+            [level.unflatten(1, (count, -1)) for level in levels]
+            for levels, count in zip(zip(*(level.split(ends, dim=1) for level in fused)), counts, strict=True)
+        ]
 
     def is_extended(self, asked: AttentionScale | None = None) -> bool:
         """Whether attention is lengthened now, as asked or as configured."""

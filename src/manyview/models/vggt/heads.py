@@ -25,7 +25,7 @@ class CameraHead(nn.Module):
     trunk of blocks that sees all views of a scene.
     """
 
-    def __init__(self, dim: int, *, depth: int, heads: int, rounds: int, eps: float, layer_scale: float) -> None:
+    def __init__(self, dim: int, *, depth: int, heads: int, rounds: int, eps: float, layer_scale: float | None) -> None:
         super().__init__()
         self.rounds = rounds
         self.token_norm = nn.LayerNorm(dim, eps=eps)
