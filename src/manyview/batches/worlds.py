@@ -6,7 +6,6 @@ any of them, and a run resumes to the bit from the number of its step.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +18,14 @@ from torch import Tensor
 from manyview.batches.augment import Augmentation, draw_change
 from manyview.batches.road import Loaded, Road, stack_pixels
 from manyview.batches.scene_changes import mirror
-from manyview.data.synthetic.scene import RenderedScene, render_scene
+from manyview.config import parse_size
+from manyview.data.synthetic.scene import RenderedScene
+from manyview.data.synthetic.streams import STREAMS, parse_stream, scene_of
 from manyview.errors import UserError
 from manyview.geometry import poses
 from manyview.geometry.cameras import pixel_centres
 from manyview.types import Views
 
-KINDS: dict[str, tuple[str, ...]] = {
-    "rooms": ("auto",),
-    "abstract": ("abstract",),
-    "outdoors": ("outdoors",),
-    "worlds": ("abstract", "outdoors", "abstract", "auto"),
-}
-"""What `--data NAME:SEED` may name, and the kinds of scene that take turns in it."""
-FIRST = 40
-"""Bits below a source's seed that count its scenes: no scene of a run is one of the small seeds that others render."""
 LOOK = 16
 """Overlap is measured on pictures of at most this many pixels a side."""
 
@@ -67,16 +59,6 @@ class Streaming:
     """Largest deviation of the noise on a picture."""
 
 
-def parse_stream(text: str | Path) -> tuple[str, int] | None:
-    """Name and seed of `rooms:7`; None for what names no procedural scenes. Raises UserError for a seed that is none."""
-    name, colon, seed = str(text).partition(":")
-    if name not in KINDS or not colon:
-        return None
-    if not re.fullmatch(r"\d{1,9}", seed):
-        raise UserError(f"--data {text}: behind the colon stands the seed of the scenes; give a number, such as {name}:1")
-    return name, int(seed)
-
-
 class WorldBatches(Road):
     """`batches(index)` gives (B, V, 3, H, W) views with cameras and depth; B and V follow from what the batch draws.
 
@@ -86,13 +68,14 @@ class WorldBatches(Road):
     def __init__(self, data: Sequence[str | Path], streaming: Streaming, *, scenes: int, seed: int) -> None:
         """Raises UserError for data that name no procedural scenes, and for options that fit nothing."""
         super().__init__([], seed=seed)
-        self.streams, self.streaming, self.scenes = [], streaming, scenes
+        self.streams: list[tuple[str, int]] = []
+        self.streaming, self.scenes = streaming, scenes
         for item in data:
             stream = parse_stream(item)
             if stream is None:
-                raise UserError(f"--data {item}: give procedural scenes only ({', '.join(KINDS)}, each with :SEED)")
+                raise UserError(f"--data {item}: give procedural scenes only ({', '.join(STREAMS)}, each with :SEED)")
             self.streams.append(stream)
-        self.sizes = [_size(text) for text in streaming.sizes]
+        self.sizes = [parse_size(text, "method.stream.sizes") for text in streaming.sizes]
         _check(streaming)
         self._colours = Augmentation(
             scale=(1.0, 1.0),
@@ -134,9 +117,7 @@ class WorldBatches(Road):
         """Scene `number` of the run and its name."""
         name, seed = self.streams[number % len(self.streams)]
         own = number // len(self.streams)
-        kind = KINDS[name][own % len(KINDS[name])]
-        rendered = render_scene((seed + 1 << FIRST) + own, views=self.streaming.rendered, size=size, kind=kind)
-        return f"{name}:{seed} scene {own}", rendered
+        return f"{name}:{seed} scene {own}", scene_of(name, seed, own, views=self.streaming.rendered, size=size)
 
     def completed(self, views: Views, loaded: Loaded) -> Views:
         return mirror(views, loaded.extra) if loaded.extra else views
@@ -173,8 +154,9 @@ def overlaps(depth: Tensor, intrinsics: Tensor, cam2world: Tensor) -> np.ndarray
 def draw_window(
     shared: np.ndarray, reference: int, views: int, bounds: tuple[float, float], rng: np.random.Generator
 ) -> list[int]:
-    """`views` of the views whose overlaps (V, V) these are, the reference first, each next one drawn of those that share
-    at least bounds[0] with a view before it and no more than bounds[1] with any; the nearest to that where none does.
+    """`views` of the views whose overlaps (V, V) these are, the reference first, each next one drawn of those that
+    share at least bounds[0] with a view before it and no more than bounds[1] with any; the nearest to that where none
+    does.
     """
     window = [reference]
     while len(window) < views:
@@ -184,12 +166,6 @@ def draw_window(
         good = np.flatnonzero(outside <= outside.min())
         window.append(int(rng.choice(good)))
     return window
-
-
-def _size(text: str) -> tuple[int, int]:
-    from manyview.config import parse_size
-
-    return parse_size(text, "method.stream.sizes")
 
 
 def _check(how: Streaming) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview.config import RunConfig, from_dict, override
+from manyview.data.synthetic.streams import parse_stream
 from manyview.engine import ranks
 from manyview.engine.checkpoint import mismatch
 from manyview.engine.loop import FitResult, fit
@@ -116,7 +117,7 @@ def _fit(
     described = {
         **described,
         "method": chosen.method,
-        "data": [str(path.resolve()) for path in paths],
+        "data": [str(path if parse_stream(path) else path.resolve()) for path in paths],
         "cache": None if cache is None else str(cache.resolve()),
         "batches": batches.describe() if isinstance(batches, Batches) else None,
     }

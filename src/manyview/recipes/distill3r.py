@@ -2,6 +2,9 @@
 
 The student (section III-C) sees V consecutive views and says, per pixel, where the point is in the first view's
 frame, where it is in its own camera's frame, and how sure it is; the loss is section III-D, equations 1 to 6.
+
+Ours: it may learn from procedural scenes that are rendered while it trains (`--data rooms:1`, or abstract, outdoors,
+worlds), seen in wide windows, by the loss `confident`, which teaches it to relate views.
 """
 
 from __future__ import annotations
@@ -9,18 +12,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from manyview.batches.scenes import SceneBatches, SceneWish
+from manyview.batches.worlds import Streaming, WorldBatches
 from manyview.config import RunConfig
+from manyview.data.synthetic.streams import parse_stream
 from manyview.errors import UserError
 from manyview.losses.pointmap import distill3r_loss
+from manyview.losses.relating import camera_error, confident_maps, token_matching
 from manyview.losses.robust import robust_pointmap_loss
 from manyview.models.fusion import MOST_VIEWS
 from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.teachers.sensor import Sensor
 from manyview.types import Batches, StepResult, Views
+
+DESCRIBED = 64
+"""Channels in which tokens of two views are matched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +42,15 @@ class Distill3RConfig:
     """Zoo name of the student that is built; `--init` replaces its random weights."""
     size: Literal["debug"] | None = None
     """Shrinks the student: `debug` or none."""
+    student: dict[str, Any] = field(default_factory=dict)
+    """Options of the student that differ from the zoo name's: {fusion: turns, camera_depth: 1}."""
     teacher: str | None = None
     """Whose answers of the cache are learned, where it holds several teachers'; none: the first one's."""
     views: int = 20
     """Views per scene and step; the cache must hold at least as many."""
-    loss: Literal["distill3r", "robust"] = "distill3r"
-    """The paper's loss, or log-depth and ray errors; docs/results.md compares them (take alpha_global 0.5 and gamma
-    0.05 with the latter)."""
+    loss: Literal["distill3r", "robust", "confident"] = "distill3r"
+    """The paper's loss; or log-depth and ray errors; docs/results.md compares them (take alpha_global 0.5 and gamma
+    0.05 with the latter); or DUSt3R's, both maps in one scale and weighted by the student's own confidence."""
     reduction: Literal["released", "per_scene", "printed"] = "released"
     """Means per view position, then over views (the released loss); the same scene by scene (how the released trainer
     calls it); or one mean over all valid pixels (equations 2 and 6)."""
@@ -51,12 +64,20 @@ class Distill3RConfig:
     """Weight of the local pointmap loss (equation 3)."""
     gamma: float = 0.001
     """Weight of the confidence loss (equation 1)."""
+    scale: float = 0.05
+    """Of the loss `confident`: weight of how far apart the logarithms of said and true scale are."""
+    camera: float = 0.0
+    """Weight of the error of the camera head (student.camera_depth), where cameras are known."""
+    matching: float = 0.0
+    """Weight of telling which tokens of two views show the same (InfoNCE), where cameras and depth are known."""
     random_view_ids: bool = True
     """Views after the first get random distinct rows of the view table in training (section III-C)."""
     flip: bool = False
     """Mirror whole scenes at random (ours; the released code does not augment)."""
     jitter: float = 0.0
     """Strength of colour jitter on the images (ours)."""
+    stream: Streaming = Streaming()
+    """How procedural scenes become batches."""
     weights: dict[str, float] = field(default_factory=dict)
     """Dataset -> how often its samples are drawn, in proportion; empty: every sample as often."""
 
@@ -76,8 +97,15 @@ class Distill3R(Recipe):
         from manyview import zoo
 
         self.config = config
-        self.student = zoo.build(config.model, size=config.size)
+        self.student = zoo.build(config.model, size=config.size, **config.student)
         self.student.train()
+        self.sensor = Sensor()
+        self.describe = nn.Linear(self.student.config.encoder.dim, DESCRIBED) if config.matching else None
+        if config.camera and not self.student.config.camera_depth:
+            raise UserError(
+                f"method.camera is {config.camera:g}, but the student has no camera head; "
+                "set method.student={fusion: turns, camera_depth: 1} or method.camera=0"
+            )
 
     @classmethod
     def build(cls, config: Distill3RConfig) -> Distill3R:
@@ -122,11 +150,16 @@ class Distill3R(Recipe):
 
     @staticmethod
     def batches(config: Distill3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
-        """Cached samples joined with their images."""
+        """Cached samples joined with their images, or procedural scenes where the data name them."""
+        if any(parse_stream(item) for item in data):
+            if cache is not None:
+                raise UserError(f"--data {data[0]} renders scenes and --cache {cache} holds others; leave one away")
+            return WorldBatches(data, config.stream, scenes=run.batch, seed=run.seed)
         if cache is None:
             raise UserError(
                 "distill3r learns from a teacher cache: give --cache CACHE "
-                "(make one: manyview cache build MANIFEST --teacher sensor -o CACHE)"
+                "(make one: manyview cache build MANIFEST --teacher sensor -o CACHE), "
+                "or from scenes that are rendered while it trains: --data rooms:1"
             )
         wish = SceneWish(
             teacher=config.teacher,
@@ -142,7 +175,12 @@ class Distill3R(Recipe):
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""
         config = self.config
-        predictions = self.student(views.images, view_ids=self._view_ids(views, generator))
+        more = {"with_features": True} if self.describe is not None else {}
+        predictions = self.student(views.images, view_ids=self._view_ids(views, generator), **more)
+        if not views.signals:
+            views.signals = self.sensor(views)
+        if config.loss == "confident":
+            return self._confident(predictions, views, generator)
         factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
         if config.loss == "robust":
             terms = robust_pointmap_loss(predictions, views.signals, **factors)
@@ -157,6 +195,23 @@ class Distill3R(Recipe):
             )
         means = {name: term.mean() for name, term in terms.items()}
         return StepResult(means["total"], {name: mean.detach() for name, mean in means.items()})
+
+    def _confident(self, predictions: dict[str, Any], views: Views, generator: torch.Generator) -> StepResult:
+        """DUSt3R's loss on both maps, and what of cameras and matching is asked for."""
+        config = self.config
+        terms, said, true = confident_maps(predictions, views.signals)
+        total = config.alpha_global * terms["global"] + config.alpha_local * terms["local"]
+        total = total + config.scale * terms["scale"]
+        if config.camera:
+            terms["camera"] = camera_error(predictions["pose_encoding"], views, said.detach(), true)
+            total = total + config.camera * terms["camera"]
+        if self.describe is not None:
+            tokens = self.describe(predictions["features"]["encoder"])
+            others = torch.randint(1, views.views, (views.batch,), generator=generator).to(tokens.device)
+            terms["matching"], terms["matched"] = token_matching(tokens, views, others)
+            total = total + config.matching * terms["matching"]
+        logs: dict[str, float | torch.Tensor] = {name: term.detach().mean() for name, term in terms.items()}
+        return StepResult(total.mean(), logs)
 
     def _view_ids(self, views: Views, generator: torch.Generator) -> torch.Tensor | None:
         """Row 0 for the reference view, random distinct rows for the others: (B, V), or None for 0..V-1."""

@@ -50,7 +50,8 @@ def render_scene(
 ) -> RenderedScene:
     """Build and render the scene of a seed: the same arguments give the same bits on the same machine.
 
-    `kind` is room, tabletop, abstract, outdoors or auto (two rooms for every tabletop); `trajectory` one of `trajectories.NAMES` or auto.
+    `kind` is room, tabletop, abstract, outdoors or auto (two rooms for every tabletop); `trajectory` one of
+    `trajectories.NAMES` or auto.
     """
     check_request(views, size, kind, trajectory)
     if kind == "auto":

@@ -172,9 +172,16 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         if not config.camera_depth:
             return None
         if config.fusion != "turns":
-            raise UserError("a camera head reads the camera tokens of fusion in turns; set fusion=turns or camera_depth=0")
+            raise UserError(
+                "a camera head reads the camera tokens of fusion in turns; set fusion=turns or camera_depth=0"
+            )
         return CameraHead(
-            dim, depth=config.camera_depth, heads=config.decoder_heads, rounds=1, eps=config.decoder_eps, layer_scale=None
+            dim,
+            depth=config.camera_depth,
+            heads=config.decoder_heads,
+            rounds=1,
+            eps=config.decoder_eps,
+            layer_scale=None,
         )
 
     def forward(
