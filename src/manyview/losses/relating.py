@@ -50,7 +50,8 @@ def camera_error(encoding: Tensor, views: Views, said: Tensor, true: Tensor) -> 
 
     said, true (B,): the scales that predicted and true lengths are divided by. Encodings as in VGGT's camera head.
     """
-    assert views.cam2world is not None and views.intrinsics is not None
+    assert views.cam2world is not None
+    assert views.intrinsics is not None
     view_from_first = poses.invert(views.cam2world) @ views.cam2world[:, :1]
     quaternion = poses.quaternion_from_matrix(view_from_first[..., :3, :3])
     size = torch.tensor(views.size, device=encoding.device)  # down, across
@@ -69,7 +70,9 @@ def token_matching(tokens: Tensor, views: Views, others: Tensor, *, temperature:
     """InfoNCE between the tokens (B, V, h, w, D) of the first view and of `others` (B,), both ways: (B,) and the share
     (B,) of tokens whose nearest one is right. What a token shows in the other view is said by depth and cameras.
     """
-    assert views.depth is not None and views.intrinsics is not None and views.cam2world is not None
+    assert views.depth is not None
+    assert views.intrinsics is not None
+    assert views.cam2world is not None
     grid, row = (tokens.shape[2], tokens.shape[3]), torch.arange(len(tokens), device=tokens.device)
     centres = cell_centres(grid, views.size, tokens.device)
     first = torch.zeros_like(others)

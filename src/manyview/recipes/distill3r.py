@@ -76,7 +76,7 @@ class Distill3RConfig:
     """Mirror whole scenes at random (ours; the released code does not augment)."""
     jitter: float = 0.0
     """Strength of colour jitter on the images (ours)."""
-    stream: Streaming = Streaming()
+    stream: Streaming = field(default_factory=Streaming)
     """How procedural scenes become batches."""
     weights: dict[str, float] = field(default_factory=dict)
     """Dataset -> how often its samples are drawn, in proportion; empty: every sample as often."""

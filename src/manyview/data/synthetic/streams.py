@@ -1,4 +1,4 @@
-"""Endless procedural scenes by name and number: `rooms:7` are all rooms of seed 7, each rendered when it is asked for."""
+"""Endless procedural scenes by name and number: `rooms:7` are all rooms of seed 7, each rendered when asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worlds beyond rooms: closed spaces full of things at every scale and attitude, and open air with things on the ground.
+"""Worlds beyond rooms: closed spaces full of things of any size and attitude, and open air with things on the ground.
 
 Nothing in them has a name that means something; they are there so that a network which relates views meets more than
 furniture. What they hold is written in catalogue/worlds.yaml.

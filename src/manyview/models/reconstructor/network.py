@@ -172,17 +172,9 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         if not config.camera_depth:
             return None
         if config.fusion != "turns":
-            raise UserError(
-                "a camera head reads the camera tokens of fusion in turns; set fusion=turns or camera_depth=0"
-            )
-        return CameraHead(
-            dim,
-            depth=config.camera_depth,
-            heads=config.decoder_heads,
-            rounds=1,
-            eps=config.decoder_eps,
-            layer_scale=None,
-        )
+            raise UserError("a camera head reads camera tokens, which fusion in turns has; set fusion=turns")
+        sizes = {"depth": config.camera_depth, "heads": config.decoder_heads, "rounds": 1}
+        return CameraHead(dim, **sizes, eps=config.decoder_eps, layer_scale=None)
 
     def forward(
         self,
@@ -199,7 +191,8 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
 
         view_ids: rows of the view table (V,) or (B, V), sequential when None. Chunks bound the images that go
         through encoder and heads at a time; None: the config's without gradients, all with. with_features: also
-        `features`, the encoder's tokens as {"encoder": (B, V, h, w, D)}. Raises UserError for sides that are no multiple of the patch and for more than 1,000 views.
+        `features`, the encoder's tokens as {"encoder": (B, V, h, w, D)}. Raises UserError for sides that are no
+        multiple of the patch and for more than 1,000 views.
         """
         views, config = groups_of(images), self.config
         counts = [group.shape[1] for group in views]
