@@ -33,6 +33,9 @@ class RunConfig:
 
     steps: int = 1000
     """Optimiser steps of the whole run; the schedule is counted in these."""
+    seconds: float | None = None
+    """Seconds of the whole run, interruptions not counted, in place of steps: the schedule follows the clock, so that
+    the rates of two runs are not the same bits (their batches are)."""
     batch: int = 1
     """Scenes per device and forward pass."""
     accumulate: int = 1

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--init", metavar="NAME|DIR", help="zoo name or model directory the student starts from")
     add_set(parser, "change options: run.lr=1e-4 method.views=8")
     add("--steps", type=int, metavar="N", help="optimiser steps of the whole run (short for --run.steps)")
+    add("--seconds", type=float, metavar="S", help="a run of so many seconds in place of --steps (--run.seconds)")
     add_device(parser)
     add("-o", "--out", type=Path, metavar="DIR", help="run directory; default: runs/RECIPE-PRESET")
     add("--resume", action="store_true", help="continue the run in DIR")
@@ -111,6 +112,7 @@ def _train(args: argparse.Namespace) -> Any:
             args.out, recipe=args.recipe, steps=args.steps, data=args.data, cache=args.cache, device=args.device
         )
     settings = args.settings + ([f"run.steps={args.steps}"] if args.steps is not None else [])
+    settings += [f"run.seconds={args.seconds}"] if args.seconds is not None else []
     if args.out is None:
         args.out = Path("runs", f"{args.recipe}-{preset(_recipes().get(args.recipe), args.preset)[0]}")
     return pipeline.train(

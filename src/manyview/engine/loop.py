@@ -33,6 +33,8 @@ from manyview.types import Batches, StepResult, Views
 
 LOG = logging.getLogger(__name__)
 
+ENDLESS = 1 << 40
+"""Steps of a run that the clock ends."""
 PATIENCE = 20
 """Steps in a row with a loss or gradient that is not finite before the run gives up."""
 
@@ -122,6 +124,10 @@ class _Loop:
         self.bad_in_a_row: int = meta.get("bad_in_a_row", 0)
         self.skipped: int = meta.get("skipped", 0)  # since the last line
         self.loss: float | None = meta.get("loss")
+        self.steps = run.steps if run.seconds is None else ENDLESS
+        self.share: float | None = None if run.seconds is None else meta.get("spent", 0.0) / run.seconds
+        """Of the time of a run by the clock that is over, the same number on every rank."""
+        self._clock = time.perf_counter() - meta.get("spent", 0.0)
         self.metrics: Metrics | None = None
         self._told_time, self._told_step = time.perf_counter(), self.done  # at the last line
         self._waited = 0.0  # seconds without data since then
@@ -131,8 +137,8 @@ class _Loop:
         self, batches: Batches | Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
     ) -> FitResult:
         run, started = self.run, time.perf_counter()
-        first = self.done * run.accumulate
-        indices = range(first * ranks.world() + ranks.rank(), run.steps * run.accumulate * ranks.world(), ranks.world())
+        first, last = (steps * run.accumulate * ranks.world() for steps in (self.done, self.steps))
+        indices = range(first + ranks.rank(), last, ranks.world())
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world()))
         workers = workers_for(self.device, run.workers, beside)
         self.metrics = Metrics(self.out, step=self.done) if ranks.rank() == 0 else None
@@ -143,7 +149,7 @@ class _Loop:
             with Interruption() as interruption:
                 if self.saved is None:
                     self._save()  # a run killed early can be resumed, and a full disk is noticed now
-                while self.done < run.steps and not stop:
+                while not self._over() and not stop:
                     try:
                         stop = self._step(feed, interruption)
                     except LoadingEnded:
@@ -151,10 +157,11 @@ class _Loop:
                             raise
                         self._save()  # the signal ended a process that loads, too
                         break
-                    console.update(self.done, loss=self.loss, lr=learning_rate(self.done - 1, run))
-                    if self.done % run.log_every == 0 or self.done == run.steps:
+                    total = run.steps if self.share is None else max(self.done, round(self.done / self.share))
+                    console.update(self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total)
+                    if self.done % run.log_every == 0 or self._over():
                         self._log(on_log)
-                    if stop or self.done % run.checkpoint_every == 0 or self.done == run.steps:
+                    if stop or self.done % run.checkpoint_every == 0 or self._over():
                         self._save()
         finally:
             feed.close()
@@ -165,7 +172,17 @@ class _Loop:
             shard.fill_whole(self.whole_recipe, self.recipe)
         assert self.saved is not None
         seconds = time.perf_counter() - started
-        return FitResult(self.done, seconds, self.done < run.steps, self.loss, self.saved)
+        return FitResult(self.done, seconds, not self._over(), self.loss, self.saved)
+
+    def _over(self) -> bool:
+        return self.done >= self.steps or (self.share is not None and self.share >= 1)
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(step, self.run, self.share)
+
+    def _spent(self) -> float:
+        """Seconds of training so far, over all calls that worked on the run."""
+        return time.perf_counter() - self._clock
 
     def _step(self, feed: Feed, interruption: Interruption) -> bool:
         """One optimiser step; whether any rank was asked to stop."""
@@ -184,9 +201,10 @@ class _Loop:
         ranks.average_gradients(self.whole)  # a split block has averaged its own
         norm = clip_gradients(self.parameters, run)
         loss_sum, own_norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()
-        mean, stop = ranks.total([loss_sum / (run.accumulate * ranks.world()), interruption.requested], self.device)
+        shared = [loss_sum / (run.accumulate * ranks.world()), interruption.requested, self._spent() / ranks.world()]
+        mean, stop, spent = ranks.total(shared, self.device)
         if math.isfinite(mean) and math.isfinite(own_norm):
-            set_learning_rate(self.optimizer, learning_rate(self.done, run))
+            set_learning_rate(self.optimizer, self._rate(self.done))
             self.optimizer.step()
             for entry in logs:
                 self.means.add(entry)
@@ -195,6 +213,8 @@ class _Loop:
         else:
             self._skip(mean, own_norm)
         self.done += 1
+        if run.seconds is not None:
+            self.share = spent / run.seconds
         return bool(stop)
 
     def _forward(self, views: Views, micro: int) -> StepResult:
@@ -203,7 +223,8 @@ class _Loop:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         with autocast(self.device, self.run.precision):
-            return self.recipe.step(views, progress=self.done / self.run.steps, generator=generator)
+            progress = self.done / self.run.steps if self.share is None else min(self.share, 0.999)
+            return self.recipe.step(views, progress=progress, generator=generator)
 
     def _skip(self, loss: float, norm: float) -> None:
         self.bad_in_a_row += 1
@@ -227,7 +248,7 @@ class _Loop:
             "step": self.done,
             "loss": means.pop("loss", None),
             **means,
-            "lr": learning_rate(self.done - 1, self.run),
+            "lr": self._rate(self.done - 1),
             "skipped": self.skipped,
             "seconds": round(elapsed / max(1, self.done - self._told_step), 4),
             "data_share": round(self._waited / elapsed, 4),
@@ -253,6 +274,7 @@ class _Loop:
                 "bad_in_a_row": self.bad_in_a_row,
                 "skipped": self.skipped,
                 "loss": self.loss,
+                "spent": self._spent(),
             }
             checkpoint.save(self.out, self.done, weights, state, meta=meta, keep=self.run.keep)
             if self._pictures is not None:

@@ -65,7 +65,7 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
     found = checkpoint.latest(out)
     if found is None:
         raise UserError(f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder")
-    if found.step > run.steps:
+    if run.seconds is None and found.step > run.steps:
         raise UserError(f"{out} is already at step {found.step}, past the {run.steps} asked for; raise --steps")
     return found
 

@@ -13,11 +13,18 @@ def warmup_steps(run: RunConfig) -> int:
     return round(run.warmup * run.steps) if run.warmup < 1 else int(run.warmup)
 
 
-def learning_rate(step: int, run: RunConfig) -> float:
+def learning_rate(step: int, run: RunConfig, share: float | None = None) -> float:
     """The rate for optimiser step `step`, counted from 0; accumulation and ranks play no part.
 
-    The peak is reached at the last step of the warm-up and `min_lr` at step `run.steps - 1`.
+    The peak is reached at the last step of the warm-up and `min_lr` at step `run.steps - 1`. Of a run by the clock,
+    `share` is how much of its time is over: warm-up and cosine follow that.
     """
+    if share is not None:
+        warm = share / run.warmup if 0 < run.warmup < 1 else (step + 1) / max(run.warmup, 1)
+        begun = run.warmup if run.warmup < 1 else 0.0
+        past = min(1.0, max(0.0, share - begun) / (1 - begun))
+        cosine = run.min_lr + (run.lr - run.min_lr) * (0.5 * (1.0 + math.cos(math.pi * past)))
+        return min(1.0, max(warm, 1e-3)) * cosine
     warmup = warmup_steps(run)
     if step < warmup:
         return run.lr * (step + 1) / warmup
@@ -30,6 +37,8 @@ def check(run: RunConfig) -> None:
     for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every", "keep"):
         if getattr(run, name) < 1:
             raise UserError(f"run.{name} is {getattr(run, name)}; it must be at least 1")
+    if run.seconds is not None and not (run.seconds > 0 and math.isfinite(run.seconds)):
+        raise UserError(f"run.seconds is {run.seconds}; give a positive number, or leave it away")
     if not (run.lr > 0 and math.isfinite(run.lr)):
         raise UserError(f"run.lr is {run.lr}; it must be a positive number")
     if not 0 <= run.min_lr <= run.lr:
@@ -37,7 +46,7 @@ def check(run: RunConfig) -> None:
     for name in ("warmup", "weight_decay", "clip"):
         if not (getattr(run, name) >= 0 and math.isfinite(getattr(run, name))):
             raise UserError(f"run.{name} is {getattr(run, name)}; it must be 0 or more")
-    if warmup_steps(run) >= run.steps > 1:
+    if run.seconds is None and warmup_steps(run) >= run.steps > 1:
         raise UserError(
             f"run.warmup is {run.warmup:g} steps but the run has only {run.steps}; "
             "use fewer, or a share of the run such as --set run.warmup=0.05"

@@ -140,12 +140,14 @@ class Console:
             self._bar = tqdm(total=total, initial=start, unit="step", desc="train", file=sys.stderr, dynamic_ncols=True)
         self._told_step, self._told_time = start, time.monotonic()
 
-    def update(self, step: int, *, loss: float | None, lr: float) -> None:
-        """Tell that `step` steps are done."""
+    def update(self, step: int, *, loss: float | None, lr: float, total: int) -> None:
+        """Tell that `step` of what are `total` steps, as far as one can say now, are done."""
         if not self._enabled:
             return
         shown = "-" if loss is None else f"{loss:.4g}"
+        self._total = total
         if self._bar is not None:
+            self._bar.total = total
             self._bar.set_postfix_str(f"loss {shown} lr {lr:.2e}", refresh=False)
             self._bar.update(step - self._bar.n)
             return
