@@ -219,7 +219,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
             answer["features"] = {"encoder": answer["features"]}
         if self.camera is not None:
             assert cameras is not None
-            sizes = [tuple(group.shape[-2:]) for group in views for _ in range(group.shape[1])]
+            sizes = [(group.shape[-2], group.shape[-1]) for group in views for _ in range(group.shape[1])]
             answer |= cameras_of(self.camera(cameras)[-1], sizes)
         return answer
 
