@@ -154,6 +154,11 @@ def latest(run_dir: Path) -> Checkpoint | None:
     return None
 
 
+def at(run_dir: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step. Raises what makes it unreadable."""
+    return _open(folder(run_dir) / f"{step:08d}", step)
+
+
 def set_aside(run_dir: Path, newer_than: int) -> None:
     """Rename the damaged checkpoints past the one resumed from, so that they are never taken for good."""
     for step in steps(run_dir):

@@ -34,6 +34,14 @@ DESCRIBED = 64
 """Channels in which tokens of two views are matched."""
 
 
+RELATING: dict[str, Any] = {
+    **{"dim": 128, "depth": 2, "heads": 4, "patch_size": 8, "positions": 8, "image_size": 64},
+    **{"decoder_dim": 128, "decoder_depth": 6, "decoder_heads": 4, "taps": (0, 2, 4, 6)},
+    **{"fusion": "turns", "camera_depth": 1, "head": "patch", "head_dim": 256, "xavier": True},
+}
+"""A student of 2 million parameters that learns to relate views on two cores."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Distill3RConfig:
     """What changes the numbers of a Distill3R run, beside how it is optimised."""
@@ -113,7 +121,10 @@ class Distill3R(Recipe):
 
     @staticmethod
     def presets() -> dict[str, Preset]:
-        """`paper`: section IV and the released configuration; `tiny`: two CPU cores; `debug`: seconds."""
+        """`paper`: section IV and the released configuration; `tiny`: two CPU cores; `debug`: seconds.
+
+        `views`: two cores and streamed scenes, such as --data abstract:1.
+        """
         # The released run asks for 1,000 epochs, so its cosine is still near its start when it ends at 60; the
         # printed schedule reaches 5e-5, which this one does.
         paper = RunConfig(
@@ -141,10 +152,33 @@ class Distill3R(Recipe):
             decay_vectors=False,
             checkpoint_every=100,
         )
+        views = RunConfig(
+            steps=4000,
+            batch=4,
+            lr=2e-3,
+            min_lr=2e-5,
+            warmup=0.03,
+            weight_decay=0.05,
+            decay_vectors=False,
+            checkpoint_every=250,
+            workers=1,
+            precision="bf16",
+        )
         debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=0.1, checkpoint_every=5, log_every=1)
         return {
             "tiny": _preset(tiny, views=2, model="manyview-tiny", flip=True, jitter=0.3),
             "paper": _preset(paper),
+            "views": _preset(
+                views,
+                model="manyview-tiny",
+                student=RELATING,
+                stream=Streaming(sizes=("64x64",), count=(2, 3, 4)),
+                random_view_ids=False,
+                loss="confident",
+                alpha_global=1.0,
+                camera=0.5,
+                matching=0.2,
+            ),
             "debug": _preset(debug, views=2, model="distill3r", size="debug"),
         }
 
