@@ -8,14 +8,13 @@ from torch import Tensor, nn
 
 from manyview.layers.rope import Rope, rotate
 
-
 SHORT = 1024
 """Tokens up to which attention is written out where that is faster."""
 
 
 def is_short_half_training(q: Tensor) -> bool:
-    """Whether torch's fused kernel would be slow: on a CPU its backward pass in half precision takes 2.6 (520 tokens) to
-    7 times (65 tokens) as long as the four products written out.
+    """Whether torch's fused kernel would be slow: on a CPU its backward pass in half precision takes 2.6 (520 tokens)
+    to 7 times (65 tokens) as long as the products written out.
     """
     return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[-2] <= SHORT
 
