@@ -36,8 +36,7 @@ def test_things_have_every_size_and_cameras_see_several(kind):
 
 
 def test_streams_of_different_seeds_and_numbers_are_different_scenes():
-    pictures = [
-        scene_of("abstract", seed, number, views=1, size=(16, 16)).images for seed in (0, 1) for number in (0, 1)
-    ]
+    asked = [(seed, number) for seed in (0, 1) for number in (0, 1)]
+    pictures = [scene_of("abstract", *which, views=1, size=(16, 16)).images for which in asked]
     for i, a in enumerate(pictures):
         assert all(not torch.equal(a, b) for b in pictures[:i])

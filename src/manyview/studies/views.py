@@ -62,12 +62,16 @@ class ViewsStudy(Study):
             settings=("method.stream.order=video", "method.stream.count=[2,3]", "+xavier=false"),
         ),
         Variant(
-            name="joint", line="fusion as published", settings=("+fusion=joint", "+camera_depth=0", "method.camera=0")
+            name="joint",
+            line="fusion as published, without a camera head",
+            settings=("+fusion=joint", "+camera_depth=0", "method.camera=0"),
         ),
         Variant(name="no-camera", line="without a camera head", settings=("+camera_depth=0", "method.camera=0")),
         Variant(name="no-matching", line="tokens are not matched", settings=("method.matching=0",)),
         Variant(
-            name="paper-loss", line="the paper's loss alone", settings=("method.loss=distill3r", "method.matching=0")
+            name="paper-loss",
+            line="the paper's loss alone",
+            settings=("method.loss=distill3r", "method.matching=0", "method.camera=0"),
         ),
         Variant(name="small-init", line="deviation 0.02 in place of Xavier", settings=("+xavier=false",)),
     )
