@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyview.batches.augment import Augmentation, draw_change
-from manyview.batches.road import Loaded, Road, stack_pixels
+from manyview.batches.road import ORDER, Loaded, Road, stack_pixels
 from manyview.batches.scene_changes import mirror
 from manyview.config import parse_size
 from manyview.data.synthetic.scene import RenderedScene
@@ -90,7 +90,8 @@ class WorldBatches(Road):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"streams": [f"{name}:{seed}" for name, seed in self.streams], "scenes": self.scenes, "seed": self.seed}
+        names = [f"{name}:{seed}" for name, seed in self.streams]
+        return {"order": ORDER, "streams": names, "scenes": self.scenes, "seed": self.seed}
 
     def make(self, index: int) -> Loaded:
         rng, how = np.random.default_rng([self.seed, index]), self.streaming

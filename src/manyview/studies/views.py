@@ -127,12 +127,10 @@ class ViewsStudy(Study):
         folder = trained("distill3r", out / "run", preset="views", data=data, settings=settings)
         spent = _cpu() - before
         model = zoo.load(folder)
-        recipe_weights = "student."
         curve = []
         for step in checkpoint.steps(out / "run"):
             weights = checkpoint.at(out / "run", step).weights()
-            own = {k.removeprefix(recipe_weights): v for k, v in weights.items() if k.startswith(recipe_weights)}
-            model.load_state_dict(own, strict=False)
+            model.load_state_dict({k.partition(".")[2]: v for k, v in weights.items() if k.startswith("student.")})
             curve.append({"step": step, **self._judged(model, out / "judged" / f"{step}")})
         write_text(out / CURVE, json.dumps(curve, indent=1) + "\n")
         return {**{k: v for k, v in curve[-1].items() if k != "step"}, "cpu_seconds": spent}
