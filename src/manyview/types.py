@@ -136,6 +136,8 @@ class Teacher(ABC):
     """What it needs beside the images: names of fields of Views ("depth", "intrinsics", "cam2world")."""
     uses_given_poses: bool = False
     """Whether "pointmap" lives in the data's own cameras, so that their poses may move it to another view."""
+    derived: Mapping[str, str] = MappingProxyType({})
+    """Confidence -> the pointmap that it follows from (`geometry.measured`, with the teacher's settings)."""
     has_network: bool = False
     """Whether it has a network, which runs on the device of the views that it is given."""
 

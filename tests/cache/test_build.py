@@ -33,9 +33,10 @@ def content(cache: Path) -> dict[str, bytes]:
     return {path.relative_to(cache).as_posix(): path.read_bytes() for path in found}
 
 
-def test_build_and_read_back(make_manifest, tmp_path):
+@pytest.mark.parametrize("maps", ["float16", "compact"])
+def test_build_and_read_back(make_manifest, tmp_path, maps):
     manifest = make_manifest({"room": 7, "hall": 2})
-    report = build(tmp_path / "data.parquet", Sensor(), tmp_path / "cache", views=3, step=2, size=SIZE)
+    report = build(tmp_path / "data.parquet", Sensor(), tmp_path / "cache", views=3, step=2, size=SIZE, maps=maps)
     assert (report.written, report.skipped, report.problems) == (4, 0, [])
     cache = Cache.open(tmp_path / "cache")
     assert [len(entry.frames) for entry in cache.entries] == [2, 3, 3, 3]  # hall has only two frames
@@ -47,16 +48,23 @@ def test_build_and_read_back(make_manifest, tmp_path):
         stored = sample.signals[name]
         assert stored.value.dtype == torch.float32
         assert torch.equal(stored.valid, said.valid)
-        assert torch.equal(stored.value[stored.valid], said.value.half().float()[said.valid])
+        if maps == "float16":
+            assert torch.equal(stored.value[stored.valid], said.value.half().float()[said.valid])
+        elif "confidence" in name:
+            assert (stored.value - said.value)[said.valid].abs().quantile(0.99) < 0.5  # of 1 to 10
+        else:
+            away = (stored.value - said.value).norm(dim=-1) / said.value.norm(dim=-1)
+            assert away[said.valid].quantile(0.999) <= 1e-3
         if said.weight is not None:
-            assert torch.allclose(stored.weight[stored.valid], said.weight[said.valid], atol=1e-3)
+            differ = (stored.weight - said.weight)[said.valid].abs()
+            assert differ.quantile(0.99) < (1e-3 if maps == "float16" else 0.05)
     assert cache.meta.manifest == manifest.digest()
     assert (tmp_path / "cache" / cache.meta.manifest_path).resolve() == tmp_path / "data.parquet"
 
 
 def test_depth_is_never_interpolated(make_manifest, tmp_path):
     manifest = make_manifest({"room": 2})
-    build(manifest, Sensor(), tmp_path / "cache", views=2, size=(31, 37))
+    build(manifest, Sensor(), tmp_path / "cache", views=2, size=(31, 37), maps="float16")
     local = Cache.open(tmp_path / "cache").sample(0).signals["pointmap_local"]
     for view in range(2):
         source = read_depth(manifest.path(manifest[view].depth), 0.001)
@@ -293,7 +301,7 @@ def test_a_folder_with_other_files_is_left_alone(make_manifest, tmp_path):
     (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match=r"me\.jpg"):
         build(manifest, Sensor(), tmp_path / "photos", views=1, size=SIZE)
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match=r"data\.parquet is a file; give a folder"):
         build(manifest, Sensor(), tmp_path / "data.parquet", views=1, size=SIZE)
     with pytest.raises(UserError, match="no teacher is named"):
         build(manifest, [], tmp_path / "cache", views=1, size=SIZE)

@@ -20,7 +20,7 @@ from manyview.teachers.sensor import Sensor
 
 @pytest.fixture
 def cache(make_manifest, tmp_path):
-    build(make_manifest({"room": 6}), Sensor(), tmp_path / "cache", views=2, size=(24, 32))
+    build(make_manifest({"room": 6}), Sensor(), tmp_path / "cache", views=2, size=(24, 32), maps="float16")
     return tmp_path / "cache"
 
 

@@ -11,7 +11,8 @@ import torch
 from manyview.errors import UserError
 from manyview.geometry import cameras, pointmaps, poses
 from manyview.teachers.base import TEACHERS
-from manyview.teachers.sensor import Sensor, plane_step
+from manyview.geometry.measured import plane_step
+from manyview.teachers.sensor import Sensor
 from manyview.types import Views, WeightRule
 
 HEIGHT, WIDTH = 40, 56

@@ -24,8 +24,8 @@ import torch
 from manyview.cache import archive, signals
 from manyview.cache.codec import PCA, BrokenArchive
 from manyview.cache.journal import journal
-from manyview.cache.options import Keep
-from manyview.cache.record import Record, TeacherCard, claim, work_folder
+from manyview.cache.options import Keep, KeepMaps
+from manyview.cache.record import Record, TeacherCard, claim, read_record, work_folder
 from manyview.cache.signals import Packed
 from manyview.cache.store import Entry, Problem, Store, answers_in, archive_name
 from manyview.data.loading import load_views
@@ -63,13 +63,15 @@ def build(
     size: tuple[int, int],
     shard: tuple[int, int] = (0, 1),
     keep: Keep = "float16",
+    maps: KeepMaps | None = None,
     device: str | torch.device = "cpu",
     say: Callable[[str], None] | None = None,
 ) -> BuildReport:
     """Fill the cache `out` with the teachers' answers for windows of `views` frames, a new one every `step`.
 
     `step` defaults to `views`. `shard` = (i, n): only every n-th window, from the i-th; the shards of one cache may
-    run side by side. keep: how tokens and features are kept. device: where the teachers' networks run. say: is told
+    run side by side. keep, maps: how features and maps are kept
+    (maps None: as `out` keeps them, compact in a new one). device: where the teachers' networks run. say: is told
     the time and the space that a long build will take, once its first sample is there.
 
     Raises UserError when `out` was made with other settings, when the disk is full (what is written stays), and when
@@ -92,7 +94,9 @@ def build(
         "manifest": manifest.digest(),
         "manifest_path": place,
     }
-    record = Record(about, {teacher.name: TeacherCard.of(teacher, keep) for teacher in asked})
+    here = read_record(out)
+    cards = {teacher.name: TeacherCard.of(teacher, keep, maps or _maps_of(here, teacher.name)) for teacher in asked}
+    record = Record(about, cards)
     busy = f"another build of {out} (shard {part}/{parts}) is running; wait for it, or give each its own --shard i/n"
     mine, problems, written = range(part, len(groups), parts), list[Problem](), 0
     with work_folder(out).lock(f".building-{part}-of-{parts}", busy=busy):
@@ -111,6 +115,10 @@ def build(
         if problems and not kept.entries:
             raise UserError(f"not one of {len(problems)} samples could be made; the first: {problems[0].reason}")
     return BuildReport(written, len(mine) - len(todo), problems, time.perf_counter() - start)
+
+
+def _maps_of(here: Record | None, teacher: str) -> KeepMaps:
+    return here.teachers[teacher].maps if here is not None and teacher in here.teachers else "compact"
 
 
 def _check(size: tuple[int, int], shard: tuple[int, int], names: list[str]) -> None:

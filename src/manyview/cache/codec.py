@@ -7,12 +7,15 @@
 - int8-per-channel+zstd: float32 (..., D): the lowest value of every channel and its step (float32), then a byte per
   value: value = lowest + step * byte. At most half a step is lost, 1/510 of the channel's range in this map.
 - pca+int8-per-channel+zstd: float32 (..., D): the coordinates of every (D,) on the axes of a Basis, kept like that.
+- points-0.001+zstd: float32 (H, W, 3) with z > 0: to 0.1 % of their distance, see compact.
+- positive-0.001+zstd, positive-0.02+zstd: float32 (H, W) above 0: to 0.1 % or 2 %, see compact.
 - plain: any numbers as they are, so that a file can be mapped into memory.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,8 +23,13 @@ import numpy as np
 import pyarrow
 import torch
 
+from manyview.cache import compact
+
 HALF, MASK, INT8 = "row-delta16+byte-shuffle+zstd", "packbits+zstd", "int8-per-channel+zstd"
 PCA, PLAIN = f"pca+{INT8}", "plain"
+POINTS = "points-0.001+zstd"
+POSITIVE = {"positive-0.001+zstd": 0.001, "positive-0.02+zstd": 0.02}
+"""How positive numbers are kept -> the relative error that all but a thousandth of the pixels stay below."""
 LOSSLESS = {"float16": HALF, "bool": MASK}
 """How maps are kept that nobody asks to be kept smaller, by their type."""
 LARGEST = 65504.0  # the largest finite float16
@@ -62,6 +70,10 @@ def encode(values: np.ndarray, encoding: str, basis: Basis | None = None) -> byt
         return _deflated(np.packbits(values))
     if encoding == PLAIN:
         return values.tobytes()
+    if encoding == POINTS:
+        return compact.encode_points(values, 0.001)
+    if encoding in POSITIVE:
+        return compact.encode_positive(values, POSITIVE[encoding])
     wide = values.reshape(-1, values.shape[-1]).astype(np.float32)
     if encoding == PCA:
         wide = (wide - _needed(basis).mean) @ _needed(basis).axes.T
@@ -87,6 +99,15 @@ def decode_into(out: np.ndarray, frame: bytes, encoding: str, basis: Basis | Non
         if len(frame) != out.nbytes:
             raise BrokenArchive(f"a map has {len(frame)} bytes instead of {out.nbytes}")
         out.reshape(-1)[:] = np.frombuffer(frame, out.dtype)
+    elif encoding == POINTS or encoding in POSITIVE:
+        try:
+            decoded = compact.decode(frame, *out.shape[:2])
+            if encoding == POINTS:
+                compact.points_of(decoded, out)
+            else:
+                np.exp(decoded[0], out=out)
+        except (ValueError, OSError, IndexError, struct.error) as error:
+            raise BrokenArchive(f"a map cannot be decoded ({error})") from error
     elif encoding in (INT8, PCA):
         flat = out.reshape(-1, out.shape[-1])
         channels = flat.shape[1] if encoding == INT8 else len(_needed(basis).axes)

@@ -7,6 +7,8 @@ from typing import Literal
 
 Keep = Literal["float16", "int8", "pca"]
 """How tokens and features are kept: without loss beyond float16, a byte per value, or a quarter of the axes so."""
+KeepMaps = Literal["compact", "float16"]
+"""How pointmaps, depth and confidences are kept: to 0.1 % (confidences 2 %), or without loss beyond float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,5 +23,8 @@ class BuildOptions:
     """Pixels of the maps."""
     keep: Keep = "float16"
     """How tokens and features are kept: float16, int8 (a byte per value), or pca (a quarter of the axes, int8)."""
+    maps: KeepMaps | None = None
+    """How points, depth and confidences are kept: compact (to 0.1 % of the distance, confidences to 2 %, at any scale)
+    or float16 (ten times the bytes, no loss beyond float16); none is what the cache has, compact in a new one."""
     shard: str = "0/1"
     """i/n: only every n-th sample, from the i-th, counted from 0."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from manyview.cache.options import Keep
+from manyview.cache.options import Keep, KeepMaps
 from manyview.errors import UserError
 from manyview.files import write_text
 from manyview.types import Teacher, WeightRule
@@ -40,9 +40,13 @@ class TeacherCard:
     """Whether the manifest's poses may move "pointmap" to another view's frame."""
     keep: Keep = "float16"
     """How its tokens and features are kept; float16 where it has no network."""
+    maps: KeepMaps = "float16"
+    """How its pointmaps, depth and confidences are kept."""
+    derived: dict[str, str] = field(default_factory=dict)
+    """Confidence -> the pointmap that it is made from when it is read."""
 
     @classmethod
-    def of(cls, teacher: Teacher, keep: Keep = "float16") -> TeacherCard:
+    def of(cls, teacher: Teacher, keep: Keep = "float16", maps: KeepMaps = "float16") -> TeacherCard:
         return cls(
             name=teacher.name,
             digest=teacher.digest(),
@@ -52,6 +56,8 @@ class TeacherCard:
             weighted_by=dict(teacher.weighted_by),
             uses_given_poses=teacher.uses_given_poses,
             keep=keep if teacher.has_network else "float16",
+            maps=maps,
+            derived=dict(teacher.derived) if maps == "compact" else {},
         )
 
 

@@ -117,10 +117,10 @@ class Store:
 
         def wanted(header: dict[str, Any]) -> list[str]:
             parts.update(answers_in(header)[teacher]["signals"])
-            return list(dict.fromkeys(name for part in parts.values() for name in part.values()))
+            return signals.fields_of(parts)
 
         _, fields = archive.decode_archive(source, views, wanted=wanted, bases=self.basis)
-        return signals.unpack(fields, parts)
+        return signals.unpack(fields, parts, self.teacher(teacher))
 
     def basis(self, name: str) -> codec.Basis | None:
         """The axes of a field TEACHER/SIGNAL; None when it has none yet. Raises UserError for damaged ones."""

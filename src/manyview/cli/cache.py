@@ -64,6 +64,7 @@ def _build(args: argparse.Namespace) -> Answer:
         size=options.size,
         shard=shard,
         keep=options.keep,
+        maps=options.maps,
         device=device,
         say=lambda line: print(line, file=sys.stderr),
     )

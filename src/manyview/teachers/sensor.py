@@ -17,14 +17,15 @@ Both signals are valid exactly where depth is measured.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
+from manyview.geometry.measured import confidence_of_depth
 from manyview.teachers.base import TEACHERS
 from manyview.types import Signal, Teacher, Views, WeightRule
 
@@ -38,6 +39,7 @@ class Sensor(Teacher):
     weight_rule = WeightRule(scale=10.0, low=0.1, high=1.0)
     requires = frozenset({"depth", "intrinsics", "cam2world"})
     uses_given_poses = True
+    derived = MappingProxyType(dict.fromkeys(("confidence", "confidence_local"), "pointmap_local"))
 
     def __init__(self, *, edge_step: float = 0.03, full_cosine: float = 0.5) -> None:
         self.edge_step = edge_step
@@ -54,9 +56,7 @@ class Sensor(Teacher):
         local = pointmaps.unproject(depth, intrinsics)
         first = pointmaps.transform(_first_from_camera(views), local)
         first = torch.where(valid[..., None], first, torch.zeros_like(first))
-        edge = torch.exp(-(plane_step(depth, valid) / self.edge_step).square())
-        quality = edge * grazing_factor(local, valid, self.full_cosine)
-        confidence = 1 + 9 * torch.where(valid, quality, torch.zeros_like(quality))
+        confidence = confidence_of_depth(local, valid, self.edge_step, self.full_cosine)
         return self.weigh(
             {
                 "pointmap": Signal(first, valid=valid),
@@ -82,29 +82,6 @@ class Sensor(Teacher):
         if views.views > 1 and views.cam2world is not None:
             _check_finite(views, views.cam2world, "pose (cam2world)")
         return views.depth, views.intrinsics
-
-
-def plane_step(depth: Tensor, valid: Tensor) -> Tensor:
-    """Relative step of inverse depth beyond a plane, the larger of across and down: (..., H, W), 0 where unknown.
-
-    Both neighbours valid: |left + right - 2 * here| / here; one valid: |neighbour - here| / here.
-    """
-    inverse = torch.where(valid, 1 / depth.clamp(min=1e-12), torch.zeros_like(depth))
-    around, known = F.pad(inverse, (1, 1, 1, 1)), F.pad(valid, (1, 1, 1, 1))
-    same, behind, ahead = slice(1, -1), slice(-2), slice(2, None)
-    step = torch.zeros_like(depth)
-    for sides in ([(same, behind), (same, ahead)], [(behind, same), (ahead, same)]):
-        both = [torch.where(known[..., y, x], around[..., y, x] - inverse, 0) for y, x in sides]
-        step = torch.maximum(step, (both[0] + both[1]).abs() / inverse.clamp(min=1e-12))
-    return torch.where(valid, step, torch.zeros_like(step))
-
-
-def grazing_factor(local: Tensor, valid: Tensor, full_cosine: float) -> Tensor:
-    """Smoothstep of |cos(normal, viewing ray)| from 0 to `full_cosine`, for local pointmaps: (..., H, W)."""
-    ray = F.normalize(local, dim=-1)
-    cosine = (pointmaps.normals(local, valid) * ray).sum(-1).abs()
-    part = (cosine / full_cosine).clamp(0, 1)
-    return part * part * (3 - 2 * part)
 
 
 def _first_from_camera(views: Views) -> Tensor:
