@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "studies": {"losses", "models", "data", "zoo", "teachers", "recipes", "engine", "pipelines", "evaluation", "pages"},
     "evaluation": {
+        "engine",
         "pages",
         "images",
         "geometry",

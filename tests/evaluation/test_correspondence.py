@@ -18,6 +18,7 @@ from manyview.evaluation.correspondence import Correspondence, answers
 from manyview.layers.attention import Attention
 from manyview.layers.rope import RotaryPositions
 from manyview.models.attention_maps import attention_weights, recorded
+from manyview.pipelines.picture_table import GAP, HEAD, LINE
 
 SMALL = {"pairs": 3, "queries": 3, "overlap": (0.3, 1.0), "motion": 0.15}
 
@@ -73,8 +74,8 @@ def test_the_best_token_of_perfect_features_lies_at_the_true_place(rooms, tmp_pa
     panels = sorted((out / "panels").glob("*.png"))
     assert len(panels) == 3
     picture = np.asarray(Image.open(panels[0]))
-    assert picture.shape[0] == 3 * 3 * HEIGHT + 2 * 4  # three queries, three times enlarged, two gaps
-    assert picture.shape[1] == 3 * 3 * WIDTH + 2 * 4  # A, B, similarities
+    assert picture.shape[0] == GAP + HEAD + 3 * (3 * HEIGHT + LINE + GAP)  # three queries, three times enlarged
+    assert picture.shape[1] == 3 * 3 * WIDTH + 4 * GAP  # A, B, similarities
     assert (picture == (255, 40, 40)).all(-1).any()
     assert (picture == (40, 255, 80)).all(-1).any()
     assert "most similar token" in (out / "summary.md").read_text()

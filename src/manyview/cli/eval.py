@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("-o", "--out", type=Path, metavar="OUT", help=text)
     text = "throw away what OUT holds of other settings, or what FILE of --json holds"
     add("--overwrite", action="store_true", help=text)
+    text = "processes that read pictures for a probe (default: by the device; 0 beside a CPU)"
+    add("--workers", type=int, metavar="N", help=text)
     add_device(parser)
     name = named(parser, words, lambda: _protocols().names())
     if name is not None:
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> Answer:
     model, _ = load_as(args.model, protocol.needs, pick_device(args.device))
     out = args.out or _default_out(args, all_settings(protocol, model, data))
     names = {"model": str(args.model), "data": str(args.data)}
-    summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names)
+    summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names, workers=args.workers)
     written = sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith("."))
     return Answer(
         values=json.loads((out / "summary.json").read_text(encoding="utf-8")),

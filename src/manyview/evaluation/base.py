@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import itertools
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -125,14 +126,17 @@ class Protocol(abc.ABC):
     def intervals(self, rows: Mapping[str, list[Row]], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % intervals of the means over scenes: method -> number -> (low, high)."""
         bounds: dict[str, dict[str, tuple[float, float]]] = {}
-        for method, of in rows.items():
-            for number in self.numbers:
-                scored = [row for row in of if row.get(number.key) is not None and "failed" not in row]
-                if scored:
-                    parts = np.array([[row[number.key], 1.0] for row in scored])
-                    interval = intervals.over_scenes(parts, [row["scene"] for row in scored], seed)
-                    bounds.setdefault(method, {})[number.key] = interval
+        for method, number in itertools.product(rows, self.numbers):
+            scored = [row for row in rows[method] if "failed" not in row]
+            if found := self.interval(number.key, scored, seed):
+                bounds.setdefault(method, {})[number.key] = found
         return bounds
+
+    def interval(self, key: str, rows: Sequence[Row], seed: int) -> tuple[float, float] | None:
+        """That of one number, over the rows that have it; None where none has."""
+        scored = [row for row in rows if row.get(key) is not None]
+        parts = [[row[key], 1.0] for row in scored]
+        return intervals.over_scenes(np.array(parts), [row["scene"] for row in scored], seed) if scored else None
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         """What the summary says beside the table: counts, ratios, differences. more: rows of other comparisons."""
@@ -164,23 +168,22 @@ class Protocol(abc.ABC):
 
     def export(self, model: Model, data: Manifest, work: Work) -> None:
         """Ask about everything that has no answer yet."""
-        if not work.has_items:
+        if not work.items:
             work.keep_items(self.choose(model, data, work))
-        done = work.methods
-        if done and all(self._missing(work, name) == [] for name in done):
+
+        def missing(method: str) -> list[Item]:
+            return [item for item in work.items if not item.skipped and not work.has_answer(method, item)]
+
+        if work.methods and not any(map(missing, work.methods)):
             return
         methods = self.methods(model, data, work)
         for name, method in methods.items():
-            missing = self._missing(work, name)
-            if missing:
-                answers = track(method(missing), total=len(missing), label=name, unit=self.unit.rstrip("s"))
+            if left := missing(name):
+                answers = track(method(left), total=len(left), label=name, unit=self.unit.rstrip("s"))
                 for item, answer in answers:
                     work.keep_answer(name, item, answer)
         work.note(list(methods))
         shutil.rmtree(work.scratch, ignore_errors=True)
-
-    def _missing(self, work: Work, method: str) -> list[Item]:
-        return [item for item in work.items if not item.skipped and not work.has_answer(method, item)]
 
     def score(self, out: Path) -> Summary:
         """Judge the answers in `out`: results.jsonl, summary.json, summary.md; needs neither model nor data."""
@@ -192,10 +195,9 @@ class Protocol(abc.ABC):
         lines = ({key: value for key, value in row.items() if key[0] != "_"} for row in rows)
         write_lines(out / "results.jsonl", lines)
         by_method: dict[str, list[Row]] = defaultdict(list)
-        more = [row for row in rows if "comparison" in row]
+        more: list[Row] = []
         for row in rows:
-            if "comparison" not in row:
-                by_method[row["method"]].append(row)
+            (more if "comparison" in row else by_method[row["method"]]).append(row)
         summary = {
             "protocol": self.name,
             **work.names,
@@ -262,19 +264,20 @@ def evaluate(
     *,
     overwrite: bool = False,
     names: dict[str, str] | None = None,
+    workers: int | None = None,
 ) -> Summary:
     """Ask, then judge, in the folder `out`. Goes on where an interrupted evaluation of the same settings stopped.
 
-    names: what to call the model and the data in reports. Raises UserError when `out` holds an evaluation of other
-    settings, unless `overwrite`, or when another process is at work there.
+    names: what to call the model and the data in reports. workers: processes that read pictures, as `run.workers` of a
+    training. Raises UserError when `out` holds an evaluation of other settings, unless `overwrite`, or when another
+    process is at work there.
     """
     require(model, protocol.needs, (names or {}).get("model", ""))
     folder = Work.folder(out)
     folder.refuse_strangers()
     with folder.lock():
-        settings = all_settings(protocol, model, data)
-        work = Work.claim(out, settings, names or {}, overwrite=overwrite)
-        protocol.export(model, data, work)
+        work = Work.claim(out, all_settings(protocol, model, data), names or {}, overwrite=overwrite)
+        protocol.export(model, data, replace(work, workers=workers))
         return protocol.score(out)
 
 

@@ -58,18 +58,15 @@ def plane_search(view: MeasuredView) -> Search:
 
     # Shuffled, so that the first few points are a fair sample (every n-th one would fall into columns).
     shuffled = np.random.default_rng(0).permutation(np.flatnonzero(view.valid))
-    rays = view.rays.reshape(-1, 3)[shuffled].astype(np.float64)
-    truth = view.pointmap.reshape(-1, 3)[shuffled].astype(np.float64)
+    rays, truth = (points.reshape(-1, 3)[shuffled].astype(np.float64) for points in (view.rays, view.pointmap))
     measured, flat = cKDTree(truth), cKDTree(rays[:, :2])
 
     def search(metric: str, constant: float, most: int) -> float:
-        slack = SLACK if most < len(rays) else 0.0
         if metric == "accuracy":
-            distance = measured.query(constant * rays[:most], eps=slack)[0]
+            distance = measured.query(constant * rays[:most], eps=SLACK if most < len(rays) else 0.0)[0]
         else:
             shrunken = truth / constant  # all of them: a flat tree is quick
-            sideways = flat.query(shrunken[:, :2])[0]
-            distance = constant * np.hypot(sideways, shrunken[:, 2] - 1)
+            distance = constant * np.hypot(flat.query(shrunken[:, :2])[0], shrunken[:, 2] - 1)
         return FACTOR * float(np.median(distance))
 
     return search
@@ -87,63 +84,50 @@ def constant_planes(views: Sequence[MeasuredView]) -> dict[str, list[dict[str, f
     low, high = min(np.quantile(d, 0.01) for d in depths), max(np.quantile(d, 0.99) for d in depths)
     grid = np.geomspace(0.8 * low, 1.2 * high, COARSE)
     searches = [plane_search(view) for view in views]
-    curves: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS[:2]}
-    per_view = []
-    for search, depth in track(list(zip(searches, depths, strict=True)), label="constant planes", unit="view"):
-        best = {"abs_rel": _best_plane([depth])}
-        for metric, of_views in curves.items():
-            of_views.append(np.array([search(metric, constant, FEW) for constant in grid]))
-            best[metric] = _best_constant(metric, [search], of_views[-1], grid)
-        per_view += _rows(best)
-    best = {"abs_rel": _best_plane(depths)}
-    for metric, of_views in curves.items():
-        best[metric] = _best_constant(metric, searches, np.mean(of_views, axis=0), grid)
-    return {"constant_plane": per_view, "constant_plane_one": _rows(best)}
+    curves = {
+        metric: np.array([[search(metric, c, FEW) for c in grid] for search in track(searches, label=metric)])
+        for metric in METRICS[:2]
+    }
+
+    def best(of: slice) -> list[dict[str, float]]:
+        """A dictionary for each of these views, which share their constants."""
+        found = {"abs_rel": _best_abs_rel(depths[of])}
+        for metric, curve in curves.items():
+            found[metric] = _best_constant(metric, searches[of], curve[of].mean(0), grid)
+        constants = {f"{metric}_constant": constant for metric, (constant, _) in found.items()}
+        values = zip(*(values for _, values in found.values()), strict=True)
+        return [{**dict(zip(found, of_view, strict=True)), **constants} for of_view in values]
+
+    per_view = [best(slice(i, i + 1))[0] for i in track(range(len(views)), label="constant planes", unit="view")]
+    return {"constant_plane": per_view, "constant_plane_one": best(slice(None))}
 
 
-Best = tuple[float, list[float]]
-"""A constant, and what it gives on each view."""
-
-
-def _rows(best: dict[str, Best]) -> list[dict[str, float]]:
-    """A dictionary per view, of the best constants for each metric."""
-    return [
-        {key: value for m, (constant, of) in best.items() for key, value in ((m, of[i]), (f"{m}_constant", constant))}
-        for i in range(len(best["abs_rel"][1]))
-    ]
-
-
-def _best_constant(metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray) -> Best:
-    """The constant of the best mean, looked for around the two lowest valleys of the coarse curve."""
+def _best_constant(
+    metric: str, searches: Sequence[Search], curve: np.ndarray, grid: np.ndarray
+) -> tuple[float, list[float]]:
+    """The constant of the best mean, around the two lowest valleys of the coarse curve, and what each view gets."""
     padded = np.concatenate([[np.inf], curve, [np.inf]])
     valleys = np.flatnonzero((curve <= padded[:-2]) & (curve <= padded[2:]))
     candidates: list[tuple[float, float, list[float]]] = []
     for valley in valleys[np.argsort(curve[valleys])][:VALLEYS]:
-        left, right = grid[max(valley - 1, 0)], grid[min(valley + 1, len(grid) - 1)]
+        around, lowest = grid, int(valley)
         for _ in range(2):
-            around = np.geomspace(left, right, FINE)
-            means = [np.mean([search(metric, constant, SOME) for search in searches]) for constant in around]
-            lowest = int(np.argmin(means))
-            left, right = around[max(lowest - 1, 0)], around[min(lowest + 1, FINE - 1)]
-        constant = float(around[lowest])
-        values = [search(metric, constant, EVERY) for search in searches]
-        candidates.append((float(np.mean(values)), constant, values))
+            around = np.geomspace(around[max(lowest - 1, 0)], around[min(lowest + 1, len(around) - 1)], FINE)
+            lowest = int(np.argmin([np.mean([search(metric, c, SOME) for search in searches]) for c in around]))
+        values = [search(metric, float(around[lowest]), EVERY) for search in searches]
+        candidates.append((float(np.mean(values)), float(around[lowest]), values))
     return min(candidates)[1:]
 
 
-def _best_plane(depths: Sequence[np.ndarray]) -> Best:
-    """The constant of lowest AbsRel, exactly."""
-    constant = _best_abs_rel_constant(depths)
-    return constant, [float(np.mean(np.abs(constant - depth) / depth)) for depth in depths]
-
-
-def _best_abs_rel_constant(depths: Sequence[np.ndarray]) -> float:
-    """Exactly: mean |c - d| / d is smallest at the median of d weighted by 1 / d (and by 1 / pixels of its view)."""
-    values = np.concatenate(depths).astype(np.float64)
-    weights = np.concatenate([1 / (d.astype(np.float64) * len(d)) for d in depths])
+def _best_abs_rel(depths: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+    """The constant of the lowest AbsRel, exactly, and what each view gets: mean |c - d| / d is smallest at the median
+    of d weighted by 1 / d (and by 1 / pixels of its view).
+    """
+    values = np.concatenate(depths)
     order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
+    cumulative = np.cumsum(np.concatenate([1 / (d * len(d)) for d in depths])[order])
+    constant = float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
+    return constant, [float(np.mean(np.abs(constant - depth) / depth)) for depth in depths]
 
 
 def tilted_plane(view: MeasuredView, *, robust: bool) -> np.ndarray:
@@ -179,12 +163,9 @@ def without_holes(depths: np.ndarray, filling: np.ndarray) -> np.ndarray:
 
 def lowest_abs_rel(view: MeasuredView, depths: np.ndarray) -> int:
     """Which of the depth maps (T, H, W) without holes is best, each after its own median scale (an oracle)."""
-    truth = view.depth[view.valid].astype(np.float64)
-    errors = []
-    for depth in depths:
-        candidate = depth[view.valid]
-        scale = np.median(truth / candidate)
-        errors.append(np.mean(np.abs(scale * candidate - truth) / truth))
+    truth, candidates = view.depth[view.valid].astype(np.float64), depths[:, view.valid]
+    scales = (np.median(truth / candidate) for candidate in candidates)
+    errors = [np.mean(np.abs(scale * of - truth) / truth) for scale, of in zip(scales, candidates, strict=True)]
     return int(np.argmin(errors))
 
 
@@ -212,10 +193,8 @@ Depths = dict[str, tuple[np.ndarray, dict[str, Any]]]
 def planes(view: MeasuredView) -> Depths:
     """The planes that are judged like any other answer."""
     tilted = {"tilted_plane": False, "tilted_plane_robust": True}
-    return {
-        "constant_plane_median": (view.rays[..., 2], {}),
-        **{name: (tilted_plane(view, robust=robust), {}) for name, robust in tilted.items()},
-    }
+    depths = {name: tilted_plane(view, robust=robust) for name, robust in tilted.items()}
+    return {name: (depth, {}) for name, depth in ({"constant_plane_median": view.rays[..., 2]} | depths).items()}
 
 
 class TrainingMaps:
@@ -231,14 +210,10 @@ class TrainingMaps:
     def answers(self, view: MeasuredView) -> Depths:
         """The mean map, the map of lowest AbsRel, and that of the frame that looks most alike."""
         assert view.thumbnail is not None
-        choices = {
-            "retrieved_map": lowest_abs_rel(view, self.depths),
-            "nearest_frame": nearest_image(view.thumbnail, self.thumbnails),
-        }
-        looked_up: Depths = {
-            name: (self.depths[choice], {"training_frame": str(self.names[choice])}) for name, choice in choices.items()
-        }
-        return {"mean_map": (self.mean, {}), **looked_up}
+        alike = nearest_image(view.thumbnail, self.thumbnails)
+        choices = {"retrieved_map": lowest_abs_rel(view, self.depths), "nearest_frame": alike}
+        sources = {name: (self.depths[i], {"training_frame": str(self.names[i])}) for name, i in choices.items()}
+        return {"mean_map": (self.mean, {}), **sources}
 
 
 LABELS = {

@@ -8,7 +8,6 @@ Legend: V views, L patches of a view, Q queries, h x w the patch grid.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from manyview.data.loading import load_views
@@ -25,15 +23,17 @@ from manyview.data.manifest import Manifest
 from manyview.data.pairs import Choice, DepthReader
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
-from manyview.evaluation.encoders import image_size
 from manyview.evaluation.pairs import choose_pairs, pair_item
 from manyview.evaluation.tables import markdown_table
-from manyview.files import write_bytes
+from manyview.evaluation.tokens import image_size
 from manyview.geometry.matching import cell_centres, warp
+from manyview.images.writing import write_picture
 from manyview.models.attention_maps import recorded
 from manyview.models.family import encoder_of
 from manyview.models.model import CompletesViews, device_of
-from manyview.pages.pictures import colour_map, grid
+from manyview.pages.pictures import colour_map
+from manyview.pipelines import picture_table
+from manyview.pipelines.picture_table import Cell, Mark
 
 ZOOM = 3
 MARK = (255, 40, 40)
@@ -77,7 +77,6 @@ class Correspondence(Protocol):
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         reader = DepthReader(data, tuple(work.about["size"]))
-
         drawn = {item.key for item in work.items[: self.panels]}
 
         def asked(items: Sequence[Item]) -> Iterator[tuple[Item, Answer]]:
@@ -89,31 +88,27 @@ class Correspondence(Protocol):
 
     def _pair(self, model: Model, reader: DepthReader, a: int, b: int, panel: Path | None) -> Answer:
         """The asked cells `queries` (Q,), where they truly lie, `places` (Q, 2), and every method's guess."""
-        data, size = reader.data, reader.size
-        patch = int(encoder_of(model).config.patch_size)
+        size, patch = reader.size, int(encoder_of(model).config.patch_size)
         shape = size[0] // patch, size[1] // patch
-        centres = cell_centres(shape, size)
-        true, valid = warp(reader[a], reader[b], uv=centres)
-        seen = valid.flatten().nonzero()[:, 0].numpy()
+        cells = cell_centres(shape, size)
+        true, valid = warp(reader[a], reader[b], uv=cells)
+        seen, cells = valid.flatten().nonzero()[:, 0].numpy(), cells.flatten(0, 1)
         rng = np.random.default_rng([self.seed, a, b])
         queries = torch.from_numpy(np.sort(rng.permutation(seen)[: self.queries]))
         if len(queries) == 0:
             return {"queries": queries.numpy()}
-        images = torch.cat([load_views(data, [index], size, depth=False).images[0] for index in (a, b)])
+        images = torch.cat([load_views(reader.data, [index], size, depth=False).images[0] for index in (a, b)])
         maps = answers(model, images.to(device_of(model)), queries, norm=self.norm)
-        cells = centres.flatten(0, 1)
         places, starts = true.flatten(0, 1)[queries], cells[queries]
         if panel is not None:
-            drawn = {name: maps[name] for name in self._drawn(maps)}
-            write_bytes(panel, _png(draw_panel(images, drawn, shape, starts, places)))
+            attention = [name for name in maps if name != "features"]
+            if attention and not -len(attention) <= self.block < len(attention):
+                raise UserError(f"block {self.block}: this decoder has global blocks 0 to {len(attention) - 1}")
+            shown = [*([attention[self.block]] if attention else []), "features"]
+            over = {self.label(name): maps[name].unflatten(-1, shape).numpy() for name in shown}
+            write_picture(panel, draw_panel(images, over, patch, starts, places))
         guesses = {"zero_flow": starts, **{name: cells[values.argmax(-1)] for name, values in maps.items()}}
         return {"queries": queries.numpy(), "places": places.numpy(), **{n: uv.numpy() for n, uv in guesses.items()}}
-
-    def _drawn(self, maps: dict[str, Tensor]) -> list[str]:
-        attention = [name for name in maps if name != "features"]
-        if attention and not -len(attention) <= self.block < len(attention):
-            raise UserError(f"block {self.block}: this decoder has global blocks 0 to {len(attention) - 1}")
-        return [*([attention[self.block]] if attention else []), "features"]
 
     def judge(self, item: Item, answer: Answer, truth: None) -> list[Row]:
         queries, places = answer["queries"].tolist(), answer.get("places")
@@ -124,18 +119,9 @@ class Correspondence(Protocol):
             for row, query in enumerate(queries)
         ]
 
-    def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
-        errors = {name: [row["error"] for row in of] for name, of in rows.items()}
-        return [
-            {
-                "method": name,
-                "label": self.label(name),
-                "mean": float(np.mean(of)),
-                "median": float(np.median(of)),
-                "queries": len(of),
-            }
-            for name, of in errors.items()
-        ]
+    def means(self, rows: Sequence[Row]) -> Row:
+        errors = [row["error"] for row in rows]
+        return {"mean": float(np.mean(errors)), "median": float(np.median(errors)), "queries": len(errors)}
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         return {"size": work.about["size"], "pairs": len(work.items)}
@@ -178,36 +164,25 @@ def answers(model: Any, images: Tensor, queries: Tensor, *, norm: bool = True) -
     return maps
 
 
-def draw_panel(
-    images: Tensor, maps: dict[str, Tensor], shape: tuple[int, int], starts: Tensor, places: Tensor
-) -> np.ndarray:
-    """A row per query: A with the asked patch, B with its true place, and each map over B. (H, W, 3) uint8."""
-    pictures = [(image.permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy() for image in images]
-    large = [np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8)) for picture in pictures]
-    side = large[0].shape[0] // shape[0]
+def draw_panel(images: Tensor, maps: dict[str, np.ndarray], patch: int, starts: Tensor, places: Tensor) -> np.ndarray:
+    """A row per query: A with the asked patch, B with its true place, and each map (Q, h, w) over B.
+
+    images (2, 3, H, W) in [0, 1]; places in their pixels (Q, 2). Returns (H, W, 3) uint8.
+    """
+    first, second = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    size = np.array(second.shape[:2])
+
+    def mark(uv: Tensor, colour: tuple[int, int, int]) -> list[Mark]:
+        centre = uv.double().numpy()[::-1]
+        box = np.concatenate([centre - patch / 2, centre + patch / 2]) / [*size, *size]
+        return [Mark(tuple(box.tolist()), colour)]
+
     rows = []
     for row, (start, place) in enumerate(zip(starts, places, strict=True)):
-        cells = [_marked(large[0], start, side, MARK), _marked(large[1], place, side, TRUTH)]
+        cells = [Cell(first, smooth=True, marks=mark(start, MARK)), Cell(second, smooth=True, marks=mark(place, TRUTH))]
         for values in maps.values():
-            heat = values[row].unflatten(0, shape).numpy()
-            colours = colour_map(heat, float(heat.min()), float(heat.max()), palette="INFERNO")
-            colours = np.kron(colours, np.ones((side, side, 1), np.uint8))
-            mixed = (0.35 * large[1] + 0.65 * colours).astype(np.uint8)
-            cells.append(_marked(mixed, place, side, TRUTH))
-        rows.append(cells)
-    return grid(rows)
-
-
-def _marked(picture: np.ndarray, uv: Tensor, side: int, colour: tuple[int, int, int]) -> np.ndarray:
-    """A copy with a square frame of a patch's size around a place given in unzoomed pixels."""
-    copy, last = Image.fromarray(picture), np.array(picture.shape[1::-1]) - 1
-    centre = (ZOOM * uv.double()).long().numpy()
-    corners = np.clip(np.concatenate([centre - side // 2, centre + side // 2]), 0, [*last, *last])
-    ImageDraw.Draw(copy).rectangle(corners.tolist(), outline=colour, width=2)
-    return np.asarray(copy)
-
-
-def _png(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
+            heat = colour_map(values[row], float(values[row].min()), float(values[row].max()), palette="INFERNO")
+            mixed = (0.35 * second + 0.65 * np.kron(heat, np.ones((patch, patch, 1), np.uint8))).astype(np.uint8)
+            cells.append(Cell(mixed, marks=mark(place, TRUTH)))
+        rows.append(picture_table.Row("", cells))
+    return picture_table.table(["A", "B", *maps], rows, side=ZOOM * int(size.max()))

@@ -73,8 +73,7 @@ class Examples:
         framing, nothing = self.part.framing, -1 if self.part.kind == "labels" else 0
         maps = np.full((len(crops), *framing.padded), nothing, self.maps[0].dtype)
         for place, index in enumerate(crops):
-            crop = self.part.crops[index]
-            maps[place, *framing.inside] = self.part.cut(self.maps[crop.row], crop)
+            maps[place, *framing.inside] = self.maps[self.part.crops[index].row][self.part.place(index)]
         return self.tokens[crops].to(device), torch.from_numpy(maps).to(device)
 
 
@@ -87,19 +86,19 @@ def train_head(
     decayed = {"params": [head.linear.weight], "weight_decay": schedule.weight_decay}
     others = {"params": [*head.norm.parameters(), head.linear.bias], "weight_decay": 0.0}
     optimiser = torch.optim.AdamW([decayed, others], lr=schedule.lr)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.rate)
     head.train()
     losses, order = [], torch.empty(0, dtype=torch.long)
-    for step in track(range(schedule.steps), label=f"head on {label}", unit="step"):
+    for _ in track(range(schedule.steps), label=f"head on {label}", unit="step"):
         while len(order) < min(schedule.batch, len(examples.usable)):
             order = torch.cat([order, torch.randperm(len(examples.usable), generator=generator)])
         drawn, order = order[: schedule.batch], order[schedule.batch :]
         tokens, maps = examples.take(examples.usable[drawn.numpy()].tolist(), device)
         loss = _loss(head, tokens, maps, examples.grid, schedule, generator)
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.lr * schedule.rate(step)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        rates.step()
         losses.append(loss.detach())
     head.eval()
     return float(torch.stack(losses[-max(1, len(losses) // 10) :]).mean())
@@ -124,29 +123,20 @@ def _loss(
 @torch.inference_mode()
 def answers(head: SegmentationHead | DepthHead, examples: Examples) -> Iterator[np.ndarray]:
     """The map (h, w) of every picture, in order: the likeliest class, or the depth; windows are averaged."""
-    device = next(head.parameters()).device
-    for rows, crops in examples.part.batches(AT_ONCE):
-        logits = head(examples.tokens[crops].to(device), examples.grid)
-        by_crop = logits[:, None] if isinstance(head, DepthHead) else logits
+    device, part, depth = next(head.parameters()).device, examples.part, isinstance(head, DepthHead)
+    inside = part.framing.inside
+    for rows, crops in part.batches(AT_ONCE):
+        said = head(examples.tokens[crops].to(device), examples.grid)
+        by_crop = said[:, None] if depth else said  # (n, C, ., .)
         for row in rows:
-            places = [place for place, index in enumerate(crops) if examples.part.crops[index].row == row]
-            full = _stitched(by_crop[places], [crops[place] for place in places], examples.part, row)
-            yield (full[0] if isinstance(head, DepthHead) else full.argmax(0)).cpu().numpy()
-
-
-def _stitched(values: Tensor, crops: Sequence[int], part: Part, row: int) -> Tensor:
-    """What a head says of a picture's crops, (n, C, ., .) -> (C, h, w): the mean where they overlap."""
-    (height, width), inside = part.framing.size, part.framing.inside
-    if len(crops) == 1:
-        return resized(values, part.framing.padded)[0][:, *inside]
-    total = values.new_zeros(values.shape[1], *part.sizes[row])
-    count = values.new_zeros(part.sizes[row])
-    for value, index in zip(values, crops, strict=True):
-        crop = part.crops[index]
-        place = np.s_[crop.top : crop.top + height, crop.left : crop.left + width]
-        total[:, *place] += resized(value[None], part.framing.padded)[0][:, *inside]
-        count[place] += 1
-    return total / count
+            total = by_crop.new_zeros(by_crop.shape[1], *part.sizes[row])
+            count = by_crop.new_zeros(part.sizes[row])
+            for values, index in zip(by_crop, crops, strict=True):
+                if part.crops[index].row == row:
+                    total[:, *part.place(index)] += resized(values[None], part.framing.padded)[0][:, *inside]
+                    count[part.place(index)] += 1
+            mean = total / count
+            yield (mean[0] if depth else mean.argmax(0)).cpu().numpy()
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.images.fit import Fit, cover
 from manyview.images.reading import ImageProblem, read_fitted, read_image, resample_nearest
+from manyview.models.vit import IMAGENET_MEAN
 
 How = Literal["whole", "squash", "slide"]
 Size = tuple[int, int]
@@ -50,13 +53,16 @@ class Framing:
         top, left = ((seen - side) // 2 for seen, side in zip(self.padded, self.size, strict=True))
         return slice(top, top + self.size[0]), slice(left, left + self.size[1])
 
+    def pad(self, images: Tensor) -> Tensor:
+        """Crops (n, 3, H, W) in [0, 1] as an encoder sees them, on a ground of ImageNet's mean."""
+        ground = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+        seen = ground.repeat(len(images), 1, *self.padded)
+        seen[:, :, *self.inside] = images
+        return seen
+
     def full(self, source: Size) -> Size:
         """(h, w) of the scaled picture that crops are cut from."""
-        if self.how != "slide":
-            return self.size
-        scale = self._scale(source)
-        height, width = (max(crop, round(side * scale)) for crop, side in zip(self.size, source, strict=True))
-        return height, width
+        return self._fit(source).size if self.how == "slide" else self.size
 
     def corners(self, source: Size) -> list[tuple[int, int]]:
         """(top, left) of the crops in the scaled picture; together they cover it."""
@@ -70,10 +76,14 @@ class Framing:
         """The scaled picture, uint8 (h, w, 3). Raises ImageProblem, also for another size than `source`."""
         if self.how == "squash":
             image = read_image(path)
-            _check(path, image.shape[:2], source)
+            height, width = image.shape[:2]
+        else:
+            image, fit = read_fitted(path, self._fit)
+            height, width = fit.source
+        if (height, width) != source:
+            raise ImageProblem(path, f"is {width}x{height}, the manifest says {source[1]}x{source[0]}; scan it again")
+        if self.how == "squash":
             return np.array(Image.fromarray(image).resize(self.size[::-1], Image.Resampling.BICUBIC))
-        image, fit = read_fitted(path, self._fit)
-        _check(path, fit.source, source)
         return image
 
     def map(self, values: np.ndarray, source: Size) -> np.ndarray:
@@ -89,12 +99,6 @@ class Framing:
     def _fit(self, source: Size) -> Fit:
         if self.how == "whole":
             return cover(source, self.size)
-        return Fit(source, self.full(source), self._scale(source), (0.0, 0.0))
-
-    def _scale(self, source: Size) -> float:
-        return max(crop / side for crop, side in zip(self.size, source, strict=True))
-
-
-def _check(path: Path, size: Any, source: Size) -> None:
-    if tuple(size) != source:
-        raise ImageProblem(path, f"is {size[1]}x{size[0]}, the manifest says {source[1]}x{source[0]}; scan it again")
+        scale = max(crop / side for crop, side in zip(self.size, source, strict=True))
+        height, width = (max(crop, round(side * scale)) for crop, side in zip(self.size, source, strict=True))
+        return Fit(source, (height, width), scale, (0.0, 0.0))

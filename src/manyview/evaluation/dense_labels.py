@@ -5,7 +5,7 @@ Legend: C classes, N pictures, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,29 +43,21 @@ class SegmentationProbe(DenseProbe):
             raise UserError(f"the training labels show {classes} class; at least 2 are needed to tell apart")
         return {"classes": classes, "constant": int(counts[:classes].argmax())}
 
-    def clean(self, values: np.ndarray) -> np.ndarray:
-        return values  # read with -1 where there is no class
-
     def judge(self, item: Item, answer: Answer, truth: tuple[np.ndarray, Facts]) -> Row:
-        counts = confusion(answer["map"], truth[0], truth[1]["classes"])
-        return {"accuracy": segmentation_scores(counts)["accuracy"], "_sums": class_sums(counts)}
+        sums = class_sums(confusion(answer["map"], truth[0], truth[1]["classes"]))
+        return {"accuracy": float(scores_of(sums)["accuracy"]), "_sums": sums}
 
     def means(self, rows: Sequence[Row]) -> Row:
         """Of all pictures' pixels together, as the field does."""
-        return scores_of(np.sum([row["_sums"] for row in rows], 0))
+        return as_json(scores_of(np.sum([row["_sums"] for row in rows], 0)))
 
-    def intervals(self, rows: Mapping[str, list[Row]], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
-        bounds: dict[str, dict[str, tuple[float, float]]] = {}
-        for method, of in rows.items():
-            parts, scenes = np.stack([row["_sums"].ravel() for row in of]), [row["scene"] for row in of]
-            for key in ("miou", "accuracy"):
+    def interval(self, key: str, rows: Sequence[Row], seed: int) -> tuple[float, float]:
+        parts = np.stack([row["_sums"].ravel() for row in rows])
 
-                def number(sums: np.ndarray, key: str = key) -> np.ndarray:
-                    return _rates(sums.reshape(*sums.shape[:-1], 3, -1))[key]
+        def number(sums: np.ndarray) -> np.ndarray:
+            return scores_of(sums.reshape(*sums.shape[:-1], 3, -1))[key]
 
-                interval = intervals.over_scenes(parts, scenes, seed, number=number)
-                bounds.setdefault(method, {})[key] = interval
-        return bounds
+        return intervals.over_scenes(parts, [row["scene"] for row in rows], seed, number=number)
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
@@ -85,29 +77,24 @@ def class_sums(counts: np.ndarray) -> np.ndarray:
     return np.stack([np.diag(counts), counts[:, :-1].sum(0), counts.sum(1)])
 
 
-def _iou(sums: np.ndarray) -> np.ndarray:
-    """(..., 3, C) -> (..., C), NaN for classes that are neither there nor predicted."""
+def scores_of(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., 3, C) -> `accuracy` over pixels and `miou` over the classes that are there or were predicted, (...);
+    `iou` of every class, (..., C), NaN for the others.
+    """
     hits, predicted, present = np.moveaxis(sums.astype(float), -2, 0)
     union = predicted + present - hits
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(union > 0, hits / union, np.nan)
+        iou = np.where(union > 0, hits / union, np.nan)
+        miou = np.where(union > 0, iou, 0).sum(-1) / (union > 0).sum(-1)
+        return {"miou": miou, "accuracy": hits.sum(-1) / present.sum(-1), "iou": iou}
 
 
-def _rates(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """(..., 3, C) -> `miou` over the classes that are there or were predicted, and `accuracy` over pixels, (...)."""
-    iou = _iou(sums)
-    counted = np.isfinite(iou)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        miou = np.where(counted, iou, 0).sum(-1) / counted.sum(-1)
-        return {"miou": miou, "accuracy": sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)}
-
-
-def scores_of(sums: np.ndarray) -> dict[str, Any]:
-    """`miou`, `accuracy`, and the `iou` of every class, None for those that are neither there nor predicted."""
-    iou = [None if np.isnan(value) else float(value) for value in _iou(sums)]
-    return {**{name: float(value) for name, value in _rates(sums).items()}, "iou": iou}
+def as_json(scores: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Scores of one set of sums as plain numbers, None for classes that are neither there nor predicted."""
+    iou = [None if np.isnan(value) else value for value in scores["iou"].tolist()]
+    return {"miou": float(scores["miou"]), "accuracy": float(scores["accuracy"]), "iou": iou}
 
 
 def segmentation_scores(counts: np.ndarray) -> dict[str, Any]:
-    """The same of a confusion (C, C + 1)."""
-    return scores_of(class_sums(counts))
+    """`miou`, `accuracy` and `iou` of a confusion (C, C + 1)."""
+    return as_json(scores_of(class_sums(counts)))

@@ -24,7 +24,7 @@ from manyview.evaluation.pairs import share_out
 from manyview.files import fresh_file
 from manyview.images.fit import same_picture
 from manyview.images.reading import ImageProblem
-from manyview.models.vit import IMAGENET_MEAN
+from manyview.pipelines.picture_table import places
 from manyview.progress import track
 
 Kind = Literal["labels", "depth"]
@@ -64,74 +64,61 @@ class Part:
 
     def batches(self, pictures: int) -> Iterator[tuple[range, list[int]]]:
         """Rows of `pictures` pictures at a time, with the indices of their crops."""
-        first = 0
+        ends = np.searchsorted([crop.row for crop in self.crops], np.arange(len(self.frames) + 1)).tolist()
         for start in range(0, len(self.frames), pictures):
             rows = range(start, min(start + pictures, len(self.frames)))
-            last = first
-            while last < len(self.crops) and self.crops[last].row < rows.stop:
-                last += 1
-            yield rows, list(range(first, last))
-            first = last
+            yield rows, list(range(ends[rows.start], ends[rows.stop]))
 
-    def cut(self, picture: np.ndarray, crop: Crop) -> np.ndarray:
-        """The crop's part of a scaled picture or map."""
-        height, width = self.framing.size
-        return picture[crop.top : crop.top + height, crop.left : crop.left + width]
+    def place(self, index: int) -> tuple[slice, slice]:
+        """Rows and columns of a crop in the scaled picture and map."""
+        (_, top, left), (height, width) = self.crops[index], self.framing.size
+        return slice(top, top + height), slice(left, left + width)
 
-    def read(self, data: Manifest, crops: Sequence[int], size: Size) -> tuple[Tensor, dict[int, str]]:
-        """Pictures of crops by index, (n, 3, H, W) in [0, 1] and padded with ImageNet's mean, and why some
-        are only that.
-        """
-        images, problems = torch.tensor(IMAGENET_MEAN)[:, None, None].repeat(len(crops), 1, *size), {}
+    def read(self, crops: Sequence[int]) -> tuple[Tensor, dict[int, str]]:
+        """Crops by index, (n, H, W, 3) uint8, black where the picture cannot be read, and why it cannot."""
+        pixels, problems = torch.zeros(len(crops), *self.framing.size, 3, dtype=torch.uint8), {}
         row, picture = -1, np.zeros(0)
         for place, index in enumerate(crops):
             crop = self.crops[index]
-            frame = data[self.frames[crop.row]]
+            frame = self.data[self.frames[crop.row]]
             try:
                 if crop.row != row:
-                    picture, row = self.framing.picture(data.path(frame.image), _size(frame)), crop.row
+                    picture, row = self.framing.picture(self.data.path(frame.image), _size(frame)), crop.row
+                pixels[place] = torch.from_numpy(picture[self.place(index)])
             except ImageProblem as problem:
                 problems[index] = problem.reason
-                continue
-            pixels = torch.from_numpy(self.cut(picture, crop)).permute(2, 0, 1).float() / 255
-            images[place, :, *self.framing.inside] = pixels
-        return images, problems
+        return pixels, problems
 
     def maps(self, path: Path, clean: Clean) -> list[np.ndarray]:
         """The cleaned maps (h, w), int32 or float32, kept in `path`; made when it is not there."""
         if not path.is_file():
-            write_maps(path, self.cleaned(path.stem, clean), self.sizes, self.dtype)
+            maps = self.cleaned(path.stem, clean)
+            write_maps(path, maps, self.sizes, np.int32 if self.kind == "labels" else np.float32)
         return read_maps(path, self.sizes)
-
-    @property
-    def dtype(self) -> type:
-        return np.int32 if self.kind == "labels" else np.float32
 
     def cleaned(self, name: str, clean: Clean) -> Iterator[np.ndarray]:
         """The cleaned maps (h, w), one after the other; `name` is what progress calls them."""
         for index in track(self.frames, label=f"{self.kind}, {name}", unit="frame"):
-            yield self._map(self.data[index], clean).astype(self.dtype, copy=False)
-
-    def _map(self, frame: Frame, clean: Clean) -> np.ndarray:
-        relative = str(getattr(frame, self.kind))
-        if self.kind == "labels":
-            values = read_classes(self.data, relative)
-        else:
-            values = read_depth(self.data.path(relative), frame.depth_scale or 1.0)
-        if not same_picture(values.shape, _size(frame)):
-            raise UserError(
-                f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
-                f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
-            )
-        return self.framing.map(clean(values), _size(frame))
+            frame = self.data[index]
+            relative = str(getattr(frame, self.kind))
+            if self.kind == "labels":
+                values = read_classes(self.data, relative)
+            else:
+                values = read_depth(self.data.path(relative), frame.depth_scale or 1.0)
+            if not same_picture(values.shape, _size(frame)):
+                raise UserError(
+                    f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
+                    f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
+                )
+            kept = self.framing.map(clean(values), _size(frame))
+            yield kept.astype(np.int32 if self.kind == "labels" else np.float32, copy=False)
 
 
 def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dtype: type) -> None:
-    """Maps in one file, whole or not there: (N, h, w), or one row of pixels where sizes differ."""
+    """Maps (h, w) in one file, whole or not there: a row of all their pixels."""
     ends = np.cumsum([height * width for height, width in sizes])
-    shape = (len(sizes), *sizes[0]) if len(set(sizes)) == 1 else (int(ends[-1]),)
     with fresh_file(path) as draft:
-        flat = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=shape).reshape(-1)
+        flat = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(int(ends[-1]),))
         for end, values in zip(ends, maps, strict=True):
             flat[end - values.size : end] = values.reshape(-1)
         del flat
@@ -159,47 +146,39 @@ def split(
 
     `most`: at most so many frames of each, evenly spread; 0 for all. Raises UserError for too few.
     """
-    named = {name: _with(data, kind, splits=words) for name, words in SPLITS.items()}
+
+    groups = data.scenes()
+
+    def having(manifest: Manifest, indices: Iterable[int], splits: Sequence[str] = ()) -> tuple[int, ...]:
+        """Those of the frames that have the map, of these splits or of any."""
+        wanted = (index for index in sorted(indices) if not splits or manifest[index].split in splits)
+        return tuple(index for index in wanted if getattr(manifest[index], kind) is not None)
+
+    named = {name: having(data, range(len(data)), words) for name, words in SPLITS.items()}
     if train is not None:
-        _same_classes(train, data, kind)
-        chosen = {"train": (train, _with(train, kind)), "test": (data, _with(data, kind))}
+        first, second = (manifest.info.get("classes") for manifest in (train, data))
+        if kind == "labels" and first and second and list(first) != list(second):
+            raise UserError(
+                f"--train has {len(first)} classes ({first[0]}, …) and the data {len(second)} ({second[0]}, …), "
+                "another list; scan both with the same --classes"
+            )
+        chosen = {name: (of, having(of, range(len(of)))) for name, of in (("train", train), ("test", data))}
     elif all(named.values()):
         chosen = {name: (data, frames) for name, frames in named.items()}
     else:
-        scenes = share_out(list(data.scenes()), {"train": share, "test": 1 - share}, seed)
-        chosen = {name: (data, _with(data, kind, names)) for name, names in scenes.items()}
+        scenes = share_out(list(groups), {"train": share, "test": 1 - share}, seed)
+        chosen = {
+            name: (data, having(data, [index for scene in own for index in groups[scene]]))
+            for name, own in scenes.items()
+        }
     parts = {}
     for (name, (manifest, frames)), limit in zip(chosen.items(), most, strict=True):
         if not frames:
             raise UserError(f"no frame to {name} on has {kind}; give a manifest whose frames do")
-        parts[name] = Part(manifest, _spread(frames, limit), kind, framing)
+        spread = tuple(frames[row] for row in places(len(frames), limit or len(frames)))
+        parts[name] = Part(manifest, spread, kind, framing)
     return parts
-
-
-def _same_classes(train: Manifest, data: Manifest, kind: Kind) -> None:
-    first, second = (manifest.info.get("classes") for manifest in (train, data))
-    if kind == "labels" and first and second and list(first) != list(second):
-        raise UserError(
-            f"--train has {len(first)} classes ({first[0]}, …) and the data {len(second)} ({second[0]}, …), another "
-            "list; scan both with the same --classes"
-        )
 
 
 def _size(frame: Frame) -> Size:
     return frame.height, frame.width
-
-
-def _with(
-    data: Manifest, kind: Kind, scenes: Sequence[str] | None = None, splits: Sequence[str] | None = None
-) -> tuple[int, ...]:
-    """Frames that have the map, of these scenes or of these splits."""
-    groups = data.scenes()
-    indices = sorted(index for name in (groups if scenes is None else scenes) for index in groups[name])
-    wanted = (index for index in indices if splits is None or data[index].split in splits)
-    return tuple(index for index in wanted if getattr(data[index], kind) is not None)
-
-
-def _spread(frames: tuple[int, ...], most: int) -> tuple[int, ...]:
-    if not most or len(frames) <= most:
-        return frames
-    return tuple(frames[round(row)] for row in np.linspace(0, len(frames) - 1, most))

@@ -21,8 +21,7 @@ from manyview.evaluation.base import Answer, Item, Method, Model, Protocol, Row,
 from manyview.evaluation.dense_fit import Examples
 from manyview.evaluation.dense_framing import Framing, How
 from manyview.evaluation.dense_maps import Kind, Part, split
-from manyview.evaluation.encoders import LABELS, image_size
-from manyview.evaluation.tokens import Tokenise, Tokens, encode_frames, from_pixels, together
+from manyview.evaluation.tokens import LABELS, Tokenise, encode_frames, from_pixels, image_size
 from manyview.models.family import encoder_of, require
 from manyview.models.model import ProjectsFeatures, device_of
 
@@ -66,9 +65,9 @@ class DenseProbe(Protocol):
     def facts(self, part: Part, maps: Sequence[np.ndarray]) -> Facts:
         """What the training maps decide. Raises UserError when they show nothing to learn."""
 
-    @abc.abstractmethod
     def clean(self, values: np.ndarray) -> np.ndarray:
-        """A stored map with what is not to be looked at marked: -1 in labels, 0 in depth."""
+        """A stored map with what is not to be looked at marked: -1 in labels, which are read so, and 0 in depth."""
+        return values
 
     @abc.abstractmethod
     def predict(
@@ -85,7 +84,13 @@ class DenseProbe(Protocol):
         encoder = encoder_of(model)
         methods: list[Tokenise] = [lambda images: {"model": self.tokens(encoder, images)}]
         if self.project:
-            methods.append(lambda images: {"projected": _projected(model, self.project, images)})
+            student = require(model, ProjectsFeatures)
+
+            def projected(images: Tensor) -> dict[str, Tensor]:
+                blocks = student.encode(images, norm=False, layers=student.projected_layers)
+                return {"projected": student.project(blocks, self.project).patches}
+
+            methods.append(projected)
         if self.baselines:
             fresh = encoder_of(model.untrained(self.seed))
             methods.append(lambda images: {"untrained": self.tokens(fresh, images)})
@@ -114,58 +119,48 @@ class DenseProbe(Protocol):
         return items
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
-        parts, encoder = self._parts(model, data), encoder_of(model)
+        encoder, parts = encoder_of(model), self._parts(model, data)
+        patch, device = int(encoder.config.patch_size), device_of(encoder)
         maps = parts["train"].maps(work.scratch / "train.npy", self.clean)
-        facts, tokens = self.facts(parts["train"], maps), dict[str, dict[str, Tokens]]()
-        unreadable: dict[str, dict[int, str]] = {}
+        facts = self.facts(parts["train"], maps)
+        examples: dict[str, dict[str, Examples]] = {}
+        unreadable: dict[str, dict[int, str]] = {}  # rows of a part, and why
         for name, part in parts.items():
-            encoded, problems = encode_frames(
-                together(self.tokenisers(model)),
-                part.data,
+            tokens, problems = encode_frames(
+                self.tokenisers(model),
+                part.read,
                 range(len(part.crops)),
-                part.framing.padded,
                 folder=work.scratch / name,
-                device=device_of(encoder),
-                read=part.read,
+                device=device,
+                workers=work.workers,
+                prepare=part.framing.pad,
             )
-            unreadable[name] = {part.crops[index].row: why for index, why in problems.items()}
-            for method, values in encoded.items():
-                tokens.setdefault(method, {})[name] = values
+            bad = unreadable[name] = {part.crops[index].row: why for index, why in problems.items()}
+            usable = np.array([index for index, crop in enumerate(part.crops) if crop.row not in bad], np.int64)
+            if not len(usable):
+                raise UserError(f"no image of {part.data.root} can be read, first {part.data[part.frames[0]].image}")
+            for method, rows in tokens.items():
+                examples.setdefault(method, {})[name] = Examples(rows, part, maps, usable, patch, device)
         train = parts["train"]
         work.note(
             facts=facts,
             train=len(train.frames) - len(unreadable["train"]),
             skipped={train.data[train.frames[row]].image: why for row, why in unreadable["train"].items()},
         )
-
         skipped_keys = {work.items[row].key: why for row, why in unreadable["test"].items()}
-        dtype = np.int16 if self.kind == "labels" else np.float32
 
-        def learned(method: str) -> Iterable[np.ndarray]:
-            examples = {
-                name: Examples(
-                    tokens[method][name],
-                    part,
-                    maps,
-                    _usable(part, unreadable[name]),
-                    int(encoder.config.patch_size),
-                    device_of(encoder),
-                )
-                for name, part in parts.items()
-            }
-            about, predictions = self.predict(method, examples["train"], examples["test"], facts)
-            work.keep_learned(method, about)
-            return predictions
-
-        def readable(method: str) -> Iterator[Answer]:
-            constant = (np.full(size, facts["constant"]) for size in parts["test"].sizes)
-            predictions = constant if method == "constant" else learned(method)
+        def answers(method: str) -> Iterator[Answer]:
+            if method == "constant":
+                predictions: Iterable[np.ndarray] = (np.full(size, facts["constant"]) for size in parts["test"].sizes)
+            else:
+                about, predictions = self.predict(method, **examples[method], facts=facts)
+                work.keep_learned(method, about)
             for item, values in zip(work.items, predictions, strict=True):
                 if item.key not in skipped_keys:
-                    yield {"map": values.astype(dtype)}
+                    yield {"map": values.astype(np.int16 if self.kind == "labels" else np.float32)}
 
-        names = [*tokens, *(["constant"] if self.baselines else [])]
-        return {name: in_order(work, partial(readable, name), skipped_keys) for name in names}
+        names = [*examples, *(["constant"] if self.baselines else [])]
+        return {name: in_order(work, partial(answers, name), skipped_keys) for name in names}
 
     def truth(self, item: Item, work: Work) -> tuple[np.ndarray, Facts]:
         return work.measured(item.key)["map"], work.about["facts"]
@@ -194,16 +189,3 @@ class DenseProbe(Protocol):
             *super().sections(summary),
             *(f"Left out: {image}: {why}." for image, why in list(summary["skipped"].items())[:20]),
         ]
-
-
-def _projected(model: Model, teacher: str, images: Tensor) -> Tensor:
-    student = require(model, ProjectsFeatures)
-    blocks = student.encode(images, norm=False, layers=student.projected_layers)
-    return student.project(blocks, teacher).patches
-
-
-def _usable(part: Part, unreadable: dict[int, str]) -> np.ndarray:
-    good = np.array([index for index, crop in enumerate(part.crops) if crop.row not in unreadable], np.int64)
-    if not len(good):
-        raise UserError(f"no image of {part.data.root} can be read, first {part.data[part.frames[0]].image}")
-    return good

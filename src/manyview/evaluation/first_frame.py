@@ -26,8 +26,6 @@ METHODS = {
     "local_measured_pose": "its local map, moved with the measured pose",
 }
 COMPARISON = "first_frame"
-Clouds = dict[str, tuple[np.ndarray, np.ndarray]]
-"""By method, measured and predicted points (N, 3) of the measured pixels, both in the frame of the method's map."""
 KEYS = ("accuracy", "completeness", "point_error")
 """All x100; point_error is the median distance of a pixel's point from the true one."""
 
@@ -42,50 +40,41 @@ def compare_global(work: Work, method: str) -> Iterator[Row]:
             groups[int(answer["first"])].append((item, answer))
     for first, group in track(sorted(groups.items()), label="global against local", unit="group"):
         views = [measured_view(item, work) for item, _ in group]
-        problem, start = None, items.get(first)
+        start = measured_view(items[first], work) if first in items else None
+        problem = None
         if start is None:
             problem = "the first view of the group has no measurement"
         elif any("pointmap" not in answer for _, answer in group):
             problem = "the model gives no global pointmap"
-        elif any(v.cam2world is None for v in (measured_view(start, work), *views)):
+        elif any(view.cam2world is None for view in (start, *views)):
             problem = "a view of the group has no measured pose"
         if problem or start is None:
             failed = {"comparison": COMPARISON, "method": "none", "failed": problem}
             yield from ({**failed, **item.names} for item, _ in group if item.about["index"] != first)
             continue
-        world2first = np.linalg.inv(measured_view(start, work).cam2world)  # type: ignore[arg-type]
-        poses = [world2first @ view.cam2world for view in views if view.cam2world is not None]
+        cameras: list[Any] = [view.cam2world for view in (start, *views)]
+        poses = [np.linalg.inv(cameras[0]) @ cam2world for cam2world in cameras[1:]]
         clouds = [_clouds(v, a, pose) for v, (_, a), pose in zip(views, group, poses, strict=True)]
-        scales = {method: _scale([of[method] for of in clouds]) for method in METHODS}
+        scales = {name: _scale([of[name] for of in clouds]) for name in METHODS}
         for (item, _), of, pose in zip(group, clouds, poses, strict=True):
-            if item.about["index"] != first:
-                yield from ({**row, **item.names} for row in _compare(of, scales, pose))
+            for name in METHODS if item.about["index"] != first else ():
+                points, truth = scales[name] * of[name][1], of["global"][0]
+                if name == "local_measured_pose":
+                    points = points @ pose[:3, :3].T + pose[:3, 3]
+                usable = np.isfinite(points).all(-1)
+                if usable.sum() >= FEWEST_PIXELS:
+                    distance = np.where(usable, np.linalg.norm(points - truth, axis=-1), np.inf)
+                    numbers = (*median_distances(points[usable], truth), FACTOR * float(np.median(distance)))
+                    row = {"comparison": COMPARISON, "method": name, **dict(zip(KEYS, numbers, strict=True))}
+                    yield {**row, **item.names}
 
 
-def _compare(clouds: Clouds, scales: dict[str, float], first_from_local: np.ndarray) -> Iterator[Row]:
-    truth = clouds["global"][0]
-    for method in METHODS:
-        points = scales[method] * clouds[method][1]
-        if method == "local_measured_pose":
-            points = points @ first_from_local[:3, :3].T + first_from_local[:3, 3]
-        usable = np.isfinite(points).all(-1)
-        if usable.sum() >= FEWEST_PIXELS:
-            accuracy, completeness = median_distances(points[usable], truth)
-            distance = np.where(usable, np.linalg.norm(points - truth, axis=-1), np.inf)
-            numbers = (accuracy, completeness, FACTOR * float(np.median(distance)))
-            yield {"comparison": COMPARISON, "method": method, **dict(zip(KEYS, numbers, strict=True))}
-
-
-def _clouds(view: MeasuredView, answer: Answer, first_from_local: np.ndarray) -> Clouds:
-    valid = view.depth > 0
-    local = view.rays[valid] * view.depth[valid][:, None]
-    truth = local @ first_from_local[:3, :3].T + first_from_local[:3, 3]
-    predicted = answer["pointmap_local"][valid].astype(np.float64)
-    return {
-        "global": (truth, answer["pointmap"][valid].astype(np.float64)),
-        "local_identity": (truth, predicted),
-        "local_measured_pose": (local, predicted),
-    }
+def _clouds(view: MeasuredView, answer: Answer, pose: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By method, measured and predicted points (N, 3) of the measured pixels, both in the frame of the method's map."""
+    local = view.pointmap[view.valid]
+    truth = local @ pose[:3, :3].T + pose[:3, 3]
+    predicted, world = (answer[name][view.valid].astype(np.float64) for name in ("pointmap_local", "pointmap"))
+    return {"global": (truth, world), "local_identity": (truth, predicted), "local_measured_pose": (local, predicted)}
 
 
 def _scale(clouds: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -97,9 +86,10 @@ def _scale(clouds: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     """{"table": {method: means}, "views", "skipped"} of the rows of this comparison."""
-    table: dict[str, dict[str, float] | None] = {}
-    for method in METHODS:
-        of = [row for row in rows if row["method"] == method]
-        table[method] = {key: float(np.mean([row[key] for row in of])) for key in KEYS} if of else None
+    by_method = {method: [row for row in rows if row["method"] == method] for method in METHODS}
+    table = {
+        method: {key: float(np.mean([row[key] for row in of])) for key in KEYS} if of else None
+        for method, of in by_method.items()
+    }
     skipped = [{"frame": row["frame"], "reason": row["failed"]} for row in rows if "failed" in row]
     return {"table": table, "views": (len(rows) - len(skipped)) // len(METHODS), "skipped": skipped}

@@ -23,7 +23,7 @@ from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_labels import SegmentationProbe
 from manyview.evaluation.dense_maps import Kind, Part
 from manyview.evaluation.dense_probe import DenseProbe, Facts
-from manyview.evaluation.encoders import image_size
+from manyview.evaluation.tokens import image_size
 from manyview.metrics.depth import depth_errors, eigen_crop
 from manyview.models.dense_heads import DepthHead, SegmentationHead
 
@@ -46,14 +46,11 @@ class LinearProbe(DenseProbe):
         """A fresh head for tokens of `dim` channels, given what the training maps decide."""
 
     def look(self, encoder: Any) -> Framing:
-        patch = int(encoder.config.patch_size)
-        if self.size is None:
-            size = image_size(encoder, None)
-        else:
-            size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        if min(size) < 2 * patch:
-            raise UserError(f"size {size[0]}x{size[1]}: both sides must be at least two patches of {patch}")
-        return Framing(size, self.framing, self.stride, patch)
+        patch, size = int(encoder.config.patch_size), self.size
+        height, width = image_size(encoder, None) if size is None else (size, size) if isinstance(size, int) else size
+        if min(height, width) < 2 * patch:
+            raise UserError(f"size {height}x{width}: both sides must be at least two patches of {patch}")
+        return Framing((height, width), self.framing, self.stride, patch)
 
     def predict(
         self, method: str, train: Examples, test: Examples, facts: Facts
@@ -110,13 +107,10 @@ class LinearDepth(LinearProbe):
         return torch.cat([features.patches, features.cls[:, None].expand_as(features.patches)], -1)
 
     def facts(self, part: Part, maps: Sequence[np.ndarray]) -> Facts:
-        total, count = 0.0, 0
-        for chunk in maps:
-            valid = chunk[chunk > 0]
-            total, count = total + float(valid.sum(dtype=np.float64)), count + valid.size
-        if not count:
+        sums = np.array([[chunk.sum(dtype=np.float64, where=chunk > 0), (chunk > 0).sum()] for chunk in maps]).sum(0)
+        if not sums[1]:
             raise UserError(f"no training depth lies between 0 and {self.most}; set most=METRES to what there is")
-        return {"constant": total / count}
+        return {"constant": float(sums[0] / sums[1])}
 
     def clean(self, values: np.ndarray) -> np.ndarray:
         if self.eigen:

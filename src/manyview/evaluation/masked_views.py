@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
@@ -20,8 +19,8 @@ from manyview.data.pairs import DepthReader, measured_pairs
 from manyview.errors import UserError
 from manyview.evaluation import intervals
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Model, Number, Protocol, Row, Summary, Work
-from manyview.evaluation.encoders import image_size
 from manyview.evaluation.tables import interval, markdown_table
+from manyview.evaluation.tokens import image_size
 from manyview.images.reading import ImageProblem, probe_image
 from manyview.losses.masked import hidden_pixels, masked_mse
 from manyview.models.model import CompletesViews, device_of
@@ -103,8 +102,9 @@ class MaskedViews(Protocol):
         for number, condition in enumerate(CONDITIONS):
             beside = item.about["beside"].get(condition)
             if beside:
-                images = _images(data, [item.names["target"], *beside], size).to(masks.device)
-                images = images.expand(self.draws, -1, -1, -1, -1)
+                frames = [item.names["target"], *beside]  # they may be of several scenes
+                each = [load_views(data, [frame], size, depth=False).images for frame in frames]
+                images = torch.cat(each, 1).to(masks.device).expand(self.draws, -1, -1, -1, -1)
                 prediction = model(images, mask=masks).reconstruction[:, :1]
                 truth = hidden_pixels(model.normalised(images[:, :1]), masks[:, :1], patch, normalise=self.normalise)
                 total, count = masked_mse(prediction, truth)
@@ -118,15 +118,9 @@ class MaskedViews(Protocol):
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
         of = rows["model"]
         losses = {key: np.array([row[key] for row in of], float) for key in CONDITIONS}  # None becomes NaN
-        scenes, seed = [row["scene"] for row in of], work.settings["seed"]
-        return {
-            **work.about,
-            "items": len(of),
-            "loss_own": float(losses["own"].mean()),
-            "differences": {
-                key: difference(losses["own"], losses[key], scenes, seed) for key in CONDITIONS if key != "own"
-            },
-        }
+        own, scenes, seed = losses.pop("own"), [row["scene"] for row in of], work.settings["seed"]
+        differences = {key: difference(own, other, scenes, seed) for key, other in losses.items()}
+        return {**work.about, "items": len(of), "loss_own": float(own.mean()), "differences": differences}
 
     def sections(self, summary: Summary) -> list[str]:
         settings, differences = summary["settings"], summary["differences"]
@@ -153,11 +147,6 @@ class MaskedViews(Protocol):
         ]
 
 
-def _images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """(1, V, 3, H, W); the frames may be of several scenes."""
-    return torch.cat([load_views(data, [frame], size, depth=False).images for frame in frames], 1)
-
-
 def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -> list[Target]:
     """Targets spread over the scenes. Raises UserError when none has enough overlapping views."""
     groups, beside = data.scenes(), protocol.views - 1
@@ -165,26 +154,19 @@ def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -
     rng = np.random.default_rng([protocol.seed, 4])
     rng.shuffle(names)
     most = -(-protocol.items // max(1, len(names)))
-    reader = DepthReader(data, size)
-    chosen: list[Target] = []
-    for number, scene in enumerate(track(names, label="items", unit="scene")):
+    reader, chosen = DepthReader(data, size), list[Target]()
+    for scene, other in track(list(zip(names, [*names[1:], *names[:1]], strict=True)), label="items", unit="scene"):
         if len(chosen) >= protocol.items:
             break
-        pairs = measured_pairs(reader, scene, groups[scene], 400, rng)
-        others = names[(number + 1) % len(names)]
-        items = []
+        pairs, items = measured_pairs(reader, scene, groups[scene], 400, rng), []
         for target in sorted({pair.a for pair in pairs}):
             near = [p.b for p in pairs if p.a == target and p.overlap >= protocol.overlap]
-            far = [p.b for p in pairs if p.a == target and p.overlap <= protocol.apart]
             if len(near) < beside or not _readable(data, target):
                 continue
-            strangers = groups[others] if others != scene else []
-            choices = {"own": near, "other_scene": strangers, "apart": far}
-            picked = {
-                name: [int(i) for i in rng.permutation(frames)[:beside]]
-                for name, frames in choices.items()
-                if len(frames) >= beside
-            }
+            far = [p.b for p in pairs if p.a == target and p.overlap <= protocol.apart]
+            choices = {"own": near, "other_scene": groups[other] if other != scene else [], "apart": far}
+            large = {name: frames for name, frames in choices.items() if len(frames) >= beside}
+            picked = {name: [int(i) for i in rng.permutation(frames)[:beside]] for name, frames in large.items()}
             items.append(Target(scene, target, picked))
         order = sorted(rng.permutation(len(items)).tolist(), key=lambda i: "apart" not in items[i].beside)
         chosen += [items[i] for i in order[:most]]
@@ -197,10 +179,9 @@ def choose_items(protocol: MaskedViews, data: Manifest, size: tuple[int, int]) -
 
 def _readable(data: Manifest, frame: int) -> bool:
     try:
-        probe_image(data.path(data[frame].image))
+        return bool(probe_image(data.path(data[frame].image)))
     except ImageProblem:
         return False
-    return True
 
 
 def difference(own: np.ndarray, other: np.ndarray, scenes: Sequence[str], seed: int) -> dict[str, float]:

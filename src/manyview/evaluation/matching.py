@@ -21,11 +21,11 @@ from manyview.data.pairs import Choice, DepthReader, Pair
 from manyview.errors import UserError
 from manyview.evaluation import matching_report
 from manyview.evaluation.base import Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work, in_order
-from manyview.evaluation.encoders import image_size
 from manyview.evaluation.matching_frames import Frames, posed_depth
 from manyview.evaluation.pairs import choose_pairs, pair_item, share_out, split_scenes
 from manyview.evaluation.probe import Shape
-from manyview.evaluation.tokens import Tokenise, Tokens, from_encoder, from_pixels, layers_of, together
+from manyview.evaluation.tables import markdown_table
+from manyview.evaluation.tokens import Tokenise, Tokens, from_encoder, from_pixels, image_size, layers_of
 from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
 from manyview.models.family import encoder_of
@@ -96,10 +96,13 @@ class Matching(Protocol):
         encoder = encoder_of(model)
         layers_of(encoder, self.layers)
         shape, readers = self._shape(encoder), self._readers(encoder, data)
-        pairs = self._pairs(readers)
-        test = readers["test"]
+        scenes, pairs = self._split(data), dict[str, list[Pair]]()
+        for number, (split, (count, crowd)) in enumerate(self.wanted.items()):
+            seed = self.seed + 1000 * number
+            choice = Choice(overlap=self.overlap, motion=self.motion, seed=seed, per_scene=crowd)
+            pairs[split] = choose_pairs(readers[split], count, choice, scenes=scenes[split])
         for index in sorted({index for pair in pairs["test"] for index in (pair.a, pair.b)}):
-            arrays = test[index]._asdict()
+            arrays = readers["test"][index]._asdict()
             work.keep_measured(f"{index:06d}", **{name: value.numpy() for name, value in arrays.items()})
         learned = {split: [asdict(p) for p in of] for split, of in pairs.items() if split != "test"}
         work.note(size=shape.size, grid=shape.grid, pairs=learned)
@@ -107,10 +110,8 @@ class Matching(Protocol):
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         encoder = encoder_of(model)
-        pairs = {
-            **{split: [Pair(**row) for row in rows] for split, rows in work.about["pairs"].items()},
-            "test": [Pair(**item.about) for item in work.items],
-        }
+        pairs = {split: [Pair(**row) for row in rows] for split, rows in work.about["pairs"].items()}
+        pairs["test"] = [Pair(**item.about) for item in work.items]
         frames = Frames(
             self._readers(encoder, data),
             pairs,
@@ -119,7 +120,7 @@ class Matching(Protocol):
             device_of(encoder),
             int(encoder.config.dim),
         )
-        tokens = frames.encode(together(self.tokenisers(model, encoder, self.norms)), work.scratch)
+        tokens = frames.encode(self.tokenisers(model, encoder, self.norms), work)
         counts = {split: len(of) for split, of in frames.pairs.items()}
         work.note(skipped=frames.unreadable, counts=counts)
         frames.keep_pictures(work)
@@ -131,32 +132,22 @@ class Matching(Protocol):
         }
         start = cell_centres(frames.shape.grid, frames.shape.size).flatten(0, 1).numpy()
         zero_flow = [{"uv": start, "exact": np.array(True)}] * counts["test"]
-        return {"zero_flow": in_order(work, lambda: zero_flow, unreadable)} | {
-            name: in_order(work, partial(self._warps, name, of_split, frames, work), unreadable)
-            for name, of_split in tokens.items()
-        }
 
-    def _warps(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Answer]:
-        for uv in self.predict(name, tokens, frames, work):
-            yield from ({"uv": pair.float().numpy()} for pair in uv)
+        def warps(name: str) -> Iterator[Answer]:
+            for uv in self.predict(name, tokens[name], frames, work):
+                yield from ({"uv": pair.float().numpy()} for pair in uv)
+
+        methods = {"zero_flow": in_order(work, lambda: zero_flow, unreadable)}
+        return methods | {name: in_order(work, partial(warps, name), unreadable) for name in tokens}
 
     def _shape(self, encoder: Any) -> Shape:
-        size, patch = image_size(encoder, self.size), int(encoder.config.patch_size)
-        return Shape((size[0] // patch, size[1] // patch), size, self.decode)
+        (height, width), patch = image_size(encoder, self.size), int(encoder.config.patch_size)
+        return Shape((height // patch, width // patch), (height, width), self.decode)
 
     def _readers(self, encoder: Any, data: Manifest) -> dict[str, DepthReader]:
-        size = image_size(encoder, self.size)
-        test = DepthReader(data, size)
-        train = test if self.train is None else DepthReader(self.train, size)
+        test = DepthReader(data, image_size(encoder, self.size))
+        train = test if self.train is None else DepthReader(self.train, test.size)
         return {split: test if split == "test" else train for split in self.wanted}
-
-    def _pairs(self, readers: dict[str, DepthReader]) -> dict[str, list[Pair]]:
-        scenes, chosen = self._split(readers["test"].data), {}
-        for number, (split, (count, crowd)) in enumerate(self.wanted.items()):
-            seed = self.seed + 1000 * number
-            choice = Choice(overlap=self.overlap, motion=self.motion, seed=seed, per_scene=crowd)
-            chosen[split] = choose_pairs(readers[split], count, choice, scenes=scenes[split])
-        return chosen
 
     def _split(self, data: Manifest) -> dict[str, list[str]]:
         if len(self.wanted) == 1:
@@ -189,7 +180,8 @@ class Matching(Protocol):
         return {**numbers, "pixels": errors.size, **failed}
 
     def table(self, rows: Mapping[str, list[Row]], work: Work) -> list[Row]:
-        return matching_report.table(super().table(dict(sorted(rows.items(), key=_order)), work), rows, work)
+        ordered = sorted(rows, key=lambda name: (not name.startswith("model"), name))
+        return matching_report.table(super().table({name: rows[name] for name in ordered}, work), rows, work)
 
     def label(self, method: str) -> str:
         return matching_report.label(method)
@@ -198,11 +190,8 @@ class Matching(Protocol):
         return matching_report.summarise(rows, self.table(rows, work), work)
 
     def sections(self, summary: Summary) -> list[str]:
-        return matching_report.sections(summary, super().sections(summary))
+        parts = matching_report.blocks(summary, self.cells)
+        return [part if isinstance(part, str) else markdown_table(*part) for part in parts]
 
     def pictures(self, work: Work, summary: Summary) -> None:
         matching_report.write_page(self, work, summary)
-
-
-def _order(entry: tuple[str, Any]) -> tuple[bool, str]:
-    return not entry[0].startswith("model"), entry[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from manyview.evaluation.probe import Examples, PairSet, Shape
 from manyview.evaluation.tokens import Tokenise, Tokens, encode_frames, read_images
 from manyview.evaluation.work import Work
 from manyview.geometry.matching import PosedDepth, cell_centres, nearest_cells, warp
+from manyview.pipelines.picture_table import places
 
 SHOWN = 6  # pairs in the report
 
@@ -34,13 +36,14 @@ class Frames:
     """Images that could not be read, and why."""
     _truths: dict[str, PairSet] = field(default_factory=dict)
 
-    def encode(self, tokenise: Tokenise, folder: Path) -> dict[str, dict[str, Tokens]]:
+    def encode(self, methods: Sequence[Tokenise], work: Work) -> dict[str, dict[str, Tokens]]:
         """Tokens by name and split; pairs with an unreadable frame are dropped. UserError when a split has none."""
         tokens: dict[str, dict[str, Tokens]] = {}
         for split, reader in self.readers.items():
             indices = sorted({index for pair in self.pairs[split] for index in (pair.a, pair.b)})
+            read = partial(read_images, reader.data, self.shape.size)
             answers, problems = encode_frames(
-                tokenise, reader.data, indices, self.shape.size, folder=folder / split, device=self.device
+                methods, read, indices, folder=work.scratch / split, device=self.device, workers=work.workers
             )
             for name, values in answers.items():
                 tokens.setdefault(name, {})[split] = values
@@ -69,12 +72,10 @@ class Frames:
 
     def keep_pictures(self, work: Work) -> None:
         """The images of a few pairs spread over the scenes, for the report."""
-        test = self.pairs["test"]
-        places = np.unique(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().astype(int))
-        chosen = [test[place] for place in places.tolist()]
-        images, _ = read_images(self.readers["test"].data, [i for p in chosen for i in (p.a, p.b)], self.shape.size)
-        pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (-1, 2)).numpy()
-        work.keep_measured("pictures", keys=np.array([key_of(pair) for pair in chosen]), images=pictures)
+        chosen = [self.pairs["test"][place] for place in places(len(self.pairs["test"]), SHOWN)]
+        images, _ = read_images(self.readers["test"].data, self.shape.size, [i for p in chosen for i in (p.a, p.b)])
+        keys = np.array([key_of(pair) for pair in chosen])
+        work.keep_measured("pictures", keys=keys, images=images.unflatten(0, (-1, 2)).numpy())
 
 
 def posed_depth(work: Work, index: int) -> PosedDepth:

@@ -15,7 +15,7 @@ from torch import Tensor
 from manyview.evaluation.base import PROTOCOLS, Model, Work
 from manyview.evaluation.matching import Matching
 from manyview.evaluation.matching_frames import Frames
-from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Examples, Probes, Sweep, predict, train_sweep
+from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
 from manyview.evaluation.tokens import Scaling, Tokenise, Tokens
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 
@@ -61,30 +61,22 @@ class MatchingProbe(Matching):
         return super().tokenisers(model, encoder, (self.norm,))
 
     def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Tensor]:
-        tried = [self._fitted(tokens, frames, scaling) for scaling in self._scalings]
+        scalings: Sequence[Scaling | None] = (None,) if self.published or not self.scalings else self.scalings
+        common: dict[str, Any] = {"shape": frames.shape, "sweep": self.the_sweep, "device": frames.device}
+        tried = []
+        for scaling in scalings:
+            of_split = tokens
+            if scaling is not None:
+                numbers = tokens["train"].scaling(scaling)
+                of_split = {split: rows.scaled(*numbers) for split, rows in tokens.items()}
+            picked_on = "test" if self.published else self.pick
+            train, picking, test = (frames.examples(of_split, split) for split in ("train", picked_on, "test"))
+            width = min(train.tokens.dim, frames.width)
+            probe, learned = train_sweep(train, picking, **common, width=width)
+            tried.append((probe, {"scaling": scaling, **learned}, test))
         probe, learned, test = min(tried, key=lambda one: one[1]["picked"]["epe"])
         work.keep_learned(name, learned)
-        return (uv[0] for uv in predict(probe, test, **self._common(frames)))
-
-    def _fitted(
-        self, of_split: dict[str, Tokens], frames: Frames, scaling: Scaling | None
-    ) -> tuple[Probes, dict[str, Any], Examples]:
-        """The sweep on tokens of one scaling: its best probe, its table, and the test pairs scaled alike."""
-        if scaling is not None:
-            numbers = of_split["train"].scaling(scaling)
-            of_split = {split: rows.scaled(*numbers) for split, rows in of_split.items()}
-        picked_on = "test" if self.published else self.pick
-        train, picking, test = (frames.examples(of_split, split) for split in ("train", picked_on, "test"))
-        width = min(train.tokens.dim, frames.width)
-        probe, sweep = train_sweep(train, picking, **self._common(frames), width=width)
-        return probe, {"scaling": scaling, **sweep}, test
-
-    def _common(self, frames: Frames) -> dict[str, Any]:
-        return {"shape": frames.shape, "sweep": self.the_sweep, "device": frames.device}
-
-    @property
-    def _scalings(self) -> tuple[Scaling | None, ...]:
-        return (None,) if self.published or not self.scalings else self.scalings
+        return (uv[0] for uv in predict(probe, test, **common))
 
     @property
     def the_sweep(self) -> Sweep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import torch
 
 from manyview.evaluation import intervals
 from manyview.evaluation.base import Number, Protocol, Row, Summary, Work
-from manyview.evaluation.encoders import LABELS
 from manyview.evaluation.matching_frames import posed_depth
-from manyview.evaluation.tables import interval, markdown_table
+from manyview.evaluation.tables import interval
+from manyview.evaluation.tokens import LABELS
 from manyview.files import write_text
 from manyview.geometry.matching import upsample_warp, warp
 from manyview.pages.charts import line_chart
@@ -28,6 +28,7 @@ NUMBERS = (
 )
 BATCH = 8  # published means are over batches of this many pairs, their pixels pooled
 METHOD = re.compile(r"(?P<name>\w+?)(_layer_(?P<layer>\d+))?(?P<ending>_raw)?")
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 RATIO_HEADS = ("mean EPE of the model divided by that of", "ratio", "95 % over scenes")
 
 
@@ -44,9 +45,8 @@ def table(means: Sequence[Row], rows: Mapping[str, list[Row]], work: Work) -> li
     full = []
     for row in means:
         scored = [r for r in rows[row["method"]] if r["pixels"]]
-        errors, weights = ([r[key] for r in scored] for key in ("epe", "pixels"))
-        batches = [slice(start, start + BATCH) for start in range(0, len(scored), BATCH)]
-        pooled = [np.average(errors[batch], weights=weights[batch]) for batch in batches]
+        batches = [scored[start : start + BATCH] for start in range(0, len(scored), BATCH)]
+        pooled = [np.average([r["epe"] for r in of], weights=[r["pixels"] for r in of]) for of in batches]
         learned = work.learned(row["method"])
         probe = {"probe": {"scaling": learned["scaling"], **learned["picked"]}} if learned else {}
         full.append({**row, "epe_of_batches": float(np.mean(pooled)), **probe})
@@ -77,70 +77,50 @@ def ratio(rows: Sequence[Row], others: Sequence[Row], seed: int) -> dict[str, fl
     return {"ratio": float(total[0] / total[1]), "low": low, "high": high}
 
 
-def describe(summary: Summary) -> str:
+def blocks(summary: Summary, cells: Callable[[Row], list[str]]) -> list[str | Table]:
+    """Paragraphs, and tables as heads and rows: what the summary says, as text and as a page. `cells`: of a method."""
     pairs, (height, width) = summary["pairs"], summary["size"]
     learned = f", {pairs['train']} to learn from and {pairs['val']} to pick by" if "train" in pairs else ""
-    return (
-        f"{pairs['test']} test pairs of {summary['scenes']} scenes at {height}x{width} pixels{learned}. "
-        "End-point errors in pixels over the places that both images see; means over pairs."
-    )
-
-
-def ratio_lines(summary: Summary) -> list[list[str]]:
-    return [
-        [label(method), f"{r['ratio']:.3f}", interval(r["low"], r["high"])] for method, r in summary["ratios"].items()
-    ]
-
-
-def sweep_lines(summary: Summary) -> list[str]:
-    return [
+    picked = [
         f"{row['label']}: learning rate {row['probe']['lr']:g}, weight decay {row['probe']['decay']:g}, "
         f"step {row['probe']['step']}."
         for row in summary["rows"]
         if "probe" in row
     ]
-
-
-def sections(summary: Summary, means: list[str]) -> list[str]:
-    picked = sweep_lines(summary)
+    ratios = summary["ratios"].items()
     return [
-        describe(summary),
-        *means,
-        markdown_table(RATIO_HEADS, ratio_lines(summary)),
+        f"{pairs['test']} test pairs of {summary['scenes']} scenes at {height}x{width} pixels{learned}. "
+        "End-point errors in pixels over the places that both images see; means over pairs.",
+        (["", *(number.head for number in NUMBERS)], [cells(row) for row in summary["rows"]]),
+        (RATIO_HEADS, [[label(name), f"{r['ratio']:.3f}", interval(r["low"], r["high"])] for name, r in ratios]),
         *(["Picked probes. " + " ".join(picked)] if picked else []),
     ]
 
 
-def layer_curves(summary: Summary) -> dict[str, tuple[list[float], list[float]]]:
-    """EPE by block, a line per way of normalising; empty unless layers were asked for."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+def write_page(protocol: Protocol, work: Work, summary: Summary) -> None:
+    """report.html, and layers.svg with the EPE by block where several layers were judged."""
+    about, *rest = blocks(summary, protocol.cells)
+    page = Page(f"{summary['protocol']}: {summary.get('model', 'the model')}", str(about))
+    for place, block in enumerate(rest):
+        if isinstance(block, str):
+            page.text(block, note=True)
+        else:
+            page.table(*block, best=None if place else 0)
+    curves: dict[str, tuple[list[float], list[float]]] = {}  # a line per way of normalising
     for row in summary["rows"]:
         parts = METHOD.fullmatch(row["method"])
         if parts and parts["layer"]:
             name = f"{parts['name']} {'without layer norm' if parts['ending'] else 'with layer norm'}"
-            blocks, errors = curves.setdefault(name, ([], []))
-            blocks.append(int(parts["layer"]))
-            errors.append(row["epe"])
-    return curves
-
-
-def write_page(protocol: Protocol, work: Work, summary: Summary) -> None:
-    """report.html, and layers.svg where several layers were judged."""
-    page = Page(f"{summary['protocol']}: {summary.get('model', 'the model')}", describe(summary))
-    page.table(["", *(n.head for n in NUMBERS)], [protocol.cells(row) for row in summary["rows"]], best=0)
-    page.table(list(RATIO_HEADS), ratio_lines(summary))
-    for line in sweep_lines(summary):
-        page.text(line, note=True)
-    curves = layer_curves(summary)
+            for values, value in zip(curves.setdefault(name, ([], [])), (int(parts["layer"]), row["epe"]), strict=True):
+                values.append(value)
     if curves:
         chart = line_chart(curves, x_label="block", y_label="EPE, pixels")
         write_text(work.path / "layers.svg", chart)
         page.heading("By layer")
         page.svg(chart)
-    others = [m for m in summary["ratios"] if m != "zero_flow"]
     page.heading("Some pairs")
-    for row in rows_of_pictures(work, [summary["best"], *others]):
-        page.pictures(row, zoom=2)
+    for pictures in rows_of_pictures(work, [summary["best"], *(m for m in summary["ratios"] if m != "zero_flow")]):
+        page.pictures(pictures, zoom=2)
     page.write(work.path / "report.html")
 
 

@@ -66,18 +66,16 @@ def neighbours(queries: Tensor, features: Tensor, *, count: int, distance: Dista
     def ready(values: Tensor) -> Tensor:
         return F.normalize(values.float(), dim=-1) if distance == "cosine" else values.float()
 
-    count, nearest = min(count, len(features)), []
+    nearest = []
     for asked in track(queries.split(ASKED), label=f"nearest patches, {distance}", unit="chunk"):
-        best = torch.empty(len(asked), 0, device=queries.device)
-        rows = torch.empty(len(asked), 0, dtype=torch.long, device=queries.device)
-        wanted = ready(asked)
+        best, rows = asked.new_zeros(len(asked), 0).float(), asked.new_zeros(len(asked), 0).long()
         for start in range(0, len(features), KNOWN):
             chunk = ready(features[start : start + KNOWN])
-            near = wanted @ chunk.T
+            near = ready(asked) @ chunk.T
             if distance == "L2":
                 near = 2 * near - chunk.square().sum(1)  # the query's own square is the same for all
-            near, which = near.topk(min(count, len(chunk)))
-            best, rows = torch.cat([best, near], 1), torch.cat([rows, which + start], 1)
+            which = torch.arange(start, start + len(chunk), device=rows.device).expand_as(near)
+            best, rows = torch.cat([best, near], 1), torch.cat([rows, which], 1)
             best, kept = best.topk(min(count, best.shape[1]))
             rows = rows.gather(1, kept)
         nearest.append(rows)

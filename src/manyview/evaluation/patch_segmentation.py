@@ -11,7 +11,7 @@ import abc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,13 +81,20 @@ class PatchProbe(SegmentationProbe):
         classes = facts["classes"]
         rest_of, held_of = self._held_out(train)
         rest, held = _gather(train, rest_of, classes), _gather(train, held_of, classes, all_of=True)
-        tried = [
-            {**choice, "miou": _miou(held.labels, guess, classes)}
-            for choice, guess in self.choices(rest, rest.standard(held.tokens), classes)
-        ]
+        tried = []
+        for choice, guess in self.choices(rest, rest.standard(held.tokens), classes):
+            counts = confusion(guess.cpu().numpy(), held.labels.cpu().numpy(), classes)
+            tried.append({**choice, "miou": float(np.nan_to_num(segmentation_scores(counts)["miou"]))})
         picked = max(tried, key=lambda choice: choice["miou"])
         every = _gather(train, train.usable.tolist(), classes)
-        return {"picked": picked, "tried": tried}, _answers(self.learn(every, picked, classes), every, test)
+        answer = self.learn(every, picked, classes)
+
+        def answers() -> Iterator[np.ndarray]:
+            for _, crops in test.part.batches(AT_ONCE):
+                tokens = every.standard(test.tokens[crops].to(test.device).flatten(0, 1))
+                yield from painted(answer(tokens), test.grid, test.patch).cpu().numpy()
+
+        return {"picked": picked, "tried": tried}, answers()
 
     def _held_out(self, train: Examples) -> tuple[list[int], list[int]]:
         """Crops to learn from and crops to pick on: other scenes, or other pictures of a single scene."""
@@ -100,20 +107,16 @@ class PatchProbe(SegmentationProbe):
             raise UserError("hyper-parameters are picked on training pictures held out; give at least 2 pictures")
         order = np.random.default_rng([self.seed, 5]).permutation(sorted(sizes))[::-1].tolist()
         shares = {"held": self.held_out, "rest": 1 - self.held_out}
-        scenes = share_out({name: sizes[name] for name in order}, shares, seed=None)
-        rest, held = (
-            [index for index, name in names.items() if name in set(scenes[part])] for part in ("rest", "held")
-        )
-        return rest, held
+        held = set(share_out({name: sizes[name] for name in order}, shares, seed=None)["held"])
+        return [i for i, name in names.items() if name not in held], [i for i, name in names.items() if name in held]
 
     def sections(self, summary: Summary) -> list[str]:
-        picked = [
-            f"- {row['label']}: {', '.join(f'{n} {_short(v)}' for n, v in row['learned']['picked'].items())}"
-            for row in summary["rows"]
-            if "learned" in row
-        ]
-        title = "Picked, with the mIoU on the pictures held out for that:"
-        return [*super().sections(summary), "\n".join([title, "", *picked])]
+        picked = ["Picked, with the mIoU on the pictures held out for that:", ""]
+        for row in summary["rows"]:
+            chosen = row.get("learned", {}).get("picked", {}).items()
+            words = (f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in chosen)
+            picked += [f"- {row['label']}: {', '.join(words)}"] if chosen else []
+        return [*super().sections(summary), "\n".join(picked)]
 
 
 @PROTOCOLS.add("knn-segmentation")
@@ -132,11 +135,8 @@ class NeighbourSegmentation(PatchProbe):
                 yield {"k": k, "distance": distance}, _votes(patches.labels, rows[:, :k], classes)
 
     def learn(self, patches: Patches, picked: dict[str, Any], classes: int) -> Answer:
-        def answer(asked: Tensor) -> Tensor:
-            rows = neighbours(asked, patches.features, count=picked["k"], distance=picked["distance"])
-            return _votes(patches.labels, rows, classes)
-
-        return answer
+        near = partial(neighbours, features=patches.features, count=picked["k"], distance=picked["distance"])
+        return lambda asked: _votes(patches.labels, near(asked), classes)
 
 
 @PROTOCOLS.add("logistic-segmentation")
@@ -152,17 +152,32 @@ class LogisticSegmentation(PatchProbe):
     """L-BFGS iterations at most, for each strength."""
 
     def choices(self, patches: Patches, asked: Tensor, classes: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        features, labels = patches.features, modal(patches.labels, classes)
-        solution = _nothing(patches.tokens, classes)
+        answer = None
         for strength in track(STRENGTHS, label="logistic regression", unit="strength"):
-            solution = logistic(features, labels, solution, strength=strength, steps=self.steps)
-            yield {"C": strength}, _classified(asked, solution, patches.labels.shape[1])
+            answer = self.learn(patches, {"C": strength}, classes, after=answer)
+            yield {"C": strength}, answer(asked)
 
-    def learn(self, patches: Patches, picked: dict[str, Any], classes: int) -> Answer:
-        features, labels = patches.features, modal(patches.labels, classes)
-        start = _nothing(patches.tokens, classes)
-        solution = logistic(features, labels, start, strength=picked["C"], steps=self.steps)
-        return lambda asked: _classified(asked, solution, patches.labels.shape[1])
+    def learn(
+        self, patches: Patches, picked: dict[str, Any], classes: int, *, after: Classifier | None = None
+    ) -> Classifier:
+        """`after`: the answer of another strength, from which this one is found sooner."""
+        weights = torch.zeros(classes, patches.tokens.shape[1], device=patches.tokens.device)
+        start = (weights, weights[:, 0].clone()) if after is None else (after.weights, after.offsets)
+        labels = modal(patches.labels, classes)
+        solution = logistic(patches.features, labels, start, strength=picked["C"], steps=self.steps)
+        return Classifier(*solution, patches.labels.shape[1])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The likeliest class of every patch (Q,), for each of its pixels: (Q, p * p)."""
+
+    weights: Tensor  # (C, D)
+    offsets: Tensor  # (C,)
+    pixels: int
+
+    def __call__(self, asked: Tensor) -> Tensor:
+        return (asked @ self.weights.T + self.offsets).argmax(-1, keepdim=True).expand(-1, self.pixels)
 
 
 def _gather(examples: Examples, crops: Sequence[int], classes: int, *, all_of: bool = False) -> Patches:
@@ -183,31 +198,5 @@ def _gather(examples: Examples, crops: Sequence[int], classes: int, *, all_of: b
     return Patches(values, torch.cat(labels), mean, torch.where(spread > 1e-6, spread, 1.0))
 
 
-def _answers(answer: Answer, patches: Patches, test: Examples) -> Iterator[np.ndarray]:
-    for _, crops in test.part.batches(AT_ONCE):
-        tokens = patches.standard(test.tokens[crops].to(test.device).flatten(0, 1))
-        yield from painted(answer(tokens), test.grid, test.patch).cpu().numpy()
-
-
 def _votes(labels: Tensor, rows: Tensor, classes: int) -> Tensor:
     return torch.cat([voted(labels[part], classes) for part in rows.split(256)])
-
-
-def _nothing(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    weights = torch.zeros(classes, tokens.shape[1], device=tokens.device)
-    return weights, weights[:, 0].clone()
-
-
-def _classified(asked: Tensor, solution: tuple[Tensor, Tensor], pixels: int) -> Tensor:
-    """The class of every patch (Q,), for each of its pixels: (Q, p * p)."""
-    weights, offsets = solution
-    return (asked @ weights.T + offsets).argmax(-1, keepdim=True).expand(-1, pixels)
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _miou(true: Tensor, predicted: Tensor, classes: int) -> float:
-    counts = confusion(predicted.cpu().numpy(), true.cpu().numpy(), classes)
-    return float(np.nan_to_num(segmentation_scores(counts)["miou"]))

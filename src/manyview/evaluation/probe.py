@@ -8,9 +8,10 @@ Legend: K probes, n pairs of a batch, P cells of A, Q of B, D channels.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from manyview.progress import track
 
 PUBLISHED_LRS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 PUBLISHED_DECAYS = (1e-3, 1e-2, 5e-2)
+CLIP = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +128,27 @@ def train_sweep(
     tokens, pairs = train
     settings = list(itertools.product(sweep.lrs, sweep.decays))
     probes = Probes(len(settings), tokens.dim, width or tokens.dim, sweep.seed).to(device)
-    optimiser = _optimiser(probes, settings, sweep.batch / 8)
-    rates = [group["lr"] for group in optimiser.param_groups]
+    stacked = list(zip(probes.weights, probes.biases, strict=True))
+    groups = []
+    for (weight, bias), (lr, decay) in zip(stacked, settings, strict=True):
+        groups.append({"params": [weight], "lr": lr * sweep.batch / 8, "weight_decay": decay})
+        groups.append({"params": [bias], "lr": lr * sweep.batch / 8, "weight_decay": 0.0})
+    optimiser = torch.optim.AdamW(groups)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.1 if step + 1 > 0.9 * sweep.steps else 1.0)
+    clipped = {"global": [list(probes.parameters())], "each": stacked, "none": []}[sweep.clip]
     best: tuple[float, Probes | None, int] = (math.inf, None, 0)
     table: list[dict[str, Any]] = []
     judged = {round(sweep.steps * (i + 1) / sweep.evaluations) for i in range(sweep.evaluations)}
     order = batches(len(pairs), sweep.batch, sweep.steps, sweep.seed)
     for step, chosen in enumerate(track(order, total=sweep.steps, label="probes", unit="step"), start=1):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * (0.1 if step > 0.9 * sweep.steps else 1)
         a, b = (tokens[[side[i] for i in chosen]].to(device) for side in (pairs.a, pairs.b))
         loss = matching_loss(probes.log_probabilities(a, b, sweep.temperature), pairs.target[chosen].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
-        _clip(probes, sweep.clip)
+        for parameters in clipped:
+            nn.utils.clip_grad_norm_(parameters, CLIP)
         optimiser.step()
+        rates.step()
         if step in judged:
             errors = mean_errors(probes, val, shape=shape, sweep=sweep, device=device)
             table += [
@@ -155,29 +163,10 @@ def train_sweep(
     return best[1], {"picked": table[best[2]], "table": table}
 
 
-def _optimiser(probes: Probes, settings: Sequence[tuple[float, float]], scale: float) -> torch.optim.AdamW:
-    groups = []
-    for weight, bias, (lr, decay) in zip(probes.weights, probes.biases, settings, strict=True):
-        groups.append({"params": [weight], "lr": lr * scale, "weight_decay": decay})
-        groups.append({"params": [bias], "lr": lr * scale, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups)
-
-
-def _clip(probes: Probes, how: str, limit: float = 0.01) -> None:
-    if how == "global":
-        nn.utils.clip_grad_norm_(probes.parameters(), limit)
-    elif how == "each":
-        for pair in zip(probes.weights, probes.biases, strict=True):
-            nn.utils.clip_grad_norm_(pair, limit)
-
-
 def one_of(probes: Probes, index: int) -> Probes:
     """A copy of one probe of the stack."""
-    out, dim = probes.weights[index].shape
-    single = Probes(1, dim, out, 0).to(probes.weights[index].device)
-    with torch.no_grad():
-        single.weights[0].copy_(probes.weights[index])
-        single.biases[0].copy_(probes.biases[index])
+    single = copy.deepcopy(probes)
+    single.weights, single.biases = (nn.ParameterList([of[index]]) for of in (single.weights, single.biases))
     return single
 
 
@@ -200,9 +189,6 @@ def mean_errors(probes: Probes, examples: Examples, *, shape: Shape, sweep: Swee
     answers = predict(probes, examples, shape=shape, sweep=sweep, device=device)
     for start, uv in zip(range(0, len(pairs), sweep.batch), answers, strict=True):
         part = slice(start, start + sweep.batch)
-        distance = (uv - pairs.uv[part]).norm(dim=-1)  # (K, n, P)
-        valid = pairs.valid[part]
-        errors.append(
-            torch.where(valid, distance, 0).sum(-1) / valid.sum(-1)
-        )  # pairs without valid cells are not chosen
+        distance, valid = (uv - pairs.uv[part]).norm(dim=-1), pairs.valid[part]  # (K, n, P), (n, P)
+        errors.append(torch.where(valid, distance, 0).sum(-1) / valid.sum(-1))  # every chosen pair has a valid cell
     return torch.cat(errors, 1).nanmean(1)

@@ -74,15 +74,11 @@ class ReconPerView(Protocol):
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:
         methods: dict[str, Method] = {"model": partial(ask_views, model, data, work.items, 1)}
         if self.views > 1:
-            methods[self._together] = partial(ask_views, model, data, work.items, self.views)
+            methods[f"model_{self.views}_views"] = partial(ask_views, model, data, work.items, self.views)
         untrained = model.untrained(self.seed) if self.baselines and isinstance(model, models.Model) else None
         if untrained is not None:
             methods["untrained"] = partial(ask_views, untrained, data, work.items, 1)
         return methods
-
-    @property
-    def _together(self) -> str:
-        return f"model_{self.views}_views"
 
     def truth(self, item: Item, work: Work) -> MeasuredView:
         return measured_view(item, work)
@@ -94,10 +90,10 @@ class ReconPerView(Protocol):
             return {"failed": str(problem)}
 
     def more_rows(self, work: Work) -> Iterator[Row]:
-        items = [item for item in work.items if not item.skipped]
-        if work.settings["baselines"]:
-            yield from self._baselines(work, items)
-        together = f"model_{work.settings['views']}_views"
+        settings = work.settings
+        if settings["baselines"]:
+            yield from self._baselines(work, [item for item in work.items if not item.skipped])
+        together = f"model_{settings['views']}_views"
         if together in work.methods:
             yield from first_frame.compare_global(work, together)
 
@@ -129,20 +125,19 @@ class ReconPerView(Protocol):
         return {**super().means(rows), **share}
 
     def summarise(self, rows: Mapping[str, list[Row]], work: Work, more: Sequence[Row] = ()) -> Summary:
-        left_out = {}
-        if work.settings["baselines"] and work.settings["train"] is None:
+        settings, left_out = work.settings, {}
+        if settings["baselines"] and settings["train"] is None:
             left_out = dict.fromkeys(OF_TRAINING, "needs --train TRAIN.parquet")
-        if work.settings["baselines"] and "untrained" not in rows:
+        if settings["baselines"] and "untrained" not in rows:
             left_out["untrained"] = "this model cannot be built afresh from its config"
         skipped = [{**item.names, "reason": item.skipped} for item in work.items if item.skipped]
-        compared = [row for row in more if row.get("comparison") == first_frame.COMPARISON]
         return {
             "frames": len(work.items),
             "scored": len(work.items) - len(skipped),
             "skipped": skipped,
             "sizes": sorted({tuple(item.about["size"]) for item in work.items}),
             "ratios": ratios(self.table(rows, work)),
-            "first_frame": first_frame.summary_of(compared) if work.settings["views"] > 1 else None,
+            "first_frame": first_frame.summary_of(more) if settings["views"] > 1 else None,
             "left_out": left_out,
         }
 

@@ -18,21 +18,44 @@ from torch import Tensor
 from manyview.cache.archive import encode_archive, map_archive
 from manyview.cache.codec import PLAIN, BrokenArchive
 from manyview.data.manifest import Manifest
+from manyview.engine.feed import Feed, workers_for
 from manyview.errors import UserError
 from manyview.files import write_bytes
 from manyview.images.fit import cover
 from manyview.images.reading import ImageProblem, read_fitted
 from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from manyview.progress import track
+from manyview.types import Batches, Views
 
 Tokenise = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, 3, H, W) in [0, 1] -> patch tokens (N, P, D) by the name of what they are."""
-Read = Callable[[Manifest, Sequence[int], tuple[int, int]], tuple[Tensor, dict[int, str]]]
-"""Images (N, 3, H, W) by number at a size (H, W), and why some of them could not be read."""
+Read = Callable[[Sequence[int]], tuple[Tensor, dict[int, str]]]
+"""Pictures (N, H, W, 3) uint8 by number, black where they cannot be read, and why those cannot."""
 Scaling = Literal["channels", "whitened"]
 RIDGE = 0.1
 """What whitening adds to every direction's variance, in units of their mean, so that noise is not blown up."""
 CHUNK = 64
+LABELS = {
+    "model": "model",
+    "projected": "model, through its projector",
+    "untrained": "the same encoder, random weights",
+    "pixels": "raw pixels",
+    "constant": "one answer for every pixel",
+    "zero_flow": "zero flow",
+}
+"""What probes judge beside the model's own encoder, in words."""
+
+
+def image_size(encoder: Any, wanted: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) for this encoder. Raises UserError for sides that are no multiples of its patch."""
+    patch = int(encoder.config.patch_size)
+    asked = encoder.config.image_size if wanted is None else wanted
+    height, width = (asked, asked) if isinstance(asked, int) else (int(asked[0]), int(asked[1]))
+    if wanted is None:
+        return height // patch * patch, width // patch * patch
+    if any(side < 2 * patch or side % patch for side in (height, width)):
+        raise UserError(f"size {height}x{width}: both sides must be multiples of the patch, {patch}")
+    return height, width
 
 
 def layers_of(encoder: Any, wanted: str | int | Sequence[int]) -> list[int] | None:
@@ -40,12 +63,11 @@ def layers_of(encoder: Any, wanted: str | int | Sequence[int]) -> list[int] | No
     if wanted == "last":
         return None
     depth = len(encoder.blocks)
-    asked = [wanted] if isinstance(wanted, (int, str)) else list(wanted)
-    layers: list[Any] = list(range(depth)) if wanted == "all" else list(asked)
-    wrong = [layer for layer in layers if not isinstance(layer, int) or not 0 <= layer < depth]
-    if wrong:
-        raise UserError(f"layers {wrong[0]!r}: this encoder has blocks 0 to {depth - 1}; or say last or all")
-    return layers
+    asked: Any = range(depth) if wanted == "all" else [wanted] if isinstance(wanted, (int, str)) else wanted
+    for layer in asked:
+        if not isinstance(layer, int) or not 0 <= layer < depth:
+            raise UserError(f"layers {layer!r}: this encoder has blocks 0 to {depth - 1}; or say last or all")
+    return list(asked)
 
 
 def from_encoder(
@@ -59,10 +81,10 @@ def from_encoder(
             ending = "" if norm else "_raw"
             if layers is None:
                 tokens[name + ending] = encoder.encode(images, norm=norm).patches
-                continue
-            answers = encoder.encode(images, norm=norm, layers=layers)
-            for layer, features in zip(layers, answers, strict=True):
-                tokens[f"{name}_layer_{layer:02d}{ending}"] = features.patches
+            else:
+                answers = encoder.encode(images, norm=norm, layers=layers)
+                named = zip(layers, answers, strict=True)
+                tokens |= {f"{name}_layer_{layer:02d}{ending}": features.patches for layer, features in named}
         return tokens
 
     return tokenise
@@ -84,8 +106,7 @@ class Tokens:
 
     def __init__(self, rows: Sequence[np.ndarray], frames: Sequence[int]) -> None:
         self._rows = dict(zip(frames, rows, strict=True))
-        self._mean: Tensor | None = None
-        self._matrix: Tensor | None = None
+        self._scaled: tuple[Tensor, Tensor] | None = None
 
     @property
     def dim(self) -> int:
@@ -93,9 +114,7 @@ class Tokens:
 
     def __getitem__(self, frames: Sequence[int]) -> Tensor:
         values = torch.from_numpy(np.stack([self._rows[frame] for frame in frames])).float()
-        if self._mean is None or self._matrix is None:
-            return values
-        return (values - self._mean) @ self._matrix
+        return values if self._scaled is None else (values - self._scaled[0]) @ self._scaled[1]
 
     def scaling(self, kind: Scaling, most: int = 512) -> tuple[Tensor, Tensor]:
         """Mean (D,) and matrix (D, D) that make the channels alike, from at most `most` frames, evenly taken.
@@ -115,63 +134,80 @@ class Tokens:
     def scaled(self, mean: Tensor, matrix: Tensor) -> Tokens:
         """The same rows less the mean, times the matrix."""
         other = copy.copy(self)
-        other._mean, other._matrix = mean, matrix
+        other._scaled = mean, matrix
         return other
 
 
+class _Chunks(Batches):
+    """Chunks of pictures on their way to an encoder, read by other processes where a GPU waits for them."""
+
+    def __init__(self, read: Read, chunks: Sequence[Sequence[int]]) -> None:
+        self.read, self.chunks, self.problems = read, chunks, dict[int, str]()
+
+    def load(self, index: int) -> tuple[Tensor, dict[int, str]]:
+        return self.read(self.chunks[index])
+
+    def finish(self, loaded: tuple[Tensor, dict[int, str]], device: torch.device) -> Views:
+        pixels, self.problems = loaded
+        return Views(pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)[:, None].float() / 255)
+
+    def describe(self) -> dict[str, Any]:
+        return {"chunks": len(self.chunks)}
+
+
+@torch.inference_mode()
 def encode_frames(
-    tokenise: Tokenise,
-    data: Manifest,
+    methods: Sequence[Tokenise],
+    read: Read,
     frames: Sequence[int],
-    size: tuple[int, int],
     *,
     folder: Path,
     device: torch.device,
-    read: Read | None = None,
+    workers: int | None = None,
+    prepare: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> tuple[dict[str, Tokens], dict[int, str]]:
     """Encode frames into `folder`, one archive per chunk of frames; chunks that are there and whole stay.
 
-    Also says which frames could not be read, and why; their tokens are those of a black image. `read` gives the
-    images of numbers that mean something else than frames scaled to cover the size.
+    Also says which frames could not be read, and why; their tokens are those of a black image. workers: processes
+    that read, as `run.workers` of a training. prepare: what becomes of images (N, 3, H, W) before they are encoded.
+    Raises UserError for a negative number of workers.
     """
+    chunks = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
+    paths = [folder / f"{number:05d}.zip" for number in range(len(chunks))]
+    missing = [number for number, path in enumerate(paths) if not _whole(path)]
+    batches = _Chunks(read, chunks)
+    with Feed(batches, missing, device=device, workers=workers_for(device, workers)) as feed:
+        for number in track(missing, label=f"frames, {folder.name}", unit="chunk"):
+            parts = prepare(feed.next().images[:, 0]).split(16)
+            answers = [{k: v for method in methods for k, v in method(images).items()} for images in parts]
+            fields = {name: torch.cat([of[name] for of in answers]).half().cpu().numpy() for name in answers[0]}
+            content = encode_archive(fields, {"unreadable": batches.problems}, encodings=dict.fromkeys(fields, PLAIN))
+            write_bytes(paths[number], content)
     rows: dict[str, list[np.ndarray]] = {}
     unreadable: dict[int, str] = {}
-    chunks = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
-    for number, chunk in enumerate(track(chunks, label=f"frames, {folder.name}", unit="chunk")):
-        path = folder / f"{number:05d}.zip"
-        try:
-            header, fields = map_archive(path)
-        except (FileNotFoundError, BrokenArchive):
-            images, problems = (read or read_images)(data, chunk, size)
-            write_bytes(path, _encoded(tokenise, images.split(16), device, {"unreadable": problems}))
-            header, fields = map_archive(path)
+    for path in paths:
+        header, mapped = map_archive(path)
         unreadable.update({int(frame): why for frame, why in header["unreadable"].items()})
-        for name, tokens in fields.items():
+        for name, tokens in mapped.items():
             rows.setdefault(name, []).extend(tokens)
     return {name: Tokens(tokens, frames) for name, tokens in rows.items()}, unreadable
 
 
-@torch.inference_mode()
-def _encoded(tokenise: Tokenise, batches: Sequence[Tensor], device: torch.device, header: Mapping[str, Any]) -> bytes:
-    """A chunk's tokens as an archive whose fields can be mapped into memory."""
-    answers = [tokenise(images.to(device)) for images in batches]
-    fields = {name: torch.cat([answer[name] for answer in answers]).half().cpu().numpy() for name in answers[0]}
-    return encode_archive(fields, header, encodings=dict.fromkeys(fields, PLAIN))
+def _whole(path: Path) -> bool:
+    try:
+        map_archive(path)
+    except (FileNotFoundError, BrokenArchive):
+        return False
+    return True
 
 
-def read_images(data: Manifest, frames: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, dict[int, str]]:
-    """Images (N, 3, H, W), black where unreadable, and why those are."""
-    images, problems = torch.zeros(len(frames), 3, *size), {}
+def read_images(data: Manifest, size: tuple[int, int], frames: Sequence[int]) -> tuple[Tensor, dict[int, str]]:
+    """Pictures (N, H, W, 3) uint8 scaled to cover the size, black where unreadable, and why those are."""
+    pixels, problems = torch.zeros(len(frames), *size, 3, dtype=torch.uint8), {}
     for row, frame in enumerate(frames):
         try:
             image, _ = read_fitted(data.path(data[frame].image), lambda source: cover(source, size))
+            pixels[row] = torch.from_numpy(image)
         except ImageProblem as problem:
             problems[frame] = problem.reason
-            continue
-        images[row] = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-    return images, problems
-
-
-def together(methods: Sequence[Tokenise]) -> Tokenise:
-    """Several ways of making tokens as one, so that every image is read once."""
-    return lambda images: {name: value for method in methods for name, value in method(images).items()}
+    return pixels, problems

@@ -23,6 +23,7 @@ from manyview.images.reading import ImageProblem
 from manyview.metrics.reconstruction import FEWEST_PIXELS
 from manyview.models.model import device_of
 from manyview.pipelines.answers import told
+from manyview.pipelines.picture_table import places
 from manyview.progress import track
 
 LOCAL = {"pointmap_local": np.float32, "confidence_local": np.float16}
@@ -52,36 +53,31 @@ def measured_items(data: Manifest, sizes: dict[str, tuple[int, int]], work: Work
     Raises UserError when no frame can be judged.
     """
     order = [(scene, index) for scene, indices in data.scenes().items() for index in indices]
-    items = [
-        _measure(data, index, scene, sizes[scene], work)
-        for scene, index in track(order, label="measurements", unit="frame")
-    ]
+    items = []
+    for scene, index in track(order, label="measurements", unit="frame"):
+        frame, key, size = data[index], f"{index:06d}", sizes[scene]
+        reason, readable = None, True
+        try:
+            views = load_views(data, [index], size)
+        except ImageProblem as problem:
+            reason, readable = problem.reason, frame.depth is not None and problem.path == data.path(frame.depth)
+        else:
+            if views.depth is None:
+                reason = "no measured depth"
+            elif views.intrinsics is None:
+                reason = "no intrinsics"
+            elif int((views.depth > 0).sum()) < FEWEST_PIXELS:
+                reason = f"fewer than {FEWEST_PIXELS} measured pixels"
+            else:
+                arrays = {"depth": views.depth[0, 0].numpy(), "intrinsics": views.intrinsics[0, 0].double().numpy()}
+                if views.cam2world is not None:
+                    arrays["cam2world"] = views.cam2world[0, 0].double().numpy()
+                work.keep_measured(key, **arrays, thumbnail=thumbnail(views.images[0, 0].numpy()))
+        about = {"index": index, "size": list(size), "readable": readable}
+        items.append(Item(key, scene, {"frame": frame.image}, about, skipped=reason))
     if all(item.skipped for item in items):
         raise UserError(f"no frame of the manifest can be judged: {items[0].names['frame']}: {items[0].skipped}")
     return items
-
-
-def _measure(data: Manifest, index: int, scene: str, size: tuple[int, int], work: Work) -> Item:
-    frame, key = data[index], f"{index:06d}"
-    reason, readable = None, True
-    try:
-        views = load_views(data, [index], size)
-    except ImageProblem as problem:
-        reason, readable = problem.reason, frame.depth is not None and problem.path == data.path(frame.depth)
-    else:
-        if views.depth is None:
-            reason = "no measured depth"
-        elif views.intrinsics is None:
-            reason = "no intrinsics"
-        elif int((views.depth > 0).sum()) < FEWEST_PIXELS:
-            reason = f"fewer than {FEWEST_PIXELS} measured pixels"
-        else:
-            arrays = {"depth": views.depth[0, 0].numpy(), "intrinsics": views.intrinsics[0, 0].double().numpy()}
-            if views.cam2world is not None:
-                arrays["cam2world"] = views.cam2world[0, 0].double().numpy()
-            work.keep_measured(key, **arrays, thumbnail=thumbnail(views.images[0, 0].numpy()))
-    about = {"index": index, "size": list(size), "readable": readable}
-    return Item(key, scene, {"frame": frame.image}, about, skipped=reason)
 
 
 def measured_view(item: Item, work: Work) -> MeasuredView:
@@ -91,43 +87,35 @@ def measured_view(item: Item, work: Work) -> MeasuredView:
     return MeasuredView(depth, rays(intrinsics, *depth.shape).numpy(), arrays.get("cam2world"), arrays["thumbnail"])
 
 
-def view_groups(items: Sequence[Item], views: int) -> list[list[Item]]:
-    """Consecutive readable frames of one scene, `views` at a time. A rest at the end is filled up from before it."""
-    groups: list[list[Item]] = []
-    for scene in dict.fromkeys(item.scene for item in items):
-        frames = [item for item in items if item.scene == scene and item.about["readable"]]
-        for start in range(0, len(frames), views):
-            groups.append(frames[max(0, min(start, len(frames) - views)) : start + views])
-    return groups
-
-
 def ask_views(
     model: Model, data: Manifest, items: Sequence[Item], views: int, missing: Sequence[Item]
 ) -> Iterator[tuple[Item, Answer]]:
-    """The missing frames' maps, the model seeing `views` frames at a time; `first` is the index of the group's first.
+    """The missing frames' maps, the model seeing `views` readable frames of a scene at a time, in order; a rest at the
+    end is filled up from before it. `first` is the index of the group's first frame.
 
     Raises UserError when the model gives no local pointmap.
     """
     kept, left, device = GLOBAL if views > 1 else LOCAL, {item.key for item in missing}, device_of(model)
-    for group in view_groups(items, views):
+    groups: list[list[Item]] = []
+    for scene in dict.fromkeys(item.scene for item in items):
+        frames = [item for item in items if item.scene == scene and item.about["readable"]]
+        starts = range(0, len(frames), views)
+        groups += [frames[max(0, min(start, len(frames) - views)) : start + views] for start in starts]
+    for group in groups:
         if not left & {item.key for item in group}:
             continue
-        frames = [item.about["index"] for item in group]
-        images = load_views(data, frames, tuple(group[0].about["size"]), depth=False).images.to(device)
+        indices = [item.about["index"] for item in group]
+        images = load_views(data, indices, tuple(group[0].about["size"]), depth=False).images.to(device)
         answers = told(model, list(images[0]))
         if "pointmap_local" not in answers[0]:
             raise UserError(
                 f"this model answers {', '.join(sorted(answers[0]))}, but no pointmap_local; use another protocol"
             )
-        for place, item in enumerate(group):
+        for item, answer in zip(group, answers, strict=True):
             if item.key in left:
                 left.remove(item.key)
-                maps = {
-                    name: answers[place][name].float().cpu().numpy().astype(kind)
-                    for name, kind in kept.items()
-                    if name in answers[place]
-                }
-                yield item, {"first": np.array(frames[0]), **maps}
+                maps = {name: answer[name].float().cpu().numpy().astype(kept[name]) for name in kept if name in answer}
+                yield item, {"first": np.array(indices[0]), **maps}
 
 
 def training_stack(train: Manifest, size: tuple[int, int], most: int) -> dict[str, np.ndarray]:
@@ -137,8 +125,7 @@ def training_stack(train: Manifest, size: tuple[int, int], most: int) -> dict[st
     """
     depths, thumbnails, names = [], [], []
     frames = [i for indices in train.scenes().values() for i in indices if train[i].depth is not None]
-    spread = np.linspace(0, len(frames) - 1, min(most, len(frames)))
-    for row in track([round(place) for place in spread], label="training frames", unit="frame"):
+    for row in track(places(len(frames), most), label="training frames", unit="frame"):
         try:
             views = load_views(train, [frames[row]], size)
         except ImageProblem:

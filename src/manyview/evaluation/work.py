@@ -62,6 +62,8 @@ class Work:
     """The folder of one evaluation, opened."""
 
     path: Path
+    workers: int | None = None
+    """Processes that read pictures for a probe; none: by the device."""
 
     @staticmethod
     def folder(path: Path) -> WorkFolder:
@@ -107,10 +109,6 @@ class Work:
     def scratch(self) -> Path:
         """What only the first loop needs: large, quickly made again, and removed at its end."""
         return self.path / "scratch"
-
-    @property
-    def has_items(self) -> bool:
-        return bool(self._plan()["items"])
 
     def _plan(self) -> dict[str, Any]:
         file = self.path / "items.json"

@@ -199,7 +199,7 @@ def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]
     if not whole:
         raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
     write_bytes(inside / "medoids.json", (json.dumps(whole, indent=1) + "\n").encode())
-    chosen = [list(whole)[place] for place in sorted(places(len(whole), MOST_ON_SHEET))]
+    chosen = [list(whole)[place] for place in places(len(whole), MOST_ON_SHEET)]
     sheet = below_each_other([read_image(inside / f"{name}.png") for name in chosen])
     write_picture(folder / "attention.png", sheet, notes={NOTE: json.dumps({"made": made})})
     reach = {b: float(np.mean([about[b]["reach"] for about in whole.values()])) for b in look.blocks}

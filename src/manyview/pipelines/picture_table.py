@@ -68,9 +68,9 @@ def table(headings: Sequence[str], rows: Sequence[Row], *, side: int = 176) -> n
     return np.asarray(sheet)
 
 
-def places(count: int, most: int) -> set[int]:
+def places(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, spread evenly, the first and the last among them."""
-    return {round(place) for place in np.linspace(0, count - 1, min(most, count))}
+    return [round(place) for place in np.linspace(0, count - 1, min(most, count)).tolist()]
 
 
 def below_each_other(pictures: Sequence[np.ndarray]) -> np.ndarray:
