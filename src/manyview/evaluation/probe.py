@@ -135,7 +135,7 @@ def train_sweep(
         groups.append({"params": [bias], "lr": lr * sweep.batch / 8, "weight_decay": 0.0})
     optimiser = torch.optim.AdamW(groups)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.1 if step + 1 > 0.9 * sweep.steps else 1.0)
-    clipped = {"global": [list(probes.parameters())], "each": stacked, "none": []}[sweep.clip]
+    clipped: Any = {"global": [list(probes.parameters())], "each": stacked, "none": []}[sweep.clip]
     best: tuple[float, Probes | None, int] = (math.inf, None, 0)
     table: list[dict[str, Any]] = []
     judged = {round(sweep.steps * (i + 1) / sweep.evaluations) for i in range(sweep.evaluations)}
