@@ -1,4 +1,4 @@
-"""Chunks, chains and neighbours, scores of shared points, D2-Net's files, groups of a manifest."""
+"""Chunks and chains, scores of shared points, D2-Net's files, groups of a manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from manyview.data.overlap import (
     chunks,
     croco_score,
     groups_of,
-    neighbours,
     point_chains,
     point_iou,
     read_scene_info,
@@ -24,7 +23,6 @@ from manyview.errors import UserError
 
 def test_chunks():
     assert chunks(7, 3) == [[0, 1, 2], [3, 4, 5, 6]]
-    assert chunks(7, 3, absorb_rest=False) == [[0, 1, 2], [3, 4, 5], [6]]
     assert chunks(6, 3) == [[0, 1, 2], [3, 4, 5]]
     assert chunks(2, 3) == [[0, 1]]
     assert chunks(0, 3) == []
@@ -75,13 +73,6 @@ def test_chains_leave_short_ones_out():
     score[0, 1] = score[1, 2] = 0.4
     assert chains(score, length=9, minimum=3, seed=0) == [[0, 1, 2]]
     assert sorted(chains(score, length=9, minimum=2, seed=0)) == [[0, 1, 2], [1, 2]]
-
-
-def test_neighbours_take_zero_but_not_unmeasured():
-    score = np.array([[1, 0.5, 0, -1], [0.5, 1, 0.9, 0.1], [0, 0.9, 1, -1], [-1, 0.1, -1, 1.0]])
-    found = {group[0]: group for group in neighbours(score, length=3)}
-    assert found == {0: [0, 1, 2], 1: [1, 2, 0], 2: [2, 1, 0], 3: [3, 1]}
-    assert {group[0]: group for group in neighbours(score, length=3, least=0.2)} == {0: [0, 1], 1: [1, 2, 0], 2: [2, 1]}
 
 
 def test_point_iou_agrees_with_sets():

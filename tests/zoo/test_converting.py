@@ -22,8 +22,8 @@ from manyview.layers.init import init_weights
 from manyview.models.family import FAMILIES, lookup
 from manyview.zoo import converting
 from manyview.zoo.cards import CARDS
+from manyview.zoo.converting import recognise
 from manyview.zoo.directory import CONFIG, WEIGHTS, fill
-from manyview.zoo.recognise import recognise
 
 NAMES = [name for name in zoo.names() if CARDS.get(name) and CARDS[name].published]
 

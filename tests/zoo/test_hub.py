@@ -16,9 +16,9 @@ import torch
 
 import manyview as mv
 from manyview import UserError, zoo
-from manyview.zoo import fetching
+from manyview.zoo import hub as downloads
 from manyview.zoo.cards import CARDS, Card
-from manyview.zoo.fetching import FetchError, fetch
+from manyview.zoo.hub import FetchError, fetch
 
 
 class Server:
@@ -95,7 +95,7 @@ def test_a_connection_that_breaks_is_tried_again_and_then_reported(server, tmp_p
     server.break_after = 4000
     assert fetch(server.url, tmp_path / "m.pth").read_bytes() == server.content
     assert server.ranges == [None, "bytes=4000-", "bytes=8000-"]
-    monkeypatch.setattr(fetching, "TRIES", 1)
+    monkeypatch.setattr(downloads, "TRIES", 1)
     with pytest.raises(FetchError, match=r"broke after 4000 of 10240 bytes; run the same again"):
         fetch(server.url, tmp_path / "n.pth")
     assert (tmp_path / "n.pth.part").stat().st_size == 4000
@@ -144,7 +144,7 @@ def test_a_full_disk_keeps_what_was_fetched(server, tmp_path, monkeypatch):
         yield server.content[:1000]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fetching, "_chunks", full)
+    monkeypatch.setattr(downloads, "_chunks", full)
     with pytest.raises(FetchError, match="the disk is full"):
         fetch(server.url, tmp_path / "m.pth")
     assert (tmp_path / "m.pth.part").stat().st_size == 1000

@@ -11,7 +11,7 @@ import itertools
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, overload
@@ -74,7 +74,7 @@ class Frames(Sequence[Frame]):
         """`table`: as `schema()` says, or as another `Frames` holds it."""
         self._table = _compact(table)
         self._spilled: str | None = None
-        self._values = [_lookup(self._table.column(name)) for name in NAMES]
+        self._columns = [self._table.column(name) for name in NAMES]
 
     @classmethod
     def of(cls, frames: Iterable[Frame]) -> Frames:
@@ -103,7 +103,7 @@ class Frames(Sequence[Frame]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
-        return _frame([value(index) for value in self._values])
+        return _frame([column[index].as_py() for column in self._columns])
 
     def __iter__(self) -> Iterator[Frame]:
         for start in range(0, len(self), AT_ONCE):
@@ -238,11 +238,9 @@ def by_scene(frames: Frames) -> tuple[list[tuple[str, str]], Groups]:
     pairs, which = np.unique(datasets.astype(np.int64) * max(1, len(scene_names)) + scenes, return_inverse=True)
     names = [(dataset_names[p // len(scene_names)], scene_names[p % len(scene_names)]) for p in pairs.tolist()]
     ranked = sorted(range(len(names)), key=lambda i: (natural_key(names[i][1]), natural_key(names[i][0])))
-    rank = np.empty(len(names), np.int64)
-    rank[ranked] = np.arange(len(names))
+    rank = np.argsort(ranked)
     titles, title_names = frames.codes("frame")
-    title_rank = np.empty(len(title_names), np.int64)
-    title_rank[sorted(range(len(title_names)), key=lambda i: natural_key(title_names[i]))] = np.arange(len(title_names))
+    title_rank = np.argsort(sorted(range(len(title_names)), key=lambda i: natural_key(title_names[i])))
     order = np.lexsort((title_rank[titles], rank[which]))
     counts = np.bincount(rank[which], minlength=len(names))
     return [names[i] for i in ranked], Groups(order, np.concatenate([[0], counts.cumsum()]))
@@ -285,12 +283,8 @@ def first_twin(frames: Frames) -> list[int]:
     column = frames.table.column("image")
     if pc.count_distinct(column).as_py() == len(column):
         return []
-    seen: set[str] = set()
-    for row, text in enumerate(column.to_pylist()):
-        if text in seen:
-            return [row]
-        seen.add(text)
-    return []
+    codes, _ = frames.codes("image")  # numbered in the order in which they first come
+    return (np.flatnonzero(codes[1:] <= np.maximum.accumulate(codes)[:-1])[:1] + 1).tolist()
 
 
 def schema() -> Any:
@@ -310,24 +304,6 @@ def _frame(row: Sequence[Any]) -> Frame:
     values = dict(zip(NAMES, row, strict=True))
     pose = values["cam2world"]
     return Frame(**{**values, "cam2world": None if pose is None else tuple(pose)})
-
-
-def _lookup(column: Any) -> Callable[[int], Any]:
-    """The value of a row as a Python object, None where there is none; the fast way for this kind of column."""
-    import pyarrow as pa
-
-    if pa.types.is_null(column.type):
-        return lambda row: None
-    if column.num_chunks != 1:
-        return lambda row: column[row].as_py()
-    values = column.chunk(0)
-    if pa.types.is_dictionary(values.type) and not values.null_count:
-        texts, codes = values.dictionary.to_pylist(), values.indices.to_numpy()
-        return lambda row: texts[codes[row]]
-    if pa.types.is_primitive(values.type) and not values.null_count:
-        numbers = values.to_numpy()
-        return lambda row: numbers[row].item()
-    return lambda row: values[row].as_py()
 
 
 def _compact(table: Any) -> Any:
@@ -362,18 +338,7 @@ def _bytes(column: Any) -> bytes:
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if pa.types.is_string(column.type):
-        lengths = pc.binary_length(column).to_numpy()
-        return lengths.tobytes() + b"".join(
-            chunk.buffers()[2][_start(chunk) : _stop(chunk)].to_pybytes() for chunk in column.chunks if len(chunk)
-        )
+        return pc.binary_length(column).to_numpy().tobytes() + "".join(column.to_pylist()).encode()
     if pa.types.is_fixed_size_list(column.type):
-        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+        column = column.combine_chunks().flatten()
     return column.to_numpy().tobytes()
-
-
-def _start(chunk: Any) -> int:
-    return int(np.frombuffer(chunk.buffers()[1], np.int32, 1, chunk.offset * 4)[0])
-
-
-def _stop(chunk: Any) -> int:
-    return int(np.frombuffer(chunk.buffers()[1], np.int32, 1, (chunk.offset + len(chunk)) * 4)[0])

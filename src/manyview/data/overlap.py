@@ -3,7 +3,7 @@
 MuM, appendix "Data": ordered scenes are cut into chunks; MegaDepth is chained by D2-Net's overlap matrices from
 random anchors; MegaScenes by shared 3D points, IoU * 4 cos(1 - cos) of the angle between the views (CroCo), from
 the images that see most points. The released script for MegaDepth takes an anchor's nearest neighbours instead,
-and the one for MegaScenes does not chain at all but dumps whole models: `neighbours` and whole scenes are there.
+and the one for MegaScenes does not chain at all but dumps whole models.
 """
 
 from __future__ import annotations
@@ -26,16 +26,12 @@ GROUPS, CHUNK, MADE_FOR = "groups", "chunk", "groups_frames"
 """Keys of a manifest's info: lists of row numbers, or frames of a chunk; how many rows the groups are for."""
 
 
-def chunks(count: int, size: int, *, absorb_rest: bool = True) -> list[list[int]]:
-    """0 ... count-1 cut into runs of `size`; the last takes the rest, or the rest is a shorter run of its own."""
+def chunks(count: int, size: int) -> list[list[int]]:
+    """0 ... count-1 cut into runs of `size`; the last takes the rest."""
     if size < 1:
         raise UserError(f"chunks of {size} frames: give at least 1")
-    if count < 1:
-        return []
-    starts = list(range(0, count, size))
-    if absorb_rest and len(starts) > 1 and count % size:
-        starts.pop()
-    return [list(range(a, b)) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+    starts = [*range(0, count - size + 1, size)] or [0]
+    return [list(range(a, b)) for a, b in zip(starts, [*starts[1:], count], strict=True)] if count else []
 
 
 def chains(
@@ -75,25 +71,6 @@ def chains(
             if starts is not None:
                 taken[chain] = True
     return linked
-
-
-def neighbours(
-    score: np.ndarray, *, length: int, minimum: int = 2, seed: int = 0, count: int | None = None, least: float = 0.0
-) -> list[list[int]]:
-    """Anchors, each with its length - 1 best neighbours of score >= `least` (the released MegaDepth script: 256, 0).
-
-    D2-Net marks pairs without measurement with -1, so that 0, no shared point, counts as a neighbour there.
-    """
-    score = _square(score)
-    groups = []
-    for anchor in _anchors(len(score), count, seed):
-        row = score[anchor].astype(np.float64)
-        row[anchor] = -np.inf
-        order = np.argsort(-row, kind="stable")[: length - 1]
-        group = [anchor, *(int(i) for i in order if row[i] >= least)]
-        if len(group) >= minimum:
-            groups.append(group)
-    return groups
 
 
 def point_iou(seen: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,11 +7,10 @@ zoo.convert("student.ckpt", arch="distill3r", out="models/distill3r")
 
 from __future__ import annotations
 
-from manyview.zoo.cards import CARDS, Card
+from manyview.zoo.cards import CARDS, Card, card_of, licences_of
 from manyview.zoo.converting import export_official
 from manyview.zoo.directory import save_model
 from manyview.zoo.hub import download
-from manyview.zoo.licences import card_of, licences_of
 from manyview.zoo.models import build, convert, load, models_folder, names, present
 
 __all__ = [

@@ -1,18 +1,24 @@
-"""Cards: what is known of every named model and where that is known from, as data: the families' card.toml.
+"""What is known of models: cards (the families' card.toml) and licences, and the README of a model directory.
 
 Nothing here builds a network or touches a weights file.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from manyview.models.family import FAMILIES, presets
+from manyview.models.model import Model
 
 LOG = logging.getLogger(__name__)
 
@@ -129,3 +135,76 @@ def _apart(sources: Mapping[str, str]) -> dict[str, str]:
 
 
 CARDS: Mapping[str, Card] = _Cards()
+
+
+def card_of(source: nn.Module | str | Path) -> dict[str, Any]:
+    """The card of a loaded model, a model directory, a published file or a zoo name; empty when nothing is known.
+
+    Reads no weights.
+    """
+    if isinstance(source, nn.Module):
+        return dict(source.card) if isinstance(source, Model) else {}
+    path = Path(source).expanduser()
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    if path.exists() and config.is_file():
+        try:
+            return dict(json.loads(config.read_text(encoding="utf-8")).get("card") or {})
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+    by_file = [card for card in CARDS.values() if card.file and Path(card.file).name == path.name]
+    cards = [CARDS[str(source)]] if str(source) in CARDS else by_file
+    return dataclasses.asdict(cards[0]) if cards else {}
+
+
+def licences_of(source: nn.Module | str | Path) -> list[dict[str, Any]]:
+    """{name, licence, allows, permissive} of what `card_of` takes, and of all it derives from; empty when
+    nothing is known.
+    """
+    card = card_of(source)
+    own = (
+        [{name: card.get(name) for name in ("name", "licence", "allows", "permissive")}] if card.get("licence") else []
+    )
+    return merged(own, [entry for entry in card.get("derived_from", ()) if isinstance(entry, Mapping)])
+
+
+def merged(*lists: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each (name, licence) once, in order."""
+    return list({(e.get("name"), e.get("licence")): dict(e) for entries in lists for e in entries}.values())
+
+
+# Licence texts of cards -> the hub's identifiers; everything else is "other".
+IDENTIFIERS = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0",
+    "CC BY-NC 4.0": "cc-by-nc-4.0",
+}
+
+
+def readme(config: Mapping[str, Any]) -> str:
+    """Markdown with the hub's front matter, from the dictionary that is written to config.json."""
+    card, made_from = config["card"], config["card"].get("derived_from", ())
+    licence = IDENTIFIERS.get(str(card["licence"]), "other") if card.get("licence") else None
+    if any(not entry.get("permissive") for entry in made_from):
+        licence = "other"
+    lines = ["---", *([f"license: {licence}"] if licence else []), "library_name: manyview", "---", ""]
+    lines += [f"# {card.get('name') or config['architecture']}", ""]
+    facts = (
+        ("What it does", card.get("task")),
+        ("Parameters", f"{card['parameters']:,}" if card.get("parameters") else None),
+        ("Images", card.get("preprocessing")),
+        ("Paper", card.get("paper")),
+        ("Published", card.get("published")),
+        ("Licence", card.get("licence")),
+        ("What that allows", card.get("allows")),
+    )
+    lines += [f"- {title}: {text}" for title, text in facts if text]
+    if made_from:
+        lines += ["", "## Made from", ""]
+        lines += [f"- {e.get('name')}: {e.get('licence')} ({e.get('allows')})" for e in made_from]
+    if scores := card.get("scores"):
+        lines += ["", "## As published", "", *(f"- {title}: {numbers}" for title, numbers in scores.items())]
+    use = ["```python", "import manyview as mv", "", 'model = mv.load("path/of/this/folder")', "```"]
+    lines += ["", "## Use", "", *use, ""]
+    lines += [f"`config.json` holds the {config['architecture']} configuration.", ""]
+    return "\n".join(lines)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from manyview.config import to_dict
 from manyview.errors import UserError
 from manyview.models.family import FAMILIES, family_of, lookup
 from manyview.models.keymaps import CARRIED
 from manyview.models.model import Model
-from manyview.zoo.cards import CARDS
+from manyview.zoo.cards import CARDS, card_of, licences_of
 from manyview.zoo.directory import FORMAT, fill, save_model, unfilled
-from manyview.zoo.fetching import sha256_of
-from manyview.zoo.licences import card_of, licences_of
-from manyview.zoo.reading import Checkpoint, read_checkpoint
-from manyview.zoo.recognise import recognise
+from manyview.zoo.reading import Checkpoint, bare, read_checkpoint, sha256_of
 
 ENCODER = "encoder."
+# Share of a model's kinds of names, and of the file's, that must agree before we say what a file looks like.
+ENOUGH = 0.6
 
 
 def keep(
@@ -90,3 +92,48 @@ def _hint(checkpoint: Checkpoint, arch: str) -> str:
     except Exception:  # a guess must never hide what was wrong
         return ""
     return f"; this looks like {other}, convert it with --arch {other}" if other not in (None, arch) else ""
+
+
+def recognise(weights: Mapping[str, Tensor]) -> str | None:
+    """The zoo name whose published layout the names fit best; None when none is near.
+
+    Names are compared without their numbers; among models that differ only in size, shapes decide.
+    """
+    rated: list[tuple[float, int, str]] = []
+    for name in FAMILIES.names():
+        family = FAMILIES.get(name)
+        spare = (*family.keymap.ignored, *family.keymap.carried)
+        bare_names = (bare(key, family.prefixes) for key in weights)
+        kinds = frozenset(_kind(key) for key in bare_names if not key.startswith(spare))
+        for arch in family.presets:
+            expected = _expected(arch)
+            likeness = len(kinds & expected) / max(1, len(kinds | expected))
+            if likeness >= ENOUGH:  # equally alike, the one that uses more of the file: a whole model, not its encoder
+                rated.append((likeness, len(expected), arch))
+    best = [arch for *alike, arch in rated if alike == list(max(rated)[:2])]
+    return max(best, key=lambda arch: (_fitting(arch, weights), arch), default=None)
+
+
+def _kind(key: str) -> str:
+    return re.sub(r"\d+", "#", key)
+
+
+@cache
+def _expected(arch: str) -> frozenset[str]:
+    """Kinds of official names of a model, from a shrunken network without memory behind it."""
+    family, preset = lookup(arch)
+    state = unfilled(family, family.debug(preset)).state_dict()
+    return frozenset(map(_kind, family.restore(family.keymap.to_official(state))))
+
+
+def _fitting(arch: str, weights: Mapping[str, Tensor]) -> float:
+    """Share of the configuration fields told by shapes that are those of a preset."""
+    family, preset = lookup(arch)
+    names = {bare(key, family.prefixes): tensor for key, tensor in weights.items()}
+    try:
+        fields = to_dict(family.sizes(family.keymap.to_ours(family.adapt(names)), preset))
+    except (UserError, KeyError):
+        return 0.0
+    told, stated = ({**values, **values.get("encoder", {})} for values in (fields, to_dict(preset)))
+    same = [stated.get(name) == value for name, value in told.items() if name != "encoder"]
+    return sum(same) / max(1, len(same))

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -22,9 +21,8 @@ from manyview.models.family import FAMILIES, Family, family_of, names_of
 from manyview.models.keymaps import CARRIED
 from manyview.models.model import Model
 from manyview.registry import did_you_mean
-from manyview.zoo.cards import Card
-from manyview.zoo.licences import card_of, merged
-from manyview.zoo.readme import readme
+from manyview.zoo.cards import Card, card_of, merged, readme
+from manyview.zoo.reading import read_safetensors
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 FORMAT = "manyview-model"
@@ -105,14 +103,10 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     except (TypeError, UserError) as error:
         raise UserError(f"{directory / CONFIG}: {error}") from error
     path = directory / WEIGHTS
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}); copy it again or convert again") from error
+    if not path.exists():
+        raise UserError(f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again")
     model = unfilled(family, config)
-    fill(model, state, where=str(path), dtype=dtype)
+    fill(model, read_safetensors(path, mend="copy it again or convert again"), where=str(path), dtype=dtype)
     model.card = description.get("card") or {}
     return model.eval()
 

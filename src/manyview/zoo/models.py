@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
 from manyview.models.model import Model, Role, device_of
-from manyview.zoo.cards import CARDS, Card
-from manyview.zoo.converting import keep, network_of
+from manyview.zoo.cards import CARDS, Card, licences_of
+from manyview.zoo.converting import keep, network_of, recognise
 from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
 from manyview.zoo.hub import download
-from manyview.zoo.licences import licences_of
 from manyview.zoo.reading import read_checkpoint
-from manyview.zoo.recognise import recognise
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 R = TypeVar("R", bound=Role)

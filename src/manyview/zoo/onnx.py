@@ -33,7 +33,7 @@ from manyview.models.model import EncodesImages
 from manyview.models.reconstructor.network import Reconstructor
 from manyview.models.vit import EncoderConfig
 from manyview.version import __version__
-from manyview.zoo.licences import card_of
+from manyview.zoo.cards import card_of
 from manyview.zoo.models import load
 
 TOLERANCE = 1e-3

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import argparse
+import hashlib
+import pathlib
 import pickle
+import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from manyview.errors import UserError
-from manyview.zoo.harmless import HARMLESS
-from manyview.zoo.torchscript import is_torchscript, read_torchscript
+from manyview.files import read_json
 
 # Where containers keep their weights, outermost first; `module` is DeepSpeed's.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -67,6 +72,12 @@ def read_checkpoint(path: Path | str, prefixes: tuple[str, ...] = ()) -> Checkpo
     return Checkpoint({bare(key, prefixes): tensor for key, tensor in weights.items()}, about)
 
 
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def bare(key: str, prefixes: tuple[str, ...]) -> str:
     """A name without any of the prefixes and those of parallel training, in whatever order they are nested."""
     prefixes = (*WORKER_PREFIXES, *prefixes)
@@ -85,7 +96,7 @@ def _holds_weights(value: Any, deep: int = DEEPEST) -> bool:
 
 def _read_file(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     return read_torchscript(path) if is_torchscript(path) else _read_pickle(path)
 
 
@@ -127,35 +138,140 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    content = read_json(path, mend="download it again")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not an object; download it again")
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def read_safetensors(path: Path, mend: str = "download it again") -> dict[str, Tensor]:
+    """The tensors of a file, mapped. Raises UserError, with `mend` as advice, for a damaged one."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no readable safetensors file ({error}); download it again") from error
+        raise UserError(f"{path} is no readable safetensors file ({error}); {mend}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(HARMLESS)):
-            warnings.simplefilter("ignore")  # about pickles of another protocol
-            # The older, unzipped format cannot be mapped.
-            container = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        lines = str(error).splitlines()
-        reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), "")
-        raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no readable weights file ({first[:160]}); download it again") from error
+    with _no_code(path, "weights file"), warnings.catch_warnings(), torch.serialization.safe_globals(list(HARMLESS)):
+        warnings.simplefilter("ignore")  # about pickles of another protocol
+        # The older, unzipped format cannot be mapped.
+        container = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if not isinstance(container, Mapping):
         raise UserError(f"{path} holds a {type(container).__name__}, not weights by name")
     return dict(container)
+
+
+@contextmanager
+def _no_code(path: Path, what: str) -> Iterator[None]:
+    """Turn what an unpickler raises into a UserError: it refuses code, and damaged files fail in any way."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        if not isinstance(error, pickle.UnpicklingError):
+            raise UserError(f"{path} is no readable {what} ({lines[0][:160]}); download it again") from error
+        reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
+        raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
+
+
+class NumberKind:
+    """Stands for numpy.dtype: remembers the letter and the byte order."""
+
+    def __init__(self, letter: str, *_: Any) -> None:
+        self.letter, self.order = str(letter), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = ">" if isinstance(state, tuple) and ">" in state[1:2] else "<"
+
+
+def number(kind: NumberKind, raw: bytes | str) -> int | float | bool:
+    """Stands for numpy's scalar: the Python number. Raises ValueError for anything else."""
+    if not isinstance(kind, NumberKind) or not re.fullmatch(r"b1|[iu][1248]|f[248]", kind.letter):
+        raise ValueError("a numpy value that is no plain number")
+    return np.frombuffer(raw.encode("latin-1") if isinstance(raw, str) else raw, kind.order + kind.letter).item()
+
+
+# What a pickle may build beside tensors and plain containers, for torch.serialization.safe_globals: things that only
+# hold values, some in the place of classes that do more: paths never look at the disk, numpy numbers become Python's.
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    *((pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
+    *((number, f"{module}.scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
+    (NumberKind, "numpy.dtype"),
+)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a zip with the table of constants that only script archives have."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def read_torchscript(path: Path) -> dict[str, Any]:
+    """A TorchScript archive (CLIP's official weights are one) without its code: dotted attribute name -> value.
+
+    An archive is a zip of plain storages and one pickle that says how modules hold them. Raises UserError when it is
+    damaged or its pickle wants anything but tensors, lists and empty bags in the place of script classes.
+    """
+    with _no_code(path, "archive"), zipfile.ZipFile(path) as archive:
+        entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        with archive.open(entry) as stream:
+            return dict(_values(_ScriptUnpickler(stream, archive, entry.removesuffix("data.pkl")).load()))
+
+
+class Bag:
+    """Stands for any script class: holds attributes, does nothing."""
+
+
+def _values(bag: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in vars(bag).items() if isinstance(bag, Bag) else ():
+        if isinstance(value, Bag):
+            yield from _values(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor) or not prefix:
+            yield f"{prefix}{name}", value
+
+
+STORAGES = {
+    f"{name.title()}Storage": getattr(torch, name)
+    for name in ["double", "float", "half", "long", "int", "short", "bool"]
+}
+STORAGES |= {"BFloat16Storage": torch.bfloat16, "CharStorage": torch.int8, "ByteStorage": torch.uint8}
+# What the pickle of a script may ask for beside script classes and storages.
+BUILDERS: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): lambda flat, start, size, stride, *_: flat.as_strided(size, stride, start),
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
+    **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
+}
+
+
+class _ScriptUnpickler(pickle.Unpickler):
+    def __init__(self, stream: Any, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(stream)
+        self._archive, self._folder = archive, folder
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return Bag
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) not in BUILDERS:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}"[:160])
+        return BUILDERS[module, name]
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError("an unknown kind of storage")
+        if key not in self._storages:
+            raw = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+            self._storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        if len(self._storages[key]) != count:
+            raise ValueError(f"storage {key} is {len(self._storages[key])} numbers long, not {count}")
+        return self._storages[key]
