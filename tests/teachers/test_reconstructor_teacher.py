@@ -10,6 +10,7 @@ from manyview.cache.build import build
 from manyview.cache.store import Cache
 from manyview.cache.verify import verify
 from manyview.errors import UserError
+from manyview.geometry.alignment import apply_similarity, similarity
 from manyview.teachers.features import FeatureTeacher
 from manyview.teachers.named import teacher_named
 from manyview.teachers.reconstructors import BY_QUANTILE, ReconstructorTeacher
@@ -39,11 +40,29 @@ def test_a_reconstructor_says_its_maps_where_it_saw_the_views(folders):
     answers = teacher(seen)
     assert set(answers) == {"pointmap", "confidence", "pointmap_local", "confidence_local"}
     expected = zoo.load(folders["many"])(seen.images[..., 1:57])
-    assert torch.allclose(answers["pointmap"].value[..., 1:57, :], expected["pointmap"], atol=1e-5)
+    local = answers["pointmap_local"].value[..., 1:57, :]
+    assert torch.allclose(local, expected["pointmap_local"], atol=1e-5)
+    own = ReconstructorTeacher(folders["many"], aligned=False)(seen)
+    assert torch.allclose(own["pointmap"].value[..., 1:57, :], expected["pointmap"], atol=1e-5)
     valid = answers["pointmap"].valid
     assert valid[..., 1:57].all()
     assert not valid[..., [0, 57, 58]].any()
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+
+
+def test_the_global_map_is_the_local_one_moved_by_the_surest_pixels(folders):
+    teacher, seen = ReconstructorTeacher(folders["many"]), views()
+    answers, expected = teacher(seen), zoo.load(folders["many"])(seen.images[..., 1:57])
+    assert teacher.digest() != ReconstructorTeacher(folders["many"], aligned=False).digest()
+    for view in range(3):
+        local, given = expected["pointmap_local"][0, view].flatten(0, 1), expected["pointmap"][0, view].flatten(0, 1)
+        sure = expected["confidence"][0, view].flatten()
+        kept = sure >= sure.quantile(0.85)
+        fit = similarity(local[kept], given[kept])
+        moved = apply_similarity(fit, local)
+        assert torch.allclose(answers["pointmap"].value[0, view, :, 1:57].flatten(0, 1), moved, atol=1e-4)
+        everywhere = apply_similarity(similarity(local, given), local)
+        assert not torch.allclose(moved, everywhere, atol=1e-4)
 
 
 def test_weights_are_those_of_the_card_or_go_by_quantile(folders):

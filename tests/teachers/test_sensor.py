@@ -10,8 +10,8 @@ import torch
 
 from manyview.errors import UserError
 from manyview.geometry import cameras, pointmaps, poses
-from manyview.teachers.base import TEACHERS
 from manyview.geometry.measured import plane_step
+from manyview.teachers.base import TEACHERS
 from manyview.teachers.sensor import Sensor
 from manyview.types import Views, WeightRule
 
