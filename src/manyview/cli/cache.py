@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         required=True,
         action="append",
         metavar="T",
-        help="sensor (the manifest's own depth and poses), a model of the zoo, a model directory, timm:NAME; "
+        help="sensor (the manifest's own depth and poses), photos (multi-view stereo of posed photos), a model of the "
+        "zoo, a model directory, timm:NAME; "
         "NAME=T calls it so; give it several times for several teachers",
     )
     build.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE")
