@@ -16,9 +16,10 @@ from import_circles import circles, imports, joined
 SRC = Path(manyview.__file__).parent
 
 # folder (or top-level file) -> what it may import beside itself and layer 0
-BASE = {"errors", "registry", "types", "config", "progress", "version", "files", "workfolder"}
+BASE = {"errors", "hardware", "registry", "types", "config", "progress", "version", "files", "workfolder"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "hardware": set(),
     "registry": set(),
     "types": set(),
     "config": set(),

@@ -59,7 +59,9 @@ class RunConfig:
     clip_each: bool = False
     """Clip every tensor's own norm instead of the global one (DINO, DUNE)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast: auto is bf16 on a GPU and fp32 elsewhere."""
+    """Autocast: auto is bf16 on a GPU or CPU that computes it natively, and fp32 elsewhere."""
+    compile: bool = False
+    """Compile the transformer blocks (the first steps take a minute; on a CPU it needs a C++ compiler)."""
     shard: bool = False
     """Split the transformer blocks' weights, gradients and AdamW moments over the ranks (FSDP2): for models whose
     optimiser state does not fit one GPU. Every rank must then run the same blocks in the same order."""

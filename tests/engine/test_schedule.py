@@ -77,7 +77,7 @@ def test_devices_by_name():
             pick_device(name)
 
 
-def test_precision_auto_is_fp32_on_a_cpu_and_bf16_when_asked():
+def test_precision_auto_is_fp32_on_a_cpu_without_bf16_and_bf16_when_asked():
     cpu = torch.device("cpu")
     assert isinstance(autocast(cpu, "auto"), contextlib.nullcontext)
     with autocast(cpu, "bf16"):

@@ -87,6 +87,7 @@ def _report(scene: Any, out: Path, report: Path | None) -> Answer:
         "scene": str(out),
         "report": None if report is None else str(report),
         "model": scene.info["model"],
+        "precision": scene.info["precision"],
         "views": [
             {
                 "path": view.source.path or view.name,
@@ -115,7 +116,7 @@ def _report(scene: Any, out: Path, report: Path | None) -> Answer:
     error = f"{np.median(errors):.2f} px of the originals over {seen:,} observations" if errors else "not measured"
     lines = rows(
         {
-            "views": f"{len(scene)} at {width}x{height} (first)",
+            "views": f"{len(scene)} at {width}x{height} (first), by {scene.info['model']} in {scene.info['precision']}",
             "points": f"{values['points']:,}",
             "scale": f"{scene.scale} ({scene.scale_source})",
             "focal length": f"{values['median_focal']:.1f} px of the original (median)",

@@ -137,6 +137,7 @@ def _report(trained: Any, args: argparse.Namespace) -> Answer:
         "seconds": round(done.seconds, 1),
         "final_loss": done.final_loss,
         "stopped": done.stopped,
+        "precision": done.precision,
         "checkpoint": str(done.checkpoint),
         "next": following,
     }
@@ -145,7 +146,7 @@ def _report(trained: Any, args: argparse.Namespace) -> Answer:
         return Answer(values=values, lines=[line, f"go on: {following[0]}"], code=130)
     loss = "" if done.final_loss is None else f", last loss {done.final_loss:.4g}"
     lines = [
-        f"trained {done.steps} steps in {done.seconds:.0f} s{loss}",
+        f"trained {done.steps} steps in {done.seconds:.0f} s, {done.precision}{loss}",
         f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}",
     ]
     return Answer(values=values, lines=lines, next=following)

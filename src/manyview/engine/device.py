@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
 from manyview.errors import UserError
+from manyview.hardware import native_bf16
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -39,12 +41,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def precision_on(device: torch.device, precision: str) -> Literal["fp32", "bf16"]:
+    """What a precision means here: `auto` is bf16 on a GPU or CPU that computes it natively, fp32 elsewhere."""
+    return "bf16" if precision == "bf16" or (precision == "auto" and native_bf16(device)) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context of a forward pass: `auto` is bf16 on a GPU that has it, fp32 elsewhere."""
-    if precision == "auto":
-        wanted = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    else:
-        wanted = precision == "bf16"
-    if not wanted:
+    """The mixed-precision context of a forward pass, see `precision_on`."""
+    if precision_on(device, precision) == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -22,7 +22,7 @@ import torch
 
 from manyview.config import RunConfig
 from manyview.engine import checkpoint, ranks, rundir, shard
-from manyview.engine.device import autocast, pick_device
+from manyview.engine.device import autocast, pick_device, precision_on
 from manyview.engine.feed import Feed, LoadingEnded, workers_for
 from manyview.engine.interrupt import Interruption
 from manyview.engine.optim import adamw, clip_gradients, load_moments, moments, ordered, set_learning_rate, trainable
@@ -59,6 +59,8 @@ class FitResult:
     """The loss of the last step whose loss was finite."""
     checkpoint: Path
     """The newest checkpoint."""
+    precision: str = "fp32"
+    """What the forward passes were computed in: fp32 or bf16."""
 
 
 def fit(
@@ -112,6 +114,9 @@ class _Loop:
         self.recipe: Any = recipe.to(device) if split is None else split
         if split is None:
             ranks.same_start(self.recipe)
+        if run.compile and split is None:
+            for block in shard.blocks(self.recipe):
+                block.compile(dynamic=True)
         self.parameters = list(trainable(self.recipe).values())
         self.whole = [p for p in self.parameters if not shard.is_split(p)]
         self.optimizer = adamw(self.recipe, run)
@@ -172,7 +177,8 @@ class _Loop:
             shard.fill_whole(self.whole_recipe, self.recipe)
         assert self.saved is not None
         seconds = time.perf_counter() - started
-        return FitResult(self.done, seconds, not self._over(), self.loss, self.saved)
+        precision = precision_on(self.device, run.precision)
+        return FitResult(self.done, seconds, not self._over(), self.loss, self.saved, precision)
 
     def _over(self) -> bool:
         return self.done >= self.steps or (self.share is not None and self.share >= 1)

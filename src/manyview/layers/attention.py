@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manyview.hardware import native_bf16
 from manyview.layers.rope import Rope, rotate
 
+Arithmetic = Literal["full", "half_on_gpu", "half"]
 SHORT = 1024
 """Tokens up to which attention is written out where that is faster."""
 
@@ -21,6 +25,9 @@ def is_short_half_training(q: Tensor) -> bool:
 
 class Attention(nn.Module):
     """Self-attention over (N, T, D) tokens, one fused projection; `qk_norm`: LayerNorm on queries and keys."""
+
+    arithmetic: Arithmetic = "full"
+    """What float32 queries, keys and values are mixed in: full, or bfloat16 on a GPU (half: or CPU) that has it."""
 
     def __init__(self, dim: int, heads: int, *, qk_norm: bool = False) -> None:
         super().__init__()
@@ -40,8 +47,15 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
+        kind = q.dtype
+        if kind == torch.float32 and self._halved(q.device):
+            q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
         if is_short_half_training(q) and not causal:
             mixed = ((q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)).softmax(-1) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(mixed.transpose(1, 2).flatten(2).to(kind))
+
+    def _halved(self, device: torch.device) -> bool:
+        wanted = self.arithmetic == "half" or (self.arithmetic == "half_on_gpu" and device.type == "cuda")
+        return wanted and native_bf16(device)

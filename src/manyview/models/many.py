@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from manyview.hardware import short_of_memory
 from manyview.models.heads import Head
 from manyview.models.model import Maps
 from manyview.models.vit import Encoder
@@ -35,6 +36,13 @@ def chunk_size(name: str, asked: int | None, usual: int) -> int | None:
     if asked is not None and asked < 1:
         raise ValueError(f"{name} must be at least 1, got {asked}")
     return asked or (None if torch.is_grad_enabled() else usual)
+
+
+def heads_at_once(most: int, device: torch.device) -> int:
+    """Views that go through a dense head together: two on a CPU, which gains nothing from more; at most four on a GPU
+    that is short of memory, else `most`.
+    """
+    return min(most, 2 if device.type == "cpu" else 4 if short_of_memory(device) else most)
 
 
 def encoded(encoder: Encoder, images: Tensor, chunk: int | None) -> Tensor:

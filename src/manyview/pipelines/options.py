@@ -41,6 +41,9 @@ class ReconstructOptions:
     """Images that go through the encoder at once; bounds memory, not the result. none: the model's own."""
     head_chunk: int | None = None
     """Views that go through a head at once; likewise."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; auto is bf16 for many-view models on a GPU or CPU that computes it
+    natively, else fp32."""
     take: Take = field(default_factory=Take)
     """Which pictures of a folder or frames of a video are taken."""
 
@@ -56,7 +59,7 @@ class FeatureOptions:
     half: bool = False
     """Store float16: half the space; values beyond its range are clipped to it."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of the network; auto is bf16 on a GPU that has it."""
+    """Arithmetic of the network; auto is bf16 on a GPU or CPU that computes it natively."""
     pca: bool = False
     """Also write pictures of the first three principal components of the whole set (needs `out`)."""
     compare: Mapping[str, str] | None = None

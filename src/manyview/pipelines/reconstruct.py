@@ -13,11 +13,12 @@ from torch import Tensor
 
 from manyview.cameras.tracks import RestsOn
 from manyview.config import to_dict
+from manyview.engine.device import autocast, precision_on
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
 from manyview.images.inputs import Photo, gather, read_masks
-from manyview.models.model import Reconstructs
+from manyview.models.model import Reconstructs, ReconstructsViews
 from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import Placing, place_as_given, place_by_maps, source_intrinsics
 from manyview.pipelines.evidence import scene_by_matches, without_points
@@ -64,14 +65,17 @@ def reconstruct(
     asked: dict[str, Any] = {
         name: getattr(options, name) for name in ("pairs", "pairs_each", "encoder_chunk", "head_chunk")
     }
-    maps = ask(network, photos, read_masks(masks, photos), target, **asked)
+    wanted = "fp32" if options.precision == "auto" and not isinstance(network, ReconstructsViews) else options.precision
+    precision = precision_on(target, wanted)
+    with autocast(target, precision):
+        maps = ask(network, photos, read_masks(masks, photos), target, **asked)
     if options.cameras == "given" and given_c2w is None:
         raise UserError("cameras=given needs the poses; give cam2world, or choose auto, matches or model")
     if options.cameras in ("auto", "matches") and given_c2w is None:
         scene = scene_by_matches(photos, maps, given_k, options)
     else:
         scene = _scene(photos, maps, given_k, given_c2w, options)
-    _describe(scene, name, network, options, skipped)
+    _describe(scene, name, network, options, skipped, precision)
     return scene
 
 
@@ -156,7 +160,9 @@ def _view(
     )
 
 
-def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str]) -> None:
+def _describe(
+    scene: Scene, name: str, network: Any, options: ReconstructOptions, skipped: list[str], precision: str
+) -> None:
     """Warn, and write into the scene how it was made."""
     notes = scene.info["warnings"]
     relative = scene.scale == "relative" and scene.frame == "first_view"
@@ -167,6 +173,7 @@ def _describe(scene: Scene, name: str, network: Any, options: ReconstructOptions
     scene.info = {
         "made_by": f"manyview {__version__}",
         "model": name,
+        "precision": precision,
         "options": to_dict(options),
         "skipped": skipped,
         "warnings": notes,

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.geometry import poses
+from manyview.layers.attention import Arithmetic, Attention
 from manyview.layers.init import init_weights
 from manyview.layers.masking import send
 from manyview.layers.patches import patch_grid
 from manyview.models import vit
 from manyview.models.fusion import Fusion, TurnsFusion, view_rows
 from manyview.models.heads import Head, PatchMap, WithHeads
-from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of
+from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of, heads_at_once
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
 from manyview.models.vggt.heads import CameraHead, decode_pose
 from manyview.models.vit import HALF, Encoder, EncoderConfig
@@ -64,7 +65,12 @@ class ReconstructorConfig(WithHeads):
     encoder_chunk: int = 64
     """Images that go through the encoder together when no gradient is needed; bounds memory, not the result."""
     head_chunk: int = 16
-    """Views that go through a head together when no gradient is needed; likewise."""
+    """Most views that go through a head together when no gradient is needed; likewise. A CPU takes two at a time, a GPU
+    short of memory four.
+    """
+    fusion_attention: Arithmetic = "half_on_gpu"
+    """Fusion attention of float32 tokens: half_on_gpu is bfloat16 on a GPU, as released; half: also on a CPU that has
+    it; full: float32 everywhere."""
 
 
 def distill3r() -> ReconstructorConfig:
@@ -149,6 +155,9 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         self.head_local = self._head()
         self.camera = self._camera()
         init_weights(self, xavier=config.xavier)
+        for module in self.fusion.modules():
+            if isinstance(module, Attention):
+                module.arithmetic = config.fusion_attention
 
     def _fusion(self) -> Fusion | TurnsFusion:
         config = self.config
@@ -198,7 +207,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         counts = [group.shape[1] for group in views]
         grids = [patch_grid(group.shape[-2], group.shape[-1], config.patch_size) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, config.encoder_chunk)
-        head_chunk = chunk_size("head_chunk", head_chunk, config.head_chunk)
+        head_chunk = chunk_size("head_chunk", head_chunk, heads_at_once(config.head_chunk, views[0].device))
         rows = view_rows(view_ids, len(views[0]), sum(counts))
 
         tokens = [encoded(self.encoder, group, encoder_chunk) for group in views]

@@ -21,7 +21,7 @@ from manyview.layers.patches import patch_grid
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models.alternating import Alternating
 from manyview.models.heads import Activation, Head, WithHeads
-from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of
+from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of, heads_at_once
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
 from manyview.models.vggt.heads import CameraHead, decode_pose
 from manyview.models.vit import Encoder, EncoderConfig, vit
@@ -156,7 +156,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         views = groups_of(images)
         grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, self.config.encoder_chunk)
-        head_chunk = chunk_size("head_chunk", head_chunk, self.config.head_chunk)
+        head_chunk = chunk_size("head_chunk", head_chunk, heads_at_once(self.config.head_chunk, views[0].device))
         levels, last = self.aggregate(views, grids, chunk=encoder_chunk)
         encoding = self.camera(torch.cat([group[:, :, 0] for group in last], dim=1))[-1]
 
