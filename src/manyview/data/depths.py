@@ -74,6 +74,14 @@ def _half_float_png(path: Path) -> np.ndarray:
         return np.asarray(image).astype(np.uint16).view(np.float16)
 
 
+def _sevenscenes(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        values = np.asarray(image).astype(np.float32)
+    return np.where(values == 65535, 0, values)
+
+
 def _pfm(path: Path) -> np.ndarray:
     """Portable float map of one channel; its rows are stored from the bottom up."""
     with path.open("rb") as file:
@@ -108,6 +116,8 @@ ENCODINGS: dict[str, Callable[[Path], np.ndarray]] = {
     ".depth_meters.hdf5": _hypersim,  # README of apple/ml-hypersim: distances, dataset named "dataset"
     ".h5": _megadepth,  # megadepth_utils of mihaidusmanu/d2-net, naver/dust3r: dataset named "depth"
     ".geometric.png": _half_float_png,  # CO3D, datasets_preprocess/preprocess_co3d.py of naver/dust3r
+    ".depth.png": _sevenscenes,  # 7-Scenes: 65535 for none
+    ".depth.proj.png": _sevenscenes,
     ".pfm": _pfm,  # BlendedMVS, datasets_preprocess/preprocess_blendedMVS.py of naver/dust3r
-    ".exr": _exr,  # MVS-Synth
+    ".exr": _exr,  # MVS-Synth, Habitat
 }

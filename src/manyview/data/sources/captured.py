@@ -79,13 +79,14 @@ def blendedmvs(src: Source) -> Scenes:
         rows = []
         for image in images_of(folder):
             if not image.stem.endswith("_masked"):
-                camera = src.read(scene / "cams" / f"{image.stem}_cam.txt", _mvsnet_camera)
+                camera = src.read(scene / "cams" / f"{image.stem}_cam.txt", mvsnet_camera)
                 depth = scene / "rendered_depth_maps" / f"{image.stem}.pfm"
                 rows.append(Row(image=image, camera=camera, depth=depth))
         yield scene.name, rows
 
 
-def _mvsnet_camera(path: Path) -> Camera:
+def mvsnet_camera(path: Path) -> Camera:
+    """A camera file of MVSNet."""
     words = path.read_text().split()
     if words[0] != "extrinsic" or words[17] != "intrinsic":
         raise ValueError("it is no MVSNet camera file (extrinsic, 16 numbers, intrinsic, 9 numbers)")
