@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.sparse import bsr_array, csr_array
 from scipy.spatial.transform import Rotation
 
 SPREAD_OF_SCALES = 0.3
@@ -35,6 +36,11 @@ class Observations:
     def chosen(self, kept: np.ndarray) -> Observations:
         return Observations(*(values[kept] for values in vars(self).values()))
 
+    def numbered(self, kept: np.ndarray) -> tuple[Observations, np.ndarray]:
+        """Some observations with their points numbered anew, and which points those were (N,)."""
+        ids, point = np.unique(self.point[kept], return_inverse=True)
+        return replace(self.chosen(kept), point=point), ids
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -45,6 +51,12 @@ class Solution:
     log_focal: np.ndarray  # (G,)
     log_scale: np.ndarray  # (V,) what predicted depth is multiplied by
     points: np.ndarray  # (N, 3)
+
+    def matrices(self) -> np.ndarray:
+        """(V, 4, 4) world to camera."""
+        matrices = np.tile(np.eye(4), (len(self.rotation), 1, 1))
+        matrices[:, :3, :3], matrices[:, :3, 3] = self.rotation, self.translation
+        return matrices
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,18 @@ class Problem:
     """(G,) their standard deviations; 0 keeps a lens as it is."""
     fixed: np.ndarray
     """(V,) views whose pose is kept."""
+
+    def within(self, rows: np.ndarray) -> tuple[Problem, np.ndarray]:
+        """The same of some views (n,), which are numbered anew, and the points (N,) that two of them show."""
+        number = np.full(len(self.lens), -1)
+        number[rows] = np.arange(len(rows))
+        inside = number[self.seen.view] >= 0
+        inside &= (
+            np.bincount(self.seen.point[inside], minlength=self.seen.point.max(initial=-1) + 1)[self.seen.point] >= 2
+        )
+        seen, ids = self.seen.numbered(inside)
+        fixed = self.fixed[rows] if self.fixed[rows].any() else np.arange(len(rows)) == 0
+        return replace(self, seen=replace(seen, view=number[seen.view]), lens=self.lens[rows], fixed=fixed), ids
 
     def local(self, at: Solution) -> np.ndarray:
         """(M, 3) observed points in the cameras that see them."""
@@ -93,8 +117,8 @@ def adjust(problem: Problem, start: Solution, *, steps: int = 30, enough: float 
         normal = _Normal(problem, at)
         for _ in range(8):
             trial = normal.step(damping)
-            new = problem.cost(trial)
-            if new < cost:
+            new = np.inf if trial is None else problem.cost(trial)
+            if trial is not None and new < cost:
                 break
             damping *= 5
         else:
@@ -106,31 +130,48 @@ def adjust(problem: Problem, start: Solution, *, steps: int = 30, enough: float 
 
 
 class _Normal:
-    """The normal equations at a solution. A view has 7 unknowns: rotation, translation, depth scale; a lens has one."""
+    """The normal equations at a solution. A view has 7 unknowns: rotation, translation, depth scale; a lens has one.
+
+    What ties views to points is a sparse matrix of 7 x 3 blocks, one per observation; without the points the views'
+    own equations are dense (a Cholesky decomposition of 500 views takes a second).
+    """
 
     def __init__(self, problem: Problem, at: Solution) -> None:
         self.problem, self.at = problem, at
-        seen, views, lenses = problem.seen, len(at.rotation), len(at.log_focal)
+        order = np.argsort(problem.seen.view, kind="stable")
+        problem = replace(problem, seen=problem.seen.chosen(order))
+        seen, views, count = problem.seen, len(at.rotation), len(at.points)
         errors, local = problem.errors(at)
         weights = np.empty_like(errors)
         weights[:, :2] = 1 / (1 + (errors[:, :2] ** 2).sum(1, keepdims=True) / SOFT)
         weights[:, 2] = np.isfinite(seen.depth) / (1 + errors[:, 2] ** 2 / SOFT)
         by_camera, by_point = _slopes(problem, at, local)
-        weighted = weights[:, :, None] * by_camera
-        columns = np.concatenate([7 * seen.view[:, None] + np.arange(7), 7 * views + problem.lens[seen.view, None]], 1)
-        self.size, count = 7 * views + lenses, len(at.points)
-        self.camera = _dense(columns, np.einsum("oki,okj->oij", weighted, by_camera), self.size)
-        self.camera_slope = np.bincount(columns.ravel(), np.einsum("oki,ok->oi", weighted, errors).ravel(), self.size)
-        self.point = summed(seen.point, np.einsum("oki,okj->oij", weights[:, :, None] * by_point, by_point), count)
-        self.point_slope = summed(seen.point, np.einsum("oki,ok->oi", weights[:, :, None] * by_point, errors), count)
-        both = np.einsum("oki,okj->oij", weighted, by_point)
-        rows = np.broadcast_to(columns[:, :, None], both.shape)
-        places = np.broadcast_to(3 * seen.point[:, None, None] + np.arange(3), both.shape)
-        self.both = csr_array((both.ravel(), (rows.ravel(), places.ravel())), shape=(self.size, 3 * count))
+        weighted = (weights[:, :, None] * by_camera).transpose(0, 2, 1)
+        weighted_point = (weights[:, :, None] * by_point).transpose(0, 2, 1)
+        self.view, self.point_of, self.lens_of = seen.view, seen.point, problem.lens[seen.view]
+        self.size = 7 * views + len(at.log_focal)
+        self.camera = self._by_views(summed(seen.view, weighted @ by_camera, views))
+        slopes = (weighted @ errors[:, :, None])[:, :, 0]
+        of_lens = np.bincount(self.lens_of, slopes[:, 7], len(at.log_focal))
+        self.camera_slope = np.concatenate([summed(seen.view, slopes[:, :7], views).ravel(), of_lens])
+        self.point = summed(seen.point, weighted_point @ by_point, count)
+        self.point_slope = summed(seen.point, (weighted_point @ errors[:, :, None])[:, :, 0], count)
+        self.both = weighted @ by_point  # (M, 8, 3), the last row of the lens
         self._add_priors()
         kept = np.repeat(problem.fixed, 7)
         kept[6::7] = False  # the depth scale of a fixed view is free
         self.free = ~np.concatenate([kept, problem.guess_spread == 0])
+
+    def _by_views(self, blocks: np.ndarray) -> np.ndarray:
+        """(size, size) of blocks (V, 8, 8), whose last row and column are those of the view's lens."""
+        matrix = np.zeros((self.size, self.size))
+        views = len(blocks)
+        own: np.ndarray = 7 * np.arange(views)[:, None] + np.arange(7)
+        matrix[own[:, :, None], own[:, None, :]] = blocks[:, :7, :7]
+        lenses = 7 * views + self.problem.lens
+        matrix[own, lenses[:, None]] = matrix[lenses[:, None], own] = blocks[:, :7, 7]
+        np.add.at(matrix, (lenses, lenses), blocks[:, 7, 7])
+        return matrix
 
     def _add_priors(self) -> None:
         problem, at, views = self.problem, self.at, len(self.at.rotation)
@@ -143,31 +184,47 @@ class _Normal:
         self.camera[lenses, lenses] += precision
         self.camera_slope[lenses] += precision * (at.log_focal - problem.guess)[free]
 
-    def step(self, damping: float) -> Solution:
-        """The solution one damped step further."""
+    def _ties(self, blocks: np.ndarray) -> tuple[bsr_array, csr_array]:
+        """Blocks (M, 8, 3) as matrices: of the views (7 V, 3 N), and of the lenses (G, 3 N)."""
+        views, lenses, count = len(self.at.rotation), len(self.at.log_focal), len(self.at.points)
+        starts = np.searchsorted(self.view, np.arange(views + 1))
+        shape = (7 * views, 3 * count)
+        of_views = bsr_array((np.ascontiguousarray(blocks[:, :7]), self.point_of, starts), shape=shape)
+        columns = 3 * self.point_of[:, None] + np.arange(3)
+        rows = np.broadcast_to(self.lens_of[:, None], columns.shape)
+        of_lenses = csr_array((blocks[:, 7].ravel(), (rows.ravel(), columns.ravel())), shape=(lenses, 3 * count))
+        return of_views, of_lenses
+
+    def step(self, damping: float) -> Solution | None:
+        """The solution one damped step further; None where the damping is too little."""
         diagonal = np.einsum("nii->ni", self.point)
-        damped = self.point + np.einsum("ni,ij->nij", damping * diagonal + 1e-9, np.eye(3))
-        inverse = np.linalg.inv(damped)
-        count = len(inverse)
-        rows = np.broadcast_to(3 * np.arange(count)[:, None, None] + np.arange(3)[:, None], inverse.shape)
-        columns = np.broadcast_to(3 * np.arange(count)[:, None, None] + np.arange(3), inverse.shape)
-        blocks = csr_array((inverse.ravel(), (rows.ravel(), columns.ravel())), shape=(3 * count, 3 * count))
-        through = self.both @ blocks
-        reduced = self.camera + np.diag(damping * np.diag(self.camera) + 1e-9) - (through @ self.both.T).toarray()
-        slope = self.camera_slope - through @ self.point_slope.ravel()
-        change = np.zeros(self.size)
-        free = self.free
-        change[free] = -np.linalg.solve(reduced[np.ix_(free, free)], slope[free])
-        moved = -(inverse @ (self.point_slope.ravel() + self.both.T @ change).reshape(count, 3, 1))[:, :, 0]
-        at, views = self.at, len(self.at.rotation)
-        of_view = change[: 7 * views].reshape(views, 7)
+        inverse = np.linalg.inv(self.point + np.einsum("ni,ij->nij", damping * diagonal + 1e-9, np.eye(3)))
+        views, lenses = self._ties(self.both)
+        through_views, through_lenses = self._ties(self.both @ inverse[self.point_of])
+        cut = 7 * len(self.at.rotation)
+        reduced = self.camera.copy()
+        reduced[np.diag_indices(self.size)] += damping * np.diag(self.camera) + 1e-9
+        reduced[:cut, :cut] -= (through_views @ views.T).toarray()
+        crossed = (through_views.tocsr() @ lenses.T).toarray()
+        reduced[:cut, cut:] -= crossed
+        reduced[cut:, :cut] -= crossed.T
+        reduced[cut:, cut:] -= (through_lenses @ lenses.T).toarray()
+        tilt = self.point_slope.ravel()
+        slope = self.camera_slope - np.concatenate([through_views @ tilt, through_lenses @ tilt])
+        change, free = np.zeros(self.size), self.free
+        try:
+            change[free] = -cho_solve(cho_factor(reduced[np.ix_(free, free)], overwrite_a=True), slope[free])
+        except LinAlgError:
+            return None
+        pulled = (tilt + views.T @ change[:cut] + lenses.T @ change[cut:]).reshape(-1, 3, 1)
+        at, of_view = self.at, change[:cut].reshape(-1, 7)
         return replace(
             at,
             rotation=Rotation.from_rotvec(of_view[:, :3]).as_matrix() @ at.rotation,
             translation=at.translation + of_view[:, 3:6],
             log_scale=at.log_scale + of_view[:, 6],
-            log_focal=at.log_focal + change[7 * views :],
-            points=at.points + moved,
+            log_focal=at.log_focal + change[cut:],
+            points=at.points - (inverse @ pulled)[:, :, 0],
         )
 
 
@@ -190,7 +247,9 @@ def _slopes(problem: Problem, at: Solution, local: np.ndarray) -> tuple[np.ndarr
 
 def _cross(vectors: np.ndarray) -> np.ndarray:
     """(M, 3) -> (M, 3, 3) so that _cross(a) @ b = a x b."""
-    return np.cross(np.eye(3), vectors[:, None, :])
+    x, y, z = vectors.T
+    zero = np.zeros(len(x))
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
 
 
 def summed(index: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
@@ -198,9 +257,3 @@ def summed(index: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     flat = values.reshape(len(values), -1)
     sums = np.stack([np.bincount(index, column, count) for column in flat.T], 1)
     return sums.reshape(count, *values.shape[1:])
-
-
-def _dense(columns: np.ndarray, blocks: np.ndarray, size: int) -> np.ndarray:
-    """Sum of blocks (M, 8, 8) at rows and columns (M, 8) of a (size, size) matrix."""
-    places = columns[:, :, None] * size + columns[:, None, :]
-    return np.bincount(places.ravel(), blocks.ravel(), size * size).reshape(size, size)

@@ -26,7 +26,7 @@ class Keypoints:
     uv: np.ndarray
     """(N, 2) float64 pixels of the original photo, pixel centres at +0.5."""
     descriptors: torch.Tensor
-    """(N, 128) float32 of unit length (RootSIFT)."""
+    """(N, 128) uint8: RootSIFT, 512 being one."""
     pixel: float
     """How precise a place is, in pixels of the original photo: a pixel where the long side is brought to LONG_SIDE."""
 
@@ -34,24 +34,32 @@ class Keypoints:
         return len(self.uv)
 
 
-def detect(photo: np.ndarray, *, tilted: bool = False) -> Keypoints:
-    """Keypoints of an (H, W, 3) uint8 photo. `tilted`: also of the photo seen from aside (ASIFT; ten times slower)."""
+def detect(photo: np.ndarray, size: tuple[int, int] | None = None, *, tilted: bool = False) -> Keypoints:
+    """Keypoints of an (h, w, 3) uint8 photo, which may be a smaller copy of one of `size` (H, W).
+
+    `tilted`: also of the photo seen from aside (ASIFT; ten times slower).
+    """
     import cv2
 
     tools: Any = cv2
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    pixel = max(grey.shape) / LONG_SIDE
-    scale = min(1.0, 1 / pixel)
-    if scale < 1:
-        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    pixel = max(size or grey.shape) / LONG_SIDE
+    shrunk, scale = LONG_SIDE / max(grey.shape), min(1.0, 1 / pixel)
+    if shrunk < 1:
+        grey = cv2.resize(grey, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
     sift = tools.SIFT_create(TILTED_MOST if tilted else MOST, contrastThreshold=CONTRAST)
     finder = tools.AffineFeature_create(sift, TILTS, 0) if tilted else sift
     points, descriptors = finder.detectAndCompute(grey, None)
     if descriptors is None or not len(points):
-        return Keypoints(np.empty((0, 2)), torch.empty(0, 128), pixel)
+        return Keypoints(np.empty((0, 2)), torch.empty(0, 128, dtype=torch.uint8), pixel)
     uv = (np.array([point.pt for point in points], np.float64) + 0.5) / scale
     share = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-9)
-    return Keypoints(uv, torch.from_numpy(np.sqrt(share).astype(np.float32)), pixel)
+    return Keypoints(uv, torch.from_numpy(np.rint(512 * np.sqrt(share)).clip(0, 255).astype(np.uint8)), pixel)
+
+
+def of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
+    """(N, D) float32."""
+    return torch.nn.functional.normalize(descriptors.float(), dim=1)
 
 
 def match(first: Keypoints, second: Keypoints, *, tilted: bool = False) -> np.ndarray:
@@ -62,14 +70,14 @@ def match(first: Keypoints, second: Keypoints, *, tilted: bool = False) -> np.nd
     few = 9 if tilted else 2
     if min(len(first), len(second)) < few:
         return np.empty((0, 2), np.int64)
-    similarity = first.descriptors @ second.descriptors.T
-    values, nearest = similarity.topk(few, dim=1)
-    back = similarity.argmax(0)[nearest[:, 0]].numpy()
-    distance, candidates = (2 - 2 * values).clamp(min=0).sqrt().numpy(), nearest.numpy()
-    rows, columns = np.arange(len(candidates)), candidates[:, 0]
+    similarity = (of_unit_length(first.descriptors) @ of_unit_length(second.descriptors).T).numpy()
     if not tilted:
-        good = (distance[:, 0] < RATIO * distance[:, 1]) & (back == rows)
-        return np.stack([rows[good], columns[good]], 1)
+        return _clear(similarity)
+    values, nearest = torch.from_numpy(similarity).topk(few, dim=1)
+    candidates = nearest.numpy()
+    distance = (2 - 2 * values).clamp(min=0).sqrt().numpy()
+    rows, columns = np.arange(len(candidates)), candidates[:, 0]
+    back = similarity[:, columns].argmax(0)
     elsewhere = _apart(second.uv[candidates], second.uv[columns][:, None], second.pixel)
     elsewhere[:, -1] = True
     rival = distance[rows, elsewhere.argmax(1)]
@@ -78,6 +86,16 @@ def match(first: Keypoints, second: Keypoints, *, tilted: bool = False) -> np.nd
     places = np.concatenate([first.uv[pairs[:, 0]] / first.pixel, second.uv[pairs[:, 1]] / second.pixel], 1)
     _, once = np.unique(np.round(places / 3), axis=0, return_index=True)
     return pairs[np.sort(once)]
+
+
+def _clear(similarity: np.ndarray) -> np.ndarray:
+    """(M, 2) rows and columns of mutual best similarities that are clearly so. Takes the best of rows off its input."""
+    rows = np.arange(len(similarity))
+    columns = similarity.argmax(1)
+    best, best_of_column = similarity[rows, columns], similarity.max(0)
+    similarity[rows, columns] = -1
+    good = (1 - best < RATIO**2 * (1 - similarity.max(1))) & (best >= best_of_column[columns])
+    return np.stack([rows[good], columns[good]], 1)
 
 
 def _apart(one: np.ndarray, other: np.ndarray, pixel: float) -> np.ndarray:

@@ -6,25 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from manyview.cameras import bundle
 from manyview.cameras.bundle import summed
-from manyview.cameras.graph import closing, spanning_tree
 from manyview.cameras.links import LEAST, Link, Photo
+from manyview.cameras.refine import ROUNDS, along_tree, joined_keypoints, parts, refined, well_seen
 from manyview.cameras.tracks import REGISTERED, RestsOn, Tracks
+from manyview.cameras.windows import MOST_AT_ONCE, Placed, by_windows
 
-DEPTH_SPREAD, INDEPENDENT = 0.3, 25
-"""Standard deviation of the logarithm of predicted depth, and how many pixels of a photo err independently. The
-bundled student's depth is off by about as much on photos of places it has never seen."""
 FOCAL_SPREAD, STATED_SPREAD = 0.15, 0.05
 """The same of focal lengths: found from matches, and stated by EXIF."""
-ROUNDS = (8.0, 4.0, 3.0)
-"""Largest reprojection error of an observation after each round, in pixels as looked at."""
-JOINED = 10
-"""Points that two views must share in the end to stay joined."""
-MOST_POINTS = 6000
 SEEN_PARALLAX = 1.0
 """Median angle in degrees under which a photo's points must be seen for its pose to rest on matches alone."""
 
@@ -85,28 +76,30 @@ def place(
     Each set is in the frame of its first photo; photos of no set are left out.
     """
     row_of = {int(index): row for row, index in enumerate(members)}
-    own = [one for one in links if one.i in row_of and one.j in row_of]
-    poses = _along_tree(len(photos), own)[members]
-    seen = _tracks(photos, own, row_of)
+    links = [one for one in links if one.i in row_of and one.j in row_of]
+    own = [replace(one, i=row_of[one.i], j=row_of[one.j]) for one in links]
     numbers, row_lens = np.unique(lens[members], return_inverse=True)
-    log_focal = np.log([focals[np.flatnonzero(lens == number)[0]] for number in numbers])
-    first = [views[np.flatnonzero(lens == number)[0]] for number in numbers]
-    spread = np.array([_focal_spread(view) for view in first])
-    world2cam = np.linalg.inv(poses)
-    start = bundle.Solution(
-        world2cam[:, :3, :3], world2cam[:, :3, 3], log_focal, np.zeros(len(members)), np.empty((0, 3))
-    )
-    fixed = np.arange(len(members)) == 0
-    problem = bundle.Problem(seen, row_lens, log_focal, spread, fixed)
-    solution, problem = _refined(problem, start, ROUNDS if adjust else ())
+    first = [int(np.flatnonzero(lens == number)[0]) for number in numbers]
+    guess, spread = np.log([focals[index] for index in first]), np.array([_focal_spread(views[i]) for i in first])
+    seen = joined_keypoints([photos[index] for index in members], own)
+    problem = bundle.Problem(seen, row_lens, guess, spread, np.arange(len(members)) == 0)
+    if len(members) <= MOST_AT_ONCE or not adjust:
+        poses = along_tree(len(members), own)
+        sets = [Placed(np.arange(len(members)), poses, guess, np.zeros(len(members)))]
+    else:
+        sets = by_windows(problem, own)
     placed = []
-    for part in _parts(problem.seen, len(members)):
-        cameras, tracks = _read_off(photos, members, own, solution, problem, part)
+    for one in sets:
+        part, _ = problem.within(one.rows)
+        part = replace(part, seen=well_seen(part.seen)[0])
+        solution, part, _ = refined(part, one.start(), ROUNDS if adjust else ())
+        for joined in parts(part.seen, len(one.rows)):
+            placed.append(_read_off(photos, members[one.rows], links, solution, part, joined))
+    for cameras, _ in placed:
         for index, camera in cameras.items():
             given = views[index].intrinsics
             if given is not None:  # to the letter
                 cameras[index] = replace(camera, intrinsics=np.array(given, np.float64))
-        placed.append((cameras, tracks))
     return placed
 
 
@@ -115,99 +108,6 @@ def _focal_spread(view: View) -> float:
     if view.intrinsics is not None:
         return 0.0
     return STATED_SPREAD if view.focal_known else FOCAL_SPREAD
-
-
-def _parts(seen: bundle.Observations, views: int) -> list[np.ndarray]:
-    """Masks (V,) of the sets of two views and more that are joined, each to another one by JOINED shared points."""
-    shape = (views, int(seen.point.max(initial=-1)) + 1)
-    shows = coo_array((np.ones(len(seen.view)), (seen.view, seen.point)), shape=shape).tocsr()
-    joined = (shows @ shows.T).toarray() >= JOINED
-    label = connected_components(joined, directed=False)[1]
-    return [label == number for number in np.unique(label) if (label == number).sum() > 1]
-
-
-def _refined(
-    problem: bundle.Problem, start: bundle.Solution, rounds: Sequence[float]
-) -> tuple[bundle.Solution, bundle.Problem]:
-    """Adjust, leave out what disagrees, and again."""
-    solution = _with_points(problem, start)
-    for limit in rounds:
-        solution = bundle.adjust(problem, solution)
-        errors, local = problem.errors(solution)
-        kept = (np.linalg.norm(errors[:, :2], axis=1) < limit) & (local[:, 2] > 0)
-        kept &= np.bincount(problem.seen.point[kept], minlength=len(solution.points))[problem.seen.point] >= 2
-        if not kept.any():
-            break
-        ids, point = np.unique(problem.seen.point[kept], return_inverse=True)
-        problem = replace(problem, seen=replace(problem.seen.chosen(kept), point=point))
-        solution = _with_points(problem, replace(solution, points=solution.points[ids]))
-    return solution, problem
-
-
-def _along_tree(count: int, links: Sequence[Link]) -> np.ndarray:
-    """(V, 4, 4) cam2world by the links that most matches, and most triangles of links, support."""
-    share = closing({(one.i, one.j): one.j_from_i[:3, :3] for one in links})
-    order, before = spanning_tree(count, {(one.i, one.j): len(one.matches) * share[one.i, one.j] for one in links})
-    by_ends = {(one.i, one.j): one for one in links}
-    poses = np.tile(np.eye(4), (count, 1, 1))
-    for index in order[1:]:
-        parent = int(before[index])
-        forward = (parent, int(index)) in by_ends
-        one = by_ends[(parent, int(index)) if forward else (int(index), parent)]
-        child_from_parent = one.j_from_i if forward else np.linalg.inv(one.j_from_i)
-        poses[index] = poses[parent] @ np.linalg.inv(child_from_parent)
-    return poses
-
-
-def _tracks(photos: Sequence[Photo], links: Sequence[Link], place: dict[int, int]) -> bundle.Observations:
-    """Keypoints that matches join, those that join two of one photo left out; the longest first, up to MOST_POINTS."""
-    start = np.concatenate([[0], np.cumsum([len(photos[index].keypoints) for index in place])])
-    ends = np.concatenate([one.matches + [start[place[one.i]], start[place[one.j]]] for one in links])
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(start[-1], start[-1]))
-    _, label = connected_components(graph, directed=False)
-    used = np.unique(ends)
-    view = np.searchsorted(start, used, side="right") - 1
-    label = np.unique(label[used], return_inverse=True)[1]
-    twice = np.zeros(label.max() + 1, bool)
-    pairs, counts = np.unique(np.stack([label, view], 1), axis=0, return_counts=True)
-    twice[pairs[counts > 1, 0]] = True
-    lengths = np.where(twice, 0, np.bincount(label))
-    kept = np.flatnonzero(lengths >= 2)
-    kept = kept[np.argsort(-lengths[kept], kind="stable")][:MOST_POINTS]
-    number = np.full(len(lengths), -1)
-    number[kept] = np.arange(len(kept))
-    chosen = number[label] >= 0
-    used, view, point = used[chosen], view[chosen], number[label][chosen]
-    row = [photos[index] for index in place]
-    keypoint = used - start[view]
-    uv = np.array([row[v].keypoints.uv[k] - row[v].principal for v, k in zip(view, keypoint, strict=True)])
-    depth = np.array([row[v].depth[k] for v, k in zip(view, keypoint, strict=True)])
-    each = np.bincount(view, np.isfinite(depth), len(row))
-    spread = DEPTH_SPREAD * np.sqrt(np.maximum(each / INDEPENDENT, 1))
-    pixel = np.array([photo.keypoints.pixel for photo in row])
-    return bundle.Observations(view, point, uv.reshape(-1, 2), pixel[view], depth, spread[view])
-
-
-def _with_points(problem: bundle.Problem, at: bundle.Solution) -> bundle.Solution:
-    """Points nearest to their rays; where rays are almost parallel the predicted depth says how far."""
-    seen = problem.seen
-    focal = np.exp(at.log_focal[problem.lens[seen.view]])
-    directions = np.concatenate([seen.uv / focal[:, None], np.ones((len(seen.uv), 1))], 1)
-    directions = np.einsum("oji,oj->oi", at.rotation[seen.view], directions)
-    centres = -np.einsum("vji,vj->vi", at.rotation, at.translation)[seen.view]
-    depth = np.nan_to_num(seen.depth * np.exp(at.log_scale[seen.view]), nan=1.0)
-    length = np.linalg.norm(directions, axis=1, keepdims=True)
-    unit = directions / length
-    along = unit[:, :, None] * unit[:, None]
-    weight = (1 / (depth * length[:, 0]) ** 2)[:, None]
-    trust = np.where(np.isfinite(seen.depth), 0.01, 0.001)[:, None] ** 2
-    across = np.eye(3) - along
-    matrix = weight[:, :, None] * (across + trust[:, :, None] * along)
-    aim = centres + directions * depth[:, None]
-    right = weight * (np.einsum("oij,oj->oi", across, centres) + trust * np.einsum("oij,oj->oi", along, aim))
-    count = int(seen.point.max(initial=-1)) + 1
-    left, right = summed(seen.point, matrix, count), summed(seen.point, right, count)
-    return replace(at, points=np.linalg.solve(left, right[:, :, None])[:, :, 0])
 
 
 def _read_off(
@@ -225,9 +125,7 @@ def _read_off(
     seen = problem.seen
     errors, local = problem.errors(at)
     distance = np.linalg.norm(errors[:, :2], axis=1) * seen.pixel
-    cam2world = np.tile(np.eye(4), (len(members), 1, 1))
-    cam2world[:, :3, :3] = at.rotation.transpose(0, 2, 1)
-    cam2world[:, :3, 3] = -np.einsum("vji,vj->vi", at.rotation, at.translation)
+    cam2world = np.linalg.inv(at.matrices())
     first_from_world = np.linalg.inv(cam2world[np.flatnonzero(part)[0]])
     cam2world = first_from_world @ cam2world
     angles = _angles(at.points, at, seen)

@@ -11,16 +11,15 @@ from itertools import combinations
 
 import numpy as np
 
+from manyview.cameras.cores import each
 from manyview.cameras.graph import connected
 from manyview.cameras.keypoints import Keypoints, detect, match
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
+from manyview.cameras.pairs import pairs_to_match
 from manyview.cameras.place import Camera, View, place
 from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
 
-ALL_PAIRS = 40
-"""Up to so many photos every pair is matched; of more, each with its NEIGHBOURS in order and those that look alike."""
-NEIGHBOURS, ALIKE = 6, 8
 TILTED_PAIRS = 66
 """Up to so many pairs of photos that no link joins are looked at again as seen from aside."""
 
@@ -36,12 +35,14 @@ class Solved:
 def solve(
     views: Sequence[View], photos: Callable[[], Iterable[np.ndarray]], *, use_depth: bool = True, adjust: bool = True
 ) -> Solved:
-    """The cameras of photos; `photos` gives their pixels (H, W, 3) uint8 in order, and is called once or twice.
+    """The cameras of photos; `photos` gives their pixels in order, and is called once or twice.
+
+    Pixels are (h, w, 3) uint8, those of the original photo or of a smaller copy (LONG_SIDE is looked at).
 
     `use_depth`, `adjust`: false leaves out the predicted depth, or the bundle adjustment (to compare with).
     """
-    keypoints = [detect(pixels) for pixels in photos()]
-    matches = _matched(keypoints, _pairs(keypoints))
+    keypoints = _keypoints(views, photos())
+    matches = _matched(keypoints, pairs_to_match(keypoints))
     lens = _lenses(views)
     focals = _focals(views, keypoints, matches, lens)
     looks = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
@@ -49,7 +50,7 @@ def solve(
     component = connected(len(views), [(one.i, one.j) for one in links])
     apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
     if 0 < len(apart) <= TILTED_PAIRS:
-        aside = [detect(pixels, tilted=True) for pixels in photos()]
+        aside = _keypoints(views, photos(), tilted=True)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
         new = _links(tilted, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
@@ -67,24 +68,22 @@ def solve(
     return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
 
 
-def _pairs(keypoints: Sequence[Keypoints]) -> list[tuple[int, int]]:
-    """Pairs of photos that are matched."""
-    count = len(keypoints)
-    if count <= ALL_PAIRS:
-        return list(combinations(range(count), 2))
-    near = {(i, j) for i in range(count) for j in range(i + 1, min(count, i + 1 + NEIGHBOURS))}
-    few = [replace(k, uv=k.uv[::8], descriptors=k.descriptors[::8]) for k in keypoints]
-    for i in range(count):
-        votes = np.array([len(match(few[i], few[j])) if j != i else -1 for j in range(count)])
-        near |= {(min(i, j), max(i, j)) for j in np.argsort(-votes, kind="stable")[:ALIKE].tolist()}
-    return sorted(near)
+def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: bool = False) -> list[Keypoints]:
+    def seen(photo: tuple[View, np.ndarray]) -> Keypoints:
+        return detect(photo[1], photo[0].size, tilted=tilted)
+
+    each_photo = zip(views, photos, strict=True)
+    return list(each(seen, each_photo, label="looking again" if tilted else "looking", unit="photo", total=len(views)))
 
 
 def _matched(
-    keypoints: Sequence[Keypoints], pairs: Iterable[tuple[int, int]], *, tilted: bool = False
+    keypoints: Sequence[Keypoints], pairs: Sequence[tuple[int, int]], *, tilted: bool = False
 ) -> dict[tuple[int, int], np.ndarray]:
-    every = {(i, j): match(keypoints[i], keypoints[j], tilted=tilted) for i, j in pairs}
-    return {pair: found for pair, found in every.items() if len(found) >= LEAST}
+    def matched(pair: tuple[int, int]) -> np.ndarray:
+        return match(keypoints[pair[0]], keypoints[pair[1]], tilted=tilted)
+
+    every = zip(pairs, each(matched, pairs, label="matching", unit="pair"), strict=True)
+    return {pair: found for pair, found in every if len(found) >= LEAST}
 
 
 def _lenses(views: Sequence[View]) -> np.ndarray:
@@ -131,10 +130,11 @@ def _photo(view: View, keypoints: Keypoints, use_depth: bool) -> Photo:
 def _links(
     photos: Sequence[Photo], matches: dict[tuple[int, int], np.ndarray], focals: Sequence[float], least: int = LEAST
 ) -> list[Link]:
-    every = (
-        link(i, j, photos[i], photos[j], found, (focals[i], focals[j]), least) for (i, j), found in matches.items()
-    )
-    return [one for one in every if one is not None]
+    def linked(pair: tuple[int, int]) -> Link | None:
+        i, j = pair
+        return link(i, j, photos[i], photos[j], matches[pair], (focals[i], focals[j]), least)
+
+    return [one for one in each(linked, matches, label="verifying", unit="pair") if one is not None]
 
 
 def _together(
