@@ -58,7 +58,7 @@ def test_sheet_and_report(tmp_path, capsys, monkeypatch):
         (["OUT", "--scenes", "0"], "scenes=0"),
         (["OUT", "--kind", "rom"], "did you mean 'room'"),
         (["OUT", "--trajectory", "orbits"], "did you mean 'orbit'"),
-        (["OUT", "--device", "abacus"], "--device cpu"),
+        (["OUT", "--device", "abacus"], "use auto, cpu"),
         (["--contact-sheet", "OUT/sheet.gif"], ".jpg or .png"),
     ],
 )

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import manyview as mv
 from manyview.cli.options import add_set
 from manyview.cli.output import Answer
 from manyview.config import read_assignments
@@ -26,21 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from manyview import zoo
-
     overrides = read_assignments(args.settings, "--set")
     try:
-        out = zoo.convert(args.checkpoint, arch=args.arch, out=args.out, **overrides)
+        out = mv.zoo.convert(args.checkpoint, arch=args.arch, out=args.out, **overrides)
     except TypeError as error:
         if "unknown option" not in str(error):
             raise
         raise UserError(f"--set: {error}") from error
-    licences = zoo.licences_of(out)
+    licences = mv.zoo.licences_of(out)
     terms = [f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}" for entry in licences]
     return Answer(
         values={"model": str(out), "arch": args.arch, "licences": licences},
         lines=[f"wrote {out} ({args.arch})", *terms],
-        next=[next_command(zoo.CARDS[args.arch].task if args.arch in zoo.CARDS else "", out)],
+        next=[next_command(mv.zoo.CARDS[args.arch].task if args.arch in mv.zoo.CARDS else "", out)],
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import manyview as mv
 from manyview.cli.options import add_options, value_of
 from manyview.cli.output import Answer, table
 
@@ -85,9 +86,7 @@ def _scan(args: argparse.Namespace) -> Answer:
 
 
 def _info(args: argparse.Namespace) -> Answer:
-    from manyview.data.manifest import Manifest
-
-    manifest = Manifest.load(args.manifest)
+    manifest = mv.Manifest.load(args.manifest)
     summary = manifest.summary()
     head = ("scene", "dataset", "split", "frames", "sizes", "intrinsics", "pose", "depth", "labels")
     cells = [
@@ -112,9 +111,8 @@ def _info(args: argparse.Namespace) -> Answer:
 
 def _check(args: argparse.Namespace) -> Answer:
     from manyview.data.check import check
-    from manyview.data.manifest import Manifest
 
-    manifest = Manifest.load(args.manifest, check_files=False)
+    manifest = mv.Manifest.load(args.manifest, check_files=False)
     problems = check(manifest)
     values = {"manifest": str(args.manifest), "frames": len(manifest), "problems": _as_json(problems)}
     if problems:
@@ -143,7 +141,7 @@ def _share(count: int, total: int) -> str:
     return "-" if count == 0 else "all" if count == total else f"{count} of {total}"
 
 
-def _next(path: Path, manifest: Any, video: Path | None = None) -> str:
+def _next(path: Path, manifest: mv.Manifest, video: Path | None = None) -> str:
     summary, stem = manifest.summary(), path.with_suffix("")
     if all(summary[key] == len(manifest) for key in ("depth", "pose", "intrinsics")):
         return f"manyview cache build {path} --teacher sensor -o {stem}-cache"

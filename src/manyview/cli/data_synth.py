@@ -45,35 +45,14 @@ def run(args: argparse.Namespace) -> Answer:
     return _write(args)
 
 
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu"
-        ) from error
-
-
 def _write(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic import write_scenes
+    from manyview.engine.device import pick_device
 
-    _check_device(args.device)
-    start = time.perf_counter()
+    start, size, device = time.perf_counter(), parse_size(args.size, "--size"), str(pick_device(args.device))
     scenes, views = (20 if value is None else value for value in (args.scenes, args.views))
-    manifest = write_scenes(
-        args.out,
-        scenes=scenes,
-        views=views,
-        size=parse_size(args.size, "--size"),
-        seed=args.seed,
-        kind=args.kind,
-        trajectory=args.trajectory,
-        normals=args.normals,
-        workers=args.workers,
-        device=args.device,
-    )
+    choices = {name: getattr(args, name) for name in ("seed", "kind", "trajectory", "normals", "workers")}
+    manifest = write_scenes(args.out, scenes=scenes, views=views, size=size, device=device, **choices)
     seconds, frames = time.perf_counter() - start, scenes * views
     return Answer(
         values={"manifest": str(manifest), "scenes": scenes, "frames": frames, "seconds": seconds},

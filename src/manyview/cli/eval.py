@@ -17,17 +17,17 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from manyview.cli.options import add_device, add_options, add_set, named
+import manyview as mv
+from manyview.cli.options import add_device, add_options, add_set, imported, named
 from manyview.cli.output import Answer, rows
 from manyview.config import hints_of, sentences_of
 from manyview.errors import UserError
 
-if TYPE_CHECKING:
-    from manyview.evaluation.base import Protocol
-    from manyview.registry import Registry
+_protocols = partial(imported, "manyview.evaluation.base:PROTOCOLS")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -55,12 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         add_options(parser, protocol(), title=f"options of {name}", about=protocol.line, skip=("train",))
 
 
-def _protocols() -> Registry[type[Protocol]]:
-    from manyview.evaluation.base import PROTOCOLS
-
-    return PROTOCOLS
-
-
 def run(args: argparse.Namespace) -> Answer:
     if args.list:
         lines = {name: _protocols().get(name).line for name in _protocols().names()}
@@ -73,12 +67,11 @@ def run(args: argparse.Namespace) -> Answer:
         if value is None:
             example = "recon-per-view --model manyview-tiny --data M.parquet"
             raise UserError(f"{name} is missing; for example: {example}")
-    from manyview.data.manifest import Manifest
     from manyview.engine.device import pick_device
     from manyview.evaluation.base import all_settings, evaluate
     from manyview.zoo.models import load_as
 
-    data = Manifest.load(args.data)
+    data = mv.Manifest.load(args.data)
     model, _ = load_as(args.model, protocol.needs, pick_device(args.device))
     out = args.out or _default_out(args, all_settings(protocol, model, data))
     names = {"model": str(args.model), "data": str(args.data)}
@@ -95,11 +88,10 @@ def run(args: argparse.Namespace) -> Answer:
 def _protocol(args: argparse.Namespace) -> Any:
     """The protocol with its options; the manifest of training frames, where it takes one, is read here."""
     from manyview.config import override
-    from manyview.data.manifest import Manifest
 
     kind: Any = _protocols().get(args.protocol)
     train = getattr(args, "train", None)
-    given = {} if train is None else {"train": Manifest.load(train)}
+    given = {} if train is None else {"train": mv.Manifest.load(train)}
     return override(kind(**given), args.settings)
 
 

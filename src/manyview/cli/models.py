@@ -7,13 +7,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+import manyview as mv
+from manyview.cli.convert import next_command
 from manyview.cli.output import Answer, rows, table
 from manyview.errors import UserError
-
-if TYPE_CHECKING:
-    from manyview.zoo import Card
+from manyview.registry import did_you_mean
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -23,23 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from manyview.registry import did_you_mean
-    from manyview.zoo import CARDS, present
-
-    if args.name is not None and args.name not in CARDS:
-        raise UserError(f"no model {args.name!r}; {did_you_mean(args.name, CARDS)}")
+    if args.name is not None and args.name not in mv.zoo.CARDS:
+        raise UserError(f"no model {args.name!r}; {did_you_mean(args.name, mv.zoo.CARDS)}")
     if args.download:
         return _download(args)
-    cards = [CARDS[args.name]] if args.name else [CARDS[name] for name in sorted(CARDS)]
-    values = {card.name: {**dataclasses.asdict(card), "here": present(card.name)} for card in cards}
+    cards = [mv.zoo.CARDS[args.name]] if args.name else [mv.zoo.CARDS[name] for name in sorted(mv.zoo.CARDS)]
+    values = {card.name: {**dataclasses.asdict(card), "here": mv.zoo.present(card.name)} for card in cards}
     if args.name:
         return Answer(values=values, lines=_card(cards[0]), next=[_next(cards[0])], indent=1)
     cells = [
         (
             card.name,
-            _millions(card),
+            f"{card.parameters / 1e6:.1f}M" if card.parameters else "?",
             "permissive" if card.permissive else "restricted",
-            "here" if present(card.name) else "-",
+            "here" if mv.zoo.present(card.name) else "-",
             card.task,
         )
         for card in cards
@@ -48,18 +44,11 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(values=values, lines=table(cells, indent=0, right=(1,)), next=[following], indent=1)
 
 
-def _millions(card: Card) -> str:
-    return f"{card.parameters / 1e6:.1f}M" if card.parameters else "?"
-
-
-def _card(card: Card) -> list[str]:
-    from manyview.zoo import present
-
-    parameters = f"{card.parameters:,}" if card.parameters else "as in the file"
+def _card(card: mv.zoo.Card) -> list[str]:
     size = f" ({card.bytes / 1e6:.0f} MB)" if card.bytes else ""
     entries = (
         ("what it does", card.task),
-        ("parameters", parameters),
+        ("parameters", f"{card.parameters:,}" if card.parameters else "as in the file"),
         ("licence", card.licence),
         ("which allows", card.allows),
         ("images", card.preprocessing),
@@ -70,35 +59,30 @@ def _card(card: Card) -> list[str]:
         ("container", card.container),
         *(("as published", f"{title}: {numbers}") for title, numbers in card.scores.items()),
         ("note", card.note),
-        ("here", "yes" if present(card.name) else "no"),
+        ("here", "yes" if mv.zoo.present(card.name) else "no"),
     )
     return [card.name, *rows((title, text) for title, text in entries if text)]
 
 
-def _next(card: Card, fresh: bool = False) -> str:
-    from manyview.cli.convert import next_command
-    from manyview.zoo import models_folder, present
-
-    if fresh or present(card.name):
+def _next(card: mv.zoo.Card, fresh: bool = False) -> str:
+    if fresh or mv.zoo.present(card.name):
         return next_command(card.task, card.name)
     if card.bundled:
         return "this installation is incomplete; install the package again"
     if card.hub or card.url:
         return f"manyview models {card.name} --download"
     if card.published:
-        return f"manyview convert FILE --arch {card.name} -o {models_folder() / card.name}"
+        return f"manyview convert FILE --arch {card.name} -o {mv.zoo.models_folder() / card.name}"
     return card.note or f"manyview.zoo.build({card.name!r}) in Python"
 
 
 def _download(args: argparse.Namespace) -> Answer:
-    from manyview.zoo import CARDS, download, models_folder, present
-
     if args.name is None:
         raise UserError("--download needs a name; `manyview models` lists them")
-    card = CARDS[args.name]
-    out, fresh = models_folder() / card.name, not present(card.name)
+    card = mv.zoo.CARDS[args.name]
+    out, fresh = mv.zoo.models_folder() / card.name, not mv.zoo.present(card.name)
     if fresh:
-        out = download(card.name, out, accept=partial(_ask, yes=args.yes))
+        out = mv.zoo.download(card.name, out, accept=partial(_ask, yes=args.yes))
     return Answer(
         values={"model": card.name, "path": str(out), "licence": card.licence, "new": fresh},
         lines=[f"wrote {out}" if fresh else f"{card.name} is here already"],
@@ -106,7 +90,7 @@ def _download(args: argparse.Namespace) -> Answer:
     )
 
 
-def _ask(card: Card, yes: bool) -> bool:
+def _ask(card: mv.zoo.Card, yes: bool) -> bool:
     """Show the licence on stderr and ask for it; `yes` only shows it."""
     print(f"{card.name}: {card.licence}: {card.allows}", file=sys.stderr)
     if yes:

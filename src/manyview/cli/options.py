@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import importlib
 import shutil
 import types
 import typing
@@ -168,6 +169,12 @@ def shown(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
+
+
+def imported(place: str) -> Any:
+    """What "package.module:NAME" names; its module is imported only now."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def named(parser: Any, words: Sequence[str], names: Callable[[], Iterable[str]]) -> str | None:

@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from manyview.cli.options import add_options, add_set, named, shown
+from manyview.cli.options import add_options, add_set, imported, named, shown
 from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 
-if TYPE_CHECKING:
-    from manyview.registry import Registry
-    from manyview.studies.base import Study
+_studies = partial(imported, "manyview.studies.base:STUDIES")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -45,13 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         add_options(parser, kind.Options(), title=f"options of study {name}", about=about)
 
 
-def _studies() -> Registry[type[Study]]:
-    from manyview.studies.base import STUDIES
-
-    return STUDIES
-
-
-def _variants(kind: type[Study]) -> list[str]:
+def _variants(kind: Any) -> list[str]:
     return rows((variant.name, variant.line) for variant in kind.variants)
 
 

@@ -17,16 +17,15 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from manyview.cli.options import add_device, add_options, add_set, named, value_of
+from manyview.cli.options import add_device, add_options, add_set, imported, named, value_of
 from manyview.cli.output import Answer
 from manyview.errors import UserError
 
-if TYPE_CHECKING:
-    from manyview.recipes.base import Recipe
-    from manyview.registry import Registry
+_recipes = partial(imported, "manyview.recipes.base:RECIPES")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -54,12 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     name = named(parser, words, lambda: _recipes().names())
     if name is not None:
         _add_recipe(parser, name, value_of(words, "--preset"))
-
-
-def _recipes() -> Registry[type[Recipe]]:
-    from manyview.recipes.base import RECIPES
-
-    return RECIPES
 
 
 def _add_recipe(parser: argparse.ArgumentParser, name: str, preset_name: str | None) -> None:
@@ -175,12 +168,12 @@ def _list() -> Answer:
     return Answer(values=values, lines=lines, next=["manyview train RECIPE --preset P --cache CACHE -o RUN"])
 
 
-def _line(recipe: type[Recipe]) -> str:
+def _line(recipe: Any) -> str:
     """The first line of the recipe's module: what it learns from what."""
     return (sys.modules[recipe.__module__].__doc__ or recipe.__doc__ or "").strip().partition("\n")[0]
 
 
-def _preset_lines(recipe: type[Recipe]) -> list[str]:
+def _preset_lines(recipe: Any) -> list[str]:
     """A line of numbers for each preset."""
     lines = []
     for label, choice in recipe.presets().items():
