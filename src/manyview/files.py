@@ -5,7 +5,6 @@ Everything the package writes goes through here: a reader sees the old file or t
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
@@ -42,17 +41,10 @@ def _letters_and_numbers(text: str) -> tuple[tuple[str, int], ...]:
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Put `content` at `path` in one move, flushed to the disk. Raises OSError; an older file is then kept."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with fresh_file(path) as temporary, open(temporary, "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
     sync_folder(path.parent)
 
 

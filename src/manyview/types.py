@@ -105,15 +105,9 @@ class Views:
         return self.images.shape[-2], self.images.shape[-1]
 
     def to(self, device: torch.device | str) -> Views:
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            intrinsics=_moved(self.intrinsics, device),
-            cam2world=_moved(self.cam2world, device),
-            depth=_moved(self.depth, device),
-            masks=_moved(self.masks, device),
-            signals={name: signal.to(device) for name, signal in self.signals.items()},
-        )
+        names = ("images", "intrinsics", "cam2world", "depth", "masks")
+        moved: dict[str, Any] = {name: _moved(getattr(self, name), device) for name in names}
+        return replace(self, **moved, signals={name: signal.to(device) for name, signal in self.signals.items()})
 
 
 class Teacher(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,9 @@ def resample_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = Fa
     side = math.isqrt(table.shape[1] - 1)
     if grid == (side, side):
         return table
-    patches = table[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, M, M)
     if antialias:
-        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=True)
-    else:
-        factor = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-        patches = F.interpolate(patches, scale_factor=factor, mode="bicubic", align_corners=False)
-    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
+        return _resized(table, 1, size=grid, antialias=True)
+    return _resized(table, 1, scale_factor=((grid[0] + 0.1) / side, (grid[1] + 0.1) / side))
 
 
 def refit_table(table: Tensor, rows: int) -> Tensor:
@@ -33,11 +30,18 @@ def refit_table(table: Tensor, rows: int) -> Tensor:
     Bicubic by size, no antialiasing: how DUNE's second stage starts from its first. Raises ValueError when the
     numbers of rows are no such grids.
     """
-    first, sides = (table.shape[1] - math.isqrt(table.shape[1]) ** 2, (math.isqrt(table.shape[1]), math.isqrt(rows)))
-    if first not in (0, 1) or rows - sides[1] ** 2 != first:
+    side = math.isqrt(rows)
+    first = table.shape[1] - math.isqrt(table.shape[1]) ** 2
+    if first not in (0, 1) or rows - side**2 != first:
         raise ValueError(f"{table.shape[1]} and {rows} rows are not square grids with the same class tokens")
-    patches = table[:, first:].float().unflatten(1, (sides[0], sides[0])).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, size=(sides[1], sides[1]), mode="bicubic", align_corners=False)
+    return _resized(table, first, size=(side, side))
+
+
+def _resized(table: Tensor, first: int, **how: Any) -> Tensor:
+    """A table (1, first + M*M, D) with its square part resampled bicubically."""
+    side = math.isqrt(table.shape[1] - first)
+    patches = table[:, first:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, M, M)
+    patches = F.interpolate(patches, mode="bicubic", align_corners=False, **how)
     return torch.cat([table[:, :first], patches.flatten(2).transpose(1, 2).to(table)], dim=1)
 
 

@@ -8,74 +8,48 @@ import torch
 from torch import Tensor
 
 from manyview.models.family import FAMILIES, Family, State, count, encoder_sizes, heads_of
-from manyview.models.keymaps import KeyMap, Pairs
+from manyview.models.keymaps import KeyMap
 from manyview.models.maskclip.network import Maskclip, MaskclipConfig, debug
 
-
-def _blocks(official: str, ours: str) -> Pairs:
-    """One tower's blocks."""
-    names = (
-        ("ln_1.", "norm1."),
-        ("attn.in_proj_", "attn.qkv."),
-        ("attn.out_proj.", "attn.proj."),
-        ("ln_2.", "norm2."),
-        ("mlp.c_fc.", "mlp.fc1."),
-        ("mlp.c_proj.", "mlp.fc2."),
-    )
-    return tuple((f"{official}.{{}}.{theirs}", f"{ours}.{{}}.{mine}") for theirs, mine in names)
-
-
-KEYMAP = KeyMap(
-    pairs=(
-        ("visual.class_embedding", "encoder.cls_token"),
-        ("visual.positional_embedding", "encoder.pos_embed"),
-        ("visual.conv1.", "encoder.patch_embed.proj."),
-        ("visual.ln_pre.", "encoder.pre_norm."),
-        *_blocks("visual.transformer.resblocks", "encoder.blocks"),
-        ("visual.ln_post.", "encoder.norm."),
-        ("visual.proj", "projection"),
-        ("token_embedding.", "text.embedding."),
-        ("positional_embedding", "text.positions"),
-        *_blocks("transformer.resblocks", "text.blocks"),
-        ("ln_final.", "text.norm."),
-        ("text_projection", "text.projection"),
-        ("logit_scale", "logit_scale"),
+# Names of weights: OpenAI's, those of the transformers library (where q, k and v are fused before), ours.
+NAMES = (
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding", "encoder.cls_token"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight", "encoder.pos_embed"),
+    ("visual.conv1.", "vision_model.embeddings.patch_embedding.", "encoder.patch_embed.proj."),
+    ("visual.ln_pre.", "vision_model.pre_layrnorm.", "encoder.pre_norm."),
+    ("visual.ln_post.", "vision_model.post_layernorm.", "encoder.norm."),
+    ("visual.proj", "visual_projection.weight", "projection"),
+    ("token_embedding.", "text_model.embeddings.token_embedding.", "text.embedding."),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight", "text.positions"),
+    ("ln_final.", "text_model.final_layer_norm.", "text.norm."),
+    ("text_projection", "text_projection.weight", "text.projection"),
+    ("logit_scale", "logit_scale", "logit_scale"),
+    *(
+        tuple(f"{tower}.{{}}.{name}" for tower, name in zip(towers, names, strict=True))
+        for towers in (
+            ("visual.transformer.resblocks", "vision_model.encoder.layers", "encoder.blocks"),
+            ("transformer.resblocks", "text_model.encoder.layers", "text.blocks"),
+        )
+        for names in (
+            ("ln_1.", "layer_norm1.", "norm1."),
+            ("attn.in_proj_", "self_attn.in_proj_", "attn.qkv."),
+            ("attn.out_proj.", "self_attn.out_proj.", "attn.proj."),
+            ("ln_2.", "layer_norm2.", "norm2."),
+            ("mlp.c_fc.", "mlp.fc1.", "mlp.fc1."),
+            ("mlp.c_proj.", "mlp.fc2.", "mlp.fc2."),
+        )
     ),
+)
+KEYMAP = KeyMap(
+    pairs=tuple((official, ours) for official, _, ours in NAMES),
     ignored=("input_resolution", "context_length", "vocab_size"),  # numbers beside the weights
 )
-
-# Official name -> the leading axes of one that our encoder's tensor has and the file's has not.
-UNIT_AXES = {"visual.class_embedding": 2, "visual.positional_embedding": 1}
-
-# The transformers library's names; its q, k and v are fused before.
 TRANSFORMERS = KeyMap(
-    pairs=(
-        ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
-        ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
-        ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
-        ("vision_model.pre_layrnorm.", "visual.ln_pre."),
-        ("vision_model.post_layernorm.", "visual.ln_post."),
-        ("visual_projection.weight", "visual.proj"),
-        ("text_model.embeddings.token_embedding.", "token_embedding."),
-        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
-        ("text_model.final_layer_norm.", "ln_final."),
-        ("text_projection.weight", "text_projection"),
-        ("logit_scale", "logit_scale"),
-        *(
-            (f"{tower}_model.encoder.layers.{{}}.{theirs}", f"{official}transformer.resblocks.{{}}.{name}")
-            for tower, official in (("vision", "visual."), ("text", ""))
-            for theirs, name in (
-                ("self_attn.in_proj_", "attn.in_proj_"),
-                ("self_attn.out_proj.", "attn.out_proj."),
-                ("layer_norm1.", "ln_1."),
-                ("layer_norm2.", "ln_2."),
-                ("mlp.fc1.", "mlp.c_fc."),
-                ("mlp.fc2.", "mlp.c_proj."),
-            )
-        ),
-    ),
+    pairs=tuple((theirs, official) for official, theirs, _ in NAMES),
     ignored=("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"),
 )
+# Official name -> the leading axes of one that our encoder's tensor has and the file's has not.
+UNIT_AXES = {"visual.class_embedding": 2, "visual.positional_embedding": 1}
 
 
 def adapt(state: State) -> dict[str, Tensor]:
