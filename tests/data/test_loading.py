@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from manyview.data import loading
-from manyview.data.loading import load_labels, load_views
+from manyview.data.loading import load_views
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import project
@@ -87,13 +87,6 @@ def test_what_is_not_known_is_none(rgbd):
     assert mixed.cam2world is None
     assert (mixed.depth[0, 0] == 0).all()
     assert (mixed.depth[0, 1] > 0).any()
-
-
-def test_labels_are_nearest(rgbd):
-    labels = load_labels(rgbd, rgbd[0], (36, 48))
-    assert labels.dtype == torch.int64
-    assert set(labels.unique().tolist()) == {0, 1, 4}
-    assert load_labels(rgbd, rgbd[0], (36, 48), instances=True) is None
 
 
 def test_a_smaller_depth_map_of_the_same_picture_works(rgbd):

@@ -9,7 +9,7 @@ import torch
 
 import manyview as mv
 from manyview import zoo
-from manyview.zoo.cards import CARDS, SOURCED, read_cards
+from manyview.zoo.cards import CARDS, read_cards
 
 PUBLISHED = [
     *(f"dinov2-vit{size}14{suffix}" for size in "sbl" for suffix in ("", "-reg4")),
@@ -20,6 +20,12 @@ PUBLISHED = [
     *("sab3r-cd", "sab3r-c", "maskclip-vitb16", "featup-jbu-maskclip", "featup-jbu-dinov2"),
     *("multihmr-vitl14-672", "vggt-1b", "manyview-tiny", "manyview-small"),
 ]
+
+# The fields that say where they are known from, each in `sources`.
+SOURCED = (
+    *("paper", "published", "hub", "url", "file", "bytes", "sha256", "container", "licence", "allows"),
+    *("parameters", "preprocessing", "scores"),
+)
 
 
 def test_every_published_model_and_every_name_has_a_card():

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> Answer:
     assert isinstance(versions, dict)
     assert isinstance(optional, dict)
     complete = "missing" not in versions.values()
-    plain = {key: _plain(value) for key, value in machine.items() if not isinstance(value, dict)}
+    plain = {key: value for key, value in machine.items() if not isinstance(value, dict)}
+    plain |= {key: ", ".join(value) or "none" for key, value in plain.items() if isinstance(value, list)}
     extras = {name: "yes" if here else f"no: {OPTIONAL[name]}" for name, here in optional.items()}
     return Answer(
         values=machine,
@@ -87,8 +88,3 @@ def run(args: argparse.Namespace) -> Answer:
         next=["manyview quickstart" if complete else "pip install manyview (what is missing)"],
         code=0 if complete else 1,
     )
-
-
-def _plain(value: object) -> object:
-    """Names apart by commas, anything else as it is."""
-    return (", ".join(value) or "none") if isinstance(value, list) else value

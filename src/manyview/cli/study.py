@@ -65,7 +65,9 @@ def run(args: argparse.Namespace) -> Answer:
             raise UserError(f"{out} holds no study; run it first, or name its folder with -o")
         results = read_results(study, out)
     else:
-        results = run_study(study, out, seeds=args.seeds, only=args.only, minutes=args.minutes, tell=_tell)
+        results = run_study(
+            study, out, seeds=args.seeds, only=args.only, minutes=args.minutes, tell=partial(print, file=sys.stderr)
+        )
     report = write_report(study, results, out)
     if args.page:
         write_page(study, results, args.page, notes=study.notes(out))
@@ -86,10 +88,6 @@ def _check_page(page: Path) -> None:
         raise UserError(f"--page {page}: a page is a markdown file, call it {page.with_suffix('.md')}")
     if page.is_file() and WRITTEN not in page.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"--page {page}: that file is no study's page; name another one")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _list() -> Answer:

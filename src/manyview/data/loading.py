@@ -65,11 +65,14 @@ def load_views(manifest: Manifest, indices: Sequence[int], size: tuple[int, int]
         raise UserError("no frames to load; give at least one index")
     frames = [read_frame(manifest, row, size, depth=depth) for row in indices]
     pixels = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
+    depths = [frame.depth for frame in frames]
+    if any(measured is not None for measured in depths):
+        depths = [torch.zeros(size) if measured is None else measured for measured in depths]
     return Views(
         images=pixels.permute(0, 3, 1, 2).float().contiguous()[None] / 255,
         intrinsics=stack_known([frame.intrinsics for frame in frames]),
         cam2world=stack_known([frame.cam2world for frame in frames]),
-        depth=_stack_depth([frame.depth for frame in frames], size),
+        depth=stack_known(depths),
         names=[[manifest[row].image for row in indices]],
     )
 
@@ -85,16 +88,12 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
     if frame.depth is None:
         return None
     depth = read_depth(manifest.path(frame.depth), frame.depth_scale or 1.0)
-    return torch.from_numpy(_fitted_map(depth, frame, frame.depth, size))
-
-
-def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], *, instances: bool = False) -> Tensor | None:
-    """(H, W) int64 classes (or instances) at `size`, nearest neighbour; None when the frame has no such map."""
-    relative = frame.instances if instances else frame.labels
-    if relative is None:
-        return None
-    values = read_labels(manifest.path(relative)) if instances else read_classes(manifest, relative)
-    return torch.from_numpy(_fitted_map(values, frame, relative, size)).long()
+    if not same_picture(depth.shape, (frame.height, frame.width)):
+        raise UserError(
+            f"{frame.depth} is {depth.shape[1]}x{depth.shape[0]} but its image {frame.image} "
+            f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
+        )
+    return torch.from_numpy(resample_nearest(depth, cover((frame.height, frame.width), size)))
 
 
 def read_classes(manifest: Manifest, relative: str) -> np.ndarray:
@@ -109,18 +108,3 @@ def read_classes(manifest: Manifest, relative: str) -> np.ndarray:
         return np.where(values == _UNKNOWN, NO_CLASS, values)
     known = (values >= 0) & (values < len(table))
     return np.asarray([*table, NO_CLASS], np.int32)[np.where(known, values, len(table))]
-
-
-def _fitted_map(values: np.ndarray, frame: Frame, relative: str, size: tuple[int, int]) -> np.ndarray:
-    if not same_picture(values.shape, (frame.height, frame.width)):
-        raise UserError(
-            f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
-            f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
-        )
-    return np.ascontiguousarray(resample_nearest(values, cover((frame.height, frame.width), size)))
-
-
-def _stack_depth(depths: list[Tensor | None], size: tuple[int, int]) -> Tensor | None:
-    if all(depth is None for depth in depths):
-        return None
-    return torch.stack([torch.zeros(size) if depth is None else depth for depth in depths])[None]

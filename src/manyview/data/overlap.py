@@ -49,12 +49,19 @@ def chains(
     chains; or, with `starts`, one from each of these in turn, and no image is in two chains. Chains have at most
     `length` images, those of fewer than `minimum` are left out.
     """
-    score = _square(score)
+    score = np.asarray(score)
+    if score.ndim != 2 or score.shape[0] != score.shape[1]:
+        raise UserError(f"scores have shape {score.shape}; they must be (N, N), one row per image")
     if not 1 <= minimum <= length:
         raise UserError(f"chains of {minimum} to {length} images: give at least 1, and no fewer at most")
+    anchors: Sequence[int] | np.ndarray = () if starts is None else starts
+    if starts is None and len(score):
+        rng, wanted = np.random.default_rng(seed), len(score) if count is None else count
+        rounds = [rng.permutation(len(score)) for _ in range(-(-wanted // len(score)))]  # each image once in a round
+        anchors = np.concatenate([*rounds, np.empty(0, np.int64)])[:wanted]
     taken = np.zeros(len(score), bool)
     linked = []
-    for anchor in _anchors(len(score), count, seed) if starts is None else starts:
+    for anchor in anchors:
         if taken[anchor]:
             continue
         chain, used = [int(anchor)], taken.copy()
@@ -194,18 +201,3 @@ def _array(file: zipfile.ZipFile, key: str) -> np.ndarray:
         data.seek(0)
         return np.load(data, allow_pickle=False)
     return np.asarray(_Arrays(data).load()).reshape(shape)
-
-
-def _square(score: np.ndarray) -> np.ndarray:
-    score = np.asarray(score)
-    if score.ndim != 2 or score.shape[0] != score.shape[1]:
-        raise UserError(f"scores have shape {score.shape}; they must be (N, N), one row per image")
-    return score
-
-
-def _anchors(images: int, count: int | None, seed: int) -> list[int]:
-    """Random anchors: each image at most once per round."""
-    rng = np.random.default_rng(seed)
-    wanted = images if count is None else count
-    rounds = [rng.permutation(images) for _ in range(-(-wanted // images) if images else 0)]
-    return [int(i) for i in np.concatenate([*rounds, np.empty(0, np.int64)])[:wanted]]

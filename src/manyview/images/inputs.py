@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -133,18 +133,15 @@ def _listed(items: Sequence[Path | np.ndarray], *, named: bool) -> Pictures:
     if not items:
         raise UserError("no picture could be read from the list: it is empty; give a folder, files, a video, or arrays")
     names = [item.name if isinstance(item, Path) else f"view-{i:04d}.png" for i, item in enumerate(items)]
-    uses: dict[str, int] = {}
-    for name in names:
-        uses[name.lower()] = uses.get(name.lower(), 0) + 1
+    uses = Counter(name.lower() for name in names)
     unique = [name if uses[name.lower()] == 1 else f"{i:04d}-{name}" for i, name in enumerate(names)]
-    listed = [_picture(item, name) for item, name in zip(items, unique, strict=True)]
+    listed = [
+        Picture(name, _stamp(item), path=str(item.resolve()))
+        if isinstance(item, Path)
+        else Picture(name, hashlib.sha256(item.data).hexdigest()[:32], pixels=item)
+        for item, name in zip(items, unique, strict=True)
+    ]
     return Pictures(listed, len(listed), named)
-
-
-def _picture(item: Path | np.ndarray, name: str) -> Picture:
-    if isinstance(item, Path):
-        return Picture(name, _stamp(item), path=str(item.resolve()))
-    return Picture(name, hashlib.sha256(item.data).hexdigest()[:32], pixels=item)
 
 
 def _stamp(path: Path) -> str:

@@ -74,11 +74,8 @@ def list_images(path_or_paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 def folder_images(folder: Path) -> list[Path]:
     """Files with a known suffix directly in `folder`, hidden ones left out, in natural order; maybe none."""
-    return sorted((p for p in folder.iterdir() if _is_image(p)), key=lambda p: natural_key(p.name))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted((path for path in images if not path.is_dir()), key=lambda path: natural_key(path.name))
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -83,15 +83,11 @@ class KeyMap:
             for key in [k for k in state if k.startswith(alias)]:
                 tensor = state.pop(key)
                 name = original + key.removeprefix(alias)
-                if name in state and _differ(state[name], tensor):
+                twin = state.get(name, tensor)  # on the meta device only shapes can tell
+                if twin.shape != tensor.shape or not (twin.is_meta or torch.equal(twin, tensor)):
                     raise UserError(f"{key} and {name} should be the same weights but differ; the file is damaged")
                 state[name] = tensor
         return state
-
-
-def _differ(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are not the same; on the meta device only shapes can tell."""
-    return one.shape != other.shape or not (one.is_meta or torch.equal(one, other))
 
 
 def _rules(pairs: Pairs) -> list[tuple[re.Pattern[str], str]]:

@@ -181,7 +181,10 @@ class Encoder(Model, EncodesImages):
             patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
         table = None
         if self.pos_embed is not None:
-            table = resample_table(self._table(), grid, antialias=self.config.antialias)
+            rows: Tensor = self.pos_embed
+            if not self.config.cls_token:  # the row of a class token, which an encoder without one lacks
+                rows = torch.cat([torch.zeros_like(rows[:, :1]), rows], dim=1)
+            table = resample_table(rows, grid, antialias=self.config.antialias)
             patches = patches + table[:, 1:]
         rope = None if self.rope is None else self.rope(grid)
         if mask is not None and self.mask_token is None:
@@ -192,14 +195,6 @@ class Encoder(Model, EncodesImages):
         prefix = self._prefix_tokens(patches, table)
         tokens = self.pre_norm(torch.cat([*prefix, patches], dim=1))
         return tokens, rope and rope.prefixed(self.prefix)
-
-    def _table(self) -> Tensor:
-        """The position table with a row for the class token, which an encoder without one lacks."""
-        if self.pos_embed is None:
-            raise RuntimeError("this encoder has no position table")
-        if self.config.cls_token:
-            return self.pos_embed
-        return torch.cat([torch.zeros_like(self.pos_embed[:, :1]), self.pos_embed], dim=1)
 
     def _prefix_tokens(self, patches: Tensor, table: Tensor | None) -> list[Tensor]:
         prefix = []

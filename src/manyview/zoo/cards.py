@@ -11,6 +11,7 @@ import logging
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,6 @@ from manyview.models.family import FAMILIES, presets
 from manyview.models.model import Model
 
 LOG = logging.getLogger(__name__)
-
-# The fields that say where they are known from, each in `sources`.
-SOURCED = (
-    *("paper", "published", "hub", "url", "file", "bytes", "sha256", "container", "licence", "allows"),
-    *("parameters", "preprocessing", "scores"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +86,8 @@ class _Cards(Mapping[str, Card]):
                     cards += _cards_of(package)
                 except (OSError, ImportError, ValueError, TypeError, KeyError) as error:
                     LOG.warning("%s: its card.toml cannot be read: %s", package, error)
-            without = {name: _unknown(name, family) for name, (family, _) in presets().items()}
+            unknown = partial(Card, paper="", published="", licence="not said", allows="ask those who made it")
+            without = {name: unknown(name=name, task=f"a {family} network") for name, (family, _) in presets().items()}
             named = {card.name: card for card in reversed(cards) if card.name in without}  # the first one stays
             self._cards = {**without, **named}
         return self._cards
@@ -108,12 +104,6 @@ class _Cards(Mapping[str, Card]):
 
 def _cards_of(package: str) -> list[Card]:
     return read_cards((resources.files(package) / "card.toml").read_text("utf-8"))
-
-
-def _unknown(name: str, family: str) -> Card:
-    """The card of a model that has none."""
-    allows = "ask those who made it"
-    return Card(name=name, task=f"a {family} network", paper="", published="", licence="not said", allows=allows)
 
 
 def read_cards(text: str) -> list[Card]:

@@ -48,7 +48,10 @@ def network_of(
     except UserError as error:
         raise UserError(f"{path} is not {arch}: {error}{_hint(checkpoint, arch)}") from error
     except KeyError as error:
-        raise UserError(f"{path} is not {arch}: {_lacks(str(error.args[0]))}{_hint(checkpoint, arch)}") from error
+        lack = f"it has no weight {error.args[0]!r}"
+        if str(error.args[0]).startswith(ENCODER):
+            lack = "it has no encoder; give one with encoder=NAME|DIR|FILE (--set encoder=…)"
+        raise UserError(f"{path} is not {arch}: {lack}{_hint(checkpoint, arch)}") from error
     model = unfilled(family, family.configured(family.configured(stated, sizes), overrides))
     try:
         fill(model, state, where=str(path), may_miss=family.keymap.missing, dtype=None)
@@ -77,12 +80,6 @@ def _check_origin(path: Path, arch: str, checkpoint: Checkpoint) -> None:
             f"{path} is not the published {path.name}: its sha256 is {digest[:12]}…, not {card.sha256[:12]}…; "
             "download it again, or rename it if it is your own"
         )
-
-
-def _lacks(key: str) -> str:
-    if key.startswith(ENCODER):
-        return "it has no encoder; give one with encoder=NAME|DIR|FILE (--set encoder=…)"
-    return f"it has no weight {key!r}"
 
 
 def _hint(checkpoint: Checkpoint, arch: str) -> str:

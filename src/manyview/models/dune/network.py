@@ -58,7 +58,8 @@ class Dune(Model, ProjectsFeatures):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
-        widths = dict(zip(config.teachers, self._widths(), strict=True))
+        dims = config.teacher_dims or (config.teacher_dim,) * len(config.teachers)
+        widths = dict(zip(config.teachers, dims, strict=True))
         self.projectors = nn.ModuleDict({name: self._projector(width) for name, width in widths.items()})
         self.statistics = nn.ModuleDict(
             {
@@ -67,10 +68,6 @@ class Dune(Model, ProjectsFeatures):
             }
         )
         init_weights(self)
-
-    def _widths(self) -> tuple[int, ...]:
-        config = self.config
-        return config.teacher_dims or (config.teacher_dim,) * len(config.teachers)
 
     def _projector(self, width: int) -> nn.Module:
         inner = self.config.encoder
