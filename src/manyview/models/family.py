@@ -7,7 +7,7 @@ packages bring theirs through the entry-point group `manyview.models`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -150,6 +150,36 @@ def with_overrides(config: C, values: Mapping[str, Any]) -> C:
             choices = {*plain, *inner} - {"encoder"}
             raise TypeError(f"unknown option {name!r}; {did_you_mean(name, choices)}")
     return from_dict(type(config), plain)
+
+
+def stated(
+    words: Mapping[str, Any],
+    fields: Mapping[str, str],
+    built: Mapping[str, tuple[Any, ...]],
+    *,
+    silent: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Configuration fields that the words of a file's own configuration state.
+
+    fields: its words and ours. built: what other words may be. silent: words that change no result; None: all others.
+    Raises UserError for another network.
+    """
+    said = {}
+    for word, value in words.items():
+        if word in fields:
+            said[fields[word]] = value
+        elif value not in built.get(word, (value,)):
+            raise UserError(f"the file's configuration says {word}={value!r}; only {built[word][0]!r} is built")
+        elif silent is not None and word not in (*silent, *built):
+            raise UserError(f"the file's configuration says {word}={value!r}, which this layout does not know")
+    if isinstance(sides := said.get("image_size"), (tuple, list)):
+        said["image_size"] = max(sides)
+    if "rope_base" in said:
+        kind, _, base = str(said["rope_base"]).partition("RoPE")
+        if kind or not base.isdigit():
+            raise UserError(f"its positions (pos_embed) are {said['rope_base']!r}, and only RoPE positions are built")
+        said["rope_base"] = float(base)
+    return said
 
 
 def count(state: State, pattern: str) -> int:

@@ -1,4 +1,4 @@
-"""Where frames come from, one small file per format; `scan` turns any of them into a manifest."""
+"""Where frames come from, a function per format; `scan` turns any of them into a manifest."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from manyview.errors import UserError
-from manyview.models.croco import constructor_fields, decoder_sizes
-from manyview.models.family import FAMILIES, Family, State, dpt_sizes, quarter_taps
+from manyview.models import croco
+from manyview.models.croco import decoder_sizes
+from manyview.models.family import FAMILIES, Family, State, dpt_sizes, quarter_taps, stated
 from manyview.models.keymaps import KeyMap, Pairs, croco_encoder, cross_decoder, dpt, dpt_aliases
 from manyview.models.pair import network
 from manyview.models.pair.constructor import Call, parse
@@ -18,9 +19,16 @@ from manyview.models.pair.network import PairConfig, PairReconstructor
 # SAB3R's names of its feature heads, and ours.
 FEATURES = {"clip_head": "clip", "dino_head": "dino"}
 CONSTRUCTORS = ("AsymmetricCroCo3DStereo", "AsymmetricMASt3R")
-# Pixel activations that are built; every published file has these.
-DEPTH_MODE = ("exp", -math.inf, math.inf)
 CONF_MODE = ("exp", 1, math.inf)
+# Pixel activations that are built; every published file has these.
+BUILT: dict[str, tuple[Any, ...]] = {
+    **croco.BUILT,
+    "depth_mode": (("exp", -math.inf, math.inf),),
+    "conf_mode": (CONF_MODE,),
+    "two_confs": (True,),
+    "desc_mode": ("norm", ("norm",)),
+    **{f"{name}_type": ("dpt", None) for name in FEATURES},
+}
 
 
 def head_pairs(official: str = "") -> Pairs:
@@ -110,21 +118,13 @@ def model_fields(call: Call) -> dict[str, Any]:
     fields: dict[str, Any] = {"head": "linear" if head == "linear" else "dpt"}
     if (head, output.startswith("pts3d+desc")) not in (("linear", False), ("dpt", False), ("catmlp+dpt", True)):
         raise UserError(f"head_type={head!r} with output_mode={output!r} is not built")
-    activations: list[tuple[str, Any]] = [("depth_mode", DEPTH_MODE), ("conf_mode", CONF_MODE)]
     own = words.pop("desc_conf_mode", CONF_MODE)
-    if output != "pts3d":
-        fields |= {"descriptor_dim": int(output.removeprefix("pts3d+desc")), "descriptor_floor": float(own[1])}
-        activations += [("two_confs", True), ("desc_mode", "norm")]
-        words.setdefault("two_confs", False)
-    for word, built in activations:
-        if (value := words.pop(word, built)) not in (built, (built,)):
-            raise UserError(f"the file's constructor says {word}={value!r}; only {built!r} is built")
     if own[0] != "exp" or own[2] != math.inf:
         raise UserError(f"the file's constructor says desc_conf_mode={own!r}; only ('exp', least, inf) is built")
-    for name in FEATURES:
-        if (value := words.pop(f"{name}_type", None)) not in (None, "dpt"):
-            raise UserError(f"the file's constructor says {name}_type={value!r}; only 'dpt' is built")
-    return fields | constructor_fields(words)
+    if output != "pts3d":
+        fields |= {"descriptor_dim": int(output.removeprefix("pts3d+desc")), "descriptor_floor": float(own[1])}
+        words.setdefault("two_confs", False)
+    return fields | stated(words, croco.FIELDS, BUILT, silent=croco.SILENT)
 
 
 FAMILIES.add("pair")(
