@@ -39,8 +39,10 @@ class Streaming:
     rendered: int = 8
     """Views that are rendered of a scene; windows are drawn from these."""
     count: tuple[int, ...] = (2, 2, 3, 4, 4, 6, 8)
-    """Views of a window; every batch draws one of these. A scene gives so many windows that each of its views is used
-    about once."""
+    """Views of a window; every batch draws one of these."""
+    reuse: float = 1.0
+    """How often each rendered view is used, on average: a scene gives so many windows. Raise it where rendering is what
+    training waits for."""
     overlap: tuple[float, float] = (0.25, 0.85)
     """How much of a view the other views of its window should see: at least, at most."""
     order: Literal["any", "video"] = "any"
@@ -124,13 +126,13 @@ class WorldBatches(Road):
         return mirror(views, loaded.extra) if loaded.extra else views
 
     def _windows(self, scene: RenderedScene, views: int, rng: np.random.Generator) -> list[list[int]]:
-        count = max(1, round(len(scene.images) / views))
+        count = max(1, round(self.streaming.reuse * len(scene.images) / views))
         if self.streaming.order == "video":
             starts = rng.integers(len(scene.images) - views + 1, size=count).tolist()
             return [list(range(start, start + views)) for start in starts]
         shared = overlaps(scene.depth, scene.intrinsics, scene.cam2world)
-        references = rng.permutation(len(shared))
-        return [draw_window(shared, int(references[w]), views, self.streaming.overlap, rng) for w in range(count)]
+        turns = np.resize(rng.permutation(len(shared)), count).tolist()  # every view is the reference in turn
+        return [draw_window(shared, reference, views, self.streaming.overlap, rng) for reference in turns]
 
 
 def overlaps(depth: Tensor, intrinsics: Tensor, cam2world: Tensor) -> np.ndarray:

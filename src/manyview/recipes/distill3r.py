@@ -123,7 +123,8 @@ class Distill3R(Recipe):
     def presets() -> dict[str, Preset]:
         """`paper`: section IV and the released configuration; `tiny`: two CPU cores; `debug`: seconds.
 
-        `views`: two cores and streamed scenes, such as --data abstract:1.
+        `views`: two cores and streamed scenes, such as --data abstract:1; `small`: the same on a GPU with 16 cores, as
+        manyview-small is made (--init manyview-small goes on from it).
         """
         # The released run asks for 1,000 epochs, so its cosine is still near its start when it ends at 60; the
         # printed schedule reaches 5e-5, which this one does.
@@ -164,6 +165,17 @@ class Distill3R(Recipe):
             workers=1,
             precision="bf16",
         )
+        small = RunConfig(
+            steps=2500,
+            batch=8,
+            lr=5e-4,
+            min_lr=1e-6,
+            warmup=0.04,
+            weight_decay=0.05,
+            decay_vectors=False,
+            checkpoint_every=250,
+            workers=15,
+        )
         debug = RunConfig(steps=20, batch=2, lr=3e-3, warmup=0.1, checkpoint_every=5, log_every=1)
         return {
             "tiny": _preset(tiny, views=2, model="manyview-tiny", flip=True, jitter=0.3),
@@ -178,6 +190,17 @@ class Distill3R(Recipe):
                 alpha_global=1.0,
                 camera=0.5,
                 matching=0.2,
+            ),
+            "small": _preset(
+                small,
+                model="manyview-small",
+                stream=Streaming(
+                    sizes=("168x224", "168x224", "168x224", "224x168", "196x196", "126x224"), rendered=12, reuse=2.5
+                ),
+                random_view_ids=False,
+                loss="confident",
+                alpha_global=1.0,
+                matching=0.1,
             ),
             "debug": _preset(debug, views=2, model="distill3r", size="debug"),
         }

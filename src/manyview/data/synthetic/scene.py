@@ -47,18 +47,22 @@ def render_scene(
     kind: str = "auto",
     trajectory: str = "auto",
     device: torch.device | str = "cpu",
+    thumbnails: bool = True,
 ) -> RenderedScene:
     """Build and render the scene of a seed: the same arguments give the same bits on the same machine.
 
     `kind` is room, tabletop, abstract, outdoors or auto (two rooms for every tabletop); `trajectory` one of
-    `trajectories.NAMES` or auto.
+    `trajectories.NAMES` or auto; without `thumbnails`, the first path that keeps clear of things is taken unseen, which
+    saves a room a quarter of its time.
     """
     check_request(views, size, kind, trajectory)
     if kind == "auto":
         kind = "tabletop" if seed % 3 == 2 else "room"
     with _one_thread():
         world = furnishing.build(seed, kind)
-        path = trajectories.choose(world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory)
+        path = trajectories.choose(
+            world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory, look=thumbnails
+        )
         return render_world(world, path, size=size, rng=Random(f"manyview sensor {seed}"), device=device)
 
 

@@ -34,4 +34,5 @@ def parse_stream(text: str | Path) -> tuple[str, int] | None:
 def scene_of(name: str, seed: int, number: int, *, views: int, size: tuple[int, int]) -> RenderedScene:
     """Scene `number` of a stream: the same arguments give the same bits on the same machine."""
     kinds = STREAMS[name]
-    return render_scene(((seed + 1) << FIRST) + number, views=views, size=size, kind=kinds[number % len(kinds)])
+    own, kind = ((seed + 1) << FIRST) + number, kinds[number % len(kinds)]
+    return render_scene(own, views=views, size=size, kind=kind, thumbnails=False)

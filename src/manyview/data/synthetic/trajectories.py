@@ -98,12 +98,14 @@ def _cameras(world: World, rng: Random, views: int, name: str) -> tuple[Tensor, 
     return eyes, targets
 
 
-def choose(world: World, rng: Random, *, views: int, size: tuple[int, int], name: str = "auto") -> Path:
+def choose(
+    world: World, rng: Random, *, views: int, size: tuple[int, int], name: str = "auto", look: bool = True
+) -> Path:
     """The first path whose thumbnails look right, else the best of those tried.
 
-    Worlds beyond rooms are full wherever one looks: the first path in the open will do.
+    Without `look`, and in worlds beyond rooms, which are full wherever one looks, the first path in the open will do.
     """
-    if world.kind in WILD:
+    if world.kind in WILD or not look:
         paths = [_draw(world, rng, views=views, size=size, name=name)]
         while len(paths) < DRAWS and _clear(world, paths[-1]) < 1:
             paths.append(_draw(world, rng, views=views, size=size, name=name))
