@@ -13,10 +13,23 @@ from torch import Tensor
 
 from manyview.geometry import poses
 from manyview.geometry.matching import PosedDepth, cell_centres, kernel_log_probabilities, nearest_cells, warp
-from manyview.geometry.pointmaps import mean_distance
+from manyview.geometry.pointmaps import mean_distance, transform, unproject
 from manyview.losses.confident import confident_regression
 from manyview.losses.pointmap import mean_over_scene, usable
 from manyview.types import Signal, Views
+
+
+def measured_points(views: Views) -> dict[str, Signal]:
+    """Depth and cameras as "pointmap" in the first view's frame and "pointmap_local": (B, V, H, W, 3) each."""
+    assert views.depth is not None
+    assert views.intrinsics is not None
+    assert views.cam2world is not None
+    local, valid = unproject(views.depth, views.intrinsics), views.depth > 0
+    first_from_view = poses.invert(views.cam2world[:, :1]) @ views.cam2world
+    return {
+        "pointmap": Signal(transform(first_from_view, local), valid=valid),
+        "pointmap_local": Signal(local, valid=valid),
+    }
 
 
 def confident_maps(

@@ -23,7 +23,7 @@ from manyview.config import RunConfig
 from manyview.data.synthetic.streams import parse_stream
 from manyview.errors import UserError
 from manyview.losses.pointmap import distill3r_loss
-from manyview.losses.relating import camera_error, confident_maps, token_matching
+from manyview.losses.relating import camera_error, confident_maps, measured_points, token_matching
 from manyview.losses.robust import robust_pointmap_loss
 from manyview.models.fusion import MOST_VIEWS
 from manyview.recipes.base import RECIPES, Preset, Recipe
@@ -234,10 +234,10 @@ class Distill3R(Recipe):
         config = self.config
         more = {"with_features": True} if self.describe is not None else {}
         predictions = self.student(views.images, view_ids=self._view_ids(views, generator), **more)
-        if not views.signals:
-            views.signals = self.sensor(views)
         if config.loss == "confident":
             return self._confident(predictions, views, generator)
+        if not views.signals:
+            views.signals = self.sensor(views)
         factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
         if config.loss == "robust":
             terms = robust_pointmap_loss(predictions, views.signals, **factors)
@@ -256,7 +256,7 @@ class Distill3R(Recipe):
     def _confident(self, predictions: dict[str, Any], views: Views, generator: torch.Generator) -> StepResult:
         """DUSt3R's loss on both maps, and what of cameras and matching is asked for."""
         config = self.config
-        terms, said, true = confident_maps(predictions, views.signals)
+        terms, said, true = confident_maps(predictions, views.signals or measured_points(views))
         total = config.alpha_global * terms["global"] + config.alpha_local * terms["local"]
         total = total + config.scale * terms["scale"]
         if config.camera:

@@ -106,10 +106,16 @@ def choose(
     Without `look`, and in worlds beyond rooms, which are full wherever one looks, the first path in the open will do.
     """
     if world.kind in WILD or not look:
-        paths = [_draw(world, rng, views=views, size=size, name=name)]
-        while len(paths) < DRAWS and _clear(world, paths[-1]) < 1:
-            paths.append(_draw(world, rng, views=views, size=size, name=name))
-        return max(paths, key=lambda path: _clear(world, path))
+        best: tuple[float, Path] | None = None
+        for _ in range(DRAWS):
+            path = _draw(world, rng, views=views, size=size, name=name)
+            share = _clear(world, path)
+            if best is None or share > best[0]:
+                best = share, path
+            if share == 1.0:
+                break
+        assert best is not None
+        return best[1]
     shrink = max(size) / 36
     thumb = (max(8, round(size[0] / shrink)), max(8, round(size[1] / shrink)))
     scale = torch.tensor([thumb[1] / size[1], thumb[0] / size[0], 1.0])[:, None]
