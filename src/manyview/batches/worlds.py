@@ -19,6 +19,7 @@ from manyview.batches.augment import Augmentation, draw_change
 from manyview.batches.road import ORDER, Loaded, Road, stack_pixels
 from manyview.batches.scene_changes import mirror
 from manyview.config import parse_size
+from manyview.data.synthetic.photographs import read_photographs
 from manyview.data.synthetic.scene import RenderedScene
 from manyview.data.synthetic.streams import STREAMS, parse_stream, scene_of
 from manyview.errors import UserError
@@ -36,6 +37,8 @@ class Streaming:
 
     sizes: tuple[str, ...] = ("112x154", "112x154", "154x112", "126x126")
     """Rows x columns of the pictures; every batch draws one of these."""
+    textures: str | None = None
+    """A folder of pictures of your own, which then are on most surfaces."""
     rendered: int = 8
     """Views that are rendered of a scene; windows are drawn from these."""
     count: tuple[int, ...] = (2, 2, 3, 4, 4, 6, 8)
@@ -79,6 +82,7 @@ class WorldBatches(Road):
             self.streams.append(stream)
         self.sizes = [parse_size(text, "method.stream.sizes") for text in streaming.sizes]
         _check(streaming)
+        self._photographs = streaming.textures and read_photographs(streaming.textures).digest
         self._colours = Augmentation(
             scale=(1.0, 1.0),
             flip=0.0,
@@ -93,7 +97,8 @@ class WorldBatches(Road):
 
     def describe(self) -> dict[str, Any]:
         names = [f"{name}:{seed}" for name, seed in self.streams]
-        return {"order": ORDER, "streams": names, "scenes": self.scenes, "seed": self.seed}
+        known = {"streams": names, "scenes": self.scenes, "seed": self.seed, "photographs": self._photographs}
+        return {"order": ORDER, **known}
 
     def make(self, index: int) -> Loaded:
         rng, how = np.random.default_rng([self.seed, index]), self.streaming
@@ -120,7 +125,9 @@ class WorldBatches(Road):
         """Scene `number` of the run and its name."""
         name, seed = self.streams[number % len(self.streams)]
         own = number // len(self.streams)
-        return f"{name}:{seed} scene {own}", scene_of(name, seed, own, views=self.streaming.rendered, size=size)
+        how = self.streaming
+        scene = scene_of(name, seed, own, views=how.rendered, size=size, textures=how.textures)
+        return f"{name}:{seed} scene {own}", scene
 
     def completed(self, views: Views, loaded: Loaded) -> Views:
         return mirror(views, loaded.extra) if loaded.extra else views

@@ -13,6 +13,7 @@ from torch import Tensor
 from manyview.data.synthetic import furnishing, trajectories
 from manyview.data.synthetic.lighting import Light, develop, shadows
 from manyview.data.synthetic.models import CLASSES
+from manyview.data.synthetic.photographs import Photographs, hang, read_photographs
 from manyview.data.synthetic.raycast import cast
 from manyview.data.synthetic.shading import albedo, surface
 from manyview.data.synthetic.world import DENSE, ROW, World
@@ -48,18 +49,21 @@ def render_scene(
     trajectory: str = "auto",
     device: torch.device | str = "cpu",
     thumbnails: bool = True,
+    textures: str | None = None,
 ) -> RenderedScene:
     """Build and render the scene of a seed: the same arguments give the same bits on the same machine.
 
     `kind` is room, tabletop, abstract, outdoors or auto (two rooms for every tabletop); `trajectory` one of
     `trajectories.NAMES` or auto; without `thumbnails`, the first path that keeps clear of things is taken unseen, which
-    saves a room a quarter of its time.
+    saves a room a quarter of its time; `textures`: a folder of pictures, which then are on most surfaces.
     """
     check_request(views, size, kind, trajectory)
     if kind == "auto":
         kind = "tabletop" if seed % 3 == 2 else "room"
     with _one_thread():
         world = furnishing.build(seed, kind)
+        if textures is not None:
+            hang(world, read_photographs(textures), Random(f"manyview photographs {seed}"))
         path = trajectories.choose(
             world, Random(f"manyview path {seed}"), views=views, size=size, name=trajectory, look=thumbnails
         )
@@ -103,7 +107,8 @@ def render_world(
     light, table = Light(lighting, maps, solids.room[1]), world.appearance().to(device)
     group = max(1, CHUNK // pixels) if depth.device.type == "cpu" else views
     parts = zip(*(tensor.split(group) for tensor in (depth, seen, cam2world, intrinsics)))
-    linear, normals = (torch.cat(maps) for maps in zip(*(_shade(light, table, *part) for part in parts)))
+    shaded = zip(*(_shade(light, table, *part, world.photographs) for part in parts))
+    linear, normals = (torch.cat(maps) for maps in shaded)
     labels, instances = (identity.to(device) for identity in world.identities())
     flat = seen.flatten()
     return RenderedScene(
@@ -120,7 +125,13 @@ def render_world(
 
 
 def _shade(
-    light: Light, table: Tensor, depth: Tensor, seen: Tensor, cam2world: Tensor, intrinsics: Tensor
+    light: Light,
+    table: Tensor,
+    depth: Tensor,
+    seen: Tensor,
+    cam2world: Tensor,
+    intrinsics: Tensor,
+    photographs: Photographs | None,
 ) -> tuple[Tensor, Tensor]:
     """Radiance (V, 3, H, W) and normals (V, H, W, 3) of a few views."""
     views, height, width = depth.shape
@@ -131,7 +142,7 @@ def _shade(
     cosine = -(spots.normal * view).sum(0)
     pixel = depth * (slant.view_as(depth) / intrinsics[:, 0, 0, None, None])
     blur = pixel.flatten() / cosine.clamp(min=0.15)
-    colour = albedo(table, rows, seen, spots, blur)
+    colour = albedo(table, rows, seen, spots, blur, photographs)
     shine = rows[ROW["gloss"].start : ROW["glow"].stop]
     radiance = light.radiance(points, spots.normal, view, colour, shine)
     turned = spots.normal.view(3, views, -1).permute(1, 2, 0) @ cam2world[:, :3, :3]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from manyview.data.synthetic import textures
+from manyview.data.synthetic.materials import TEXTURES
 from manyview.data.synthetic.raycast import BOX, CONE
 from manyview.data.synthetic.world import ROW
 
@@ -79,7 +81,9 @@ def _curved(
     return normal, (s, t, half_s, half_t)
 
 
-def albedo(table: Tensor, rows: Tensor, seen: Tensor, surface: Surface, blur: Tensor) -> Tensor:
+def albedo(
+    table: Tensor, rows: Tensor, seen: Tensor, surface: Surface, blur: Tensor, photographs: Any = None
+) -> Tensor:
     """Linear RGB (3, N) of the surfaces; `blur` (N,) is how many metres of them a pixel covers."""
     result = rows[ROW["a"]].clone()
     texture = rows[ROW["texture"]][0]
@@ -96,6 +100,9 @@ def albedo(table: Tensor, rows: Tensor, seen: Tensor, surface: Surface, blur: Te
         places = (surface.s, surface.t, surface.half_s, surface.half_t)
         s, t, half_s, half_t = (values.index_select(0, short) for values in places)
         across, covered = metric.sum(0) - along, blur.index_select(0, short)
+        if number == len(TEXTURES):
+            result.index_copy_(1, index, photographs.colour(s, t, scale, phase, covered))
+            continue
         a, b = result.index_select(1, short), table[ROW["b"]].index_select(1, owner)
         spot = textures.Spot(s, t, half_s, half_t, along, across, a, b, scale, phase, covered)
         result.index_copy_(1, index, textures.colour(int(number), spot))

@@ -31,8 +31,10 @@ def parse_stream(text: str | Path) -> tuple[str, int] | None:
     return name, int(seed)
 
 
-def scene_of(name: str, seed: int, number: int, *, views: int, size: tuple[int, int]) -> RenderedScene:
+def scene_of(
+    name: str, seed: int, number: int, *, views: int, size: tuple[int, int], textures: str | None = None
+) -> RenderedScene:
     """Scene `number` of a stream: the same arguments give the same bits on the same machine."""
     kinds = STREAMS[name]
     own, kind = ((seed + 1) << FIRST) + number, kinds[number % len(kinds)]
-    return render_scene(own, views=views, size=size, kind=kind, thumbnails=False)
+    return render_scene(own, views=views, size=size, kind=kind, thumbnails=False, textures=textures)

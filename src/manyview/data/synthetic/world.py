@@ -111,6 +111,7 @@ class World:
     lighting: Lighting | None = None
     focus: list[Corner] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    photographs: Any = None  # what parts of the texture PHOTOGRAPH show: photographs.Photographs
     stage: tuple[Corner, Corner] | None = None  # where cameras go, if not anywhere
     parts: list[Standing] = field(default_factory=list)
     _next_instance: int = 7  # 1 to 6 are the shell's faces
@@ -204,7 +205,9 @@ class World:
         return torch.from_numpy(np.concatenate(table, 1).T.copy())
 
 
-_TEXTURE = {name: number for number, name in enumerate(TEXTURES)}
+PHOTOGRAPH = "photograph"
+"""The texture of a surface that shows one of the world's photographs."""
+_TEXTURE = {name: number for number, name in enumerate((*TEXTURES, PHOTOGRAPH))}
 
 
 def _inverse(matrices: np.ndarray) -> np.ndarray:
