@@ -109,8 +109,8 @@ class TurnsFusion(nn.Module):
         # The marks stand where no rotation is, hence the patches' positions start at 1.
         ropes = [self.rope(grid, offset=1).prefixed(self.prefix) for grid in grids]
         if torch.is_autocast_enabled(groups[0].device.type):  # turning in half precision, as all else is done
-            kind = torch.get_autocast_dtype(groups[0].device.type)
-            ropes = [Rope(rope.cos.to(kind), rope.sin.to(kind), rope.groups) for rope in ropes]
+            half = torch.get_autocast_dtype(groups[0].device.type)
+            ropes = [Rope(rope.cos.to(half), rope.sin.to(half), rope.groups) for rope in ropes]
         rows = [rope.repeat(group.shape[1]) for rope, group in zip(ropes, groups, strict=True)]
         everywhere = Rope(torch.cat([r.cos for r in rows]), torch.cat([r.sin for r in rows]), rows[0].groups)
         wanted = [tap for tap in taps if tap not in (0, self.depth)]

@@ -107,7 +107,7 @@ def render_world(
     light, table = Light(lighting, maps, solids.room[1]), world.appearance().to(device)
     group = max(1, CHUNK // pixels) if depth.device.type == "cpu" else views
     parts = zip(*(tensor.split(group) for tensor in (depth, seen, cam2world, intrinsics)))
-    shaded = zip(*(_shade(light, table, *part, world.photographs) for part in parts))
+    shaded = zip(*(_shade(light, table, world.photographs, *part) for part in parts))
     linear, normals = (torch.cat(maps) for maps in shaded)
     labels, instances = (identity.to(device) for identity in world.identities())
     flat = seen.flatten()
@@ -127,11 +127,11 @@ def render_world(
 def _shade(
     light: Light,
     table: Tensor,
+    photographs: Photographs | None,
     depth: Tensor,
     seen: Tensor,
     cam2world: Tensor,
     intrinsics: Tensor,
-    photographs: Photographs | None,
 ) -> tuple[Tensor, Tensor]:
     """Radiance (V, 3, H, W) and normals (V, H, W, 3) of a few views."""
     views, height, width = depth.shape
