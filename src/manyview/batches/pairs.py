@@ -6,8 +6,9 @@ scene is first drawn, on some of its pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from manyview.batches.augment import Change, draw_change, only_colours
 from manyview.batches.road import Loaded, Road, Shares, Source, open_sources, stack_pixels
 from manyview.batches.sequences import split_mask
 from manyview.batches.shuffle import Shuffled
-from manyview.data.columns import Groups
 from manyview.data.loading import FittedFrame, read_frame
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
@@ -72,19 +72,11 @@ class _Scene:
     source: int
     dataset: str
     portrait: bool
+    rows: Callable[[], list[int]]
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """The scenes that are drawn with one weight, by orientation."""
-
-    weight: float
-    scenes: dict[bool, list[_Scene]]
-
-    def of(self, portrait: bool | None) -> list[_Scene]:
-        if portrait is not None:
-            return self.scenes[portrait]
-        return [*self.scenes[False], *self.scenes[True]] if self.scenes[True] else self.scenes[False]
+_Pool = tuple[float, dict[bool | None, list[_Scene]]]
+"""A weight, and the scenes that are drawn with it: all, and those of each orientation (whether portrait)."""
 
 
 class PairBatches(Road):
@@ -96,8 +88,6 @@ class PairBatches(Road):
         """Raises UserError for a manifest without posed depth, and when no two frames are a pair that counts."""
         super().__init__(open_sources(data), seed=wish.seed, memory_mb=wish.memory_mb)
         self.wish = wish
-        self._groups: list[Groups] = []  # of each source
-        self._first: list[int] = []  # number of each source's first scene
         self._pools = self._find_pools()
         self._pairs: dict[int, np.ndarray] = {}  # of a scene: (n, 2) rows
         self._colours = only_colours(wish.jitter, hue=wish.jitter / 5)
@@ -109,11 +99,11 @@ class PairBatches(Road):
     def describe(self) -> dict[str, Any]:
         frames: dict[str, int] = {}
         for scene in self._every():
-            frames[scene.dataset] = frames.get(scene.dataset, 0) + len(self._rows(scene))
+            frames[scene.dataset] = frames.get(scene.dataset, 0) + len(scene.rows())
         return {
             **super().describe(),
             "datasets": frames,
-            "weights": {name: pool.weight for name, pool in self._pools.items()},
+            "weights": {name: weight for name, (weight, _) in self._pools.items()},
             "sizes": [list(size) for size in self.wish.sizes],
             "overlap": list(self.wish.choice.overlap),
             "motion": self.wish.choice.motion,
@@ -166,11 +156,11 @@ class PairBatches(Road):
 
     def _draw(self, rng: np.random.Generator, portrait: bool | None) -> tuple[_Scene, np.ndarray]:
         """A dataset by weight, any of its scenes with pairs, any of its pairs (2,); of one orientation unless None."""
-        left = {name: pool for name, pool in self._pools.items() if pool.of(portrait)}
+        left = {name: pool for name, pool in self._pools.items() if pool[1][portrait]}
         while left:
-            weights = np.array([pool.weight for pool in left.values()])
+            weights = np.array([weight for weight, _ in left.values()])
             name = list(left)[int(rng.choice(len(left), p=weights / weights.sum()))]
-            scenes = left.pop(name).of(portrait)
+            scenes = left.pop(name)[1][portrait]
             order = Shuffled(len(scenes), int(rng.integers(2**62)))
             for place in range(len(scenes)):
                 pairs = self._pairs_of(scenes[order[place]])
@@ -181,44 +171,42 @@ class PairBatches(Road):
     def _pairs_of(self, scene: _Scene) -> np.ndarray:
         """(n, 2): the pairs of a scene that count, among those that are measured."""
         if scene.number not in self._pairs:
-            manifest, rows = self.sources[scene.source].manifest, self._rows(scene)
-            reader = DepthReader(manifest, self._measured_at, most=1e8)
+            reader = DepthReader(self.sources[scene.source].manifest, self._measured_at, most=1e8)
             rng = np.random.default_rng([self.seed, 5, scene.number])
-            measured = measured_pairs(reader, "", rows, self.wish.candidates, rng)
+            measured = measured_pairs(reader, "", scene.rows(), self.wish.candidates, rng)
             kept = [(pair.a, pair.b) for pair in measured if self.wish.choice.accepts(pair)]
             self._pairs[scene.number] = np.array(kept, np.int64).reshape(-1, 2)
             for problem in reader.unreadable.values():
                 self._fresh[str(problem.path)] = problem.reason
         return self._pairs[scene.number]
 
-    def _rows(self, scene: _Scene) -> list[int]:
-        return self._groups[scene.source][scene.number - self._first[scene.source]]
-
     def _every(self) -> list[_Scene]:
-        return [scene for pool in self._pools.values() for scenes in pool.scenes.values() for scene in scenes]
+        return [scene for _, scenes in self._pools.values() for scene in scenes[None]]
 
     def _find_pools(self) -> dict[str, _Pool]:
         """Name -> scenes, those with a weight. Raises UserError when none is left or one has no weight."""
-        shares, number = Shares(self.sources, self.wish.weights), 0
-        pools: dict[str, _Pool] = {}
-        for which, source in enumerate(self.sources):
-            _check_measured(source)
-            frames = source.manifest.frames
-            groups = groups_of(source.manifest, chunk=self.wish.chunk)
-            groups = groups.only(measured_mask(source) & split_mask(source, self.wish.split), least=2)
-            self._groups.append(groups)
-            self._first.append(number)
-            heads = groups.order[groups.starts[:-1]]
-            codes, names = frames.codes("dataset")
-            portrait = (frames.numbers("height") > frames.numbers("width"))[heads]
-            for code, tall in zip(codes[heads].tolist(), portrait.tolist(), strict=True):
-                name, weight = shares.of(source, names[code])
-                if weight > 0:
-                    pool = pools.setdefault(name, _Pool(weight, {False: [], True: []}))
-                    pool.scenes[tall].append(_Scene(number, which, names[code], tall))
-                number += 1
-        if not pools:
+
+        def scenes() -> Iterator[tuple[Source, str, _Scene]]:
+            number = 0
+            for which, source in enumerate(self.sources):
+                frames = source.manifest.frames
+                groups = groups_of(source.manifest, chunk=self.wish.chunk)
+                groups = groups.only(measured_mask(source) & split_mask(source, self.wish.split), least=2)
+                heads = groups.order[groups.starts[:-1]]
+                codes, names = frames.codes("dataset")
+                portrait = (frames.numbers("height") > frames.numbers("width"))[heads].tolist()
+                for place, (code, tall) in enumerate(zip(codes[heads].tolist(), portrait, strict=True)):
+                    rows = partial(groups.__getitem__, place)
+                    yield source, names[code], _Scene(number, which, names[code], tall, rows)
+                    number += 1
+
+        units = Shares(self.sources, self.wish.weights).units(scenes(), apart=True)
+        if not units:
             raise UserError("no two frames are left to pair: give data with them (of the split, with a weight)")
+        pools: dict[str, _Pool] = {}
+        for name, (weight, of) in units.items():
+            wide, tall = ([scene for scene in of if scene.portrait == portrait] for portrait in (False, True))
+            pools[name] = weight, {None: [*wide, *tall], False: wide, True: tall}
         return pools
 
     def _check_pairs(self) -> None:
@@ -234,20 +222,12 @@ class PairBatches(Road):
 
 
 def measured_mask(source: Source) -> np.ndarray:
-    """(N,) bool: the rows with depth, pose and intrinsics."""
-    known = _known(source)
-    return np.logical_and.reduce(list(known.values()))
-
-
-def _known(source: Source) -> Mapping[str, np.ndarray]:
-    return {words: source.manifest.frames.known(column) for column, words in NEEDED.items()}
-
-
-def _check_measured(source: Source) -> None:
-    """Refuse a manifest in which no two frames of a scene have depth, pose and intrinsics."""
-    known, manifest = _known(source), source.manifest
-    if len(manifest) and len(groups_of(manifest).only(measured_mask(source), least=2)):
-        return
+    """(N,) bool: the rows with depth, pose and intrinsics. Raises UserError when no two frames of a scene have them."""
+    manifest = source.manifest
+    known = {words: manifest.frames.known(column) for column, words in NEEDED.items()}
+    measured = np.logical_and.reduce(list(known.values()))
+    if len(manifest) and len(groups_of(manifest).only(measured, least=2)):
+        return measured
     absent = [words for words, rows in known.items() if not rows.any()]
     why = f"no frame has {' or '.join(absent)}" if absent else "no scene has two frames with all three"
     raise UserError(

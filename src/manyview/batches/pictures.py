@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from manyview.batches.augment import Augmentation, cropped_map, draw_change
-from manyview.batches.road import Loaded, Road, Shares, Source, enough_for_crops, open_sources, stack_pictures
-from manyview.batches.shuffle import Mixture, Passes
+from manyview.batches.road import Loaded, Road, Shares, Source, enough_for, open_sources, stack_pictures
+from manyview.batches.shuffle import Draws
 from manyview.data.depths import read_depth
 from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
@@ -49,41 +49,20 @@ class PictureWish:
     """Decoded pictures that are kept in memory, in megabytes."""
 
 
-class _Rows:
-    """Rows of several manifests, one after the other; only those in `rows` where that is given."""
+class _Rows(Sequence[tuple[int, int]]):
+    """Manifest and row of every picture, where `parts` are numbers of manifests and rows of theirs."""
 
-    def __init__(self, parts: Sequence[tuple[int, int, np.ndarray | None]]) -> None:
-        """`parts`: number of the manifest, how many rows, which."""
-        self._parts = list(parts)
-        self._ends = np.cumsum([count for _, count, _ in parts]).tolist()
+    def __init__(self, parts: Sequence[tuple[int, Sequence[int]]]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(rows) for _, rows in parts]).tolist()
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, place: int) -> tuple[int, int]:
+    def __getitem__(self, place: Any) -> Any:
         part = bisect_right(self._ends, place)
-        number, count, rows = self._parts[part]
-        place -= self._ends[part] - count
-        return number, place if rows is None else int(rows[place])
-
-
-class _Domain:
-    """What is drawn alike: shuffled passes over all rows, or a mixture of such by weight."""
-
-    def __init__(self, units: Sequence[tuple[float, _Rows]], *key: int) -> None:
-        self.units = [rows for _, rows in units]
-        self.weights = [weight for weight, _ in units]
-        self._mixture = Mixture(self.weights, *key, -1) if len(units) > 1 else None
-        self._passes = [Passes(len(rows), *key, unit) for unit, rows in enumerate(self.units)]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.units))
-
-    def __getitem__(self, draw: int) -> tuple[int, int, int]:
-        """Manifest, row and number of the pass of the draw-th picture since the beginning."""
-        unit, draw = (0, draw) if self._mixture is None else self._mixture[draw]
-        place, number = self._passes[unit][draw]
-        return (*self.units[unit][place], number)
+        number, rows = self._parts[part]
+        return number, int(rows[place - self._ends[part]])  # counted from the part's end
 
 
 class PictureBatches(Road):
@@ -106,10 +85,33 @@ class PictureBatches(Road):
         if wish.batch < count:
             raise UserError(f"a batch of {wish.batch} cannot hold {count} domains; raise run.batch")
         shares = Shares(self.sources, wish.weights)
-        self._domains = []
+        self._domains: list[Draws[tuple[int, int]]] = []
         for domain in range(count):
-            own = [n for n, owner in enumerate(owners) if owner == domain]
-            self._domains.append(_Domain(self._units(own, shares, domain), self.seed, domain))
+            own = [number for number, owner in enumerate(owners) if owner == domain]
+            units = shares.units(self._parts(own, by_dataset=bool(shares.weights)))
+            if not units and wish.target is not None:
+                raise UserError(f"no frame has {wish.target}; give --data a manifest whose frames do")
+            if not units:
+                raise UserError(f"domain {domain} has no picture; give it a manifest with frames (and a weight)")
+            rows = [(weight, _Rows(parts)) for _, (weight, parts) in sorted(units.items())]
+            self._domains.append(Draws(rows, self.seed, domain))
+
+    def _parts(
+        self, own: Sequence[int], *, by_dataset: bool
+    ) -> Iterator[tuple[Source, str, tuple[int, Sequence[int]]]]:
+        """The rows of these manifests that count, dataset by dataset where that matters."""
+        for number in own:
+            frames = self.sources[number].manifest.frames
+            if not len(frames):
+                continue
+            has = None if self.wish.target is None else frames.known(self.wish.target)
+            codes, names = frames.codes("dataset") if by_dataset else (0, [frames[0].dataset])
+            for code, name in enumerate(names):
+                alike = True if len(names) == 1 else codes == code
+                wanted = np.broadcast_to(alike if has is None else alike & has, len(frames))
+                rows: Any = range(len(frames)) if wanted.all() else np.flatnonzero(wanted).astype(np.int32)
+                if len(rows):
+                    yield self.sources[number], name, (number, rows)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -127,7 +129,9 @@ class PictureBatches(Road):
         count, rows = len(self._domains), []
         for number, domain in enumerate(self._domains):
             share = self.wish.batch // count + (number < self.wish.batch % count)
-            rows += [(number, d, *domain[d]) for d in range(index * share, (index + 1) * share)]
+            for draw in range(index * share, (index + 1) * share):
+                place, turn = domain[draw]
+                rows.append((number, draw, *place, turn))
         return rows
 
     def make(self, index: int) -> Loaded:
@@ -160,68 +164,32 @@ class PictureBatches(Road):
         tries = min(ATTEMPTS, len(self._domains[domain]))
         for attempt in range(tries):
             if attempt:
-                number, row, turn = self._domains[domain][draw + attempt]
+                (number, row), turn = self._domains[domain][draw + attempt]
             frame = self.sources[number].manifest[row]
-            both = self._read(number, row, frame)
-            if both is None:
+            picture, values = self._read(number, row, frame)
+            if picture is None or (values is None and self.wish.target is not None):
                 continue
             crop = turn % self.wish.crops if self.wish.crops else draw
             key = [self.seed, 1, domain, number, row, crop] if self.wish.crops else [self.seed, 2, domain, draw]
             rng = np.random.default_rng(key)
             change = draw_change(self.wish.augmentation, (frame.height, frame.width), self.wish.size, rng)
             name = f"{domain}/{number}/{frame.image}"  # names are unique in a manifest, not in a domain
-            return *both, change, f"{name}#{crop}" if self.wish.crops else name
+            return picture, values, change, f"{name}#{crop}" if self.wish.crops else name
         which = f"no picture of domain {domain}" if tries < ATTEMPTS else f"none of {tries} pictures of domain {domain}"
         raise UserError(f"{which} can be read, the last ones: {self.unread()}; look with manyview data check")
 
-    def _read(self, number: int, row: int, frame: Frame) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Picture (h, w, 3), not larger than its crops need it, and map (h, w); None when one cannot be read."""
-        manifest = self.sources[number].manifest
-        fit = enough_for_crops(self.wish.size, self.wish.augmentation)
+    def _read(self, number: int, row: int, frame: Frame) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Picture (h, w, 3), not larger than its crops need it, and map (h, w); None for what cannot be read."""
+        manifest, target = self.sources[number].manifest, self.wish.target
+        fit = enough_for(self.wish.size, self.wish.augmentation.smallest)
         picture = self.read((number, row), lambda: read_fitted(manifest.path(frame.image), fit)[0])
-        if picture is None or self.wish.target is None:
-            return None if picture is None else (picture, None)
-        path = str(getattr(frame, self.wish.target))
-        values = self.read((number, row, "map"), lambda: self._map(manifest, frame, path))
-        return None if values is None else (picture, values)
+        if picture is None or target is None:
+            return picture, None
+        path = str(getattr(frame, target))
 
-    def _map(self, manifest: Manifest, frame: Frame, path: str) -> np.ndarray:
-        if self.wish.target == "labels":
-            return read_classes(manifest, path)
-        return read_depth(manifest.path(path), frame.depth_scale or 1.0)
+        def read_map() -> np.ndarray:
+            if target == "labels":
+                return read_classes(manifest, path)
+            return read_depth(manifest.path(path), frame.depth_scale or 1.0)
 
-    def _units(self, own: Sequence[int], shares: Shares, domain: int) -> list[tuple[float, _Rows]]:
-        """The rows of these manifests, by what they are weighted as. Raises UserError when none is left."""
-        weights: dict[str, float] = {}
-        parts: dict[str, list[tuple[int, int, np.ndarray | None]]] = {}
-        for number in own:
-            source = self.sources[number]
-            for dataset, count, rows in _rows_of(source, self.wish.target, by_dataset=bool(shares.weights)):
-                name, weight = shares.of(source, dataset)
-                weights[name] = weight
-                if count and weight > 0:
-                    parts.setdefault(name if shares.given else "", []).append((number, count, rows))
-        if not parts and self.wish.target is not None:
-            raise UserError(f"no frame has {self.wish.target}; give --data a manifest whose frames do")
-        if not parts:
-            raise UserError(f"domain {domain} has no picture; give it a manifest with frames (and a weight)")
-        return [(weights.get(name, 1.0), _Rows(rows)) for name, rows in sorted(parts.items())]
-
-
-def _rows_of(source: Source, target: Target | None, *, by_dataset: bool) -> list[tuple[str, int, np.ndarray | None]]:
-    """Dataset, number of rows, and which rows (None: all) of a manifest."""
-    frames = source.manifest.frames
-    if not len(frames):
-        return []
-    has = None if target is None else frames.known(target)
-    if has is not None and has.all():
-        has = None
-    codes, names = frames.codes("dataset") if by_dataset else (None, [frames[0].dataset])
-    if codes is None or len(names) == 1:
-        rows = None if has is None else np.flatnonzero(has).astype(np.int32)
-        return [(names[0], len(frames) if rows is None else len(rows), rows)]
-    chosen = [
-        np.flatnonzero((codes == code) if has is None else (codes == code) & has).astype(np.int32)
-        for code in range(len(names))
-    ]
-    return [(name, len(rows), rows) for name, rows in zip(names, chosen, strict=True)]
+        return picture, self.read((number, row, "map"), read_map)

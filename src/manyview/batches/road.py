@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from manyview.batches.augment import Augmentation, Change, cropped, recoloured
+from manyview.batches.augment import Change, cropped, recoloured
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.images.fit import Fit
@@ -35,6 +35,8 @@ class _Sized(Protocol):
 
 
 T = TypeVar("T", bound=_Sized)
+P = TypeVar("P")
+W = TypeVar("W")
 ORDER = 2
 """Number of the rule by which draws become rows and pictures; runs and kept answers of another rule are told apart."""
 PADDED = 32
@@ -69,11 +71,8 @@ def open_sources(data: Sequence[Manifest | str | Path]) -> list[Source]:
     """Manifests, opened where they are paths, with weights where they are written as PATH:WEIGHT. Raises UserError."""
     sources = []
     for item in data:
-        if isinstance(item, Manifest):
-            sources.append(Source(item, str(item.root)))
-        else:
-            path, weight = parse_source(item)
-            sources.append(Source(Manifest.load(path), str(path), weight))
+        path, weight = (item.root, None) if isinstance(item, Manifest) else parse_source(item)
+        sources.append(Source(item if isinstance(item, Manifest) else Manifest.load(path), str(path), weight))
     return sources
 
 
@@ -90,9 +89,18 @@ class Shares:
             raise UserError(f"method.weights has a negative number ({dict(weights)}); give numbers from 0 on")
         self.weights = weights
 
-    @property
-    def given(self) -> bool:
-        return self.by_manifest or bool(self.weights)
+    def units(self, parts: Iterable[tuple[Source, str, P]], *, apart: bool = False) -> dict[str, tuple[float, list[P]]]:
+        """What is drawn alike, by name: its weight, and its parts; without what has no weight.
+
+        parts: source and dataset of each. apart: datasets are units of their own even if no weights are given.
+        """
+        units: dict[str, tuple[float, list[P]]] = {}
+        for source, dataset, part in parts:
+            name, weight = self.of(source, dataset)
+            if weight > 0:
+                unit = name if apart or self.by_manifest or self.weights else ""
+                units.setdefault(unit, (weight, []))[1].append(part)
+        return units
 
     def of(self, source: Source, dataset: str) -> tuple[str, float]:
         """What a row counts as, and the weight of all that counts so. Raises UserError for one without a weight."""
@@ -197,7 +205,11 @@ class Road(Batches):
         return loaded
 
     def finish(self, loaded: Loaded, device: torch.device) -> Views:
-        self._tell(loaded.unreadable)
+        for path, reason in loaded.unreadable.items():
+            if path not in self.unreadable:
+                self.unreadable[path] = reason
+                count = len(self.unreadable)
+                LOG.warning("%s: %s; %s takes its place (%d so far)", path, reason, self.replacement, count)
         loaded = loaded.to(device)
         images = _images(loaded, device).unflatten(0, (len(loaded.names), len(loaded.names[0])))
         views = Views(images, names=loaded.names, signals=loaded.signals, **loaded.cameras)
@@ -224,13 +236,6 @@ class Road(Batches):
         self.memory.keep(key, value, value.nbytes)
         return value
 
-    def _tell(self, problems: Mapping[str, str]) -> None:
-        for path, reason in problems.items():
-            if path not in self.unreadable:
-                self.unreadable[path] = reason
-                count = len(self.unreadable)
-                LOG.warning("%s: %s; %s takes its place (%d so far)", path, reason, self.replacement, count)
-
     def unread(self, most: int = 3) -> str:
         """The files that could last not be read, in words."""
         return ", ".join(list(dict.fromkeys([*self.unreadable, *self._failed.values()]))[-most:])
@@ -247,8 +252,10 @@ def enough_for(size: tuple[int, int], smallest: float) -> Callable[[tuple[int, i
     return fit
 
 
-def enough_for_crops(size: tuple[int, int], config: Augmentation) -> Callable[[tuple[int, int]], Fit]:
-    return enough_for(size, config.smallest)
+def wish_of(kind: type[W], config: Any, **more: Any) -> W:
+    """A wish for batches: the fields that a recipe's config has under the same names, and `more`."""
+    names = {f.name for f in dataclasses.fields(kind)} - set(more)  # type: ignore[arg-type]
+    return kind(**{name: getattr(config, name) for name in names if hasattr(config, name)}, **more)
 
 
 def stack_pictures(pictures: Sequence[np.ndarray]) -> list[Pictures]:

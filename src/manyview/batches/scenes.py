@@ -5,7 +5,7 @@ Of a sample a run of consecutive views is taken; over a pass every sample is use
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from manyview.batches.augment import draw_change, only_colours
-from manyview.batches.road import Loaded, Road, Shares, open_sources, shared_memory, stack_pixels
+from manyview.batches.road import Loaded, Road, Shares, Source, open_sources, shared_memory, stack_pixels
 from manyview.batches.scene_changes import mirror, refer_to_view
-from manyview.batches.shuffle import Mixture, Passes
+from manyview.batches.shuffle import Draws
 from manyview.cache.store import Cache
 from manyview.data.loading import FittedFrame, read_frame
 from manyview.data.manifest import Manifest
@@ -94,14 +94,12 @@ class SceneBatches(Road):
                 f"{longest}; ask for 1 to {longest} views"
             )
         self._where = self._join()
-        self._units = self._find_units()
-        self._mixture = Mixture([w for w, _ in self._units], self.seed, -1) if len(self._units) > 1 else None
-        self._passes = [Passes(len(samples), self.seed, unit) for unit, (_, samples) in enumerate(self._units)]
+        self._draws = Draws(self._find_units(), self.seed)
         self._colours = only_colours(wish.jitter, gamma=wish.jitter)
 
     def __len__(self) -> int:
         """Samples per pass."""
-        return sum(len(samples) for _, samples in self._units)
+        return len(self._draws)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -121,11 +119,16 @@ class SceneBatches(Road):
 
     def make(self, index: int) -> Loaded:
         size = self.cache.meta.size
-        loaded, frames = Loaded([], size, extra=[]), []
+        loaded, frames = Loaded([], size, extra=[]), list[FittedFrame]()
         for draw in range(index * self.wish.batch, (index + 1) * self.wish.batch):
             sample, chosen, mirrored, rng = self._drawn(draw)
             names = [self.cache.entries[sample].frames[view] for view in chosen]
-            frames += [self._frame(*self._where[name]) for name in names]
+            for source, row in (self._where[name] for name in names):
+                frame = self.memory.get((source, row))  # there is no other for one that cannot be read
+                if frame is None:
+                    frame = read_frame(self.sources[source].manifest, row, size, depth=False)
+                    self.memory.keep((source, row), frame, frame.nbytes)
+                frames.append(frame)
             loaded.names.append(names)
             if self.wish.jitter:
                 loaded.changes += [draw_change(self._colours, size, size, rng) for _ in chosen]
@@ -140,29 +143,23 @@ class SceneBatches(Road):
 
     def completed(self, views: Views, loaded: Loaded) -> Views:
         scenes: list[_Scene] = loaded.extra
-        views.signals = _batched([self._signals(scene) for scene in scenes])
+        signals = []  # of each scene: float32 with weights, "pointmap" in the frame of the first view
+        for scene in scenes:
+            weighted = self.cache.weighted(scene.sample, scene.signals, teacher=self.teacher.name)
+            signals.append(refer_to_view(weighted, 0, scene.reference_from_first) if scene.moved else weighted)
+        views.signals = signals[0] if len(signals) == 1 else _joined(signals, 0)
         rows = [row for row, scene in enumerate(scenes) if scene.mirrored]
         return mirror(views, rows) if rows else views
 
     def _drawn(self, draw: int) -> tuple[int, list[int], bool, np.random.Generator]:
         """Sample, its views, and whether it is mirrored, of the draw-th scene since the beginning of the run."""
-        unit, number = (0, draw) if self._mixture is None else self._mixture[draw]
-        sample = int(self._units[unit][1][self._passes[unit][number][0]])
+        sample = int(self._draws[draw][0])
         rng = np.random.default_rng([self.seed, 1, draw])
         start = int(rng.integers(len(self.cache.entries[sample].frames) - self.views + 1))
         chosen = list(range(start, start + self.views))
         if self.wish.shuffle_views:
             rng.shuffle(chosen)
         return sample, chosen, self.wish.flip and bool(rng.random() < 0.5), rng
-
-    def _frame(self, source: int, row: int) -> FittedFrame:
-        """A frame at the cache's size; there is no other for one that cannot be read."""
-        manifest, key = self.sources[source].manifest, (source, row)
-        frame = self.memory.get(key)
-        if frame is None:
-            frame = read_frame(manifest, row, self.cache.meta.size, depth=False)
-            self.memory.keep(key, frame, frame.nbytes)
-        return frame
 
     def _scene(self, sample: int, chosen: list[int], mirrored: bool) -> _Scene:
         moved, reference_from_first = chosen[0] != 0, None
@@ -180,27 +177,20 @@ class SceneBatches(Road):
 
     def _stored(self, sample: int, chosen: list[int]) -> dict[str, Signal]:
         """Signals of these views as stored, batch 1; decoded once while memory lasts."""
-        views: dict[int, dict[str, Signal]] = {}
-        missing = []
-        for view in chosen:
-            kept = self.memory.get((sample, "view", view))
-            if kept is None:
-                missing.append(view)
-            else:
-                views[view] = kept
+        views: dict[int, Any] = {view: self.memory.get((sample, "view", view)) for view in chosen}
+        missing = [view for view, kept in views.items() if kept is None]
         if missing:
             stored = self.cache.signals(sample, missing, teacher=self.teacher.name)
             if missing == chosen and not self.memory.room_for(_size(stored)):
                 return stored
             for place, view in enumerate(missing):
-                views[view] = {name: _one_view(signal, place) for name, signal in stored.items()}
+                one = slice(place, place + 1)
+                views[view] = {
+                    name: Signal(s.value[:, one], *(None if p is None else p[:, one] for p in (s.weight, s.valid)))
+                    for name, s in stored.items()
+                }
                 self.memory.keep((sample, "view", view), views[view], _size(views[view]))
-        return _joined([views[view] for view in chosen], 1, {})
-
-    def _signals(self, scene: _Scene) -> dict[str, Signal]:
-        """Float32 with weights, "pointmap" in the frame of the first view."""
-        signals = self.cache.weighted(scene.sample, scene.signals, teacher=self.teacher.name)
-        return refer_to_view(signals, 0, scene.reference_from_first) if scene.moved else signals
+        return _joined([views[view] for view in chosen], 1)
 
     def _manifest(self) -> Path:
         """Where the cache's manifest lies. Raises UserError when nobody says, or it is gone."""
@@ -228,26 +218,18 @@ class SceneBatches(Road):
                 )
         return where
 
-    def _find_units(self) -> list[tuple[float, np.ndarray]]:
+    def _find_units(self) -> list[tuple[float, list[int]]]:
         """Weight and samples of all that is drawn alike. Raises UserError when none is left."""
-        shares = Shares(self.sources, self.wish.weights)
-        if not shares.given:
-            return [(1.0, self.samples)]
-        units: dict[str, tuple[float, list[int]]] = {}
-        for sample in self.samples.tolist():
-            number, row = self._where[self.cache.entries[sample].frames[0]]
-            source = self.sources[number]
-            name, weight = shares.of(source, source.manifest[row].dataset)
-            if weight > 0:
-                units.setdefault(name, (weight, []))[1].append(sample)
+
+        def samples() -> Iterator[tuple[Source, str, int]]:
+            for sample in self.samples.tolist():
+                number, row = self._where[self.cache.entries[sample].frames[0]]
+                yield self.sources[number], self.sources[number].manifest[row].dataset, sample
+
+        units = Shares(self.sources, self.wish.weights).units(samples())
         if not units:
             raise UserError("no sample is left to train on: give its dataset or manifest a weight above 0")
-        return [(weight, np.array(samples)) for _, (weight, samples) in sorted(units.items())]
-
-
-def _one_view(signal: Signal, place: int) -> Signal:
-    parts = (signal.value, signal.weight, signal.valid)
-    return Signal(*(None if part is None else part[:, place : place + 1] for part in parts))  # type: ignore[arg-type]
+        return [unit for _, unit in sorted(units.items())]
 
 
 def _size(signals: dict[str, Signal]) -> int:
@@ -261,10 +243,11 @@ def _size(signals: dict[str, Signal]) -> int:
     return sum(parts.values())
 
 
-def _joined(parts: list[dict[str, Signal]], dim: int, made: dict[tuple[int, ...], Tensor]) -> dict[str, Signal]:
+def _joined(parts: list[dict[str, Signal]], dim: int) -> dict[str, Signal]:
     """Signals put together along a dimension; None unless all have it. What all share is joined once."""
+    made: dict[tuple[int, ...], Tensor] = {}
 
-    def join(tensors: list[Tensor | None]) -> Tensor | None:
+    def join(tensors: list[Tensor | None]) -> Any:
         known = [tensor for tensor in tensors if tensor is not None]
         if len(known) < len(tensors):
             return None
@@ -276,14 +259,7 @@ def _joined(parts: list[dict[str, Signal]], dim: int, made: dict[tuple[int, ...]
             made[key] = torch.cat(known, dim, out=out)
         return made[key]
 
-    joined = {}
-    for name in parts[0]:
-        each = [part[name] for part in parts]
-        value = join([signal.value for signal in each])
-        assert value is not None
-        joined[name] = Signal(value, join([s.weight for s in each]), join([s.valid for s in each]))
-    return joined
-
-
-def _batched(scenes: list[dict[str, Signal]]) -> dict[str, Signal]:
-    return scenes[0] if len(scenes) == 1 else _joined(scenes, 0, {})
+    return {
+        name: Signal(*(join([getattr(part[name], field) for part in parts]) for field in ("value", "weight", "valid")))
+        for name in parts[0]
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,14 +81,19 @@ class Sequences(Road):
 
     def __init__(self, data: Sequence[Manifest | str | Path], wish: SequenceWish) -> None:
         """Raises UserError for options that fit nothing. A corpus without sequences gives single images and says so."""
-        _check(wish)
+        fewest, most = wish.views
+        if not 1 <= fewest <= most:
+            raise UserError(f"{fewest} to {most} views: give at least 1, and no fewer at most than at least")
+        if wish.frames < 1 or min(wish.size) < 1:
+            raise UserError(f"batches of {wish.frames} images of {wish.size}: both must be positive")
+        if not 0 <= wish.single <= 1:
+            raise UserError(f"single is {wish.single}; it is a share of the batches, from 0 to 1")
         super().__init__(open_sources(data), seed=wish.seed, memory_mb=wish.memory_mb)
         self.wish = wish
         self._orders: list[np.ndarray] = []  # of each source: rows, sequence after sequence
         self._pools = self._find_pools()
         self._alone = [pool for pool in self._pools if not pool.long_enough(2)] or self._pools
         longest = max(int(pool.lengths[0]) for pool in self._pools)
-        fewest, most = wish.views
         self.views = (min(fewest, longest), min(most, longest))
         if longest < fewest:
             LOG.warning("no scene has %d frames: training on single images", fewest)
@@ -115,9 +120,8 @@ class Sequences(Road):
         single = bool(rng.random() < self.wish.single) or self.views[1] == 1
         views = 1 if single else int(rng.integers(self.views[0], self.views[1] + 1))
         scenes = [self._scene(index, s, views, single) for s in range(max(1, self.wish.frames // views))]
-        pixels = [shot[0] for scene in scenes for shot in scene]
-        loaded = Loaded([[shot[2] for shot in scene] for scene in scenes], self.wish.size)
-        loaded.changes = [shot[1] for scene in scenes for shot in scene]
+        pixels, changes, _ = zip(*(shot for scene in scenes for shot in scene), strict=True)
+        loaded = Loaded([[name for *_, name in scene] for scene in scenes], self.wish.size, changes=list(changes))
         if self.wish.crop == "random":
             loaded.pictures = stack_pictures(pixels)
         else:
@@ -133,8 +137,7 @@ class Sequences(Road):
             shots: list[tuple[np.ndarray, Change, str]] = []
             for place in range(len(rows)):
                 shot = self._shot(source, int(rows[order[place]]), rng)
-                if shot is not None:
-                    shots.append(shot)
+                shots += [] if shot is None else [shot]
                 if len(shots) == views:
                     return shots
         raise UserError(
@@ -174,26 +177,27 @@ class Sequences(Road):
 
     def _find_pools(self) -> list[_Pool]:
         """Every pool with a weight. Raises UserError when none is left."""
-        shares = Shares(self.sources, self.wish.weights)
-        weights: dict[str, float] = {}
-        parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-        for number, source in enumerate(self.sources):
-            groups = groups_of(source.manifest, chunk=self.wish.chunk)
-            groups = groups.only(split_mask(source, self.wish.split))
-            self._orders.append(groups.order.astype(np.int32))
-            codes, names = source.manifest.frames.codes("dataset")
-            datasets = codes[groups.order[groups.starts[:-1]]]
-            for code in np.unique(datasets).tolist():
-                name, weight = shares.of(source, names[code])
-                own = datasets == code
-                weights[name] = weight
-                part = (np.full(own.sum(), number), groups.starts[:-1][own], groups.lengths[own])
-                parts.setdefault(name, []).append(part)
+
+        def parts() -> Iterator[tuple[Source, str, tuple[np.ndarray, ...]]]:
+            for number, source in enumerate(self.sources):
+                groups = groups_of(source.manifest, chunk=self.wish.chunk).only(split_mask(source, self.wish.split))
+                self._orders.append(groups.order.astype(np.int32))
+                codes, names = source.manifest.frames.codes("dataset")
+                datasets = codes[groups.order[groups.starts[:-1]]]
+                for code in np.unique(datasets).tolist():
+                    own = datasets == code
+                    yield (
+                        source,
+                        names[code],
+                        (np.full(own.sum(), number), groups.starts[:-1][own], groups.lengths[own]),
+                    )
+
         pools = []
-        for name in sorted(name for name in parts if weights[name] > 0):
-            sources, starts, lengths = (np.concatenate(arrays) for arrays in zip(*parts[name], strict=True))
+        units = Shares(self.sources, self.wish.weights).units(parts(), apart=True)
+        for name, (weight, of) in sorted(units.items()):
+            sources, starts, lengths = (np.concatenate(arrays) for arrays in zip(*of, strict=True))
             longest = np.argsort(-lengths, kind="stable")
-            pools.append(_Pool(name, weights[name], sources[longest], starts[longest], lengths[longest]))
+            pools.append(_Pool(name, weight, sources[longest], starts[longest], lengths[longest]))
         if not pools:
             raise UserError("no frame is left to train on: give a manifest with frames (of the split, with a weight)")
         return pools
@@ -206,13 +210,3 @@ def split_mask(source: Source, split: str | None) -> np.ndarray:
         return np.ones(len(frames), bool)
     codes, names = frames.codes("split")
     return codes == (names.index(split) if split in names else -1)
-
-
-def _check(wish: SequenceWish) -> None:
-    fewest, most = wish.views
-    if not 1 <= fewest <= most:
-        raise UserError(f"{fewest} to {most} views: give at least 1, and no fewer at most than at least")
-    if wish.frames < 1 or min(wish.size) < 1:
-        raise UserError(f"batches of {wish.frames} images of {wish.size}: both must be positive")
-    if not 0 <= wish.single <= 1:
-        raise UserError(f"single is {wish.single}; it is a share of the batches, from 0 to 1")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 ROUNDS = 8
 _WORD = (1 << 64) - 1
@@ -31,20 +35,17 @@ class Shuffled:
     def __getitem__(self, place: int) -> int:
         if not 0 <= place < self.count:
             raise IndexError(f"place {place} of {self.count}")
+        low, high = self._low, self._high
         while True:
-            place = self._permuted(place)
+            left, right = place >> low, place & ((1 << low) - 1)  # `high` and `low` bits
+            for turn, key in enumerate(self._keys):
+                if turn % 2:
+                    right ^= _mixed(left, key) & ((1 << low) - 1)
+                else:
+                    left ^= _mixed(right, key) & ((1 << high) - 1)
+            place = left << low | right
             if place < self.count:
                 return place
-
-    def _permuted(self, number: int) -> int:
-        low, high = self._low, self._high
-        left, right = number >> low, number & ((1 << low) - 1)  # `high` and `low` bits
-        for turn, key in enumerate(self._keys):
-            if turn % 2:
-                right ^= _mixed(left, key) & ((1 << low) - 1)
-            else:
-                left ^= _mixed(right, key) & ((1 << high) - 1)
-        return left << low | right
 
 
 def _mixed(number: int, key: int) -> int:
@@ -85,11 +86,28 @@ class Mixture:
         remainders = sorted(range(len(shares)), key=lambda i: int(shares[i]) - shares[i])
         for i in remainders[: max(0, self.PERIOD - sum(self.counts))]:
             self.counts[i] += 1
-        self._ends = [sum(self.counts[: i + 1]) for i in range(len(shares))]
+        self._ends = list(accumulate(self.counts))
         self._passes = Passes(sum(self.counts), *key)
 
     def __getitem__(self, draw: int) -> tuple[int, int]:
         place, period = self._passes[draw]
         source = bisect_right(self._ends, place)
-        first = self._ends[source] - self.counts[source]
-        return source, period * self.counts[source] + place - first
+        return source, (period + 1) * self.counts[source] + place - self._ends[source]
+
+
+class Draws(Generic[T]):
+    """Shuffled passes over all items of one unit, or a mixture of such passes over several, by their weights."""
+
+    def __init__(self, units: Sequence[tuple[float, Sequence[T]]], *key: int) -> None:
+        self.weights, self._items = [weight for weight, _ in units], [items for _, items in units]
+        self._mixture = Mixture(self.weights, *key, -1) if len(units) > 1 else None
+        self._passes = [Passes(len(items), *key, unit) for unit, items in enumerate(self._items)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._items))
+
+    def __getitem__(self, draw: int) -> tuple[T, int]:
+        """The draw-th item since the beginning, and the number of the pass that shows it."""
+        unit, draw = (0, draw) if self._mixture is None else self._mixture[draw]
+        place, number = self._passes[unit][draw]
+        return self._items[unit][place], number
