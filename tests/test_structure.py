@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipes": {"batches", "geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
     "engine": set(),
     "pipelines": {
+        "pages",
         "cameras",
         "images",
         "geometry",

@@ -66,6 +66,8 @@ def test_differences_are_dotted_and_some_may_differ():
     before = {"a": {"x": 1, "y": [1, 2]}, "b": 3, "place": "here"}
     assert differences(before, {"a": {"x": 1, "y": [1, 3]}, "b": 3, "place": "there"}, ("place",)) == ["a.y"]
     assert differences(before, {**before, "new": 1}) == ["new"]
+    assert differences(before, {**before, "new": 1, "b": 4}, common=True) == ["b"]
+    assert differences(before, {**before, "a": {"x": 2, "y": [1]}}, ("a.x",)) == ["a.y"]
 
 
 HOLD = (

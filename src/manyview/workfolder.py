@@ -105,9 +105,13 @@ class WorkFolder:
         may_change: Collection[str] = (),
         *,
         or_else: str = "",
+        common: bool = False,
     ) -> None:
-        """Raise UserError when the settings of the work that is there differ from those that are wanted."""
-        different = differences(before, wanted, may_change)
+        """Raise UserError when the settings of the work that is there differ from those that are wanted.
+
+        common: only those that both have are compared, as where one of two versions does not know an option yet.
+        """
+        different = differences(before, wanted, may_change, common=common)
         if different:
             key = different[0]
             raise UserError(
@@ -154,13 +158,19 @@ class WorkFolder:
             held.release()
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str] = ()) -> list[str]:
-    """Dotted keys, sorted, under which two nested settings differ; lists count as one value."""
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str] = (), *, common: bool = False
+) -> list[str]:
+    """Dotted keys, sorted, under which two nested settings differ, but for those that may; lists count as one value.
+
+    common: only keys that both have are compared.
+    """
     changed = []
-    for key in sorted({*before, *now} - set(may_change)):
+    for key in sorted((before.keys() & now.keys() if common else before.keys() | now.keys()) - set(may_change)):
         one, other = before.get(key), now.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            changed += [f"{key}.{inner}" for inner in differences(one, other)]
+            inside = [name.removeprefix(f"{key}.") for name in may_change if name.startswith(f"{key}.")]
+            changed += [f"{key}.{inner}" for inner in differences(one, other, inside, common=common)]
         elif one != other:
             changed.append(key)
     return changed

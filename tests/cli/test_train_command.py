@@ -107,7 +107,7 @@ def test_resume_keeps_the_options(tmp_path, capsys, words, message):
         (["toy", "--set", "run.lrr=1"], "unknown option 'run.lrr'; did you mean 'lr'?"),
         (["toy", "--set", "method.width=wide"], "'method.width' is 'wide'; it must be of type int"),
         (["toy", "--steps", "2"], "run.warmup is 5 steps but the run has only 2"),
-        (["toy", "--init", "narrow"], "--init narrow does not fit the student: 3 differ in shape"),
+        (["toy", "--init", "narrow"], "--init narrow does not fit: 3 differ in shape"),
         (["toy", "--resume"], "holds no run to resume"),
         ([], "which recipe?"),
     ],

@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_a_users_mistake(data, tmp_path):
     with pytest.raises(UserError, match=r"method\.metric names none of the data's datasets"):
         batches(replace(DEBUG, metric=("elsewhere",)), RunConfig(batch=2), cache=None, data=[data])
     zoo.save_model(zoo.build("dinov2-vits14", size="debug", dim=16), tmp_path / "plain")
-    with pytest.raises(UserError, match="no weight of"):
+    with pytest.raises(UserError, match="does not fit"):
         PairsRecipe.build(replace(DEBUG, start=str(tmp_path / "plain")))
 
 

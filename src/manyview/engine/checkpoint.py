@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from manyview.errors import UserError
+from manyview.errors import UserError, mismatch
 from manyview.files import sync_folder, writing
 
 LOG = logging.getLogger(__name__)
@@ -180,11 +179,9 @@ def _open(path: Path, step: int) -> Checkpoint:
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into `module`. UserError, before anything is changed, when it is of another one."""
-    ours = module.state_dict()
     with safe_open(checkpoint.path / WEIGHTS, framework="pt") as file:
-        theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    problem = mismatch({name: tuple(t.shape) for name, t in ours.items()}, theirs)
-    if problem:
+        theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    if problem := mismatch({name: tensor.shape for name, tensor in module.state_dict().items()}, theirs):
         raise UserError(
             f"{checkpoint.path / WEIGHTS} is of another architecture: {problem}; "
             "resume with the recipe and the options the run was started with"
@@ -193,23 +190,3 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
         module.load_state_dict(checkpoint.weights())
     except SafetensorError as error:
         raise UserError(f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint") from error
-
-
-def mismatch(ours: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) -> str:
-    """What differs between the tensors a module has and those of a file, shortly; empty when nothing does."""
-
-    def first(names: Iterable[str]) -> str:
-        ordered = sorted(names)
-        return f"{len(ordered)} ({', '.join(ordered[:2])}{', …' if len(ordered) > 2 else ''})"
-
-    missing, extra = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
-    shapes = sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
-    parts = []
-    if missing:
-        parts.append(f"it lacks {first(missing)} of the model's tensors")
-    if extra:
-        parts.append(f"it has {first(extra)} that the model has not")
-    if shapes:
-        name = shapes[0]
-        parts.append(f"{len(shapes)} differ in shape ({name}: file {theirs[name]}, model {ours[name]})")
-    return "; ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -14,9 +13,13 @@ from manyview.config import RunConfig, to_dict
 from manyview.engine import checkpoint
 from manyview.errors import UserError
 from manyview.files import replace_file, writing
+from manyview.version import __version__
 from manyview.workfolder import WorkFolder
 
-MAY_CHANGE = {"run": ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers"), "batches": ("cache",)}
+MAY_CHANGE = (
+    *(f"run.{name}" for name in ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers")),
+    "batches.cache",
+)
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
 
 
@@ -58,10 +61,13 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
     """
     before = read_config(out)
     held.enter_context(_hold(out))
-    now = {**describe, "run": to_dict(run)}
-    for part in ("recipe", "method", "batches", "run"):
-        if now.get(part) is not None and before.get(part) is not None:
-            _same(out, part, before[part], to_dict(now[part]))
+    now = to_dict({**describe, "run": to_dict(run)})
+    if before.get("recipe", now["recipe"]) != now["recipe"]:
+        name = before["recipe"]
+        raise UserError(f"{out} is a run of recipe {name!r}, not {now['recipe']!r}; resume it as {name!r}")
+    parts = [part for part in ("method", "batches", "run") if before.get(part) and now.get(part)]
+    kept, wanted = ({part: of[part] for part in parts} for of in (before, now))
+    work_folder(out).refuse_others(kept, wanted, MAY_CHANGE, common=True)
     found = checkpoint.latest(out)
     if found is None:
         raise UserError(f"{out} holds no intact checkpoint to resume from; start without --resume in a new folder")
@@ -89,26 +95,6 @@ def _hold(out: Path) -> AbstractContextManager[None]:
     return work_folder(out).lock(busy=busy)
 
 
-def _same(out: Path, name: str, before: Any, now: Any) -> None:
-    if name == "recipe" and before != now:
-        raise UserError(f"{out} is a run of recipe {before!r}, not {now!r}; resume it as {before!r}")
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return
-    # An option that one of the two versions of the package does not know yet is no difference.
-    for key in sorted((before.keys() & now.keys()) - set(MAY_CHANGE.get(name, ()))):
-        if isinstance(before[key], dict) and isinstance(now[key], dict):
-            _same(out, f"{name}.{key}", before[key], now[key])
-        elif before[key] != now[key]:
-            raise UserError(
-                f"{out} was started with {name}.{key} = {before[key]!r}, not {now[key]!r}; "
-                "a resumed run keeps its options: leave it out, or start a new run in another folder"
-            )
-
-
 def _write_config(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
-    try:
-        version = importlib.metadata.version("manyview")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
-    config = {**to_dict(describe), "run": to_dict(run), "version": version, "torch": str(torch.__version__)}
+    config = {**to_dict(describe), "run": to_dict(run), "version": __version__, "torch": str(torch.__version__)}
     replace_file(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -8,47 +8,23 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PUBLIC = {  # name -> file
-    "abs_rel": "depth",
-    "accuracy": "cloud",
-    "align_centres": "pose",
-    "align_depth": "depth",
-    "chamfer": "cloud",
-    "cloud_distances": "cloud",
-    "cloud_metrics": "cloud",
-    "completeness": "cloud",
-    "depth_errors": "depth",
-    "eigen_crop": "depth",
-    "end_point_errors": "matching",
-    "exact_average_accuracy": "pose",
-    "f_score": "cloud",
-    "inverse_fit": "depth",
-    "matching_scores": "matching",
-    "mean_average_accuracy": "pose",
-    "mean_distance": "scale",
-    "median_centre": "scale",
-    "median_depth": "scale",
-    "median_distance": "scale",
-    "median_distances": "reconstruction",
-    "normal_consistency": "cloud",
-    "per_view_reconstruction": "reconstruction",
-    "pose_accuracy": "pose",
-    "pose_auc": "pose",
-    "relative_pose_errors": "pose",
-    "relative_trajectory_error": "pose",
-    "rotation_error": "pose",
-    "scale_factor": "scale",
-    "trajectory_error": "pose",
-    "translation_error": "pose",
-    "valid_depth": "depth",
+_OF_FILE = {
+    "cloud": "accuracy chamfer cloud_distances cloud_metrics completeness f_score normal_consistency",
+    "depth": "abs_rel align_depth depth_errors eigen_crop inverse_fit valid_depth",
+    "matching": "end_point_errors matching_scores",
+    "pose": "align_centres exact_average_accuracy mean_average_accuracy pose_accuracy pose_auc relative_pose_errors "
+    "relative_trajectory_error rotation_error trajectory_error translation_error",
+    "reconstruction": "median_distances per_view_reconstruction",
+    "scale": "mean_distance median_centre median_depth median_distance scale_factor",
 }
+_FILE = {name: file for file, names in _OF_FILE.items() for name in names.split()}
 
-__all__ = sorted(_PUBLIC)
+__all__ = sorted(_FILE)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f"manyview.metrics.{_PUBLIC[name]}"), name)
+    if name in _FILE:
+        return getattr(importlib.import_module(f"manyview.metrics.{_FILE[name]}"), name)
     raise AttributeError(f"module 'manyview.metrics' has no attribute {name!r}")
 
 

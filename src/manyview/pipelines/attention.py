@@ -9,9 +9,8 @@ seed; medoids of the largest group first; colours from zero to each map's 99.5th
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +21,28 @@ from PIL import Image
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
-from manyview.files import write_bytes
-from manyview.images.inputs import Picture, Pictures, read_ahead
+from manyview.files import write_json
+from manyview.images.inputs import Picture, Pictures
 from manyview.images.reading import read_image
 from manyview.images.writing import write_picture
 from manyview.models.attention_maps import recorded
 from manyview.models.dune.network import Dune
 from manyview.models.dune.projectors import TransformerProjector
 from manyview.models.vit import Encoder
-from manyview.pipelines.encoding import Encoding
+from manyview.pages.pictures import colour_map
+from manyview.pipelines.encoding import Encoding, photos, some_of
 from manyview.pipelines.medoids import euclidean, k_medoids
 from manyview.pipelines.opening import evaluating
 from manyview.pipelines.picture_table import Cell, Mark, Row, below_each_other, places, table
 from manyview.progress import track
+from manyview.workfolder import WorkFolder
 
 PAPER_K = 9
 LAST_BLOCK = "last block"
 MOST_PATCHES = 6_000
 MOST_ON_SHEET = 6
 NOTE = "manyview"
-"""Key of the text in a PNG that says how it was made and what it shows."""
+"""Key of the text in a PNG that says of which photo it is and what it shows."""
 MARK = (60, 220, 255)
 
 
@@ -72,14 +73,13 @@ class AttentionMaps:
         most = max(len(block.maps) for block in self.blocks.values())
         rows = []
         for label, block in self.blocks.items():
-            grid = block.maps.shape[1:]
-            marks = [
-                Mark(_box(patch, grid), MARK, str(number)) for number, patch in enumerate(block.patches.tolist(), 1)
-            ]
-            cells = [Cell(self.photo, smooth=True, marks=marks)]
-            for number, share in enumerate(block.shares):
-                mark = Mark(marks[number].box, MARK)
-                cells.append(Cell(_heat(block.maps[number]), f"{share:.0%} of patches", marks=[mark]))
+            sides = np.array([*block.maps.shape[1:]] * 2)
+            boxes = np.concatenate([block.patches, block.patches + 1], 1) / sides
+            numbered = list(enumerate(boxes.tolist(), 1))
+            cells = [Cell(self.photo, smooth=True, marks=[Mark(tuple(box), MARK, str(n)) for n, box in numbered])]
+            for values, share, (_, box) in zip(block.maps, block.shares, numbered, strict=True):
+                heat = colour_map(values, 0.0, max(float(np.percentile(values, 99.5)), 1e-12), palette="INFERNO")
+                cells.append(Cell(heat, f"{share:.0%} of patches", marks=[Mark(tuple(box), MARK)]))
             rows.append(Row(f"{self.name}: {label}, reach {block.reach:.1f} patches", cells))
         return table(["photo", *(f"medoid {number}" for number in range(1, most + 1))], rows, side=150)
 
@@ -104,11 +104,10 @@ class Look:
     def blocks(self) -> list[str]:
         return [LAST_BLOCK, *(f"{name} projector" for name in self.projectors)]
 
-    def made(self) -> str:
-        """A digest of everything that decides a picture, beside the photo."""
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides a picture, beside the photo."""
         settings = self.source.settings()
-        used = {key: settings[key] for key in ("weights", "size", "patch", "precision")}
-        return hashlib.sha256(json.dumps({**used, "k": self.k}, sort_keys=True).encode()).hexdigest()[:32]
+        return {**{key: settings[key] for key in ("weights", "size", "patch", "precision")}, "k": self.k}
 
     def __call__(self, photo: np.ndarray) -> dict[str, BlockMedoids]:
         """A photo (H, W, 3) uint8 -> per block its medoids."""
@@ -158,55 +157,41 @@ def medoids(maps: np.ndarray, k: int) -> BlockMedoids:
     )
 
 
-def _box(patch: list[int], grid: tuple[int, ...]) -> tuple[float, float, float, float]:
-    (row, column), (height, width) = patch, grid
-    return row / height, column / width, (row + 1) / height, (column + 1) / width
-
-
-def _heat(values: np.ndarray) -> np.ndarray:
-    """A map (h, w) as colours (h, w, 3) uint8."""
-    import cv2
-
-    share = (values / max(float(np.percentile(values, 99.5)), 1e-12)).clip(0, 1)
-    return cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].copy()
-
-
 def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]:
     """FOLDER/attention/NAME.png for every photo, a sheet of some of them, medoids.json; what it wrote.
 
-    A picture that is there and was made the same way is kept.
+    A picture of the same photo, made with the same settings, is kept.
     """
-    made, abouts, skipped = look.made(), {}, []
-    inside = folder / "attention"
+    work = WorkFolder(folder / "attention", "set of attention maps", "settings.json", ("*.png", "medoids.json"))
+    if work.read() is None and (work.path / "medoids.json").is_file():
+        work.clear()  # an earlier version's, which kept its settings elsewhere
+    work.take(look.settings())
+    abouts: dict[str, dict[str, Any] | None] = {}
 
     def missing() -> Iterator[Picture]:
         for item in track(given.items, total=given.count, label="attention", unit="image"):
-            done = _done(inside / f"{item.name}.png", {"made": made, "stamp": item.stamp})
-            abouts[item.name] = done
-            if done is None:
+            abouts[item.name] = _done(work.path / f"{item.name}.png", item.stamp)
+            if abouts[item.name] is None:
                 yield item
 
-    for photo in read_ahead(missing(), look.source.fit, ahead=2):
-        if isinstance(photo, UserError):
-            skipped.append(str(photo))
-            continue
+    skipped: list[str] = []
+    for photo in photos(missing(), look.source.fit, skipped, ahead=2):
         maps = AttentionMaps(photo.name, photo.image, look(photo.image))
         about = {label: block.about() for label, block in maps.blocks.items()}
-        note = json.dumps({"made": made, "stamp": photo.picture.stamp, "blocks": about})
-        write_picture(inside / f"{photo.name}.png", maps.picture(), notes={NOTE: note})
+        note = json.dumps({"stamp": photo.picture.stamp, "blocks": about})
+        write_picture(work.path / f"{photo.name}.png", maps.picture(), notes={NOTE: note})
         abouts[photo.name] = about
     whole = {name: about for name, about in abouts.items() if about is not None}
-    if not whole:
-        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
-    write_bytes(inside / "medoids.json", (json.dumps(whole, indent=1) + "\n").encode())
+    some_of(whole, skipped)
+    write_json(work.path / "medoids.json", whole)
     chosen = [list(whole)[place] for place in places(len(whole), MOST_ON_SHEET)]
-    sheet = below_each_other([read_image(inside / f"{name}.png") for name in chosen])
-    write_picture(folder / "attention.png", sheet, notes={NOTE: json.dumps({"made": made})})
-    reach = {b: float(np.mean([about[b]["reach"] for about in whole.values()])) for b in look.blocks}
+    write_picture(
+        folder / "attention.png", below_each_other([read_image(work.path / f"{name}.png") for name in chosen])
+    )
     return {
         "k": look.k,
         "blocks": look.blocks,
-        "reach": reach,
+        "reach": {b: float(np.mean([about[b]["reach"] for about in whole.values()])) for b in look.blocks},
         "images": len(whole),
         "skipped": skipped,
         "sheet": "attention.png",
@@ -214,12 +199,11 @@ def write_attention(folder: Path, given: Pictures, look: Look) -> dict[str, Any]
     }
 
 
-def _done(path: Path, made: Mapping[str, str]) -> dict[str, Any] | None:
-    """What a picture that was made like this shows, else None."""
+def _done(path: Path, stamp: str) -> dict[str, Any] | None:
+    """What the picture of a photo shows, None when it is of another one."""
     try:
         with Image.open(path) as picture:
             note = json.loads(picture.info.get(NOTE, "{}"))
     except (OSError, ValueError):
         return None
-    same = all(note.get(key) == value for key, value in made.items())
-    return note.get("blocks") if same else None
+    return note.get("blocks") if note.get("stamp") == stamp else None

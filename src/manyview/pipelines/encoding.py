@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from manyview import zoo
 from manyview.engine.device import autocast
 from manyview.errors import UserError
 from manyview.images.fit import Fit, longest
+from manyview.images.inputs import FitFor, Photo, Picture, read_ahead
 from manyview.models.family import require
 from manyview.models.model import EncodesImages, ProjectsFeatures, fingerprint
 from manyview.pipelines.feature_set import LAST, Tokens
@@ -41,7 +43,12 @@ class Encoding:
         self.norm, self.options = norm, options
         self.layers = self._blocks(layers)
         if options.project is not None:
-            self._check_projector(options.project)
+            teachers = require(self.network, ProjectsFeatures, self.name).teachers
+            if options.project not in teachers:
+                known = ", ".join(teachers) or "none"
+                raise UserError(f"{self.name} has no projector {options.project!r}; it has {known}")
+            if self.layers:
+                raise UserError("a projector reads fixed blocks; ask for projected features or for layers, not both")
 
     def _blocks(self, layers: Any) -> list[int]:
         if layers is None:
@@ -53,13 +60,6 @@ class Encoding:
         if wrong:
             raise UserError(f"{self.name} has no block {wrong[0]}; its {self.depth} blocks are 0 to {self.depth - 1}")
         return sorted({i % self.depth for i in asked})
-
-    def _check_projector(self, teacher: str) -> None:
-        teachers = require(self.network, ProjectsFeatures, self.name).teachers
-        if teacher not in teachers:
-            raise UserError(f"{self.name} has no projector {teacher!r}; it has {', '.join(teachers) or 'none'}")
-        if self.layers:
-            raise UserError("a projector reads fixed blocks; ask for projected features or for layers, not both")
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers in the files, JSON-able."""
@@ -119,3 +119,22 @@ class Encoding:
             most = torch.finfo(torch.float16).max
             return values.clamp(-most, most).half().cpu().numpy()
         return values.float().cpu().numpy()
+
+
+def photos(
+    items: Iterable[Picture], fit_for: FitFor, skipped: list[str], *, ahead: int, warn: bool = False
+) -> Iterator[Photo]:
+    """Pictures as they are read; a line for each that cannot be goes into `skipped`, and where asked into a warning."""
+    for photo in read_ahead(items, fit_for, ahead=ahead):
+        if isinstance(photo, Photo):
+            yield photo
+            continue
+        skipped.append(str(photo))
+        if warn:
+            warnings.warn(f"left out {photo}", stacklevel=4)
+
+
+def some_of(done: Sized, skipped: Sequence[str]) -> None:
+    """Raise UserError when nothing was done, with the first reason."""
+    if not done:
+        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")

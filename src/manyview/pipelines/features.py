@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from manyview.errors import UserError
-from manyview.images.inputs import Photo, Picture, Pictures, pictures, read_ahead
+from manyview.images.inputs import Photo, Picture, Pictures, pictures
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
-from manyview.pipelines.encoding import Encoding
+from manyview.pipelines.encoding import Encoding, photos, some_of
 from manyview.pipelines.feature_set import (
     FORMAT,
     INDEX,
@@ -78,7 +77,11 @@ def features(
         held, skipped = _hold(pictures(images, options.take), source)
         return FeatureSet(_index(source, settings, [one.about() for one in held], skipped), held=held)
     folder = Path(out)
-    _refuse_other_settings(folder, settings)
+    work = WorkFolder(folder, "set of features", INDEX)
+    work.refuse_strangers()
+    if is_features(folder):
+        before = read_index(folder).get("settings", {})
+        work.refuse_others({key: before.get(key) for key in settings}, settings)
     folder.mkdir(parents=True, exist_ok=True)
     given = pictures(images, options.take)
     features = FeatureSet(_fill(folder, given, source, settings), folder=folder)
@@ -91,11 +94,11 @@ def features(
         write_index(folder, features.info)
 
     if options.pca:
-        draw("pca", lambda photos: pca.write_components(folder, features, photos, source.fit))
+        draw("pca", lambda given: pca.write_components(folder, features, given, source.fit))
     if comparison is not None:
-        draw("compare", lambda photos: write_comparison(folder, photos, comparison))
+        draw("compare", lambda given: write_comparison(folder, given, comparison))
     if look is not None:
-        draw("attention", lambda photos: write_attention(folder, photos, look))
+        draw("attention", lambda given: write_attention(folder, given, look))
     return features
 
 
@@ -105,11 +108,7 @@ def _batches(
     """Features in batches of one size; sizes that are rare wait, but never more than four batches in all."""
     batch = source.options.batch
     waiting: dict[tuple[int, int], list[Photo]] = {}
-    for photo in read_ahead(items, source.fit, ahead=2 * batch):
-        if isinstance(photo, UserError):
-            skipped.append(str(photo))
-            warnings.warn(f"left out {photo}", stacklevel=4)
-            continue
+    for photo in photos(items, source.fit, skipped, ahead=2 * batch, warn=True):
         size = photo.fit.size
         waiting.setdefault(size, []).append(photo)
         if len(waiting[size]) == batch:
@@ -152,7 +151,7 @@ def _hold(given: Pictures, source: Encoding) -> tuple[list[ImageFeatures], list[
         held[item.name] = one
 
     _ask(given, source, order, skipped, done=lambda item: False, keep=keep)
-    _refuse_nothing(held, skipped)
+    some_of(held, skipped)
     return [held[name] for name in order if name in held], skipped
 
 
@@ -191,11 +190,6 @@ def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
         )
 
 
-def _refuse_nothing(done: Any, skipped: list[str]) -> None:
-    if not done:
-        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
-
-
 def _index(
     source: Encoding, settings: dict[str, Any], images: list[Any], skipped: list[str], *, complete: bool = True
 ) -> dict[str, Any]:
@@ -216,15 +210,6 @@ def _index(
 
 def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError for a folder with other content, or with features that other settings made."""
-    work = WorkFolder(folder, "set of features", INDEX)
-    work.refuse_strangers()
-    if is_features(folder):
-        before = read_index(folder).get("settings", {})
-        work.refuse_others({key: before.get(key) for key in settings}, settings)
 
 
 def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
@@ -254,5 +239,5 @@ def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, A
         images = [abouts[name] for name in order if name in abouts]
         index = _index(source, settings, images, skipped, complete=complete)
         write_index(folder, index)
-    _refuse_nothing(images, skipped)
+    some_of(images, skipped)
     return index

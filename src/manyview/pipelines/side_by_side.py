@@ -19,11 +19,11 @@ import torch
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
-from manyview.images.inputs import Picture, Pictures, read_ahead
+from manyview.images.inputs import Picture, Pictures
 from manyview.images.writing import write_picture
 from manyview.models.model import ProjectsFeatures
 from manyview.pipelines import pca
-from manyview.pipelines.encoding import Encoding
+from manyview.pipelines.encoding import Encoding, photos, some_of
 from manyview.pipelines.opening import evaluating
 from manyview.pipelines.picture_table import Cell, Row, places, table
 from manyview.progress import track
@@ -135,21 +135,17 @@ def compare(given: Pictures, comparison: Comparison) -> SideBySide:
     skipped: list[str] = []
     fitted = 0
     listed = track(items, total=count, label="side by side", unit="image")
-    for place, photo in enumerate(read_ahead(listed, comparison.source.fit, ahead=2)):
-        if isinstance(photo, UserError):
-            skipped.append(str(photo))
-            continue
+    for photo in photos(listed, comparison.source.fit, skipped, ahead=2):
         maps = comparison(photo.image)
         some = np.sort(draw.permutation(maps[OWN][..., 0].size)[:each])
         for axes, drawn in samples.items():
             drawn.append(maps[axes].reshape(-1, maps[axes].shape[-1])[some])
         for name, cosine in cosines.items():
             cosine.append(_cosine(maps[name, "teacher"], maps[name, "projected"]))
-        fitted += 1
-        if place in rows:
+        if fitted + len(skipped) in rows:
             kept.append((photo.name, photo.image, maps))
-    if not kept:
-        raise UserError(f"no picture could be read: {skipped[0] if skipped else 'there is none'}")
+        fitted += 1
+    some_of(kept, skipped)
     fits = {axes: pca.fit_basis(drawn, fitted) for axes, drawn in samples.items()}
     info = _info(comparison, fits, cosines)
     return _drawn(kept, comparison, fits, {**info, "fitted": fitted, "skipped": skipped})
@@ -172,13 +168,10 @@ def _drawn(
                 caption = f"cosine {_cosine(maps[column[0], 'teacher'], maps[column]):.2f}"
             cells.append(Cell(shown[column], caption))
         rows.append(Row(name, cells))
-    headings = ["photo", *(_heading(column) for column in columns)]
+    words = {"own": "own tokens", "teacher": "{}: teacher", "projected": "{}: projection"}
+    headings = ["photo", *(words[who].format(name) for name, who in columns)]
     names = [name for name, _, _ in kept]
     return SideBySide(names, columns, colours, table(headings, rows), {**info, "shown": names})
-
-
-def _heading(column: Column) -> str:
-    return {"own": "own tokens", "teacher": f"{column[0]}: teacher", "projected": f"{column[0]}: projection"}[column[1]]
 
 
 def _cosine(teacher: np.ndarray, projected: np.ndarray) -> float:

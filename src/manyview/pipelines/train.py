@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from manyview.config import RunConfig, from_dict, override
 from manyview.data.synthetic.streams import parse_stream
 from manyview.engine import ranks
-from manyview.engine.checkpoint import mismatch
 from manyview.engine.loop import FitResult, fit
 from manyview.engine.rundir import read_config
 from manyview.errors import UserError
@@ -61,7 +60,11 @@ def train(
         torch.manual_seed(chosen.run.seed)
         model = kind.build(chosen.method)
     if init is not None:
-        _initialise(model.student, init)
+        from manyview import zoo
+
+        mend = "choose a model of the same shape, or another --preset or --set method.…"
+        weights = _with_refitted_tables(zoo.load(init).state_dict(), model.student)
+        zoo.take_weights(model.student, weights, f"--init {init}", mend)
     described = {"recipe": recipe, "preset": preset, "init": None if init is None else str(init)}
     return _fit(model, chosen, Path(out), described, _Inputs(data, cache, device), resume=False)
 
@@ -135,24 +138,6 @@ def _save(student: Any, path: Path, sources: Sequence[str]) -> None:
 
     inherited = [licence for source in sources for licence in zoo.licences_of(source)]
     zoo.save_model(student.cpu().eval(), path, derived_from=inherited)
-
-
-def _initialise(student: nn.Module, init: str | Path) -> None:
-    """Load the weights of a zoo name or model directory, learned positions resampled to the student's grid.
-
-    Raises UserError when they do not fit the student.
-    """
-    from manyview import zoo
-
-    weights = _with_refitted_tables(zoo.load(init).state_dict(), student)
-    ours = {name: tuple(t.shape) for name, t in student.state_dict().items()}
-    problem = mismatch(ours, {name: tuple(t.shape) for name, t in weights.items()})
-    if problem:
-        raise UserError(
-            f"--init {init} does not fit the student: {problem}; "
-            "choose a model of the same shape, or another --preset or --set method.…"
-        )
-    student.load_state_dict(weights)
 
 
 def _with_refitted_tables(weights: dict[str, Tensor], student: nn.Module) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ class Recipe(nn.Module):
     @classmethod
     def build(cls, config: Any) -> Recipe:
         """A freshly initialised recipe for `config`."""
-        raise NotImplementedError
+        return cls(config)
 
     @staticmethod
     def presets() -> dict[str, Preset]:
@@ -65,6 +65,15 @@ class Recipe(nn.Module):
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass. `progress` is the share of the run done, in [0, 1); `generator` is on the CPU."""
         raise NotImplementedError
+
+
+def only_manifests(what: str, data: Sequence[Path], cache: Path | None) -> None:
+    """Raise UserError when a recipe that learns from manifests alone got none, or a cache; `what` says from what."""
+    if not data:
+        make = "make one: manyview data synth OUT, or manyview data scan"
+        raise UserError(f"{what}: give --data M.parquet [...] ({make})")
+    if cache is not None:
+        raise UserError(f"{what}: leave --cache away")
 
 
 RECIPES: Registry[type[Recipe]] = Registry(

@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import PictureBatches, PictureWish, Target
+from manyview.batches.road import wish_of
 from manyview.config import RunConfig, read_assignments
 from manyview.errors import UserError
 from manyview.losses.dense import class_loss, random_pixels
 from manyview.models.dense_heads import sample_maps
 from manyview.models.vit import Encoder
-from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.base import RECIPES, Preset, Recipe, only_manifests
 from manyview.types import Batches, StepResult, Views
 
 PLAIN = Augmentation(scale=(0.5, 1.0), grey=0.0, blur=0.0, solarise=0.0)
@@ -70,10 +71,6 @@ class DenseRecipe(Recipe):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    @classmethod
-    def build(cls, config: DenseConfig) -> DenseRecipe:
-        return cls(config)
-
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: an encoder that a CPU trains in minutes; `debug`: for tests."""
@@ -98,19 +95,9 @@ class DenseRecipe(Recipe):
     @staticmethod
     def batches(config: DenseConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Pictures with their labels or depth."""
-        if not data:
-            raise UserError(f"dense learns on frames with {config.target}: give --data their manifest")
-        if cache is not None:
-            raise UserError("dense learns from maps of its manifests: leave --cache away")
-        wish = PictureWish(
-            size=(config.image_size, config.image_size),
-            batch=run.batch,
-            augmentation=config.augmentation,
-            target=config.target,
-            weights=config.weights,
-            seed=run.seed,
-        )
-        return PictureBatches(data, wish)
+        only_manifests(f"dense learns on frames with {config.target}", data, cache)
+        size = (config.image_size, config.image_size)
+        return PictureBatches(data, wish_of(PictureWish, config, size=size, batch=run.batch, seed=run.seed))
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """Cross-entropy of the labels, or the mean difference of log depth, at random pixels."""
@@ -119,12 +106,8 @@ class DenseRecipe(Recipe):
         truth = views.signals[self.config.target].value.flatten(0, 1)
         values, points = random_pixels(truth, self.config.pixels, generator)
         answers = sample_maps(maps.float(), points)
-        judge = class_loss if self.config.target == "labels" else _log_depth
-        return StepResult(judge(answers, values))
-
-
-def _log_depth(answers: Tensor, depth: Tensor) -> Tensor:
-    """Mean |log| difference of (N, 1, K) against depth (N, K), where there is any."""
-    valid = depth > 0
-    difference = (answers[:, 0] - torch.where(valid, depth, 1.0).log()).abs()
-    return (difference * valid).sum() / valid.sum().clamp(min=1)
+        if self.config.target == "labels":
+            return StepResult(class_loss(answers, values))
+        valid = values > 0
+        difference = (answers[:, 0] - torch.where(valid, values, 1.0).log()).abs()
+        return StepResult((difference * valid).sum() / valid.sum().clamp(min=1))

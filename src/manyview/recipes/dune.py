@@ -18,6 +18,7 @@ from torch import Tensor
 
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
+from manyview.batches.road import wish_of
 from manyview.config import RunConfig, read_assignments, to_dict
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
@@ -25,10 +26,13 @@ from manyview.models.dune.network import Dune
 from manyview.models.dune.projectors import ProjectorKind
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.teachers.cached import CachedTeacher, Keep
-from manyview.teachers.features import FeatureTeacher, loaded
+from manyview.teachers.features import loaded
 from manyview.types import Batches, Features, StepResult, Views
 
 PUBLISHED = ("dinov2=dinov2-vitl14-reg4", "mast3r=mast3r-vitl16", "multihmr=multihmr-vitl14-672")
+
+WITHOUT_CLS = ("mast3r", "multihmr")
+"""Published teachers whose class token is not distilled; Multi-HMR's was not trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,7 @@ class DuneRecipe(Recipe):
             size=config.size,
             teachers=tuple(self.teachers),
             teacher_dims=tuple(teacher.dim for teacher in self.teachers.values()),
-            cls_teachers=tuple(name for name, teacher in self.teachers.items() if _distils_cls(name, teacher)),
+            cls_teachers=tuple(name for name, t in self.teachers.items() if t.has_cls and name not in WITHOUT_CLS),
             projector=config.projector,
             image_size=config.image_size,
             **overrides,
@@ -113,42 +117,24 @@ class DuneRecipe(Recipe):
         self.student.encoder.norm.requires_grad_(False)  # the projectors read the tokens before it
         self.student.train()
 
-    @classmethod
-    def build(cls, config: DuneRecipeConfig) -> DuneRecipe:
-        return cls(config)
-
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: a CPU and teachers of your own; `paper`, `paper-448`: the two published stages; `small`: ViT-S."""
-        # 100 passes over 1,281,167 images; DINO's schedule: 20 % warm-up, cosine to 1e-6, every tensor clipped.
-        shared = dict(
-            batch=128,
-            weight_decay=0.03,
-            betas=(0.9, 0.99),
-            eps=1e-15,
-            decay_vectors=False,
-            clip=1.0,
-            clip_each=True,
-            warmup=0.2,
-            min_lr=1e-6,
-            checkpoint_every=2500,
-            seed=22,
-        )
-        first = RunConfig(steps=250_228, lr=6e-4, **shared)  # type: ignore[arg-type]
-        second = RunConfig(steps=125_114, lr=1e-4, **shared)  # type: ignore[arg-type]
-        tiny = RunConfig(
-            steps=600,
-            batch=15,
-            lr=3e-3,
-            weight_decay=0.03,
-            betas=(0.9, 0.99),
-            eps=1e-15,
-            warmup=0.2,
-            decay_vectors=False,
-            clip_each=True,
-            min_lr=1e-6,
-            checkpoint_every=200,
-        )
+        # DINO's schedule: 20 % warm-up, cosine to 1e-6, every tensor clipped.
+        shared: dict[str, Any] = {
+            "weight_decay": 0.03,
+            "betas": (0.9, 0.99),
+            "eps": 1e-15,
+            "decay_vectors": False,
+            "clip": 1.0,
+            "clip_each": True,
+            "warmup": 0.2,
+            "min_lr": 1e-6,
+        }
+        published = {**shared, "batch": 128, "checkpoint_every": 2500, "seed": 22}
+        first = RunConfig(steps=250_228, lr=6e-4, **published)  # 100 passes over 1,281,167 images
+        second = RunConfig(steps=125_114, lr=1e-4, **published)
+        tiny = RunConfig(steps=600, batch=15, lr=3e-3, checkpoint_every=200, **shared)
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
         small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null")
         return {
@@ -175,15 +161,8 @@ class DuneRecipe(Recipe):
         if config.sharing != "full" and present != names:
             absent = next(name for name in names if name not in owners)
             raise UserError(f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none")
-        side = config.image_size
-        wish = PictureWish(
-            size=(side, side),
-            batch=run.batch,
-            augmentation=config.augmentation,
-            crops=config.crops,
-            weights=config.weights,
-            seed=run.seed,
-        )
+        size = (config.image_size, config.image_size)
+        wish = wish_of(PictureWish, config, size=size, batch=run.batch, seed=run.seed)
         pictures = PictureBatches(data, wish, domains=[present.index(owner) for owner in owners])
         return pictures if cache is None else WithAnswers(pictures, _kept(config, pictures, cache))
 
@@ -195,7 +174,9 @@ class DuneRecipe(Recipe):
         losses = []
         for name in self.teachers:
             target = student.standardise(self.answer(name, views), name, momentum)
-            target = _of_another(target) if config.shuffle else target
+            if config.shuffle:
+                cls = None if target.cls is None else target.cls.roll(1, 0)
+                target = replace(target, patches=target.patches.roll(1, 0), cls=cls)
             losses.append(teacher_loss(student.project(blocks, name), target, config.loss))
         stacked = torch.stack(losses)  # (K, N)
         domain = views.signals[DOMAIN].value if DOMAIN in views.signals else None
@@ -249,18 +230,13 @@ def _kept(config: DuneRecipeConfig, pictures: PictureBatches, cache: Path) -> di
         raise UserError("answers can only be kept for fixed crops; set method.crops=K with --cache")
     patch = read_assignments(config.encoder, "method.encoder").get("patch_size", 14)
     shown = {**pictures.describe(), "augmentation": to_dict(config.augmentation)}
-    shown = {key: value for key, value in shown.items() if key != "batch"}
-    teachers = {}
-    for name, source in map(_named, config.teachers):
-        teacher = loaded(source, name=name, student_patch=patch)
-        teachers[name] = CachedTeacher(teacher, cache / name, pictures=shown, keep=config.keep)
-    return teachers
-
-
-def _of_another(features: Features) -> Features:
-    """Every image's features given to the next image of the batch."""
-    cls = features.cls
-    return replace(features, patches=features.patches.roll(1, 0), cls=None if cls is None else cls.roll(1, 0))
+    del shown["batch"]
+    return {
+        name: CachedTeacher(
+            loaded(source, name=name, student_patch=patch), cache / name, pictures=shown, keep=config.keep
+        )
+        for name, source in map(_named, config.teachers)
+    }
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -268,8 +244,3 @@ def _named(text: str) -> tuple[str, str]:
     if not equals or not name or not source or "." in name:
         raise UserError(f"a teacher is written name=source (no dot in the name), got {text!r}")
     return name, source
-
-
-def _distils_cls(name: str, teacher: FeatureTeacher) -> bool:
-    """The release distils DINOv2's class token and no other teacher's; Multi-HMR's was not trained."""
-    return teacher.has_cls and name not in ("mast3r", "multihmr")

@@ -15,29 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from manyview.batches.road import wish_of
 from manyview.batches.sequences import Sequences, SequenceWish
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.masked import hidden_pixels, masked_mse, patch_statistics, patchify, unpatchify
 from manyview.models.model import Completion
 from manyview.models.mum.network import Mum, random_mask
-from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.base import RECIPES, Preset, Recipe, only_manifests
 from manyview.types import Batches, StepResult, Views
 
-TABLE_1 = {
-    "3dstreetview": 0.10,
-    "wildrgbd": 0.10,
-    "dl3dv": 0.10,
-    "re10k": 0.10,
-    "imagenet": 0.10,
-    "megascenes": 0.10,
-    "scannetpp": 0.10,
-    "co3d": 0.05,
-    "megadepth": 0.10,
-    "blendedmvs": 0.05,
-    "arkitscenes": 0.05,
-    "hypersim": 0.05,
-}
+TENTHS = ("3dstreetview", "wildrgbd", "dl3dv", "re10k", "imagenet", "megascenes", "scannetpp", "megadepth")
+TABLE_1 = {**dict.fromkeys(TENTHS, 0.10), **dict.fromkeys(("co3d", "blendedmvs", "arkitscenes", "hypersim"), 0.05)}
 """The paper's mixture, by the names that `manyview data scan` gives. Its ImageNet share is what `single` draws."""
 
 PANEL_VIEWS = 6
@@ -149,50 +138,32 @@ class MumRecipe(Recipe):
         self.student.checkpointing = config.checkpointing
         self.student.train()
 
-    @classmethod
-    def build(cls, config: MumConfig) -> MumRecipe:
-        return cls(config)
-
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: one CPU core; `paper` and `released`: 64 GPUs of 96 frames, 32 of 128; `vits`, `debug`."""
-        tiny = _run(24, steps=1000, warmup=0.1, lr=1e-3, checkpoint_every=100, log_every=10)
-        debug = _run(8, steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)
         released = MumConfig(image_size=224, frames=128, max_views=12, crop="random")
-        debug_method = MumConfig(size="debug", image_size=32, frames=8, max_views=4, crop="random")
         ablation = {"steps": 100_000, "warmup": 6250}
+        # Of one-seed trials in minutes on a CPU, with a learning rate twice as high: colours and overlapping views
+        # taught more than the paper's normalised target, crops and mirrors; `manyview study mum` has those.
+        tiny = MumConfig(
+            model="mum-tiny12-full", image_size=96, frames=24, max_views=4, crop="cover", flip=False, normalise=False
+        )
+        debug = MumConfig(size="debug", image_size=32, frames=8, max_views=4, crop="random")
         return {
-            # Of one-seed trials in minutes on a CPU, with a learning rate twice as high: colours and overlapping views
-            # taught more than the paper's normalised target, crops and mirrors; `manyview study mum` has those.
             "tiny": Preset(
-                method=MumConfig(
-                    model="mum-tiny12-full",
-                    image_size=96,
-                    frames=24,
-                    max_views=4,
-                    crop="cover",
-                    flip=False,
-                    normalise=False,
-                ),
-                run=tiny,
+                method=tiny, run=_run(24, steps=1000, warmup=0.1, lr=1e-3, checkpoint_every=100, log_every=10)
             ),
             "paper": Preset(method=MumConfig(weights=TABLE_1), run=_run(96 * 64)),
             "released": Preset(method=released, run=_run(128 * 32)),
             "vitb": Preset(method=replace(released, model="mum-vitb16-full"), run=_run(128 * 8, **ablation)),
             "vits": Preset(method=replace(released, model="mum-vits16-full"), run=_run(128, **ablation)),
-            "debug": Preset(method=debug_method, run=debug),
+            "debug": Preset(method=debug, run=_run(8, steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)),
         }
 
     @staticmethod
     def batches(config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Sequences of the manifests' scenes."""
-        if not data:
-            raise UserError(
-                "mum learns from image sequences: give --data M.parquet [...] "
-                "(make one: manyview data synth OUT, or manyview data scan)"
-            )
-        if cache is not None:
-            raise UserError("mum learns from images alone: leave --cache away")
+        only_manifests("mum learns from image sequences", data, cache)
         if run.batch != 1:
             raise UserError(f"run.batch is {run.batch}; mum fills a batch up to method.frames images, set that instead")
         if run.shard and config.reference and config.single:
@@ -200,43 +171,23 @@ class MumRecipe(Recipe):
                 "with method.reference=true a batch of views runs the encoder twice and one of single images once, but "
                 "run.shard=true needs the same on every rank: set method.single=0, or run.shard=false"
             )
-        wish = SequenceWish(
-            size=(config.image_size, config.image_size),
-            frames=config.frames,
-            views=(config.min_views, config.max_views),
-            single=config.single,
-            weights=config.weights,
-            chunk=config.chunk,
-            crop=config.crop,
-            flip=config.flip,
-            split=config.split,
-            seed=run.seed,
-            memory_mb=config.memory_mb,
-        )
-        return Sequences(data, wish)
+        views, size = (config.min_views, config.max_views), (config.image_size, config.image_size)
+        return Sequences(data, wish_of(SequenceWish, config, size=size, views=views, seed=run.seed))
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""
         config = self.config
-        mask = self._hide(views, generator)
+        shape = (views.batch, views.views, (views.size[0] // self.patch) * (views.size[1] // self.patch))
+        reference = config.reference and views.views > 1  # a single view is never its own reference
+        mask = random_mask(shape, config.mask_ratio, generator, reference=reference)
         seen = self.student(views.images, mask)
         signal = hidden_pixels(self.student.normalised(views.images), seen.mask, self.patch, normalise=config.normalise)
         sums, counts = masked_mse(seen.reconstruction, signal)
         loss = sums.sum() / counts.sum()
         kind = "loss_single" if views.views == 1 else "loss_many"
+        logs = {kind: loss.detach(), "views": float(views.views), "frames": float(views.batch * views.views)}
         completion = Completion(seen.reconstruction.detach(), seen.mask)
-        return StepResult(
-            loss,
-            {kind: loss.detach(), "views": float(views.views), "frames": float(views.batch * views.views)},
-            pictures=lambda: {"completion": self.panel(views.images, completion)},
-        )
-
-    def _hide(self, views: Views, generator: torch.Generator) -> Tensor:
-        """(B, V, L) bool on the CPU: what each view hides. A single view is never its own reference."""
-        height, width = views.size
-        shape = (views.batch, views.views, (height // self.patch) * (width // self.patch))
-        reference = self.config.reference and views.views > 1
-        return random_mask(shape, self.config.mask_ratio, generator, reference=reference)
+        return StepResult(loss, logs, pictures=lambda: {"completion": self.panel(views.images, completion)})
 
     def panel(self, images: Tensor, completion: Completion, *, scene: int = 0) -> Tensor:
         """Rows of a scene's first views: what is seen, what is said (beside what is seen), what is there: (3, H, W).

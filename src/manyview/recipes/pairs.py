@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from manyview.batches.pairs import METRIC, PairBatches, PairWish
+from manyview.batches.road import wish_of
 from manyview.config import RunConfig, read_assignments
 from manyview.data.pairs import Choice
 from manyview.data.sources import SOURCES
@@ -25,7 +26,7 @@ from manyview.losses.confident import confident_regression, point_distances, sum
 from manyview.losses.matching import matching_loss
 from manyview.models.model import Model
 from manyview.models.pair.network import PairConfig, PairReconstructor
-from manyview.recipes.base import RECIPES, Preset, Recipe
+from manyview.recipes.base import RECIPES, Preset, Recipe, only_manifests
 from manyview.recipes.pair_signals import MATCHES, both_ways, pair_signals
 from manyview.types import Batches, Features, Signal, StepResult, Views
 
@@ -37,6 +38,12 @@ SIZES_448: Sizes = ((448, 448), (336, 448), (294, 448), (252, 448), (224, 448), 
 SIZES_518: Sizes = ((518, 518), (392, 518), (336, 518), (294, 518), (252, 518), (168, 518))
 SIZES_512: Sizes = ((384, 512), (336, 512), (288, 512), (256, 512), (160, 512))
 """DUNE's supplementary, section B, for encoders distilled at 336 and at 448; MASt3R's and SAB3R's training."""
+TINY = (
+    *("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null"),
+    *("decoder_dim=128", "decoder_depth=4", "decoder_heads=2", "taps=[0,2,3,4]"),
+    *("head=linear", "descriptor_dim=16", "descriptor_hidden=1"),
+)
+"""A small layout, with the encoder of `manyview train dune --preset tiny`: that run's model can be `method.encoder`."""
 
 
 def in_metres() -> tuple[str, ...]:
@@ -114,14 +121,14 @@ class PairsRecipe(Recipe):
         super().__init__()
         self.config = config
         self.student: PairReconstructor = _student(config)
-        if config.freeze == "encoder":
-            freeze_encoder(self.student)
+        if (
+            config.freeze == "encoder"
+        ):  # but the LayerNorm that the decoder reads it through: its last one, or a new one
+            self.student.encoder.requires_grad_(False)
+            if self.student.norm is None:
+                self.student.encoder.norm.requires_grad_(True)
         self.student.encoder.checkpointing = config.checkpointing
         self.student.train()
-
-    @classmethod
-    def build(cls, config: PairsConfig) -> PairsRecipe:
-        return cls(config)
 
     @staticmethod
     def presets() -> dict[str, Preset]:
@@ -131,62 +138,21 @@ class PairsRecipe(Recipe):
         """
         # DUNE's supplementary says 6.5 million pairs with MASt3R's code; batch, rates and warm-up are MASt3R's: 64
         # pairs a step, on eight GPUs with run.accumulate=2.
-        shared: dict[str, Any] = {
-            "lr": 1e-4,
-            "min_lr": 1e-6,
-            "weight_decay": 0.05,
-            "betas": (0.9, 0.95),
-            "warmup": 0.16,
-            "batch": 4,
-            "checkpoint_every": 1000,
-            "seed": 0,
-        }
-        on_dune = RunConfig(steps=6_500_000 // 64, accumulate=16, **shared)
-        mast3r = RunConfig(steps=50 * 698_820 // 64, accumulate=16, **shared)
+        shared: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.95), "batch": 4}
+        large = {**shared, "lr": 1e-4, "min_lr": 1e-6, "warmup": 0.16, "accumulate": 16, "checkpoint_every": 1000}
+        on_dune = RunConfig(steps=6_500_000 // 64, **large)
+        mast3r = RunConfig(steps=50 * 698_820 // 64, **large)
         tiny = RunConfig(
-            steps=2000,
-            batch=4,
-            lr=3e-3,
-            min_lr=1e-5,
-            weight_decay=0.05,
-            betas=(0.9, 0.95),
-            warmup=0.1,
-            decay_vectors=False,
-            checkpoint_every=100,
+            steps=2000, lr=3e-3, min_lr=1e-5, warmup=0.1, decay_vectors=False, checkpoint_every=100, **shared
         )
         debug = RunConfig(steps=10, batch=2, lr=1e-3, checkpoint_every=5, log_every=1)
         published = {"start": "mast3r-vitl16", "metric": in_metres()}
-        # The encoder of `manyview train dune --preset tiny`: that run's model can be `method.encoder`.
-        small = (
-            "dim=128",
-            "depth=6",
-            "heads=2",
-            "registers=0",
-            "patch_size=8",
-            "positions=12",
-            "layer_scale=null",
-            "decoder_dim=128",
-            "decoder_depth=4",
-            "decoder_heads=2",
-            "taps=[0,2,3,4]",
-            "head=linear",
-            "descriptor_dim=16",
-            "descriptor_hidden=1",
-        )
+        small = {"model": "dunemast3r-vits14", "freeze": "nothing", "matches": 256, "jitter": 0.3}
+        middle = {"encoder": "dune-vitb14-336", "student": ("positions=24",), "sizes": SIZES_448}
         return {
-            "tiny": _preset(
-                tiny,
-                model="dunemast3r-vits14",
-                student=small,
-                freeze="nothing",
-                sizes=((64, 88),),
-                matches=256,
-                jitter=0.3,
-            ),
+            "tiny": _preset(tiny, student=TINY, sizes=((64, 88),), **small),
             "paper": _preset(on_dune, encoder="dune-vitb14-448", **published),
-            "paper-336": _preset(
-                on_dune, encoder="dune-vitb14-336", student=("positions=24",), sizes=SIZES_448, **published
-            ),
+            "paper-336": _preset(on_dune, **middle, **published),
             "small": _preset(on_dune, model="dunemast3r-vits14", encoder="dune-vits14-448", **published),
             "mast3r": _preset(
                 mast3r,
@@ -202,26 +168,9 @@ class PairsRecipe(Recipe):
     @staticmethod
     def batches(config: PairsConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:
         """Overlapping pairs of the manifests' scenes."""
-        if not data:
-            raise UserError(
-                "pairs learns on frames with depth and poses: give --data M.parquet [...] "
-                "(make one: manyview data synth OUT, or manyview data scan)"
-            )
-        if cache is not None:
-            raise UserError("pairs learns from measurements: leave --cache away")
-        wish = PairWish(
-            sizes=config.sizes,
-            pairs=run.batch,
-            choice=Choice(overlap=config.overlap, motion=config.motion),
-            candidates=config.candidates,
-            weights=config.weights,
-            metric=config.metric,
-            jitter=config.jitter,
-            chunk=config.chunk,
-            split=config.split,
-            seed=run.seed,
-            memory_mb=config.memory_mb,
-        )
+        only_manifests("pairs learns on frames with depth and poses", data, cache)
+        choice = Choice(overlap=config.overlap, motion=config.motion)
+        wish = wish_of(PairWish, config, pairs=run.batch, choice=choice, seed=run.seed)
         batches = PairBatches(data, wish)
         if config.metric and not {*batches.datasets} & {*config.metric}:
             raise UserError(
@@ -237,7 +186,11 @@ class PairsRecipe(Recipe):
         truth = pair_signals(
             views, matches=config.matches if config.matching else 0, mismatched=config.mismatched, generator=generator
         )
-        distances, known = point_distances(said["pointmap"], truth["pointmap"], metric=_metric(views))
+        metric = None
+        if METRIC in views.signals:  # whose lengths are metres, said of the pairs before they were turned round
+            flags = views.signals[METRIC].value
+            metric = flags.repeat(len(views.images) // len(flags))
+        distances, known = point_distances(said["pointmap"], truth["pointmap"], metric=metric)
         regression = sum_of_views(*confident_regression(distances, known, said["confidence"], alpha=config.alpha))
         away = sum_of_views(distances.sum((2, 3)), known.sum((2, 3))) / 2
         logs: dict[str, float | Tensor] = {"points": regression.detach(), "distance": away.detach()}
@@ -261,19 +214,14 @@ class PairsRecipe(Recipe):
         first, second = self.student.encode_views(views.images)
         if self.config.symmetric:
             views = both_ways(views)
-            first, second = _joined(first, second), _joined(second, first)
-        heads = None if self.config.matching else self._without_descriptors()
+            whole, swapped = (
+                Features(torch.cat([one.patches, other.patches]), None, None, one.grid)
+                for one, other in ((first, second), (second, first))
+            )
+            first, second = whole, swapped
+        named = (name for name, _ in self.student.heads[0].named_children())
+        heads = None if self.config.matching else [name for name in named if name != "descriptors"]
         return views, self.student.decode(first, second, heads=heads)
-
-    def _without_descriptors(self) -> list[str]:
-        return [name for name, _ in self.student.heads[0].named_children() if name != "descriptors"]
-
-
-def freeze_encoder(student: PairReconstructor) -> None:
-    """Train nothing of the encoder but the LayerNorm that the decoder reads it through: its last one, or a new one."""
-    student.encoder.requires_grad_(False)
-    if student.norm is None:
-        student.encoder.norm.requires_grad_(True)
 
 
 def start_from(student: Model, source: str, *, but: tuple[str, ...] = ()) -> tuple[int, int]:
@@ -283,18 +231,12 @@ def start_from(student: Model, source: str, *, but: tuple[str, ...] = ()) -> tup
     """
     from manyview import zoo
 
-    theirs, ours = zoo.load(source).state_dict(), student.state_dict()
-    wanted = [name for name in ours if not name.startswith(but)]
-    agreed = {n: theirs[n] for n in wanted if n in theirs and theirs[n].shape == ours[n].shape}
-    if not agreed:
-        raise UserError(
-            f"no weight of {source} has name and shape of one of the student's; choose another method.start"
-        )
-    student.load_state_dict(agreed, strict=False)
+    weights, mend = zoo.load(source).state_dict(), "choose another method.start"
+    taken, left = zoo.take_weights(student, weights, f"method.start={source}", mend, partly=True, but=but)
     card = student.card
     student.card = {**card, "derived_from": [*card.get("derived_from", ()), *zoo.licences_of(source)]}
-    LOG.info("took %d weights of %s, %d differ in name or shape", len(agreed), source, len(wanted) - len(agreed))
-    return len(agreed), len(wanted) - len(agreed)
+    LOG.info("took %d weights of %s, %d differ in name or shape", taken, source, left)
+    return taken, left
 
 
 def panel(images: Tensor, said: dict[str, Tensor], truth: Signal) -> Tensor:
@@ -304,31 +246,15 @@ def panel(images: Tensor, said: dict[str, Tensor], truth: Signal) -> Tensor:
     Distances are in units of their mean over what was measured, white far; confidence is logarithmic, white sure.
     """
     points, known = truth.value[0], (truth.value[0].norm(dim=-1) > 0)  # (2, H, W, 3), (2, H, W)
-    rows = [torch.cat(list(images.float()), dim=-1)]
+    greys = []  # (2, H, W) each
     for each in (said["pointmap"][0], points):
         distance = each.float().norm(dim=-1) * known
         mean = distance.sum() / known.sum().clamp(min=1)
-        rows.append(_grey(distance / (2 * mean).clamp(min=1e-8)))
+        greys.append(distance / (2 * mean).clamp(min=1e-8))
     sure = said["confidence"][0].float().log()
-    rows.append(_grey(sure / sure.max().clamp(min=1e-8)))
-    return torch.cat(rows, dim=-2).clamp(0, 1).cpu()
-
-
-def _grey(values: Tensor) -> Tensor:
-    """(2, H, W) -> (3, H, 2W)."""
-    return torch.cat(list(values), dim=-1).expand(3, -1, -1)
-
-
-def _joined(one: Features, other: Features) -> Features:
-    return Features(torch.cat([one.patches, other.patches]), None, None, one.grid)
-
-
-def _metric(views: Views) -> Tensor | None:
-    """(pairs,) bool: whose lengths are metres; the signal is of the pairs before they were turned round."""
-    if METRIC not in views.signals:
-        return None
-    flags = views.signals[METRIC].value
-    return flags.repeat(len(views.images) // len(flags))
+    greys.append(sure / sure.max().clamp(min=1e-8))
+    rows = [images.float(), *(grey[:, None].expand(-1, 3, -1, -1) for grey in greys)]
+    return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2).clamp(0, 1).cpu()
 
 
 def _student(config: PairsConfig) -> PairReconstructor:

@@ -92,10 +92,11 @@ class Study(abc.ABC):
         """Train and judge one job in its folder, going on with what an interruption left there."""
 
     def variant(self, name: str) -> Variant:
-        variants = {variant.name: variant for variant in self.variants}
-        if name not in variants:
-            raise UserError(f"study {self.name} has no variant {name!r}; it has {', '.join(variants)}")
-        return variants[name]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        raise UserError(f"study {self.name} has no variant {name!r}; it has {names}")
 
 
 STUDIES: Registry[type[Study]] = Registry("study", package="manyview.studies")
@@ -116,12 +117,8 @@ def judge(question: Question, differences: Sequence[float]) -> Answer:
     """Reproduced or contradicted when at least three seeds agree in sign and their mean exceeds their spread."""
     mean = statistics.fmean(differences) if differences else math.nan
     spread = statistics.stdev(differences) if len(differences) > 1 else math.nan
-    verdict: Verdict = "undecided"
-    if len(differences) >= 3 and abs(mean) > spread:
-        if all(d > 0 for d in differences):
-            verdict = "reproduced"
-        elif all(d < 0 for d in differences):
-            verdict = "contradicted"
+    agree = len(differences) >= 3 and abs(mean) > spread and len({d > 0 for d in differences}) == 1 and all(differences)
+    verdict: Verdict = "undecided" if not agree else "reproduced" if mean > 0 else "contradicted"
     return Answer(question, mean, spread, len(differences), verdict)
 
 

@@ -19,7 +19,7 @@ from manyview.evaluation.tables import markdown_table
 from manyview.files import read_json, write_json, write_text
 from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 from manyview.studies.dune_losses import final_losses
-from manyview.studies.teachers import TASKS, Size, Task, draw_domains, train_teacher
+from manyview.studies.teachers import TASKS, Task, draw_domains, train_teacher
 
 SHARING = "poster, data sharing (ADE20K mIoU / NYUd RMSE: full 44.9 / 0.377, {})"
 PROJECTOR = "poster, projector design (ADE20K mIoU / NYUd RMSE / BEDLAM PA-PVE: TP 44.9 / 0.377 / 68.3, {})"
@@ -105,18 +105,14 @@ class DuneStudy(Study):
 
     def prepare(self, out: Path) -> None:
         """Draw the domains, train the teachers, judge them and random weights: references.json."""
-        options = self.options
-        overrides = f"method.encoder=[{', '.join(self.encoder)}, cls_token=false]"
-        self.at = Size(
-            images=options.images,
-            unseen=options.unseen,
-            side=options.size,
-            steps=options.teacher_steps,
-            settings=(overrides,),
-        )
-        self.out = out
-        self.data = draw_domains(out, self.at)
-        self.teachers = {task.name: train_teacher(task, self.data[task.name][0], out, self.at) for task in TASKS}
+        options, self.out = self.options, out
+        self.data = draw_domains(out, images=options.images, unseen=options.unseen, side=options.size)
+        settings = [
+            f"method.image_size={options.size}",
+            f"run.steps={options.teacher_steps}",
+            f"method.encoder=[{', '.join(self.encoder)}, cls_token=false]",
+        ]
+        self.teachers = {task.name: train_teacher(task, self.data[task.name][0], out, settings) for task in TASKS}
         if not (out / REFERENCES).is_file():
             references = self._references(out)
             write_json(out / REFERENCES, references)
@@ -156,11 +152,18 @@ class DuneStudy(Study):
         """The references, and how large student and teachers are."""
         if not (out / REFERENCES).is_file():
             return []
+        from manyview import zoo
+
+        folders = {task.name: out / "teachers" / task.name / "model" for task in TASKS}
+        students = sorted((out / "full").glob("seed-*/run/model"))
+        folders |= dict.fromkeys(["the student with its projectors"][: len(students)], *students[:1])
+        there = {name: zoo.load(folder) for name, folder in folders.items() if (folder / "config.json").is_file()}
+        counts = (f"{name} {sum(p.numel() for p in model.parameters()):,}" for name, model in there.items())
         return [
             "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "
             "that nothing was trained on:",
             describe(_read(out)).strip(),
-            _sizes(out),
+            f"Parameters: {', '.join(counts)}.",
         ]
 
     def closed(self, task: Task, value: float) -> float:
@@ -221,22 +224,6 @@ class DuneStudy(Study):
 def _read(out: Path) -> dict[str, dict[str, float]]:
     references: dict[str, dict[str, float]] = read_json(out / REFERENCES, mend="remove it and go on")
     return references
-
-
-def _sizes(out: Path) -> str:
-    """A sentence on the parameters of the teachers and of the first student of all three."""
-    from manyview import zoo
-
-    folders = {task.name: out / "teachers" / task.name / "model" for task in TASKS}
-    students = sorted((out / "full").glob("seed-*/run/model"))
-    if students:
-        folders["the student with its projectors"] = students[0]
-    counts = {
-        name: sum(parameter.numel() for parameter in zoo.load(folder).parameters())
-        for name, folder in folders.items()
-        if (folder / "config.json").is_file()
-    }
-    return f"Parameters: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
 
 
 def describe(references: dict[str, dict[str, float]]) -> str:

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
-from manyview.losses.distillation import teacher_loss
+from manyview.losses.distillation import token_loss
 from manyview.models.dune.network import Dune
 from manyview.models.family import encoder_of
-from manyview.types import Features
 
 IMAGES = 48
 
@@ -28,39 +27,26 @@ def final_losses(
     from manyview import zoo
 
     network = encoder_of(zoo.load(teacher))
-    step = max(1, len(data) // images)
-    frames = list(range(0, len(data), step))[:images]
+    frames = list(range(0, len(data), max(1, len(data) // images)))[:images]
     pictures = torch.cat([load_views(data, [index], (side, side), depth=False).images[0] for index in frames])
     answers, targets = [], []
     for part in pictures.split(8):
         blocks = student.encode(part, norm=False, layers=student.projected_layers)
         answers.append(student.project(blocks, name).patches)
-        raw = network.encode(part)
-        targets.append(student.standardise(Features(raw.patches, raw.cls, None, raw.grid), name).patches)
+        targets.append(student.standardise(network.encode(part), name).patches)
     answer, target = torch.cat(answers), torch.cat(targets)
-    return {
-        "loss": _loss(answer, target),
-        "zero": _loss(torch.zeros_like(target), target),
-        "constant": _loss(best_constant(target).expand_as(target), target),
-    }
-
-
-def _loss(answer: Tensor, target: Tensor) -> float:
-    grid = (1, target.shape[1])
-    student, teacher = (Features(tokens, None, None, grid) for tokens in (answer, target))
-    return float(teacher_loss(student, teacher).mean())
+    said = {"loss": answer, "zero": torch.zeros_like(target), "constant": best_constant(target).expand_as(target)}
+    return {key: float(token_loss(values, target)["total"].mean()) for key, values in said.items()}
 
 
 def best_constant(target: Tensor, steps: int = 60) -> Tensor:
     """The vector (D,) of least loss when it is said for all tokens (N, T, D), by gradient descent."""
     rows = target.flatten(0, 1)[:: max(1, target.shape[0] * target.shape[1] // 2000)]
     guess = rows.median(0).values.clone().requires_grad_()
-    grid = (1, len(rows))
-    truth = Features(rows[None], None, None, grid)
     optimiser = torch.optim.Adam([guess], lr=0.02)
     with torch.enable_grad():
         for _ in range(steps):
             optimiser.zero_grad()
-            teacher_loss(Features(guess.expand_as(rows)[None], None, None, grid), truth).mean().backward()
+            token_loss(guess.expand_as(rows)[None], rows[None])["total"].mean().backward()
             optimiser.step()
     return guess.detach()

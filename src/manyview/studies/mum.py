@@ -120,14 +120,11 @@ class MumStudy(Study):
     def prepare(self, out: Path) -> None:
         from manyview.data.synthetic import write_scenes
 
-        options = self.options
-        self.references = out / "references"
-        self.train = list(options.train) or [
-            str(write_scenes(out / "rooms", scenes=500, views=12, size=(112, 144), seed=1000))
+        self.references, size = out / "references", (112, 144)
+        self.train = list(self.options.train) or [
+            str(write_scenes(out / "rooms", scenes=500, views=12, size=size, seed=1000))
         ]
-        self.test = options.test or str(
-            write_scenes(out / "unseen", scenes=120, views=8, size=(112, 144), seed=900_000)
-        )
+        self.test = self.options.test or str(write_scenes(out / "unseen", scenes=120, views=8, size=size, seed=900_000))
 
     def notes(self, out: Path) -> list[str]:
         real = f"; real frames are those of {self.options.real}" if self.options.real else ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_text
 from manyview.pages.charts import dot_chart
-from manyview.studies.base import Answer, Results, Study, answers
+from manyview.studies.base import Results, Study, answers
 
 WRITTEN = "Written by `manyview study "
 """How every page begins, after its title."""
@@ -31,14 +31,18 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
     """The report as a page to keep, at `path`: the picture beside it and shown in it, how it was made, every run."""
     picture = path.with_suffix(".svg")
     write_text(picture, plot(study, results))
+    import torch
+
     title, _, tables = markdown(study, results).partition("\n")
     changed = {key: value for key, value in study.settings().items() if value != study.defaults().get(key)}
     options = "".join(f" {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in sorted(changed.items()))
     command = f" --set{options}" if options else ""
+    gpu = torch.cuda.is_available()
+    machine = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} {platform.machine()} cores"
     parts = [
         title,
         f"{WRITTEN}{study.name}{command} --page {path.name}`, which does what is not done yet; nothing here was "
-        f"typed by hand. Machine: {_machine()}.",
+        f"typed by hand. Machine: {machine}, torch {torch.__version__.partition('+')[0]}.",
         *notes,
         f"![{study.score} of every run]({picture.name})",
         tables.strip(),
@@ -51,21 +55,12 @@ def write_page(study: Study, results: Results, path: Path, *, notes: Sequence[st
 def every_run(study: Study, results: Results) -> str:
     """A table with a row per variant and seed: the score, every column and detail."""
     columns = {study.score: study.score, **study.columns, **study.details}
-    rows = []
-    for name, runs in results.items():
-        for seed, run in sorted(runs.items()):
-            cells = [f"{run[key]:.3f}" if key in run else "" for key in columns]
-            rows.append([name, str(seed), *cells])
+    rows = [
+        [name, str(seed), *(f"{run[key]:.3f}" if key in run else "" for key in columns)]
+        for name, runs in results.items()
+        for seed, run in sorted(runs.items())
+    ]
     return markdown_table(["variant", "seed", *columns.values()], rows)
-
-
-def _machine() -> str:
-    import torch
-
-    where = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
-    )
-    return f"{where}, torch {torch.__version__.partition('+')[0]}"
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
@@ -86,25 +81,22 @@ def markdown(study: Study, results: Results) -> str:
         paper = "" if variant.paper is None else f"{variant.paper:g}"
         score = _spread([run[study.score] for run in runs])
         rows.append([variant.name, variant.line, score, *numbers, len(runs), paper])
+    judged = []
+    for answer in answers(study, results):
+        question, spread = answer.question, "" if math.isnan(answer.spread) else f" ± {answer.spread:.3f}"
+        size = "not run" if math.isnan(answer.mean) else f"{answer.mean:+.3f}{spread}"
+        claim = f"{question.name}: `{question.better}` beats `{question.worse}`"
+        judged.append([claim, size, answer.seeds, answer.verdict, question.source])
     claims = ["claim", "better by here", "seeds", "verdict", "source"]
     parts = [
         f"# {study.line}",
         markdown_table(heads, rows, texts=True),
         "Mean ± standard deviation over seeds. The paper's numbers are at its own scale.",
-        markdown_table(claims, (_row(answer) for answer in answers(study, results)), texts=True),
+        markdown_table(claims, judged, texts=True),
         "A verdict needs three seeds or more that agree in sign, and a mean difference above its spread; "
         "everything else is undecided.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _row(answer: Answer) -> list[str]:
-    question = answer.question
-    size = "not run" if math.isnan(answer.mean) else f"{answer.mean:+.3f}"
-    if not math.isnan(answer.spread):
-        size += f" ± {answer.spread:.3f}"
-    claim = f"{question.name}: `{question.better}` beats `{question.worse}`"
-    return [claim, size, str(answer.seeds), answer.verdict, question.source]
 
 
 def plot(study: Study, results: Results) -> str:

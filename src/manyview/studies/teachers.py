@@ -5,7 +5,7 @@ Rooms teach what things are, laid tables how far they are, drawn people which pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,16 +47,15 @@ def _scenes(kind: str) -> Callable[..., Path]:
     def draw(out: Path, *, count: int, size: tuple[int, int], seed: int) -> Path:
         from manyview.data.synthetic import write_scenes
 
-        scenes = max(2, count // VIEWS)
-        return write_scenes(out, scenes=scenes, views=VIEWS, size=size, seed=seed, kind=kind)
+        return write_scenes(out, scenes=max(2, count // VIEWS), views=VIEWS, size=size, seed=seed, kind=kind)
 
     return draw
 
 
-def _figures(out: Path, *, count: int, size: tuple[int, int], seed: int) -> Path:
+def _figures(out: Path, **options: Any) -> Path:
     from manyview.data.synthetic.figures import write_figures
 
-    return write_figures(out, count=count, size=size, seed=seed)
+    return write_figures(out, **options)
 
 
 TASKS = (
@@ -66,39 +65,26 @@ TASKS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What decides the teachers and everything they are judged on."""
-
-    images: int
-    """Training pictures of each domain."""
-    unseen: int
-    """Further pictures of each domain, to train and test probes on."""
-    side: int
-    """Side of the square pictures."""
-    steps: int
-    """Optimiser steps of each teacher."""
-    settings: tuple[str, ...] = ()
-    """Further assignments over the recipe's preset."""
-
-
-def draw_domains(out: Path, size: Size) -> dict[str, tuple[Path, Path]]:
+def draw_domains(out: Path, *, images: int, unseen: int, side: int) -> dict[str, tuple[Path, Path]]:
     """Training and unseen pictures of every task, drawn unless they are there: task -> two manifests."""
     manifests = {}
     for number, task in enumerate(TASKS):
-        folder, square = out / "data" / task.name, (size.side, size.side)
+        folder, square = out / "data" / task.name, (side, side)
         manifests[task.name] = (
-            task.draw(folder / "train", count=size.images, size=square, seed=100 + number),
-            task.draw(folder / "unseen", count=size.unseen, size=square, seed=900 + number),
+            task.draw(folder / "train", count=images, size=square, seed=100 + number),
+            task.draw(folder / "unseen", count=unseen, size=square, seed=900 + number),
         )
     return manifests
 
 
-def train_teacher(task: Task, data: Path, out: Path, size: Size) -> Path:
-    """The model directory of a task's teacher; trains it, or resumes its training, when it is missing."""
-    settings = [f"method.target={task.target}", f"method.image_size={size.side}", f"run.steps={size.steps}"]
+def train_teacher(task: Task, data: Path, out: Path, settings: Sequence[str]) -> Path:
+    """The model directory of a task's teacher; trains it, or resumes its training, when it is missing.
+
+    settings: further assignments over the recipe's preset.
+    """
     if task.target == "labels":
-        settings.append(f"method.classes={len(Manifest.load(data).info['classes'])}")
+        own = [f"method.classes={len(Manifest.load(data).info['classes'])}"]
     else:  # a closer crop must not say another depth
-        settings += ["method.augmentation.scale=[0.9, 1.0]", "method.augmentation.ratio=[1.0, 1.0]"]
-    return trained("dense", out / "teachers" / task.name, data=[data], settings=[*settings, *size.settings])
+        own = ["method.augmentation.scale=[0.9, 1.0]", "method.augmentation.ratio=[1.0, 1.0]"]
+    settings = [f"method.target={task.target}", *own, *settings]
+    return trained("dense", out / "teachers" / task.name, data=[data], settings=settings)

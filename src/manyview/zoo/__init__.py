@@ -11,7 +11,7 @@ from manyview.zoo.cards import CARDS, Card, card_of, licences_of
 from manyview.zoo.converting import export_official
 from manyview.zoo.directory import save_model
 from manyview.zoo.hub import download
-from manyview.zoo.models import build, convert, load, models_folder, names, present
+from manyview.zoo.models import build, convert, load, models_folder, names, present, take_weights
 
 __all__ = [
     "CARDS",
@@ -27,4 +27,5 @@ __all__ = [
     "names",
     "present",
     "save_model",
+    "take_weights",
 ]

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from manyview.errors import UserError
+from manyview.errors import UserError, mismatch
 from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
 from manyview.models.model import Model, Role, device_of
 from manyview.zoo.cards import CARDS, Card, licences_of
@@ -58,21 +58,37 @@ def build(
         model = family.network.fresh(config)
     model.architecture = names_of(family)
     if encoder is not None:
-        _start_encoder(model, encoder)
+        what, mend = f"the encoder of {encoder}", "it has another shape: override dim, depth …"
+        take_weights(encoder_of(model), encoder_weights(encoder), what, mend)
+        model.card = {"derived_from": licences_of(encoder)}
     return model
 
 
-def _start_encoder(model: Model, source: str | Path) -> None:
-    """Copy the encoder of another model. Raises UserError when the two differ in shape."""
-    target = encoder_of(model)
-    weights, own = encoder_weights(source), target.state_dict()
-    shapes, own_shapes = ({(key, value.shape) for key, value in state.items()} for state in (weights, own))
-    if different := {key for key, _ in shapes ^ own_shapes}:
-        raise UserError(
-            f"the encoder of {source} has another shape, first {sorted(different)[:3]}; override dim, depth …"
-        )
-    target.load_state_dict(weights)
-    model.card = {"derived_from": licences_of(source)}
+def take_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    what: str,
+    mend: str,
+    *,
+    partly: bool = False,
+    but: tuple[str, ...] = (),
+) -> tuple[int, int]:
+    """Copy weights into a network: (taken, left as they were).
+
+    partly: only those that agree in name and shape, and whose names do not begin with one of `but`. Raises UserError,
+    which names `what` they are of and ends in `mend`, when some do not fit; with `partly` when none does.
+    """
+    own = model.state_dict()
+    agreed = {
+        name: values
+        for name, values in weights.items()
+        if name in own and own[name].shape == values.shape and not (but and name.startswith(but))
+    }
+    problem = mismatch(*({name: tensor.shape for name, tensor in of.items()} for of in (own, weights)))
+    if not agreed or (problem and not partly):
+        raise UserError(f"{what} does not fit: {problem}; {mend}")
+    model.load_state_dict(agreed, strict=False)
+    return len(agreed), sum(not (but and name.startswith(but)) for name in own) - len(agreed)
 
 
 def encoder_weights(source: str | Path) -> Mapping[str, Tensor]:
