@@ -38,7 +38,27 @@ NEEDED = {"depth": "depth", "cam2world": "pose (cam2world)", "fx": "intrinsics"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairWish:
+class PairOptions:
+    """What a user may say of how frames become batches of pairs."""
+
+    candidates: int = 64
+    """Pairs of a scene that are measured, in search of those that count."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Dataset -> how often it is drawn, in proportion; empty for all alike."""
+    metric: tuple[str, ...] = ()
+    """Datasets in metres, on which sizes are learned too (MASt3R); `in_metres` of manyview.recipes.pairs names them."""
+    jitter: float = 0.0
+    """Strength of the colour jitter, picture by picture; 0.5 in DUSt3R."""
+    chunk: int | None = None
+    """Pairs come from runs of so many frames of a scene; none: as each scan wrote, else whole scenes."""
+    split: str | None = None
+    """Only frames of this split of the manifests."""
+    memory_mb: float = 2000.0
+    """Decoded frames that are kept in memory, in megabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairWish(PairOptions):
     """How frames become batches of pairs."""
 
     sizes: tuple[tuple[int, int], ...]
@@ -47,21 +67,7 @@ class PairWish:
     """Pairs of a batch."""
     choice: Choice
     """Which pairs count: overlap and motion."""
-    candidates: int = 64
-    """Pairs of a scene that are measured, in search of those that count."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Dataset -> how often it is drawn, in proportion; empty for all alike."""
-    metric: tuple[str, ...] = ()
-    """Datasets whose lengths are metres."""
-    jitter: float = 0.0
-    """Strength of the colour jitter, picture by picture; 0.5 in DUSt3R."""
-    chunk: int | None = None
-    """Pairs come from runs of so many frames; none: as each scan wrote, else whole scenes."""
-    split: str | None = None
-    """Only frames of this split."""
     seed: int = 0
-    memory_mb: float = 2000.0
-    """Decoded frames that are kept in memory, in megabytes."""
 
 
 @dataclass(frozen=True)

@@ -33,30 +33,36 @@ ATTEMPTS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceWish:
-    """How sequences become batches."""
+class SequenceOptions:
+    """What a user may say of how sequences become batches."""
 
-    size: tuple[int, int]
-    """(H, W) of the images of a batch."""
     frames: int = 96
-    """Most images of a batch (one scene may have more)."""
-    views: tuple[int, int] = (2, 24)
-    """Fewest and most views of a scene; every batch draws one number for all its scenes."""
+    """Most images of a batch (one scene may have more); as many scenes as fit are drawn."""
     single: float = 0.1
     """Share of the batches that are single images: of data sets without sequences, where there are any."""
     weights: dict[str, float] = field(default_factory=dict)
     """Dataset -> how often it is drawn, in proportion; empty for all alike."""
     chunk: int | None = None
-    """Frames of a sequence: longer scenes are cut in order. None: as each scan wrote, else whole scenes."""
+    """Frames of a sequence: longer scenes are cut in order. None: as each data set's scan wrote, else whole scenes."""
     crop: Literal["random", "resize", "cover"] = "random"
     """A random part at a random aspect, frame by frame; the whole image squashed; or its centre, not squashed."""
     flip: bool = True
     """Mirror every second frame, frame by frame."""
     split: str | None = None
-    """Only frames of this split."""
-    seed: int = 0
+    """Only frames of this split of the manifests; none for all."""
     memory_mb: float = 2000.0
     """Decoded images that are kept in memory, in megabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceWish(SequenceOptions):
+    """How sequences become batches."""
+
+    size: tuple[int, int]
+    """(H, W) of the images of a batch."""
+    views: tuple[int, int] = (2, 24)
+    """Fewest and most views of a scene; every batch draws one number for all its scenes."""
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -23,36 +24,29 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def adamw(module: nn.Module, run: RunConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on every parameter, or (`decay_vectors=False`) on those of two or more axes."""
-    decayed, spared = _by_decay(module, run)
-    if not decayed + spared:
+    parameters, groups = ordered(module, run), []
+    if not parameters:
         raise UserError("nothing to train: every parameter of the recipe is frozen; check its `method` options")
-    groups = []
-    for parameters, decay in ((decayed, run.weight_decay), (spared, 0.0)):
-        for split in (False, True):  # the fused kernel takes no mixture
-            alike = [p for p in parameters if is_split(p) == split]
-            groups.append({"params": alike, "weight_decay": decay})
-    on_gpu = all(p.device.type == "cuda" for p in decayed + spared)
+    for decay, split in itertools.product((True, False), (False, True)):  # the fused kernel takes no mixture
+        alike = [p for p in parameters if decays(p, run) == decay and is_split(p) == split]
+        groups.append({"params": alike, "weight_decay": run.weight_decay if decay else 0.0})
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=run.lr,
         betas=run.betas,
         eps=run.eps,
-        fused=True if on_gpu else None,
+        fused=True if all(p.device.type == "cuda" for p in parameters) else None,
     )
 
 
-def _by_decay(module: nn.Module, run: RunConfig) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trainable parameters with weight decay, and those without."""
-    parameters = list(trainable(module).values())
-    decays = [run.decay_vectors or p.ndim >= 2 for p in parameters]
-    pairs = list(zip(parameters, decays, strict=True))
-    return [p for p, decay in pairs if decay], [p for p, decay in pairs if not decay]
+def decays(parameter: nn.Parameter, run: RunConfig) -> bool:
+    """Whether a parameter has weight decay."""
+    return run.decay_vectors or parameter.ndim >= 2
 
 
 def ordered(module: nn.Module, run: RunConfig) -> list[nn.Parameter]:
-    """The trainable parameters in the order in which checkpoints number them, split or not."""
-    decayed, spared = _by_decay(module, run)
-    return decayed + spared
+    """The trainable parameters in the order in which checkpoints number them, split or not: those that decay first."""
+    return sorted(trainable(module).values(), key=lambda parameter: not decays(parameter, run))
 
 
 @torch.no_grad()

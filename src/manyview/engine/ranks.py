@@ -92,16 +92,12 @@ def average_gradients(parameters: Iterable[nn.Parameter], *, bucket_elements: in
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)
         if index + 1 == len(sharing) or sum(g.numel() for g in bucket) >= bucket_elements:
-            _average(bucket)
+            flat = torch.cat([gradient.reshape(-1).float() for gradient in bucket])
+            dist.all_reduce(flat)
+            means = (flat / world()).split([gradient.numel() for gradient in bucket])
+            for gradient, mean in zip(bucket, means, strict=True):
+                gradient.copy_(mean.view_as(gradient))
             bucket = []
-
-
-def _average(tensors: list[torch.Tensor]) -> None:
-    flat = torch.cat([t.reshape(-1).float() for t in tensors])
-    dist.all_reduce(flat)
-    flat /= world()
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
 
 
 def total(numbers: list[float], device: torch.device) -> list[float]:

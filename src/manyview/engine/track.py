@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import math
@@ -64,12 +65,23 @@ class Metrics:
 
     def __init__(self, run_dir: Path, *, step: int) -> None:
         """Open for appending after `step`: lines past it, and a half-written last one, are dropped."""
-        self.path = run_dir / "metrics.jsonl"
+        self.path, kept = run_dir / "metrics.jsonl", ""
         with writing(str(self.path)):
-            text = "".join(line + "\n" for line in _lines_until(self.path, step))
-            replace_file(self.path, text.encode())
+            before = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+            for line in before.splitlines():
+                try:
+                    if json.loads(line)["step"] > step:
+                        break
+                except (ValueError, KeyError, TypeError):
+                    break
+                kept += line + "\n"
+            replace_file(self.path, kept.encode())
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board = _board(run_dir, step)
+        self._board: Any = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
@@ -96,36 +108,13 @@ def write_pictures(run_dir: Path, step: int, pictures: dict[str, Tensor]) -> Non
     """`pictures/STEP-NAME.png` for each (3, H, W) in [0, 1]."""
     from PIL import Image
 
-    folder = run_dir / "pictures"
     for name, picture in pictures.items():
-        path = folder / f"{step:08d}-{name}.png"
+        pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+        content = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, format="PNG")
+        path = run_dir / "pictures" / f"{step:08d}-{name}.png"
         with writing(str(path)):
-            folder.mkdir(exist_ok=True)
-            pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte()
-            draft = path.with_name(f".{path.name}")
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(draft, format="PNG")
-            draft.replace(path)
-
-
-def _lines_until(path: Path, step: int) -> list[str]:
-    lines: list[str] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            lines.append(line)
-    return lines
-
-
-def _board(run_dir: Path, step: int) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+            replace_file(path, content.getbuffer())
 
 
 class Console:

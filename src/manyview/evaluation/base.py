@@ -188,10 +188,23 @@ class Protocol(abc.ABC):
     def score(self, out: Path) -> Summary:
         """Judge the answers in `out`: results.jsonl, summary.json, summary.md; needs neither model nor data."""
         work = Work.open(out)
-        rows = [*self._judged(work), *self.more_rows(work)]
+        methods = work.methods
+        if not methods:
+            raise UserError(f"{work.path} holds an evaluation that was stopped; go on with the line that began it")
+        rows: list[Row] = []
+        for item in track([item for item in work.items if not item.skipped], label="scores", unit="item"):
+            answers: dict[str, Any] = {method: work.answer(method, item) for method in methods}
+            if any(isinstance(answer, Skipped) for answer in answers.values()):
+                continue
+            truth = self.truth(item, work)
+            for method, answer in answers.items():
+                numbers = self.judge(item, answer, truth)
+                of_item = numbers if isinstance(numbers, list) else [numbers]
+                rows += [{"method": method, "scene": item.scene, **item.names, **row} for row in of_item]
+        rows += self.more_rows(work)
         if not rows:
-            item, reason = next(iter(skipped(work).items()))
-            raise UserError(f"{out}: nothing could be judged; first {item}: {reason}")
+            first, reason = next(iter(skipped(work).items()))
+            raise UserError(f"{out}: nothing could be judged; first {first}: {reason}")
         lines = ({key: value for key, value in row.items() if key[0] != "_"} for row in rows)
         write_lines(out / "results.jsonl", lines)
         by_method: dict[str, list[Row]] = defaultdict(list)
@@ -210,20 +223,6 @@ class Protocol(abc.ABC):
         write_text(out / "summary.md", self.markdown(summary))
         self.pictures(work, summary)
         return summary
-
-    def _judged(self, work: Work) -> Iterator[Row]:
-        methods = work.methods
-        if not methods:
-            raise UserError(f"{work.path} holds an evaluation that was stopped; go on with the line that began it")
-        for item in track([item for item in work.items if not item.skipped], label="scores", unit="item"):
-            answers = {method: work.answer(method, item) for method in methods}
-            if any(isinstance(answer, Skipped) for answer in answers.values()):
-                continue
-            truth = self.truth(item, work)
-            for method, answer in answers.items():
-                numbers = self.judge(item, answer, truth)  # type: ignore[arg-type]
-                for row in numbers if isinstance(numbers, list) else [numbers]:
-                    yield {"method": method, "scene": item.scene, **item.names, **row}
 
 
 def in_order(work: Work, predict: Callable[[], Iterable[Answer]], unreadable: Mapping[str, str]) -> Method:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,22 +17,91 @@ import torch
 from torch import Tensor
 
 from manyview.data.manifest import Manifest
-from manyview.data.pairs import Choice, DepthReader, Pair
+from manyview.data.pairs import Choice, DepthReader, Pair, stack
 from manyview.errors import UserError
 from manyview.evaluation import matching_report
 from manyview.evaluation.base import Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work, in_order
-from manyview.evaluation.matching_frames import Frames, posed_depth
-from manyview.evaluation.pairs import choose_pairs, pair_item, share_out, split_scenes
-from manyview.evaluation.probe import Shape
+from manyview.evaluation.matching_report import posed_depth
+from manyview.evaluation.pairs import choose_pairs, key_of, pair_item, share_out, split_scenes
+from manyview.evaluation.probe import Examples, PairSet, Shape
 from manyview.evaluation.tables import markdown_table
-from manyview.evaluation.tokens import Tokenise, Tokens, from_encoder, from_pixels, image_size, layers_of
-from manyview.geometry.matching import Decoding, cell_centres, upsample_warp, warp
+from manyview.evaluation.tokens import (
+    Tokenise,
+    Tokens,
+    encode_frames,
+    from_encoder,
+    from_pixels,
+    image_size,
+    layers_of,
+    read_images,
+)
+from manyview.geometry.matching import Decoding, cell_centres, nearest_cells, upsample_warp, warp
 from manyview.metrics.matching import end_point_errors, matching_scores
 from manyview.models.family import encoder_of
 from manyview.models.model import device_of
+from manyview.pipelines.picture_table import places
 
+SHOWN = 6
+"""Pairs in the report."""
 Truth = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 """The true warp and where it is known, at pixels (H, W, ...) and at cells (h, w, ...)."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The pairs of every split with the manifests they index, and their truth."""
+
+    readers: dict[str, DepthReader]
+    pairs: dict[str, list[Pair]]
+    shape: Shape
+    published: bool
+    device: torch.device
+    width: int
+    """Channels of the encoder; a probe on wider tokens (pixels) projects to as many."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Images that could not be read, and why."""
+    _truths: dict[str, PairSet] = field(default_factory=dict)
+
+    def encode(self, methods: Sequence[Tokenise], work: Work) -> dict[str, dict[str, Tokens]]:
+        """Tokens by name and split; pairs with an unreadable frame are dropped. UserError when a split has none."""
+        tokens: dict[str, dict[str, Tokens]] = {}
+        for split, reader in self.readers.items():
+            indices = sorted({index for pair in self.pairs[split] for index in (pair.a, pair.b)})
+            read = partial(read_images, reader.data, self.shape.size)
+            answers, problems = encode_frames(
+                methods, read, indices, folder=work.scratch / split, device=self.device, workers=work.workers
+            )
+            for name, values in answers.items():
+                tokens.setdefault(name, {})[split] = values
+            self.pairs[split] = [p for p in self.pairs[split] if not {p.a, p.b} & set(problems)]
+            self.unreadable.update({reader.data[frame].image: why for frame, why in problems.items()})
+            if not self.pairs[split]:
+                raise UserError(f"no {split} pair is readable; first {next(iter(self.unreadable.items()))}")
+        return tokens
+
+    def examples(self, tokens: dict[str, Tokens], split: str) -> Examples:
+        return Examples(tokens[split], self.truth(split))
+
+    def truth(self, split: str) -> PairSet:
+        """Where the cells of A lie in B, for all pairs of a split."""
+        if split not in self._truths:
+            reader, (grid, size, _), pairs = self.readers[split], self.shape, self.pairs[split]
+            centres, parts = cell_centres(grid, size), []
+            for start in range(0, len(pairs), 64):
+                part = pairs[start : start + 64]
+                a, b = (stack([reader[getattr(pair, side)] for pair in part]) for side in "ab")
+                parts.append(warp(a, b, uv=centres, published=self.published))
+            uv, valid = (torch.cat(column).flatten(1, 2) for column in zip(*parts, strict=True))
+            target = torch.where(valid, nearest_cells(uv, grid, size), -1)
+            self._truths[split] = PairSet([p.a for p in pairs], [p.b for p in pairs], target, uv, valid)
+        return self._truths[split]
+
+    def keep_pictures(self, work: Work) -> None:
+        """The images of a few pairs spread over the scenes, for the report."""
+        chosen = [self.pairs["test"][place] for place in places(len(self.pairs["test"]), SHOWN)]
+        images, _ = read_images(self.readers["test"].data, self.shape.size, [i for p in chosen for i in (p.a, p.b)])
+        keys = np.array([key_of(pair) for pair in chosen])
+        work.keep_measured("pictures", keys=keys, images=images.unflatten(0, (-1, 2)).numpy())
 
 
 @dataclass(frozen=True, kw_only=True)

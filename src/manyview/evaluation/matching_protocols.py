@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from manyview.evaluation.base import PROTOCOLS, Model, Work
-from manyview.evaluation.matching import Matching
-from manyview.evaluation.matching_frames import Frames
+from manyview.evaluation.matching import Frames, Matching
 from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
 from manyview.evaluation.tokens import Scaling, Tokenise, Tokens
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities

@@ -11,11 +11,10 @@ import torch
 
 from manyview.evaluation import intervals
 from manyview.evaluation.base import Number, Protocol, Row, Summary, Work
-from manyview.evaluation.matching_frames import posed_depth
 from manyview.evaluation.tables import interval
 from manyview.evaluation.tokens import LABELS
 from manyview.files import write_text
-from manyview.geometry.matching import upsample_warp, warp
+from manyview.geometry.matching import PosedDepth, upsample_warp, warp
 from manyview.pages.charts import line_chart
 from manyview.pages.page import Page
 from manyview.pages.pictures import PAPER
@@ -148,3 +147,8 @@ def through(picture: np.ndarray, uv: np.ndarray, valid: np.ndarray) -> np.ndarra
     places = (uv - 0.5).astype(np.float32)  # OpenCV's centres are at integers
     sampled = cv2.remap(picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.where(valid[..., None], sampled, np.array(PAPER, np.uint8)).astype(np.uint8)
+
+
+def posed_depth(work: Work, index: int) -> PosedDepth:
+    """Depth and camera of a test frame, from files."""
+    return PosedDepth(**{name: torch.from_numpy(value) for name, value in work.measured(f"{index:06d}").items()})

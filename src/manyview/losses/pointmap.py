@@ -110,11 +110,15 @@ def distill3r_loss(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+    if weighting not in ("teacher", "none", "student"):
+        raise ValueError(f"weighting is {weighting!r}; it must be teacher, none or student")
     reduce, reduce_confidence, shared = REDUCTIONS[reduction]
     terms = {}
     for name, suffix, factor, dims in (("global", "", alpha_global, shared), ("local", "_local", alpha_local, (2, 3))):
         signal = signals[f"pointmap{suffix}"]
-        weight = _weight(weighting, signal, pred[f"confidence{suffix}"])
+        weight = signal.weight if weighting == "teacher" else None
+        if weighting == "student":
+            weight = trust(pred[f"confidence{suffix}"])
         terms[name] = factor * reduce(*pointmap_error(pred[f"pointmap{suffix}"], signal, weight, scale_dims=dims))
     terms["confidence"] = torch.zeros_like(terms["global"])
     if confidence:
@@ -122,11 +126,3 @@ def distill3r_loss(
             error = reduce_confidence(*confidence_error(pred[key], signals[key]))
             terms["confidence"] = terms["confidence"] + gamma / 2 * error
     return {"total": terms["global"] + terms["local"] + terms["confidence"], **terms}
-
-
-def _weight(weighting: Weighting, signal: Signal, student: Tensor) -> Tensor | None:
-    if weighting not in ("teacher", "none", "student"):
-        raise ValueError(f"weighting is {weighting!r}; it must be teacher, none or student")
-    if weighting == "none":
-        return None
-    return signal.weight if weighting == "teacher" else trust(student)

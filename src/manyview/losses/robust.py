@@ -52,18 +52,14 @@ def local_error(
     points: Tensor, signal: Signal, *, direction: float = 2.0, gradient: float = 0.5, scale: float = 0.1
 ) -> Tensor:
     """(B, V, H, W, 3) against a Signal of camera-frame points, one unknown scale per view -> (B,)."""
-    valid, weight = _selected(signal)
-    here, target = _fill(points, valid), _fill(signal.value, valid)
+    here, target, valid, weight = _selected(points, signal)
     residual = _log_length(here) - _log_length(target)
     shift = _shift(residual, valid, (2, 3))
     error = charbonnier(torch.where(valid, residual - shift, 0))
     turned = (_direction(here) - _direction(target)).abs().sum(-1)
     error = (error + direction * torch.where(valid, turned, 0)) * weight
-    per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
-    per_view = per_view + gradient * _slopes(residual, valid)
-    per_view = per_view + scale * charbonnier(shift)[..., 0, 0]
-    counts = valid.sum((2, 3))
-    return mean_over_views(per_view * counts, counts)
+    more = gradient * _slopes(residual, valid) + scale * charbonnier(shift)[..., 0, 0]
+    return _mean(error, weight, valid, more)
 
 
 def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tensor:
@@ -71,20 +67,15 @@ def global_error(points: Tensor, signal: Signal, *, scale: float = 0.1) -> Tenso
 
     The distance between the points relative to the target's own distance from the first camera.
     """
-    valid, weight = _selected(signal)
-    here, target = _fill(points, valid), _fill(signal.value, valid)
+    here, target, valid, weight = _selected(points, signal)
     distance = target.norm(dim=-1)
     typical = _median(distance, valid, (1, 2, 3))  # (B, 1, 1, 1)
-    residual = _log_length(here) - _log_length(target)
-    shift = _shift(residual, valid, (1, 2, 3))
+    shift = _shift(_log_length(here) - _log_length(target), valid, (1, 2, 3))
     away = here * torch.exp(-shift)[..., None] - target
     relative = (away.square().sum(-1) + (0.01 * typical).square() + 1e-12).sqrt() / (distance + 0.1 * typical + 1e-6)
     # Beyond a few times the target's distance only the logarithm counts: a wild point cannot drown a scene.
     error = torch.where(valid, torch.log1p(relative), 0) * weight
-    per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
-    per_view = per_view + scale * charbonnier(shift)[..., 0, 0]
-    counts = valid.sum((2, 3))
-    return mean_over_views(per_view * counts, counts)
+    return _mean(error, weight, valid, scale * charbonnier(shift)[..., 0, 0])
 
 
 def log_confidence_error(confidence: Tensor, signal: Signal) -> Tensor:
@@ -100,14 +91,18 @@ def charbonnier(residual: Tensor, width: float = 0.02) -> Tensor:
     return (residual.square() + width**2).sqrt() - width
 
 
-def _selected(signal: Signal) -> tuple[Tensor, Tensor]:
-    valid = usable(signal)
-    weight = torch.ones_like(valid, dtype=torch.float32) if signal.weight is None else signal.weight.float()
-    return valid, torch.where(valid, weight, 0)
+def _selected(points: Tensor, signal: Signal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Prediction and target, ones where they do not count; where they do, and with which weight."""
+    valid, one = usable(signal), torch.ones((), device=points.device)
+    here, target = (torch.where(valid[..., None], values.float(), one) for values in (points, signal.value))
+    return here, target, valid, torch.where(valid, one if signal.weight is None else signal.weight.float(), 0)
 
 
-def _fill(points: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid[..., None], points.float(), torch.ones((), device=points.device))
+def _mean(error: Tensor, weight: Tensor, valid: Tensor, more: Tensor) -> Tensor:
+    """Weighted means of errors per view and what is added to them (B, V), averaged by their pixels: (B,)."""
+    per_view = error.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6) + more
+    counts = valid.sum((2, 3))
+    return mean_over_views(per_view * counts, counts)
 
 
 def _log_length(points: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from manyview.errors import UserError
-from manyview.files import write_bytes, write_json
+from manyview.files import write_bytes
 
 LAST = -1
 """Key of the last block's tokens, which are always there."""
@@ -153,10 +153,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UserError(f"{path} was not written by `manyview features`; choose another folder")
     return index
-
-
-def write_index(folder: Path, index: dict[str, Any]) -> None:
-    write_json(folder / INDEX, index)
 
 
 def write_one(folder: Path, one: ImageFeatures, made: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manyview.errors import UserError
+from manyview.files import write_json
 from manyview.images.inputs import Photo, Picture, Pictures, pictures
 from manyview.pipelines import pca
 from manyview.pipelines.attention import Look, write_attention
@@ -29,7 +30,6 @@ from manyview.pipelines.feature_set import (
     finished,
     is_features,
     read_index,
-    write_index,
     write_one,
 )
 from manyview.pipelines.options import FeatureOptions
@@ -91,7 +91,7 @@ def features(
         again = given if isinstance(given.items, list) else pictures(images, options.take)
         names = set(features.names)
         features.info[kind] = write(Pictures((i for i in again.items if i.name in names), len(names)))
-        write_index(folder, features.info)
+        write_json(folder / INDEX, features.info)
 
     if options.pca:
         draw("pca", lambda given: pca.write_components(folder, features, given, source.fit))
@@ -102,69 +102,17 @@ def features(
     return features
 
 
-def _batches(
-    items: Iterator[Picture], source: Encoding, skipped: list[str]
-) -> Iterator[list[tuple[Picture, ImageFeatures]]]:
-    """Features in batches of one size; sizes that are rare wait, but never more than four batches in all."""
-    batch = source.options.batch
-    waiting: dict[tuple[int, int], list[Photo]] = {}
-    for photo in photos(items, source.fit, skipped, ahead=2 * batch, warn=True):
-        size = photo.fit.size
-        waiting.setdefault(size, []).append(photo)
-        if len(waiting[size]) == batch:
-            yield _encoded(waiting.pop(size), source)
-        elif sum(map(len, waiting.values())) >= 4 * batch:
-            yield _encoded(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), source)
-    for group in waiting.values():
-        yield _encoded(group, source)
-
-
-def _encoded(photos: Sequence[Photo], source: Encoding) -> list[tuple[Picture, ImageFeatures]]:
-    encoded = []
-    for photo, levels in zip(photos, source([photo.image for photo in photos]), strict=True):
-        last, item, fit = levels.pop(LAST), photo.picture, photo.fit
-        one = ImageFeatures(
-            last.patches,
-            last.cls,
-            last.registers,
-            layers=levels,
-            name=item.name,
-            path=item.path,
-            frame=item.frame,
-            source=fit.source,
-            size=fit.size,
-            affine=fit.affine.numpy(),
-        )
-        encoded.append((item, one))
-    return encoded
-
-
-def _hold(given: Pictures, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
-    """All features in memory, in the order of the pictures, and one line for each that was left out."""
-    order: list[str] = []
-    skipped: list[str] = []
-    held: dict[str, ImageFeatures] = {}
-
-    def keep(item: Picture, one: ImageFeatures) -> None:
-        if not held:
-            _refuse_too_much(one, given.count)
-        held[item.name] = one
-
-    _ask(given, source, order, skipped, done=lambda item: False, keep=keep)
-    some_of(held, skipped)
-    return [held[name] for name in order if name in held], skipped
-
-
-def _ask(
+def _made(
     given: Pictures,
     source: Encoding,
     order: list[str],
     skipped: list[str],
-    *,
-    done: Callable[[Picture], bool],
-    keep: Callable[[Picture, ImageFeatures], None],
-) -> None:
-    """Features of every picture that is not done; its name goes into `order`, what is left out into `skipped`."""
+    done: Callable[[Picture], bool] = lambda item: False,
+) -> Iterator[tuple[Picture, ImageFeatures]]:
+    """Features of every picture that is not done; all names go into `order`, what is left out into `skipped`.
+
+    They come in batches of one size; sizes that are rare wait, but never more than four batches in all.
+    """
 
     def missing() -> Iterator[Picture]:
         for item in track(given.items, total=given.count, label="features", unit="image"):
@@ -172,9 +120,46 @@ def _ask(
             if not done(item):
                 yield item
 
-    for group in _batches(missing(), source, skipped):
-        for item, one in group:
-            keep(item, one)
+    batch = source.options.batch
+    waiting: dict[tuple[int, int], list[Photo]] = {}
+    for photo in photos(missing(), source.fit, skipped, ahead=2 * batch, warn=True):
+        size = photo.fit.size
+        waiting.setdefault(size, []).append(photo)
+        if len(waiting[size]) == batch:
+            yield from _encoded(waiting.pop(size), source)
+        elif sum(map(len, waiting.values())) >= 4 * batch:
+            yield from _encoded(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), source)
+    for group in waiting.values():
+        yield from _encoded(group, source)
+
+
+def _encoded(group: Sequence[Photo], source: Encoding) -> Iterator[tuple[Picture, ImageFeatures]]:
+    for photo, levels in zip(group, source([photo.image for photo in group]), strict=True):
+        item, fit = photo.picture, photo.fit
+        yield (
+            item,
+            ImageFeatures(
+                **vars(levels.pop(LAST)),
+                layers=levels,
+                name=item.name,
+                path=item.path,
+                frame=item.frame,
+                source=fit.source,
+                size=fit.size,
+                affine=fit.affine.numpy(),
+            ),
+        )
+
+
+def _hold(given: Pictures, source: Encoding) -> tuple[list[ImageFeatures], list[str]]:
+    """All features in memory, in the order of the pictures, and one line for each that was left out."""
+    order, skipped, held = list[str](), list[str](), dict[str, ImageFeatures]()
+    for item, one in _made(given, source, order, skipped):
+        if not held:
+            _refuse_too_much(one, given.count)
+        held[item.name] = one
+    some_of(held, skipped)
+    return [held[name] for name in order if name in held], skipped
 
 
 def _refuse_too_much(one: ImageFeatures, count: int | None) -> None:
@@ -215,9 +200,7 @@ def _digest(settings: dict[str, Any]) -> str:
 def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, Any]) -> dict[str, Any]:
     """Write what is missing and the index, also when interrupted; returns the index."""
     digest = _digest(settings)
-    abouts: dict[str, dict[str, Any]] = {}
-    order: list[str] = []
-    skipped: list[str] = []
+    order, skipped, abouts, complete = list[str](), list[str](), dict[str, dict[str, Any]](), False
 
     def done(item: Picture) -> bool:
         about = finished(folder, item.name, {"digest": digest, "stamp": item.stamp})
@@ -225,19 +208,16 @@ def _fill(folder: Path, given: Pictures, source: Encoding, settings: dict[str, A
             abouts[item.name] = {**about, "path": item.path}
         return about is not None
 
-    def keep(item: Picture, one: ImageFeatures) -> None:
-        write_one(folder, one, {"digest": digest, "stamp": item.stamp})
-        abouts[item.name] = one.about()
-
-    complete = False
     if not is_features(folder):
-        write_index(folder, _index(source, settings, [], [], complete=False))
+        write_json(folder / INDEX, _index(source, settings, [], [], complete=False))
     try:
-        _ask(given, source, order, skipped, done=done, keep=keep)
+        for item, one in _made(given, source, order, skipped, done):
+            write_one(folder, one, {"digest": digest, "stamp": item.stamp})
+            abouts[item.name] = one.about()
         complete = True
     finally:
         images = [abouts[name] for name in order if name in abouts]
         index = _index(source, settings, images, skipped, complete=complete)
-        write_index(folder, index)
+        write_json(folder / INDEX, index)
     some_of(images, skipped)
     return index

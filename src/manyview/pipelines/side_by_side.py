@@ -9,7 +9,7 @@ paper; common axes are our choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
-from manyview.images.inputs import Picture, Pictures
+from manyview.images.inputs import Pictures
 from manyview.images.writing import write_picture
 from manyview.models.model import ProjectsFeatures
 from manyview.pipelines import pca
@@ -125,7 +125,8 @@ def write_comparison(folder: Path, given: Pictures, comparison: Comparison) -> d
 
 def compare(given: Pictures, comparison: Comparison) -> SideBySide:
     """The picture of a set of photos; those that cannot be read are named in info["skipped"]."""
-    items, count = spread(given, MOST_FITTED)
+    chosen = places(given.count or MOST_FITTED, MOST_FITTED)  # a video may be shorter than it says
+    items, count = (item for index, item in enumerate(given.items) if index in chosen), len(chosen)
     rows = places(count, MOST_ROWS)
     each = max(1, MOST_SAMPLES // count)
     draw = np.random.default_rng(0)
@@ -147,7 +148,21 @@ def compare(given: Pictures, comparison: Comparison) -> SideBySide:
         fitted += 1
     some_of(kept, skipped)
     fits = {axes: pca.fit_basis(drawn, fitted) for axes, drawn in samples.items()}
-    info = _info(comparison, fits, cosines)
+    patch = comparison.source.patch
+    teachers = {
+        name: {
+            "source": teacher.source,
+            "licence": teacher.licence,
+            "channels": teacher.dim,
+            "patch": teacher.network.patch_size,
+            "resized": teacher.network.patch_size != patch,
+            "resampled": teacher.resampled,
+            "cosine": float(np.mean(cosines[name])),
+        }
+        for name, teacher in comparison.teachers.items()
+    }
+    explained = {" ".join(axes).strip(): basis.explained.tolist() for axes, basis in fits.items()}
+    info = {"teachers": teachers, "projections": list(comparison.spaces), "explained": explained}
     return _drawn(kept, comparison, fits, {**info, "fitted": fitted, "skipped": skipped})
 
 
@@ -178,28 +193,3 @@ def _cosine(teacher: np.ndarray, projected: np.ndarray) -> float:
     """Mean over the patches of the cosine between two maps (h, w, D)."""
     norms = np.linalg.norm(teacher, axis=-1) * np.linalg.norm(projected, axis=-1)
     return float(((teacher * projected).sum(-1) / np.maximum(norms, 1e-8)).mean())
-
-
-def _info(
-    comparison: Comparison, fits: Mapping[Column, pca.Basis], cosines: Mapping[str, Sequence[float]]
-) -> dict[str, Any]:
-    teachers = {
-        name: {
-            "source": teacher.source,
-            "licence": teacher.licence,
-            "channels": teacher.dim,
-            "patch": teacher.network.patch_size,
-            "resized": teacher.network.patch_size != comparison.source.patch,
-            "resampled": teacher.resampled,
-            "cosine": float(np.mean(cosines[name])),
-        }
-        for name, teacher in comparison.teachers.items()
-    }
-    explained = {" ".join(axes).strip(): basis.explained.tolist() for axes, basis in fits.items()}
-    return {"teachers": teachers, "projections": list(comparison.spaces), "explained": explained}
-
-
-def spread(given: Pictures, most: int) -> tuple[Iterator[Picture], int]:
-    """At most `most` pictures, spread evenly over the set, and how many that will be (a video may be shorter)."""
-    chosen = places(given.count or most, most)
-    return (item for index, item in enumerate(given.items) if index in chosen), len(chosen)

@@ -8,7 +8,7 @@ of Tables 10 and 11 is an option here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyview.batches.road import wish_of
-from manyview.batches.sequences import Sequences, SequenceWish
+from manyview.batches.sequences import SequenceOptions, Sequences, SequenceWish
 from manyview.config import RunConfig
 from manyview.errors import UserError
 from manyview.losses.masked import hidden_pixels, masked_mse, patch_statistics, patchify, unpatchify
@@ -33,7 +33,7 @@ PANEL_VIEWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class MumConfig:
+class MumConfig(SequenceOptions):
     """What changes the numbers of a MuM run, beside how it is optimised. The defaults are the paper's."""
 
     model: str = "mum-vitl16-full"
@@ -42,14 +42,10 @@ class MumConfig:
     """Shrinks the student: `debug` or none."""
     image_size: int = 256
     """Side of the square training images in pixels, a multiple of the patch."""
-    frames: int = 96
-    """Most images of a forward pass; as many scenes as fit are drawn."""
     min_views: int = 2
     """Fewest views of a scene."""
     max_views: int = 24
     """Most views of a scene; every batch draws a number between the two. 1 and 1 is MAE."""
-    single: float = 0.1
-    """Share of the batches that are single images (of ImageNet, where the data have it)."""
     mask_ratio: float = 0.75
     """Share of the patches that a view hides."""
     reference: bool = False
@@ -64,16 +60,6 @@ class MumConfig:
     """Leave class tokens unrotated in global blocks instead of zeroing their queries and keys, as was published."""
     crop: Literal["random", "resize", "cover"] = "resize"
     """Random resized crops (released), images squashed to the square (paper), or their centre."""
-    flip: bool = True
-    """Mirror every second frame, frame by frame."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Dataset -> how often it is drawn, in proportion; empty for all alike. See TABLE_1."""
-    chunk: int | None = None
-    """Frames of a sequence: longer scenes are cut in order; none for what each data set's scan wrote."""
-    split: str | None = None
-    """Only frames of this split of the manifests; none for all."""
-    memory_mb: float = 2000.0
-    """Decoded images that are kept in memory, in megabytes."""
     checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 
@@ -185,7 +171,11 @@ class MumRecipe(Recipe):
         sums, counts = masked_mse(seen.reconstruction, signal)
         loss = sums.sum() / counts.sum()
         kind = "loss_single" if views.views == 1 else "loss_many"
-        logs = {kind: loss.detach(), "views": float(views.views), "frames": float(views.batch * views.views)}
+        logs: dict[str, float | Tensor] = {
+            kind: loss.detach(),
+            "views": float(views.views),
+            "frames": float(views.batch * views.views),
+        }
         completion = Completion(seen.reconstruction.detach(), seen.mask)
         return StepResult(loss, logs, pictures=lambda: {"completion": self.panel(views.images, completion)})
 

@@ -28,7 +28,9 @@ def pair_signals(
     if views.views != 2 or views.depth is None or views.intrinsics is None or views.cam2world is None:
         raise UserError("pairs are two views with depth, intrinsics and poses; choose data that have them")
     with torch.autocast(views.images.device.type, enabled=False):
-        shots = PosedDepth(views.depth.float(), views.intrinsics.float(), _first_from_camera(views.cam2world))
+        world = views.cam2world.double()  # composed in double precision: world coordinates can be large
+        first_from_camera = (poses.invert(world[:, :1]) @ world).float()
+        shots = PosedDepth(views.depth.float(), views.intrinsics.float(), first_from_camera)
         known = shots.depth.isfinite() & (shots.depth > 0)
         local = pointmaps.unproject(torch.where(known, shots.depth, 0), shots.intrinsics)
         first = pointmaps.transform(shots.cam2world, local)
@@ -50,8 +52,14 @@ def true_matches(
     """
     a, b = (PosedDepth(*(part[:, view] for part in shots)) for view in range(2))
     height, width = a.depth.shape[-2:]
-    there, seen = (side.flatten(1) for side in _pixels(a, b))
-    back, seen_back = (side.flatten(1) for side in _pixels(b, a))
+
+    def pixels(one: PosedDepth, other: PosedDepth) -> tuple[Tensor, Tensor]:
+        """Flat index (B, H * W) of the other's pixel that each place falls into, and whether it is seen there."""
+        uv, seen = warp(one, other)
+        return nearest_cells(uv, (height, width), (height, width)).flatten(1), seen.flatten(1)
+
+    there, seen = pixels(a, b)
+    back, seen_back = pixels(b, a)
     here = torch.arange(height * width, device=there.device)
     mutual = seen & seen_back.gather(1, there) & (back.gather(1, there) == here)
     wanted = min(count, height * width)
@@ -78,19 +86,6 @@ def both_ways(views: Views) -> Views:
         depth=twice(views.depth),
         masks=twice(views.masks),
     )
-
-
-def _first_from_camera(cam2world: Tensor) -> Tensor:
-    """(B, 2, 4, 4), composed in double precision: world coordinates can be large."""
-    world = cam2world.double()
-    return (poses.invert(world[:, :1]) @ world).float()
-
-
-def _pixels(a: PosedDepth, b: PosedDepth) -> tuple[Tensor, Tensor]:
-    """Flat index (B, H, W) of B's pixel that each place of A falls into, and whether it is seen there."""
-    uv, seen = warp(a, b)
-    size = (b.depth.shape[-2], b.depth.shape[-1])
-    return nearest_cells(uv, size, size), seen
 
 
 def _sample(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from manyview.batches.pairs import METRIC, PairBatches, PairWish
+from manyview.batches.pairs import METRIC, PairBatches, PairOptions, PairWish
 from manyview.batches.road import wish_of
 from manyview.config import RunConfig, read_assignments
 from manyview.data.pairs import Choice
@@ -53,7 +53,7 @@ def in_metres() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig:
+class PairsConfig(PairOptions):
     """What changes the numbers of a run on pairs, beside how it is optimised."""
 
     model: str = "dunemast3r-vitb14"
@@ -84,24 +84,12 @@ class PairsConfig:
     """Pixels of each view that the matching loss looks at."""
     mismatched: float = 0.5
     """Least share of these without a match."""
-    metric: tuple[str, ...] = ()
-    """Datasets in metres, on which sizes are learned too (MASt3R); `in_metres` of this module names them."""
     overlap: tuple[float, float] = (0.2, 0.95)
     """Smallest and largest share of a view's places that the other sees."""
     motion: float = 0.0
     """Smallest median displacement between the views, in units of the longer side."""
-    candidates: int = 64
-    """Pairs of a scene that are measured in search of those."""
     jitter: float = 0.5
     """Strength of the colour jitter, picture by picture."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Dataset -> how often it is drawn, in proportion; empty for all alike."""
-    chunk: int | None = None
-    """Pairs come from runs of so many frames of a scene; none: as each scan wrote, else whole scenes."""
-    split: str | None = None
-    """Only frames of this split of the manifests."""
-    memory_mb: float = 2000.0
-    """Decoded frames that are kept in memory, in megabytes."""
     checkpointing: bool = False
     """Recompute the encoder's blocks in the backward pass: less memory, more time."""
 

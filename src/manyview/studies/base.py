@@ -26,7 +26,7 @@ Verdict = Literal["reproduced", "undecided", "contradicted"]
 RECORD, RESULT = "study.json", "result.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Variant:
     """One way to train."""
 
@@ -40,7 +40,7 @@ class Variant:
     """The paper's number at its scale."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Question:
     """A claim of the paper: `better` beats `worse`."""
 

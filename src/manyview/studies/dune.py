@@ -12,19 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.dense_fit import Schedule
 from manyview.evaluation.tables import markdown_table
 from manyview.files import read_json, write_json, write_text
+from manyview.losses.distillation import token_loss
+from manyview.models.dune.network import Dune
+from manyview.models.family import encoder_of
 from manyview.studies.base import STUDIES, Question, Study, Variant, trained
-from manyview.studies.dune_losses import final_losses
 from manyview.studies.teachers import TASKS, Task, draw_domains, train_teacher
 
 SHARING = "poster, data sharing (ADE20K mIoU / NYUd RMSE: full 44.9 / 0.377, {})"
 PROJECTOR = "poster, projector design (ADE20K mIoU / NYUd RMSE / BEDLAM PA-PVE: TP 44.9 / 0.377 / 68.3, {})"
 ALONE = "alone-"
 REFERENCES = "references.json"
+IMAGES = 48
+"""Unseen pictures on which losses are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,40 +75,23 @@ class DuneStudy(Study):
     }
     Options = DuneOptions
     variants = (
-        Variant(name="full", line="every teacher sees every image, transformer projectors", paper=44.9),
-        Variant(name="none", line="teachers see their own domain only", settings=("method.sharing=none",), paper=41.6),
-        Variant(
-            name="generic", line="their own and the first domain", settings=("method.sharing=generic",), paper=40.1
-        ),
-        Variant(name="simple", line="projectors of one MLP (SP)", settings=("method.projector=simple",), paper=42.3),
-        Variant(
-            name="ladder",
-            line="projectors with an MLP per block (LP)",
-            settings=("method.projector=ladder",),
-            paper=44.7,
-        ),
-        *(Variant(name=ALONE + task.name, line=f"a student of {task.name} alone, on its domain") for task in TASKS),
-        Variant(name="float16", line="teachers' answers kept unquantised", settings=("method.keep=float16",)),
-        Variant(name="pca", line="a quarter of the answers' channels kept", settings=("method.keep=pca",)),
-        Variant(name="shuffled", line="control: answers to another image", settings=("method.shuffle=true",)),
+        Variant("full", "every teacher sees every image, transformer projectors", paper=44.9),
+        Variant("none", "teachers see their own domain only", ("method.sharing=none",), 41.6),
+        Variant("generic", "their own and the first domain", ("method.sharing=generic",), 40.1),
+        Variant("simple", "projectors of one MLP (SP)", ("method.projector=simple",), 42.3),
+        Variant("ladder", "projectors with an MLP per block (LP)", ("method.projector=ladder",), 44.7),
+        *(Variant(ALONE + task.name, f"a student of {task.name} alone, on its domain") for task in TASKS),
+        Variant("float16", "teachers' answers kept unquantised", ("method.keep=float16",)),
+        Variant("pca", "a quarter of the answers' channels kept", ("method.keep=pca",)),
+        Variant("shuffled", "control: answers to another image", ("method.shuffle=true",)),
     )
     questions = (
-        Question(name="share all", better="full", worse="none", source=SHARING.format("none 41.6 / 0.426")),
-        Question(name="share all", better="full", worse="generic", source=SHARING.format("generic 40.1 / 0.416")),
-        Question(
-            name="attend when projecting",
-            better="full",
-            worse="simple",
-            source=PROJECTOR.format("SP 42.3 / 0.413 / 73.1"),
-        ),
-        Question(
-            name="attend when projecting",
-            better="full",
-            worse="ladder",
-            source=PROJECTOR.format("LP 44.7 / 0.384 / 78.2"),
-        ),
-        Question(name="quantising costs something", better="float16", worse="full", source="ours: int8 answers"),
-        Question(name="the answers matter", better="full", worse="shuffled", source="control"),
+        Question("share all", "full", "none", SHARING.format("none 41.6 / 0.426")),
+        Question("share all", "full", "generic", SHARING.format("generic 40.1 / 0.416")),
+        Question("attend when projecting", "full", "simple", PROJECTOR.format("SP 42.3 / 0.413 / 73.1")),
+        Question("attend when projecting", "full", "ladder", PROJECTOR.format("LP 44.7 / 0.384 / 78.2")),
+        Question("quantising costs something", "float16", "full", "ours: int8 answers"),
+        Question("the answers matter", "full", "shuffled", "control"),
     )
 
     def prepare(self, out: Path) -> None:
@@ -240,3 +231,39 @@ def describe(references: dict[str, dict[str, float]]) -> str:
             f"{task.gain(own, best) / best:+.0%} on the best other teacher"
         )
     return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def final_losses(
+    student: Dune, name: str, teacher: Path, data: Manifest, side: int, *, images: int = IMAGES
+) -> dict[str, float]:
+    """`loss` of the student, of `zero` (the mean of standardised features) and of the best `constant` vector.
+
+    Over the patches of unseen pictures, the teacher's features standardised by the statistics of the training.
+    """
+    from manyview import zoo
+
+    network = encoder_of(zoo.load(teacher))
+    frames = list(range(0, len(data), max(1, len(data) // images)))[:images]
+    pictures = torch.cat([load_views(data, [index], (side, side), depth=False).images[0] for index in frames])
+    answers, targets = [], []
+    for part in pictures.split(8):
+        blocks = student.encode(part, norm=False, layers=student.projected_layers)
+        answers.append(student.project(blocks, name).patches)
+        targets.append(student.standardise(network.encode(part), name).patches)
+    answer, target = torch.cat(answers), torch.cat(targets)
+    said = {"loss": answer, "zero": torch.zeros_like(target), "constant": best_constant(target).expand_as(target)}
+    return {key: float(token_loss(values, target)["total"].mean()) for key, values in said.items()}
+
+
+def best_constant(target: Tensor, steps: int = 60) -> Tensor:
+    """The vector (D,) of least loss when it is said for all tokens (N, T, D), by gradient descent."""
+    rows = target.flatten(0, 1)[:: max(1, target.shape[0] * target.shape[1] // 2000)]
+    guess = rows.median(0).values.clone().requires_grad_()
+    optimiser = torch.optim.Adam([guess], lr=0.02)
+    with torch.enable_grad():
+        for _ in range(steps):
+            optimiser.zero_grad()
+            token_loss(guess.expand_as(rows)[None], rows[None])["total"].mean().backward()
+            optimiser.step()
+    return guess.detach()

@@ -23,12 +23,11 @@ from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 TABLE_10 = "Table 10 (EPE, 2 to 12 views)"
 TABLE_11 = "Table 11 (EPE; 10.6 with 2 to 24 views)"
 CROCO = (
-    "method.min_views=2",
-    "method.max_views=2",
-    "method.reference=true",
-    "method.mask_ratio=0.9",
-    "method.single=0",
+    *("method.min_views=2", "method.max_views=2", "method.reference=true"),
+    *("method.mask_ratio=0.9", "method.single=0"),
 )
+NORMALISED = ("method.normalise=true",)
+CROPS = ("method.crop=random", "method.flip=true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,46 +74,26 @@ class MumStudy(Study):
     }
     Options = MumOptions
     variants = (
-        Variant(name="multi-view", line="the tiny preset: 75 % hidden, the decoder attends across views", paper=12.5),
-        Variant(
-            name="mae",
-            line="the same images and steps, no attention across views",
-            settings=("method.across=nowhere",),
-            paper=18.7,
-        ),
-        Variant(name="croco", line="pairs, one view whole, 90 % of the other hidden", settings=CROCO, paper=41.4),
-        Variant(name="mask-65", line="65 % hidden", settings=("method.mask_ratio=0.65",), paper=13.3),
-        Variant(name="mask-85", line="85 % hidden", settings=("method.mask_ratio=0.85",), paper=12.7),
-        Variant(name="reference", line="the first view hides nothing", settings=("method.reference=true",), paper=11.9),
-        Variant(
-            name="normalised",
-            line="patches normalised by their own mean and spread, as in the paper",
-            settings=("method.normalise=true",),
-        ),
-        Variant(
-            name="crops",
-            line="random crops and mirrors, frame by frame, as released",
-            settings=("method.crop=random", "method.flip=true"),
-        ),
-        Variant(
-            name="encoder",
-            line="attention across views in the encoder",
-            settings=("method.across=encoder",),
-            paper=16.7,
-        ),
-        Variant(
-            name="absolute", line="learned absolute positions", settings=("method.positions=absolute",), paper=12.1
-        ),
+        Variant("multi-view", "the tiny preset: 75 % hidden, the decoder attends across views", paper=12.5),
+        Variant("mae", "the same images and steps, no attention across views", ("method.across=nowhere",), 18.7),
+        Variant("croco", "pairs, one view whole, 90 % of the other hidden", CROCO, 41.4),
+        Variant("mask-65", "65 % hidden", ("method.mask_ratio=0.65",), 13.3),
+        Variant("mask-85", "85 % hidden", ("method.mask_ratio=0.85",), 12.7),
+        Variant("reference", "the first view hides nothing", ("method.reference=true",), 11.9),
+        Variant("normalised", "patches normalised by their own mean and spread, as in the paper", NORMALISED),
+        Variant("crops", "random crops and mirrors, frame by frame, as released", CROPS),
+        Variant("encoder", "attention across views in the encoder", ("method.across=encoder",), 16.7),
+        Variant("absolute", "learned absolute positions", ("method.positions=absolute",), 12.1),
     )
     questions = (
-        Question(name="many views", better="multi-view", worse="mae", source=TABLE_10),
-        Question(name="more than pairs", better="multi-view", worse="croco", source=TABLE_10),
-        Question(name="not less hidden", better="multi-view", worse="mask-65", source=TABLE_11),
-        Question(name="not more hidden", better="multi-view", worse="mask-85", source=TABLE_11),
-        Question(name="no reference", better="multi-view", worse="reference", source=TABLE_11),
-        Question(name="normalised target", better="normalised", worse="multi-view", source=TABLE_11),
-        Question(name="decoder", better="multi-view", worse="encoder", source=TABLE_11),
-        Question(name="rotary", better="multi-view", worse="absolute", source=TABLE_11),
+        Question("many views", "multi-view", "mae", TABLE_10),
+        Question("more than pairs", "multi-view", "croco", TABLE_10),
+        Question("not less hidden", "multi-view", "mask-65", TABLE_11),
+        Question("not more hidden", "multi-view", "mask-85", TABLE_11),
+        Question("no reference", "multi-view", "reference", TABLE_11),
+        Question("normalised target", "normalised", "multi-view", TABLE_11),
+        Question("decoder", "multi-view", "encoder", TABLE_11),
+        Question("rotary", "multi-view", "absolute", TABLE_11),
     )
 
     def prepare(self, out: Path) -> None:
