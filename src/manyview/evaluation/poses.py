@@ -20,6 +20,7 @@ from manyview.evaluation.work import Skipped, Work
 from manyview.metrics import pose
 from manyview.models.model import Reconstructs, Role
 from manyview.pipelines.options import CamerasFrom, ReconstructOptions
+from manyview.pipelines.picture_table import places
 from manyview.pipelines.reconstruct import reconstruct
 
 UNREGISTERED = 180.0
@@ -80,7 +81,7 @@ class Poses(Protocol):
         if self.order == "first":
             return list(rows[:count])
         if self.order == "spread":
-            return [rows[round(place)] for place in np.linspace(0, len(rows) - 1, count)]
+            return [rows[place] for place in places(len(rows), count)]
         rng = np.random.default_rng([self.seed, number])
         return [rows[place] for place in rng.choice(len(rows), count, replace=False)]
 

@@ -11,7 +11,9 @@ FLOOR = 1e-8
 
 def mean_distance(points: Array, valid: Array | None = None, *, first_view_only: bool = False) -> float:
     """Mean norm of the valid points (V, H, W, 3), at least 1e-8; NaN points are left out."""
-    distances = _distances(points, valid, first_view_only)
+    if first_view_only:
+        points, valid = as_numpy(points)[:1], None if valid is None else as_numpy(valid)[:1]
+    distances = np.linalg.norm(_valid_points(points, valid), axis=-1)
     return max(float(distances.mean()), FLOOR) if len(distances) else FLOOR
 
 
@@ -68,13 +70,6 @@ def _valid_points(points: Array, valid: Array | None) -> np.ndarray:
     if valid is not None:
         mask &= as_numpy(valid, bool)
     return points[mask]
-
-
-def _distances(points: Array, valid: Array | None, first_view_only: bool) -> np.ndarray:
-    points = as_numpy(points, np.float64)
-    if first_view_only:
-        points, valid = points[:1], None if valid is None else as_numpy(valid, bool)[:1]
-    return np.linalg.norm(_valid_points(points, valid), axis=-1)
 
 
 def _lower_median(values: np.ndarray) -> np.ndarray:

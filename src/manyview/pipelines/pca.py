@@ -74,18 +74,14 @@ def fit_basis(maps: Iterable[np.ndarray], count: int, *, seed: int = 0) -> Basis
     return Basis(*(np.asarray(v, np.float32) for v in (mean, directions, low, high, explained)))
 
 
-def write_colours(path: Path, colours: np.ndarray, size: tuple[int, int]) -> None:
-    """Colours (h, w, 3) as a PNG of `size` = (H, W): a patch is a square, nothing is smoothed."""
-    picture = Image.fromarray(colours).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    write_picture(path, np.asarray(picture))
-
-
 def write_components(folder: Path, features: FeatureSet, photos: Pictures, fit_for: FitFor) -> dict[str, Any]:
     """A PNG of a set's components for every picture, the basis, and a sheet beside the photos; what it wrote."""
     count = len(features)
     basis = fit_basis((one.patches for one in track(features, total=count, label="components")), count)
     for one in track(features, total=count, label="colours", unit="image"):
-        write_colours(folder / "pca" / f"{one.name}.png", basis.colours(one.patches), one.size)
+        colours = Image.fromarray(basis.colours(one.patches))  # a patch is a square, nothing is smoothed
+        colours = colours.resize(one.size[::-1], Image.Resampling.NEAREST)
+        write_picture(folder / "pca" / f"{one.name}.png", np.asarray(colours))
     basis.write(folder / "pca" / "basis.safetensors")
     chosen = places(count, MOST_ON_SHEET)
     place = {name: index for index, name in enumerate(features.names) if index in chosen}

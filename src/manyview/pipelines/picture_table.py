@@ -45,7 +45,13 @@ def table(headings: Sequence[str], rows: Sequence[Row], *, side: int = 176) -> n
     Words that are wider than their column end in an ellipsis.
     """
     font = ImageFont.load_default(13)
-    sizes = [[_shown(cell.picture.shape, side) for cell in row.cells] for row in rows]
+
+    def shown(cell: Cell) -> tuple[int, int]:
+        """Height and width at which a cell is shown."""
+        (height, width), scale = cell.picture.shape[:2], side / max(cell.picture.shape[:2])
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    sizes = [[shown(cell) for cell in row.cells] for row in rows]
     widths = [max(size[column][1] for size in sizes) for column in range(len(headings))]
     captioned = [any(cell.caption for cell in row.cells) for row in rows]
     heights = [
@@ -81,12 +87,6 @@ def below_each_other(pictures: Sequence[np.ndarray]) -> np.ndarray:
         for picture in pictures
     ]
     return np.concatenate(filled)
-
-
-def _shown(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width at which a picture of this shape is shown."""
-    scale = side / max(shape[0], shape[1])
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def _paste(sheet: Image.Image, cell: Cell, place: tuple[int, int], size: tuple[int, int]) -> None:

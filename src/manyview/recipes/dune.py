@@ -188,13 +188,13 @@ class DuneRecipe(Recipe):
 
     def answer(self, name: str, views: Views) -> Features:
         """A teacher's raw features of these views, given with them or asked for now."""
-        signals = views.signals if f"{name}/patches" in views.signals else self.teachers[name](views)
-        prefix = f"{name}/" if f"{name}/patches" in signals else ""
-        patches, cls = signals[f"{prefix}patches"].value, signals.get(f"{prefix}cls")
+        given = {key.removeprefix(f"{name}/"): s for key, s in views.signals.items() if key.startswith(f"{name}/")}
+        signals = given or self.teachers[name](views)
+        distilled = "cls" in signals and name in self.student.config.cls_teachers
+        cls = signals["cls"].value.flatten(0, 1) if distilled else None
         patch = self.student.config.patch_size
         grid = (views.size[0] // patch, views.size[1] // patch)
-        distilled = cls is not None and name in self.student.config.cls_teachers
-        return Features(patches.flatten(0, 1), cls.value.flatten(0, 1) if distilled and cls else None, None, grid)
+        return Features(signals["patches"].value.flatten(0, 1), cls, None, grid)
 
 
 class WithAnswers(Batches):
