@@ -77,11 +77,7 @@ class Metrics:
                 kept += line + "\n"
             replace_file(self.path, kept.encode())
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self._board = _board(run_dir, step)
 
     def write(self, line: dict[str, Any]) -> None:
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
@@ -115,6 +111,14 @@ def write_pictures(run_dir: Path, step: int, pictures: dict[str, Tensor]) -> Non
         path = run_dir / "pictures" / f"{step:08d}-{name}.png"
         with writing(str(path)):
             replace_file(path, content.getbuffer())
+
+
+def _board(run_dir: Path, step: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
 
 class Console:
