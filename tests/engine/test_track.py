@@ -67,11 +67,11 @@ def test_progress_without_a_terminal_is_a_line_with_the_time_left(caplog, monkey
     console = track.Console(start=0, total=100)
     with caplog.at_level(logging.INFO):
         for step in (1, 20, 21, 100):
-            console.update(step, loss=0.25, lr=1e-3, total=100)
+            console.update(step, loss=0.25, lr=1e-3, total=100, waited=0.04 if step < 100 else 0.4)
     console.close()
     assert [record.message for record in caplog.records] == [
         "step 20/100  loss 0.25  lr 1.00e-03  2.00 s/step  0:02:40 left",
-        "step 100/100  loss 0.25  lr 1.00e-03  0.50 s/step  0:00:00 left",
+        "step 100/100  loss 0.25  lr 1.00e-03  0.50 s/step, 40% of it without data  0:00:00 left",
     ]
 
 

@@ -163,7 +163,9 @@ class _Loop:
                         self._save()  # the signal ended a process that loads, too
                         break
                     total = run.steps if self.share is None else max(self.done, round(self.done / self.share))
-                    console.update(self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total)
+                    console.update(
+                        self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total, waited=self._data_share()
+                    )
                     if self.done % run.log_every == 0 or self._over():
                         self._log(on_log)
                     if stop or self.done % run.checkpoint_every == 0 or self._over():
@@ -179,6 +181,10 @@ class _Loop:
         seconds = time.perf_counter() - started
         precision = precision_on(self.device, run.precision)
         return FitResult(self.done, seconds, not self._over(), self.loss, self.saved, precision)
+
+    def _data_share(self) -> float:
+        """Share of the time since the last line of metrics in which no data was there."""
+        return self._waited / max(time.perf_counter() - self._told_time, 1e-9)
 
     def _over(self) -> bool:
         return self.done >= self.steps or (self.share is not None and self.share >= 1)
@@ -257,7 +263,7 @@ class _Loop:
             "lr": self._rate(self.done - 1),
             "skipped": self.skipped,
             "seconds": round(elapsed / max(1, self.done - self._told_step), 4),
-            "data_share": round(self._waited / elapsed, 4),
+            "data_share": round(self._data_share(), 4),
         }
         self.skipped = 0
         self._told_time, self._told_step, self._waited = now, self.done, 0.0

@@ -21,6 +21,8 @@ from manyview.files import replace_file, writing
 LOG = logging.getLogger(__name__)
 
 TIMINGS = ("seconds", "data_share")
+LEAST_IDLE = 0.05
+"""Share of the time without data from which on the console tells it."""
 """Fields of a metrics line that differ from run to run; all others are the same bits for the same seed."""
 
 
@@ -133,22 +135,26 @@ class Console:
             self._bar = tqdm(total=total, initial=start, unit="step", desc="train", file=sys.stderr, dynamic_ncols=True)
         self._told_step, self._told_time = start, time.monotonic()
 
-    def update(self, step: int, *, loss: float | None, lr: float, total: int) -> None:
-        """Tell that `step` of what are `total` steps, as far as one can say now, are done."""
+    def update(self, step: int, *, loss: float | None, lr: float, total: int, waited: float = 0.0) -> None:
+        """Tell that `step` of what are `total` steps, as far as one can say now, are done; `waited`: which share of the
+        time since the last line of metrics the device had no data.
+        """
         if not self._enabled:
             return
         shown = "-" if loss is None else f"{loss:.4g}"
+        idle = f", {waited:.0%} of it without data" if waited >= LEAST_IDLE else ""
         self._total = total
         if self._bar is not None:
             self._bar.total = total
-            self._bar.set_postfix_str(f"loss {shown} lr {lr:.2e}", refresh=False)
+            self._bar.set_postfix_str(f"loss {shown} lr {lr:.2e}{idle}", refresh=False)
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
         if now - self._told_time >= self._every or step == self._total:
             pace = (now - self._told_time) / max(1, step - self._told_step)
             left = duration(pace * (self._total - step))
-            LOG.info("step %d/%d  loss %s  lr %.2e  %.2f s/step  %s left", step, self._total, shown, lr, pace, left)
+            text = "step %d/%d  loss %s  lr %.2e  %.2f s/step%s  %s left"
+            LOG.info(text, step, self._total, shown, lr, pace, idle, left)
             self._told_step, self._told_time = step, now
 
     def close(self) -> None:
