@@ -271,6 +271,9 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", help="default: 12 32 64 96 128 256 on a GPU, 2 4 8 on a CPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-views", type=int, default=12)
+    parser.add_argument("-o", "--out", type=Path, default=Path("out/efficiency"), help="finished parts are kept here")
+    names = ("memory", "faster", "table")
+    parser.add_argument("--parts", nargs="+", choices=names, default=list(names), help="only these now")
     parser.add_argument("--write", type=Path, metavar="MD")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -279,11 +282,26 @@ def main() -> None:
         return
     device = torch.device(args.device)
     views = args.views or ([12, 32, 64, 96, 128, 256] if device.type == "cuda" else [2, 4, 8])
-    parts: dict[str, Any] = {"views": args.memory_views}
-    parts["memory"] = memory(device, args.memory_views)
-    parts["faster"] = faster(device, args.rounds) if native_bf16(device) else []
-    parts["table"] = table_one(views, device, args.rounds)
-    text = page(parts, device, " ".join(["python benchmarks/efficiency.py", *sys.argv[1:]]))
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = args.out / "parts.json"
+    parts: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    tasks = {
+        "memory": lambda: memory(device, args.memory_views),
+        "faster": lambda: faster(device, args.rounds) if native_bf16(device) else [],
+        "table": lambda: table_one(views, device, args.rounds),
+    }
+    for name in args.parts:
+        if name not in parts:
+            found = tasks[name]()
+            parts = (json.loads(kept.read_text()) if kept.is_file() else {}) | {name: found}
+            kept.write_text(json.dumps(parts, indent=1))
+    if not set(tasks) <= set(parts):
+        print(f"kept in {kept}; missing for the page: {', '.join(sorted(set(tasks) - set(parts)))}")
+        return
+    parts["views"] = args.memory_views
+    text = page(
+        parts, device, f"python benchmarks/efficiency.py --views {' '.join(map(str, views))} --rounds {args.rounds}"
+    )
     print(text)
     if args.write:
         args.write.write_text(text, encoding="utf-8")
