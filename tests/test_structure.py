@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "cameras": {"geometry"},
     "pages": set(),
     "scene": {"images", "geometry", "cameras", "pages"},
+    "viewer": {"geometry", "pages", "scene"},
     "metrics": {"geometry"},
     "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},

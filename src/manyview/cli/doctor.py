@@ -24,6 +24,7 @@ OPTIONAL = {
     "onnxruntime": "ONNX files, written and checked: pip install 'manyview[onnx]'",
     "h5py": "data sets in HDF5 files: pip install 'manyview[datasets]'",
     "OpenEXR": "data sets in OpenEXR files: pip install 'manyview[datasets]'",
+    "viser": "scenes in the browser (manyview view): pip install 'manyview[view]'",
     "timm": "timm's models as teachers: pip install 'manyview[timm]'",
 }
 

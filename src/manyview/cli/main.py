@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train a student with the recipe of a paper (train --list names them)",
     "features": "encoder features of photos or a video, with pictures: components, attention, student beside teachers",
     "reconstruct": "photos or a video in; cameras, points and confidences out",
+    "view": "look at a reconstructed scene in the browser",
     "export": "write a reconstructed scene for other programs: PLY, GLB, COLMAP, nerfstudio",
     "eval": "judge a model on a manifest with a protocol of the field",
     "study": "run a paper's ablation in miniature, with seeds, beside the paper's numbers",

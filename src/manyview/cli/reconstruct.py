@@ -79,7 +79,8 @@ def _report(scene: Any, out: Path, report: Path | None) -> Answer:
 
     quoted = shlex.quote(str(out))
     height, width = scene.views[0].depth.shape
-    next_steps = [f"manyview export {quoted} --to {to} -o {quoted}{end}" for to, end in FIRST_EXPORTS.items()]
+    next_steps = [f"manyview view {quoted}"]
+    next_steps += [f"manyview export {quoted} --to {to} -o {quoted}{end}" for to, end in FIRST_EXPORTS.items()]
     if all(view.cam2world is None for view in scene.views):
         next_steps = []
     values = {

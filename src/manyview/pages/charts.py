@@ -80,16 +80,17 @@ class Wedge:
 def plan_chart(wedges: Sequence[Wedge], points: np.ndarray, *, unit: str, size: float = 460) -> str:
     """Cameras in a plane, joined in their order, among points (N, 2); a bar gives the length in `unit`.
 
-    The first axis goes to the right, the second one up. Of points only those near the cameras are shown.
+    The first axis goes to the right, the second one up. Points very far from the cameras are left out.
     """
     centres = np.array([wedge.corners[0] for wedge in wedges])
     low, high = (edge(np.concatenate([wedge.corners for wedge in wedges]), 0) for edge in (np.min, np.max))
-    reach = 2 * max(float(np.ptp(centres, 0).max()), float((high - low).max()))
     if len(points):
+        reach = 30 * float((high - low).max())
         least, most = np.percentile(points, [5, 95], axis=0)
         low, high = np.minimum(low, np.maximum(least, low - reach)), np.maximum(high, np.minimum(most, high + reach))
-    room = 0.06 * float((high - low).max()) or 1.0
-    low, high = low - room, high + room
+    middle, half = (low + high) / 2, 0.56 * (high - low)
+    half = np.maximum(half, half[::-1] * (4 / 3, 3 / 4))  # every plan has one shape
+    low, high = middle - half, middle + half
     zoom = size / float((high - low).max())
     width, height = (high - low) * zoom
 

@@ -27,6 +27,7 @@ code,pre{background:#f0f0ec;border-radius:3px;padding:.1rem .3rem} pre{padding:.
 .note{color:#555} .dot{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.4em}
 """
 
+MARK = '<meta name="generator" content="manyview">'
 NOTHING_FETCHED = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
     "style-src 'unsafe-inline'\">"
@@ -96,7 +97,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         document = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8">{NOTHING_FETCHED}'
+            f'<!doctype html><html lang="en"><meta charset="utf-8">{MARK}{NOTHING_FETCHED}'
             f"<title>{html.escape(self.title)}</title>"
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><body>'
             + "\n".join(self._parts)

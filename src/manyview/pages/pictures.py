@@ -64,13 +64,30 @@ def cloud_picture(
     return picture
 
 
-def two_sides(xyz: np.ndarray, rgb: np.ndarray, *, size: tuple[int, int] = (300, 420)) -> list[np.ndarray]:
-    """A cloud in the first camera's frame (OpenCV axes), seen from the upper left and from the upper right."""
+def two_sides(
+    xyz: np.ndarray, rgb: np.ndarray, *, size: tuple[int, int] = (300, 420), within: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """A cloud in the first camera's frame (OpenCV axes), seen from the upper left and from the upper right.
+
+    within: points (M, 3) for whose sight one steps back, up to twice as far.
+    """
     if len(xyz) == 0:
         return [np.full((*size, 3), PAPER, np.uint8)] * 2
     centre = np.median(xyz, axis=0)
     radius = float(np.percentile(np.linalg.norm(xyz - centre, axis=1), 90))
-    return [cloud_picture(xyz, rgb, _look(centre, radius, side), size=size) for side in (-1.0, 1.0)]
+    pictures = []
+    for side in (-1.0, 1.0):
+        steps = [_look(centre, radius * back, side) for back in (1.0, 1.2, 1.4, 1.7, 2.0)]
+        fits = [world2cam for world2cam in steps if within is None or _in_sight(within, world2cam, size)]
+        pictures.append(cloud_picture(xyz, rgb, (fits or steps[-1:])[0], size=size))
+    return pictures
+
+
+def _in_sight(xyz: np.ndarray, world2cam: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a camera of `cloud_picture`'s default focal length shows all points."""
+    points = xyz @ world2cam[:3, :3].T + world2cam[:3, 3]
+    reach = 0.5 * np.array([1.0, size[0] / size[1]]) * points[:, 2:]
+    return bool((np.abs(points[:, :2]) < reach).all())
 
 
 def _look(centre: np.ndarray, radius: float, side: float) -> np.ndarray:

@@ -17,11 +17,11 @@ EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 
 def level_from_scene(views: Sequence[SceneView]) -> np.ndarray:
     """(3, 3) rotation to axes x right, y down, z forward of how the photos were held on average."""
-    mean = np.mean([view.cam2world[:3, :3] for view in views], axis=0)
+    mean = np.mean([view.pose[:3, :3] for view in views], axis=0)
     down = mean[:, 1] / max(float(np.linalg.norm(mean[:, 1])), 1e-9)
     forward = mean[:, 2] - down * (down @ mean[:, 2])
     if np.linalg.norm(mean[:, 1]) < 0.1 or np.linalg.norm(forward) < 0.1:  # photos of every direction: as the first
-        return np.asarray(views[0].cam2world[:3, :3]).T
+        return np.asarray(views[0].pose[:3, :3]).T
     forward /= np.linalg.norm(forward)
     return np.stack([np.cross(down, forward), down, forward])
 
@@ -31,14 +31,14 @@ def pyramid(view: SceneView, length: float) -> np.ndarray:
     height, width = view.depth.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
     local = np.concatenate([np.zeros((1, 3)), length * corners @ np.linalg.inv(view.intrinsics).T])
-    return local @ view.cam2world[:3, :3].T + view.cam2world[:3, 3]
+    return local @ view.pose[:3, :3].T + view.pose[:3, 3]
 
 
 def pyramid_length(views: Sequence[SceneView]) -> float:
     """A length at which cameras can be told apart: of the distance between neighbours and the depth, the middle way."""
     depths = [float(np.median(view.depth[view.valid])) for view in views if view.valid.any()]
     depth = float(np.median(depths)) if depths else 1.0
-    centres = np.array([view.cam2world[:3, 3] for view in views])
+    centres = np.array([view.pose[:3, 3] for view in views])
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
     step = float(np.median(steps)) if len(steps) else depth
     return float(np.clip(0.6 * step, 0.03 * depth, 0.2 * depth))
@@ -57,8 +57,9 @@ def cloud_and_cameras(
         drawn = [corners[a] + along * (corners[b] - corners[a]) for a, b in EDGES]
         points += drawn
         colours.append(np.tile(np.array(rgb(COLOURS[worth[index]]), np.uint8), (len(along) * len(drawn), 1)))
-    level = np.concatenate(points) @ level_from_scene(views).T
-    return two_sides(level, np.concatenate(colours), size=size)
+    level = level_from_scene(views).T
+    drawn, ends = np.concatenate(points) @ level, np.concatenate(points[1:]) @ level
+    return two_sides(drawn, np.concatenate(colours), size=size, within=ends)
 
 
 def pair_picture(scene: Scene, i: int, j: int, *, most: int = 80, height: int = 260) -> tuple[np.ndarray, int]:
@@ -68,7 +69,7 @@ def pair_picture(scene: Scene, i: int, j: int, *, most: int = 80, height: int = 
     """
     import cv2
 
-    ours, theirs = shared_observations(scene, i, j)
+    _, ours, theirs = shared_observations(scene, i, j)
     pictures, places, start = [], [], 0
     for index, uv in ((i, ours), (j, theirs)):
         view = scene.views[index]
@@ -91,11 +92,11 @@ def pair_picture(scene: Scene, i: int, j: int, *, most: int = 80, height: int = 
     return picture, len(ours)
 
 
-def shared_observations(scene: Scene, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where views i and j show the points that both show: (N, 2) and (N, 2), pixels of the original photos."""
+def shared_observations(scene: Scene, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points (N,) that views i and j both show, and where: (N, 2) and (N, 2), pixels of the original photos."""
     tracks = scene.tracks
     if tracks is None:
-        return np.empty((0, 2)), np.empty((0, 2))
+        return np.empty(0, int), np.empty((0, 2)), np.empty((0, 2))
     rows = [np.flatnonzero(tracks.view == index) for index in (i, j)]
-    _, ours, theirs = np.intersect1d(tracks.point[rows[0]], tracks.point[rows[1]], return_indices=True)
-    return tracks.uv[rows[0][ours]], tracks.uv[rows[1][theirs]]
+    points, ours, theirs = np.intersect1d(tracks.point[rows[0]], tracks.point[rows[1]], return_indices=True)
+    return points, tracks.uv[rows[0][ours]], tracks.uv[rows[1][theirs]]

@@ -27,10 +27,11 @@ STRIP = 200
 """Width in pixels of each picture in the strip of depths."""
 
 
-def write_report(scene: Scene, path: str | Path) -> Path:
+def write_report(scene: Scene, path: str | Path, *, of: Path | None = None) -> Path:
     """Write the report of a scene as one HTML file: pictures inside, no scripts, nothing fetched; returns its path.
 
-    Every number in it is in the scene. Raises UserError when the place cannot be written.
+    of: the scene's directory, for the commands to go on with; none is the folder of `path`. Raises UserError when the
+    place cannot be written.
     """
     path, worth, shared = Path(path), trust(scene), shared_points(scene)
     page = Page(f"Scene of {len(scene)} photo{'s' if len(scene) > 1 else ''}", verdict(scene), plain=True)
@@ -58,7 +59,8 @@ def write_report(scene: Scene, path: str | Path) -> Path:
     page.heading("Next")
     if not placed:
         page.text("Take photos that overlap by half or more, a step aside between one and the next, and try again.")
-    page.code("\n".join(_next_steps(path.parent, bool(placed))))
+    else:
+        page.code("\n".join(_next_steps(of or path.parent)))
     page.write(path)
     return path
 
@@ -185,11 +187,8 @@ def _versions() -> str:
     return ", ".join(found)
 
 
-def _next_steps(folder: Path, placed: bool) -> list[str]:
+def _next_steps(folder: Path) -> list[str]:
     where = shlex.quote(str(folder))
-    steps: list[str] = []
-    if placed:
-        steps += [
-            f"manyview export {where} --to {to} -o {where}{end}" for to, end in (("glb", ".glb"), ("colmap", "-colmap"))
-        ]
-    return steps
+    exports = (("glb", ".glb"), ("colmap", "-colmap"))
+    steps = [f"manyview export {where} --to {to} -o {where}{end}" for to, end in exports]
+    return [f"manyview view {where}", *steps]

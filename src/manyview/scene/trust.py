@@ -22,7 +22,7 @@ MEANING: dict[RestsOn, str] = {
     "given": "the camera that was given",
     "depth": "verified matches and predicted depth, without parallax",
     "model": "the network's word, unchecked",
-    "nothing": "nothing: it is placed nowhere",
+    "nothing": "no evidence: placed nowhere",
 }
 FEW = 30
 """Observations below which a registered photo is said to hang on few."""
@@ -90,7 +90,12 @@ def failures(scene: Scene) -> list[str]:
     found = [f"Left out: {line}." for line in scene.info.get("skipped", [])]
     found += [_sentence(line) for line in scene.info.get("warnings", [])]
     worth = trust(scene)
-    nowhere = [f"{index} ({view.name})" for index, view in enumerate(scene.views) if worth[index] == "nothing"]
+    said = " ".join(found)
+    nowhere = [
+        f"{index} ({view.name})"
+        for index, view in enumerate(scene.views)
+        if worth[index] == "nothing" and view.name not in said
+    ]
     if nowhere:
         found.append(f"Without a place, for lack of verified matches with other photos: {_listed(nowhere)}.")
     weak = [

@@ -1,0 +1,1 @@
+"""A scene in the browser (`pip install 'manyview[view]'`): app.py draws, panels.py holds what can be clicked."""
