@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from manyview.pages.charts import line_chart
+from manyview.pages.charts import Wedge, line_chart, link_chart, plan_chart
 from manyview.pages.page import Page
 from manyview.pages.pictures import cloud_picture, colour_map, depth_range, grid, two_sides
 
@@ -54,6 +56,39 @@ def test_chart_survives_nan_and_emptiness():
     assert svg.count("<polyline") == 1
     assert "nan" not in svg
     assert "nothing" in line_chart({"loss": ([], [])}, x_label="", y_label="")
+
+
+def test_links_are_lines_and_many_photos_keep_the_strongest():
+    few = np.array([[9, 5, 0], [5, 9, 1], [0, 1, 9]])
+    svg = link_chart(few, ["#000000"] * 3, [0, 0, 0])
+    assert svg.count("<circle") == 3
+    assert "<title>0 and 1 share 5</title>" in svg
+    assert svg.count("<title>") == 2
+    many = link_chart(np.random.default_rng(0).integers(1, 1000, (40, 40)), ["#000000"] * 40, [0] * 40)
+    assert 40 * 3 <= many.count("<title>") <= 40 * 6
+
+
+def test_a_plan_keeps_cameras_in_the_frame_and_says_its_length():
+    wedges = [Wedge(np.array([[x, 0], [x - 1, 2], [x + 1, 2.0]]), "#112233", x) for x in (0, 10)]
+    points = np.random.default_rng(0).uniform([-5, 20], [15, 30], (200, 2))
+    svg = plan_chart(wedges, points, unit="m")
+    width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups())
+    corners = [float(v) for of in re.findall(r'polygon points="(.*?)"', svg) for v in of.replace(",", " ").split()]
+    assert len(corners) == 12
+    assert min(corners) > 0
+    assert max(corners[::2]) < width
+    assert max(corners[1::2]) < height
+    assert corners[1] > corners[3]  # forward is up
+    assert "5 m</text>" in svg or "10 m</text>" in svg
+
+
+def test_one_steps_back_until_what_must_be_seen_is():
+    xyz = np.random.default_rng(0).normal([0, 0, 3], 0.4, (500, 3))
+    aside = np.array([[1.1, 0, 2.0]])
+    cloud, colours = np.concatenate([xyz, aside]), np.concatenate([np.tile(RED, (500, 1)), BLUE[None]])
+    seen = two_sides(cloud, colours, within=aside)
+    assert all((picture == BLUE).all(-1).any() for picture in seen)
+    assert not all((picture == BLUE).all(-1).any() for picture in two_sides(cloud, colours))
 
 
 def test_page_escapes_and_stands_alone(tmp_path):

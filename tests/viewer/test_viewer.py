@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_another_component_is_chosen_and_names_cannot_become_markup(shown):
     assert page.title() != "stolen"
 
 
+def connected(viewer, origin: str) -> bool:
+    """Whether a page of that origin may read what is shown."""
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    address = viewer.url.replace("http", "ws")
+    try:
+        with connect(address, origin=origin, subprotocols=[f"viser-v{version('viser')}"]) as socket:
+            return bool(socket.recv(timeout=20))
+    except InvalidStatus as refused:
+        return refused.response.status_code != 403
+
+
 def test_only_this_machine_may_look_and_nobody_gets_a_public_address():
     from manyview.viewer.app import Viewer, is_local
 
@@ -151,6 +165,10 @@ def test_only_this_machine_may_look_and_nobody_gets_a_public_address():
         assert urllib.request.urlopen(viewer.url, timeout=10).status == 200
         assert viewer.server.get_host() == "127.0.0.1"
         assert viewer.server.request_share_url() is None
+        assert connected(viewer, viewer.url.rstrip("/"))
+        assert connected(viewer, "http://localhost:9000")  # through a tunnel
+        assert not connected(viewer, "https://elsewhere.org")
+        assert not connected(viewer, "http://localhost.elsewhere.org")
         with pytest.raises(UserError, match=r"cannot serve at 127\.0\.0\.1:\d+ \(address already in use\)"):
             Viewer(coloured_wall(["matches"] * 2), port=viewer.server.get_port())
     finally:

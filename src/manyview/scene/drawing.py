@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from manyview.pages.pictures import PAPER, two_sides
-from manyview.scene.scene import Scene
+from manyview.scene.scene import Cloud, Scene
 from manyview.scene.trust import COLOURS, rgb, trust
 from manyview.scene.views import SceneView
 
@@ -45,11 +45,10 @@ def pyramid_length(views: Sequence[SceneView]) -> float:
 
 
 def cloud_and_cameras(
-    scene: Scene, component: int, members: Sequence[int], *, size: tuple[int, int] = (420, 560)
+    scene: Scene, cloud: Cloud, members: Sequence[int], *, size: tuple[int, int] = (420, 560)
 ) -> list[np.ndarray]:
-    """The cloud of one component with its cameras in the colours of trust, from the upper left and upper right."""
+    """A cloud with the cameras of some views in the colours of trust, from the upper left and upper right."""
     views, worth = [scene.views[index] for index in members], trust(scene)
-    cloud = scene.cloud(component=component, most=150_000)
     length, along = pyramid_length(views), np.linspace(0, 1, 80)[:, None]
     points, colours = [cloud.xyz], [cloud.rgb]
     for index, view in zip(members, views, strict=True):

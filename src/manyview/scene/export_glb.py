@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from manyview.files import fresh_file
+from manyview.scene.drawing import pyramid
 from manyview.scene.exporters import EXPORTERS, Exporter
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView
@@ -73,10 +74,6 @@ def _pyramid(view: SceneView, length: float, along: float) -> Any:
     """A closed pyramid from the camera's centre to its picture plane at `length`, blue (first) to red."""
     import trimesh
 
-    height, width = view.depth.shape
-    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
-    local = np.concatenate([np.zeros((1, 3)), length * corners @ np.linalg.inv(view.intrinsics).T])
-    vertices = local @ view.pose[:3, :3].T + view.pose[:3, 3]
     faces = [[0, 2, 1], [0, 3, 2], [0, 4, 3], [0, 1, 4], [1, 2, 3], [1, 3, 4]]
     colour = np.array([int(255 * along), 80, int(255 * (1 - along)), 255], np.uint8)
-    return trimesh.Trimesh(vertices, faces, vertex_colors=np.tile(colour, (5, 1)), process=False)
+    return trimesh.Trimesh(pyramid(view, length), faces, vertex_colors=np.tile(colour, (5, 1)), process=False)

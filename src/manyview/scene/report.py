@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from manyview.cameras.tracks import RestsOn
-from manyview.pages.charts import Wedge, link_chart, plan_chart
+from manyview.pages.charts import MANY, Wedge, link_chart, plan_chart
 from manyview.pages.page import Page
 from manyview.pages.pictures import colour_map, depth_range, grid
 from manyview.scene.drawing import cloud_and_cameras, level_from_scene, pair_picture, pyramid, pyramid_length
@@ -74,10 +74,11 @@ def _show_part(page: Page, scene: Scene, component: int, members: Sequence[int],
         page.text(f"A guess, drawn as the network says it and checked by nothing: {guess}.", note=True)
     elif not all(view.registered for view in views):
         page.text("Red cameras and their points are the network's word, checked by nothing.", note=True)
-    left, right = cloud_and_cameras(scene, component, members)
+    cloud = scene.cloud(component=component, most=150_000)
+    left, right = cloud_and_cameras(scene, cloud, members)
     page.pictures([("from the upper left", left), ("from the upper right", right)])
     level, length = level_from_scene(views), pyramid_length(views)
-    points = scene.cloud(component=component, most=2500).xyz @ level.T
+    points = cloud.xyz[:: max(1, len(cloud) // 2500)] @ level.T
     unit = "m" if scene.scale == "metric" else "units (their length in metres is not known)"
     corners = [pyramid(view, length) @ level.T for view in views]
     charts = []
@@ -100,6 +101,7 @@ def _show_matches(page: Page, scene: Scene, worth: Sequence[RestsOn], shared: np
     page.text(
         "A line joins photos that share points of verified matches; pointing at it says how many. A gap in the circle "
         "separates scenes that nothing joins."
+        + (" Of so many photos each keeps its six thickest lines." if len(scene) > MANY else "")
     )
     chart = link_chart(shared, [COLOURS[kind] for kind in worth], [view.component for view in scene.views])
     page.charts([("numbers are those of the photos below", chart)])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import ipaddress
+import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -237,12 +239,30 @@ def _server(host: str, port: int | None) -> Any:
             """Any page that is connected may ask for a public address; none is given."""
 
     chosen = _usable(host, port)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints a table
+    own_pages = _only_own_pages() if is_local(host) else contextlib.nullcontext()
+    with contextlib.redirect_stdout(io.StringIO()), own_pages:  # it prints a table
         server = Server(host=host, port=chosen, verbose=False)
     server.gui.configure_theme(show_logo=False, show_share_button=False)
     server.gui.main_panel.dock_right()
     server.gui.set_panel_label("manyview")
     return server
+
+
+@contextlib.contextmanager
+def _only_own_pages() -> Iterator[None]:
+    """Within, viser's server accepts only pages of this machine: else any site in the same browser could read photos.
+
+    viser has no option for it, but asks the websockets package, which has.
+    """
+    from websockets.asyncio import server
+
+    original = server.serve
+    own = [None, re.compile(r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")]  # None: what is no browser
+    server.serve = functools.partial(original, origins=own)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        server.serve = original  # type: ignore[misc]
 
 
 def _usable(host: str, port: int | None) -> int:
