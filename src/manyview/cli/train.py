@@ -5,6 +5,7 @@ manyview train mum --help                                        what a recipe l
 manyview train mum --preset tiny --data M.parquet -o RUN         image sequences alone, no teacher
 manyview train distill3r --preset tiny --cache CACHE -o RUN      a new run
 manyview train distill3r --cache CACHE --run.lr 2e-4 -o RUN      options over the preset (or --set run.lr=2e-4)
+manyview train distill3r --preset views --data abstract:1 -o RUN  scenes rendered while it trains, no data needed
 manyview train --resume -o RUN                                   continue from the newest checkpoint
 torchrun --nproc-per-node 4 -m manyview train …                  one process per GPU
 """
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         default=[],
         type=Path,
         metavar="M.parquet[:WEIGHT]",
-        help="manifests of frames, each maybe with how often it is drawn",
+        help="manifests of frames, each maybe with how often it is drawn; distill3r also: abstract:1, rooms:1 …",
     )
     add("--cache", type=Path, help="teacher cache to learn from (manyview cache build)")
     add("--init", metavar="NAME|DIR", help="zoo name or model directory the student starts from")
