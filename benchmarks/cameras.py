@@ -24,7 +24,7 @@ from manyview.images.inputs import Take, gather
 from manyview.metrics.pose import pose_auc, relative_pose_errors
 from manyview.pipelines.answers import ask
 from manyview.pipelines.evidence import solved
-from manyview.pipelines.options import ReconstructOptions
+from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
 
 # folder, photos, every, AUC@30 and registered photos asked for
 SETS = [
@@ -156,7 +156,7 @@ def page(results: dict[str, dict[str, dict[str, float]]], model: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="manyview-tiny")
+    parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()

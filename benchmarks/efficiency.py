@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -207,7 +208,7 @@ def faster(device: torch.device, rounds: int) -> list[list[str]]:
                 loss = distill3r_loss(answer, signals)["total"].mean()
             loss.backward()
             model.zero_grad()
-            losses["bf16" if on else "fp32"] = float(loss)
+            losses["bf16" if on else "fp32"] = loss.item()
 
         for what, act in (("forward pass", infer), ("training step", step)):
             took = in_turns({"fp32": lambda a=act: a(False), "bf16": lambda a=act: a(True)}, device, rounds)
@@ -243,7 +244,9 @@ def page(parts: dict[str, Any], device: torch.device, command: str) -> str:
             [
                 "# What the many-view student costs",
                 f"Written by `{command}`. Machine: {name}, {torch.get_num_threads()} threads, torch "
-                f"{torch.__version__.partition('+')[0]}; bfloat16 {'' if native_bf16(device) else 'not '}native.",
+                f"{torch.__version__.partition('+')[0]}; bfloat16 {'' if native_bf16(device) else 'not '}native; load "
+                f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores meanwhile. Parts are measured one by one and kept "
+                "(`-o`), so their rounds may differ.",
                 "## Time and memory by number of views",
                 (__doc__ or "").split("\n\n")[2].replace("\n", " "),
                 markdown_table(
