@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train a student with the recipe of a paper (train --list names them)",
     "features": "encoder features of photos or a video, with pictures: components, attention, student beside teachers",
     "reconstruct": "photos or a video in; cameras, points and confidences out",
+    "distil": "a video or photos of a place in; a student of that place out",
     "view": "look at a reconstructed scene in the browser",
     "export": "write a reconstructed scene for other programs: PLY, GLB, COLMAP, nerfstudio",
     "eval": "judge a model on a manifest with a protocol of the field",

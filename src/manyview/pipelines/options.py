@@ -69,3 +69,32 @@ class FeatureOptions:
     """Also pictures of this many typical attention maps per block and photo; 9 in DUNE (needs `out`)."""
     take: Take = field(default_factory=Take)
     """Which pictures of a folder or frames of a video are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilOptions:
+    """How a place is learned."""
+
+    teacher: str = "photos"
+    """Who says where things are: photos (multi-view stereo of the photos), sensor (a manifest's measured depth), or a
+    reconstructor: a model of the zoo or a directory."""
+    student: str = RECONSTRUCTOR
+    """The model that learns: a zoo name or a directory of the Distill3R family."""
+    frames: int = 60
+    """Frames of a video that are used at most."""
+    holdout: float = 0.2
+    """Share of the frames, the last ones, that only judge."""
+    pixels: int = 37_632
+    """Pixels of a view, in the frames' own aspect; 37,632 is 168x224."""
+    window: int = 8
+    """Frames that the teacher sees at once."""
+    views: int = 4
+    """Views of a scene and step in training."""
+    steps: int = 300
+    """Training steps."""
+    lr: float = 1e-4
+    """Learning rate."""
+    loss: str = "robust"
+    """The recipe's loss: robust, confident or distill3r."""
+    seed: int = 0
+    """Seed of the training."""

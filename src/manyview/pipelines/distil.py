@@ -1,0 +1,283 @@
+"""From a video or photos of a place to a student of that place: what `manyview distil` does.
+
+Frames are chosen, their cameras found from matches, a teacher asked, a student that knows the world in general trained
+on the teacher's answers, and judged before and after on frames that it did not see. Every station is the one that other
+commands use; interrupted anywhere, the same line goes on.
+
+    OUT/frames/         the chosen frames of a video
+    OUT/scene, posed/   the reconstruction, and its photos with their cameras
+    OUT/train.parquet, test.parquet, cache/, run/, model/, report.html, result.json
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from manyview import zoo
+from manyview.cache.build import build
+from manyview.config import to_dict
+from manyview.data.loading import load_views
+from manyview.data.manifest import Manifest
+from manyview.data.sources import SOURCES, scan
+from manyview.errors import UserError
+from manyview.files import fresh_directory, write_json
+from manyview.images.choosing import choose_frames
+from manyview.images.inputs import Take, pictures
+from manyview.images.video import is_video, read_frames, video_info
+from manyview.images.writing import write_picture
+from manyview.metrics import abs_rel
+from manyview.models.family import lookup
+from manyview.pages.page import Page
+from manyview.pages.pictures import colour_map, depth_range
+from manyview.pipelines.options import DistilOptions, ReconstructOptions
+from manyview.pipelines.reconstruct import reconstruct
+from manyview.pipelines.train import resume, train
+from manyview.progress import track
+from manyview.scene.scene import Scene
+from manyview.teachers.named import teacher_named
+from manyview.types import Teacher, Views
+from manyview.workfolder import WorkFolder
+
+RECORD, REPORT = "distil.json", "report.html"
+LOOKED_AT = 10.0
+"""Frames of a video a second that are looked at when some are chosen."""
+FEWEST = 8
+"""Photos with a camera below which there is nothing to learn from."""
+
+
+def distil(
+    images: Any,
+    out: str | Path,
+    *,
+    config: DistilOptions | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Learn the place that a video, a folder or list of photos, or a manifest with cameras shows, into `out`.
+
+    Returns what `result.json` holds: model, AbsRel before and after on frames that were held out, against the teacher
+    and, where a manifest has it, against measured depth. Raises UserError when too few photos get a camera, and when
+    `out` holds a job with other settings.
+    """
+    out, config = Path(out), config or DistilOptions()
+    _check(config)
+    given = str(images) if isinstance(images, (str, Path)) else [str(path) for path in images]
+    folder = WorkFolder(out, "distillation", RECORD)
+    folder.claim({"images": given, **to_dict(config)}, may_change=("images",))
+    with folder.lock(busy=f"another process works in {out}; wait for it, or choose another folder with -o"):
+        say("1/4 frames and their cameras")
+        posed = _posed(images, out, config, device, say)
+        size = _size(posed, config)
+        split = max(1, round(len(posed) * (1 - config.holdout)))
+        seen, held = posed.select(slice(0, split)), posed.select(slice(split, None))
+        for part, name in ((seen, "train"), (held, "test")):
+            part.save(out / f"{name}.parquet")
+        say(f"2/4 asking {config.teacher} about {len(seen)} frames of {size[0]}x{size[1]}")
+        teacher = teacher_named(config.teacher, size)
+        asked = build(
+            out / "train.parquet",
+            teacher,
+            out / "cache",
+            views=min(config.window, len(seen)),
+            step=max(1, config.window // 2),
+            size=size,
+            device=device if device != "auto" else "cpu",
+            say=say,
+        )
+        for problem in asked.problems[:3]:
+            say(f"left out: {problem.file}: {problem.reason}")
+        say(f"3/4 training {config.student} for {config.steps} steps")
+        model = _trained(out, config, size, device)
+        say(f"4/4 judging on {len(held)} frames that it did not see")
+        rows, shown = _judged({"before": config.student, "after": str(model)}, held, teacher, size, config)
+        result = {
+            "model": str(model),
+            "report": str(out / REPORT),
+            "frames": len(seen),
+            "held_out": len(held),
+            "size": list(size),
+            "left_out_samples": len(asked.problems),
+            **rows,
+        }
+        _write_report(out, config, result, shown)
+        write_json(out / "result.json", result)
+    return result
+
+
+def _check(config: DistilOptions) -> None:
+    if not 0 < config.holdout < 1:
+        raise UserError(f"holdout is {config.holdout:g}; give a share between 0 and 1, such as 0.2")
+    if config.frames < FEWEST or config.steps < 1 or config.window < 2 or not 1 <= config.views <= config.window:
+        raise UserError(
+            f"frames {config.frames}, steps {config.steps}, window {config.window}, views {config.views}: give at "
+            f"least {FEWEST} frames, 1 step, windows of 2, and between 1 and window views"
+        )
+
+
+def _posed(images: Any, out: Path, config: DistilOptions, device: str, say: Callable[[str], None]) -> Manifest:
+    """The frames with their cameras: a manifest that has them, or a reconstruction's."""
+    if str(images).endswith(".parquet"):
+        return Manifest.load(Path(images))
+    if not (out / "posed/transforms.json").is_file():
+        chosen: Any = images
+        if isinstance(images, (str, Path)) and is_video(Path(images)):
+            chosen = _chosen_frames(Path(images), out / "frames", config.frames)
+        scene = _scene(chosen, out / "scene", config, device)
+        kept = [view for view in scene.views if view.registered and view.component == 0]
+        if len(kept) < FEWEST:
+            raise UserError(
+                f"only {len(kept)} of {len(scene.views)} photos could be tied together, {FEWEST} are needed; see "
+                f"{out / 'scene' / REPORT}, and take more photos that overlap and show texture"
+            )
+        say(f"{len(kept)} of {len(scene.views)} photos have a camera")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is left out has been said
+            scene.export(out / "posed", to="nerfstudio")
+    manifest, problems = scan(out / "posed", format="nerfstudio", options=SOURCES.get("nerfstudio").options())
+    if problems:
+        raise UserError(f"{problems[0].path}: {problems[0].reason}; delete {out / 'posed'} and run the same line again")
+    return manifest
+
+
+def _chosen_frames(video: Path, folder: Path, count: int) -> Path:
+    if not folder.is_dir():
+        native = video_info(video).fps
+        fps = LOOKED_AT if native > LOOKED_AT else None
+        looked_at: list[int] = []
+
+        def small() -> Any:
+            for picture in track(pictures(video, Take(fps=fps)).items, label="choosing frames", unit="frame"):
+                looked_at.append(int(picture.frame or 0))
+                yield picture.pixels
+
+        wanted = [looked_at[i] for i in choose_frames(small(), count)]
+        with fresh_directory(folder, is_ours=lambda path: False, own=(), what="frames of a video") as fresh:
+            for number, frame in zip(wanted, read_frames(video, wanted), strict=True):
+                write_picture(fresh / f"{video.stem}-{number:06d}.jpg", frame)
+    return folder
+
+
+def _scene(images: Any, folder: Path, config: DistilOptions, device: str) -> Scene:
+    if (folder / "scene.json").is_file():
+        return Scene.load(folder)
+    options = ReconstructOptions(cameras="matches")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the scene's report says them
+        scene = reconstruct(images, model=config.student, device=device, options=options)
+    scene.save(folder)
+    return scene
+
+
+def _size(manifest: Manifest, config: DistilOptions) -> tuple[int, int]:
+    """(H, W) of about so many pixels in the aspect that most frames have, whole patches of the student."""
+    shapes = [(manifest[row].height, manifest[row].width) for row in range(len(manifest))]
+    height, width = max(set(shapes), key=shapes.count)
+    patch = int(zoo.load(config.student).config.patch_size)
+    down = (config.pixels * height / width) ** 0.5
+    sides = (down, down * width / height)
+    return max(patch, round(sides[0] / patch) * patch), max(patch, round(sides[1] / patch) * patch)
+
+
+def _trained(out: Path, config: DistilOptions, size: tuple[int, int], device: str) -> Path:
+    run = out / "run"
+    if (run / "model").is_dir():
+        return run / "model"
+    inputs: dict[str, Any] = {"cache": out / "cache", "data": [out / "train.parquet"], "device": device}
+    if (run / "config.json").is_file():
+        done = resume(run, **inputs)
+    else:
+        settings = [
+            f"method.model={_shape_of(config.student)}",
+            f"method.views={config.views}",
+            f"method.loss={config.loss}",
+            *("method.alpha_global=0.5", "method.gamma=0", "method.flip=true", "method.jitter=0.3"),
+            *("run.batch=1", f"run.steps={config.steps}", f"run.lr={config.lr}", f"run.seed={config.seed}"),
+            "run.checkpoint_every=25",
+        ]
+        done = train("distill3r", out=run, preset="tiny", init=config.student, settings=settings, **inputs)
+    if done.model is None:
+        raise KeyboardInterrupt
+    return done.model
+
+
+def _shape_of(student: str) -> str:
+    """The zoo name of a network of this shape. Raises UserError for a shape that has none."""
+    if student in zoo.names():
+        return student
+    config = zoo.load(student).config
+    for name in zoo.names():
+        if lookup(name)[1] == config:
+            return name
+    raise UserError(f"{student} has a shape of its own; give a model that began as one of: {', '.join(zoo.names())}")
+
+
+def _judged(
+    models: dict[str, str], held: Manifest, teacher: Teacher, size: tuple[int, int], config: DistilOptions
+) -> tuple[dict[str, Any], list[tuple[Views, np.ndarray, dict[str, np.ndarray]]]]:
+    """AbsRel after median scaling of every model against the teacher's depth and measured depth; maps to look at."""
+    networks = {name: zoo.load(source).eval() for name, source in models.items()}
+    scores: dict[str, dict[str, list[float]]] = {}
+    shown: list[tuple[Views, np.ndarray, dict[str, np.ndarray]]] = []
+    starts = list(range(0, len(held), config.window))
+    for start in track(starts, label="judging", unit="window"):
+        rows = list(range(len(held)))[max(0, min(start, len(held) - config.window)) : start + config.window]
+        views = load_views(held, rows, size)
+        truths = {}
+        try:
+            answer = teacher(views)["pointmap_local"]
+            valid = torch.ones(answer.value.shape[:-1], dtype=torch.bool) if answer.valid is None else answer.valid
+            truths["teacher"] = torch.where(valid, answer.value[..., 2], 0)[0].numpy()
+        except UserError:
+            pass  # too few views for it
+        if views.depth is not None:
+            truths["measured"] = views.depth[0].numpy()
+        said = {}
+        with torch.inference_mode():
+            for name, network in networks.items():
+                each = [network(views.images[:, i : i + 1])["pointmap_local"][0, 0, ..., 2] for i in range(len(rows))]
+                said[name] = torch.stack(each).numpy()
+        for against, truth in truths.items():
+            for name, depths in said.items():
+                errors = scores.setdefault(against, {}).setdefault(name, [])
+                errors += [abs_rel(d, t, t > 0) for d, t in zip(depths, truth, strict=True) if (t > 0).mean() > 0.02]
+        shown.append((views, truths.get("measured", truths.get("teacher", np.zeros_like(said["after"]))), said))
+    table = {
+        against: {name: float(np.mean(errors)) for name, errors in rows.items() if errors}
+        for against, rows in scores.items()
+    }
+    return {"abs_rel": {against: row for against, row in table.items() if row}}, shown
+
+
+def _write_report(out: Path, config: DistilOptions, result: dict[str, Any], shown: Sequence[Any]) -> None:
+    page = Page(
+        "A student of this place",
+        f"{config.student} learned from {result['frames']} frames; teacher: {config.teacher}. The numbers and pictures "
+        f"are of {result['held_out']} frames that it did not see.",
+        plain=True,
+    )
+    rows = [
+        (against, f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['after'] / row['before'] - 1:+.0%}")
+        for against, row in result["abs_rel"].items()
+    ]
+    page.table(("relative depth error against", "before", "after", "change"), rows)
+    if any(row["after"] >= row["before"] for row in result["abs_rel"].values()):
+        page.text("It did not get better on all of them: more frames, more texture or more steps may help.")
+    for views, truth, said in shown[:4]:
+        depth = truth[0]
+        low, high = depth_range(depth)
+        photo = (views.images[0, 0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        pictures = [("photo", photo), ("teacher or sensor", colour_map(depth, low, high, depth > 0))]
+        for name, depths in said.items():
+            valid = depth > 0
+            scale = np.median(depth[valid]) / np.median(depths[0][valid]) if valid.any() else 1.0
+            pictures.append((name, colour_map(depths[0] * scale, low, high)))
+        page.pictures(pictures)
+    page.heading("Next")
+    page.code(f"manyview reconstruct photos/ --model {result['model']} -o scene")
+    page.write(out / REPORT)
