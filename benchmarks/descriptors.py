@@ -1,8 +1,8 @@
 """Nearest descriptors of two maps: an index against comparing all with all, time, recall and precision.
 
-python benchmarks/descriptors.py --write docs/descriptors.md
+python benchmarks/descriptors.py --size 192 256 --write docs/descriptors.md
 
-Maps of 512 by 384 pixels with 24 channels: smooth random functions of the place in the world that a pixel shows, with
+Maps with 24 channels: smooth random functions of the place in the world that a pixel shows, with
 noise, as a trained model's would be, of two cameras in a room. Recall and precision are of the mutual nearest pairs,
 against those of comparing all with all.
 """
@@ -58,7 +58,7 @@ def mutual(search: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], a: torc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, nargs=2, default=(384, 512), metavar=("H", "W"))
+    parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("H", "W"))
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     a, b = maps(tuple(args.size))

@@ -7,7 +7,7 @@ and the depth of one of the photos (PnP, tried both ways).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import gammaln
@@ -28,6 +28,9 @@ DISPUTE = 0.35
 PARALLAX = 2.0
 """Median angle in degrees between the rays of matches from which on the essential matrix is trusted."""
 
+POLISH = (16.0, 4.0, EPIPOLAR)
+"""Distances to the epipolar line, in pixels as looked at, within which matches refine a network's relative pose."""
+
 Evidence = Literal["matches", "depth"]
 
 
@@ -42,6 +45,8 @@ class Photo:
     """(2,) x, y."""
     depth: np.ndarray
     """(N,) predicted depth at the keypoints, NaN where there is none."""
+    pixel: np.ndarray
+    """(N,) how precise each keypoint is, in pixels of the original."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,32 @@ def chance(agreeing: int, of: int, size: tuple[int, int], pixel: float) -> float
     return float(choose + (agreeing - free) * np.log10(band) + np.log10(max(of, 1)))
 
 
+def epipolar_distances(one: np.ndarray, two: np.ndarray, focal: float, two_from_one: np.ndarray) -> np.ndarray:
+    """(M,) pixels of the second photo from matches, rays (M, 3), to their epipolar lines; infinite without baseline."""
+    turn, shift = two_from_one[:3, :3], two_from_one[:3, 3]
+    if np.linalg.norm(shift) < 1e-9:
+        return np.full(len(one), np.inf)
+    lines = np.cross(shift, one @ turn.T)
+    across = np.abs((lines * two).sum(1)) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
+    distance: np.ndarray = focal * across
+    return distance
+
+
 def link(
-    i: int, j: int, one: Photo, two: Photo, matches: np.ndarray, focals: tuple[float, float], least: int
+    i: int,
+    j: int,
+    one: Photo,
+    two: Photo,
+    matches: np.ndarray,
+    focals: tuple[float, float],
+    least: int,
+    said: np.ndarray | None = None,
 ) -> Link | None:
-    """The link of two photos by their matches (M, 2); None when fewer than `least` agree, or depth contradicts them."""
+    """The link of two photos by their matches (M, 2); None when fewer than `least` agree, or depth contradicts them.
+
+    said: (4, 4) j from i as a network has it, which is taken where it is nearer to more matches than what they say
+    themselves.
+    """
     import poselib
 
     if len(matches) < least:
@@ -90,6 +117,8 @@ def link(
     ransac = {"max_epipolar_error": EPIPOLAR * pixel, "max_iterations": 5000, "min_iterations": 200, "seed": 1}
     pose, about = poselib.estimate_relative_pose(one.keypoints.uv[first], two.keypoints.uv[second], *lenses, ransac, {})
     agreeing = np.array(about["inliers"], bool)
+    if said is not None:
+        pose, agreeing = _better(pose, agreeing, said, one, two, matches, focals, lenses)
     count = int(agreeing.sum())
     if count < least or chance(count, len(matches), two.size, two.keypoints.pixel) > CHANCE:
         return None
@@ -109,6 +138,35 @@ def link(
     j_from_i = np.eye(4)
     j_from_i[:3, :3], j_from_i[:3, 3] = pose.R, pose.t * (1.0 if length is None else length)
     return Link(i, j, matches, j_from_i, "matches", float(np.median(angles)))
+
+
+def _better(
+    pose: Any,
+    agreeing: np.ndarray,
+    said: np.ndarray,
+    one: Photo,
+    two: Photo,
+    matches: np.ndarray,
+    focals: tuple[float, float],
+    lenses: list[dict[str, object]],
+) -> tuple[Any, np.ndarray]:
+    """A network's pose, refined by the matches near it, where more matches agree with it; else the one at hand."""
+    import poselib
+
+    seen = rays(one, matches[:, 0], focals[0]), rays(two, matches[:, 1], focals[1])
+    pixel, other, now = two.keypoints.pixel, poselib.CameraPose(), said
+    for near in POLISH:
+        kept = epipolar_distances(*seen, focals[1], now) < near * pixel
+        if kept.sum() <= agreeing.sum():
+            return pose, agreeing
+        other.R, other.t = now[:3, :3], now[:3, 3]
+        uv = one.keypoints.uv[matches[kept, 0]], two.keypoints.uv[matches[kept, 1]]
+        settings = {"loss_type": "CAUCHY", "loss_scale": EPIPOLAR * pixel}
+        other, _ = poselib.refine_relative_pose(*uv, other, *lenses, settings)
+        now = np.eye(4)
+        now[:3, :3], now[:3, 3] = other.R, other.t
+    kept = epipolar_distances(*seen, focals[1], now) < EPIPOLAR * pixel
+    return (other, kept) if kept.sum() > agreeing.sum() else (pose, agreeing)
 
 
 def _length(

@@ -36,6 +36,8 @@ class View:
     """Whether it is known (given or from EXIF) and not guessed."""
     intrinsics: np.ndarray | None = None
     """(3, 3) given for the original photo: kept."""
+    said: np.ndarray | None = None
+    """(4, 4) cam2world as the network has it, in a frame and unit of its own: a hypothesis."""
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def joined_keypoints(photos: Sequence[Photo], links: Sequence[Link]) -> Observat
     used, view, point = used[chosen], view[chosen], number[label][chosen]
     uv = np.concatenate([photo.keypoints.uv - photo.principal for photo in photos])[used]
     depth = np.concatenate([photo.depth for photo in photos])[used]
-    pixel = np.array([photo.keypoints.pixel for photo in photos])
-    return Observations(view, point, uv, pixel[view], depth, np.full(len(view), DEPTH_SPREAD))
+    pixel = np.concatenate([photo.pixel for photo in photos])[used]
+    return Observations(view, point, uv, pixel, depth, np.full(len(view), DEPTH_SPREAD))
 
 
 def well_seen(

@@ -12,7 +12,9 @@ from itertools import combinations
 import numpy as np
 
 from manyview.cameras.cores import each
+from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.graph import connected
+from manyview.cameras.hypothesis import FEWEST, placed_by_network, relative
 from manyview.cameras.keypoints import Keypoints, detect, match
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
@@ -33,26 +35,39 @@ class Solved:
 
 
 def solve(
-    views: Sequence[View], photos: Callable[[], Iterable[np.ndarray]], *, use_depth: bool = True, adjust: bool = True
+    views: Sequence[View],
+    photos: Callable[[], Iterable[np.ndarray]],
+    *,
+    own: OwnMatches | None = None,
+    sift: bool = True,
+    use_depth: bool = True,
+    adjust: bool = True,
 ) -> Solved:
     """The cameras of photos; `photos` gives their pixels in order, and is called once or twice.
 
     Pixels are (h, w, 3) uint8, those of the original photo or of a smaller copy (LONG_SIDE is looked at).
 
-    `use_depth`, `adjust`: false leaves out the predicted depth, or the bundle adjustment (to compare with).
+    `own`: a model's own matches, for pairs that no keypoints link; without `sift` for all pairs. `use_depth`, `adjust`:
+    false leaves out the predicted depth, or the bundle adjustment (to compare with).
     """
-    keypoints = _keypoints(views, photos())
-    matches = _matched(keypoints, pairs_to_match(keypoints))
+    keypoints = _keypoints(views, photos()) if sift or own is None else list(own.keypoints)
+    pairs = pairs_to_match(keypoints) if sift or own is None else list(combinations(range(len(views)), 2))
+    matches = _matched(keypoints, pairs) if sift or own is None else own.match(pairs)
     lens = _lenses(views)
     focals = _focals(views, keypoints, matches, lens)
     looks = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
-    links = _links(looks, matches, focals)
+    links = _links(looks, views, matches, focals)
+    if own is not None and sift:
+        linked = {(one.i, one.j) for one in links}
+        places = [_photo(view, points, use_depth) for view, points in zip(views, own.keypoints, strict=True)]
+        new = _links(places, views, own.match([pair for pair in pairs if pair not in linked]), focals)
+        looks, links = _together(looks, links, places, new)
     component = connected(len(views), [(one.i, one.j) for one in links])
     apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
-    if 0 < len(apart) <= TILTED_PAIRS:
+    if sift and 0 < len(apart) <= TILTED_PAIRS:
         aside = _keypoints(views, photos(), tilted=True)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
-        new = _links(tilted, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
+        new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
     component = connected(len(views), [(one.i, one.j) for one in links])
     cameras: list[Camera | None] = [None] * len(views)
@@ -65,7 +80,8 @@ def solve(
                 for index, camera in placed.items():
                     cameras[index] = camera
     alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, focals, strict=True)]
-    return _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
+    found = _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
+    return replace(found, cameras=placed_by_network(found.cameras, views, looks, matches, focals))
 
 
 def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: bool = False) -> list[Keypoints]:
@@ -83,7 +99,7 @@ def _matched(
         return match(keypoints[pair[0]], keypoints[pair[1]], tilted=tilted)
 
     every = zip(pairs, each(matched, pairs, label="matching", unit="pair"), strict=True)
-    return {pair: found for pair, found in every if len(found) >= LEAST}
+    return {pair: found for pair, found in every if len(found) >= FEWEST}
 
 
 def _lenses(views: Sequence[View]) -> np.ndarray:
@@ -104,7 +120,8 @@ def _focals(
         members = np.flatnonzero(lens == number)
         first = views[members[0]]
         guess = float(np.median(ratios[members]))
-        own = {pair: found for pair, found in matches.items() if set(pair) <= set(members.tolist())}
+        inside = set(members.tolist())
+        own = {pair: found for pair, found in matches.items() if len(found) >= LEAST and set(pair) <= inside}
         if first.intrinsics is None and not first.focal_known and own:
             guess = focal_from_matches(keypoints, [view.size for view in views], own, guess)
         ratios[members] = guess
@@ -124,15 +141,20 @@ def _photo(view: View, keypoints: Keypoints, use_depth: bool) -> Photo:
         column, row = place[inside].astype(int).T
         value = view.depth[row, column]
         depth[inside] = np.where(value > 0, value, np.nan)
-    return Photo(keypoints, view.size, principal, depth)
+    return Photo(keypoints, view.size, principal, depth, np.full(len(keypoints), keypoints.pixel))
 
 
 def _links(
-    photos: Sequence[Photo], matches: dict[tuple[int, int], np.ndarray], focals: Sequence[float], least: int = LEAST
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    matches: dict[tuple[int, int], np.ndarray],
+    focals: Sequence[float],
+    least: int = LEAST,
 ) -> list[Link]:
     def linked(pair: tuple[int, int]) -> Link | None:
         i, j = pair
-        return link(i, j, photos[i], photos[j], matches[pair], (focals[i], focals[j]), least)
+        said = relative(views, i, j)
+        return link(i, j, photos[i], photos[j], matches[pair], (focals[i], focals[j]), least, said)
 
     return [one for one in each(linked, matches, label="verifying", unit="pair") if one is not None]
 
@@ -149,7 +171,8 @@ def _together(
 def _joined(one: Photo, other: Photo) -> Photo:
     uv = np.concatenate([one.keypoints.uv, other.keypoints.uv])
     keypoints = replace(one.keypoints, uv=uv)  # descriptors are no longer asked for
-    return replace(one, keypoints=keypoints, depth=np.concatenate([one.depth, other.depth]))
+    depth, pixel = (np.concatenate(both) for both in ((one.depth, other.depth), (one.pixel, other.pixel)))
+    return replace(one, keypoints=keypoints, depth=depth, pixel=pixel)
 
 
 def _alone(view: View, focal: float, of: int) -> Camera:

@@ -14,6 +14,7 @@ from manyview.images.inputs import Photo
 from manyview.models.model import ReconstructsPairs
 from manyview.pipelines.opening import evaluating
 from manyview.pipelines.options import PairGraph
+from manyview.pipelines.own_matches import DescriptorMatches
 from manyview.pipelines.pairs import in_one_frame
 
 Answer = dict[str, Any]
@@ -50,6 +51,7 @@ def told(
     *,
     pairs: PairGraph = "auto",
     pairs_each: int = 4,
+    seen: DescriptorMatches | None = None,
     **chunks: int | None,
 ) -> list[dict[str, Tensor]]:
     """Maps (H, W, ...) of every picture (3, H, W) by name, without a gradient and in eval mode.
@@ -57,25 +59,28 @@ def told(
     Pictures of one size go as one tensor, mixed sizes as a list. A pair model is asked about two in both orders from
     one encoding, the second answer being the second view's own frame; one picture is paired with itself, and of more
     those pairs are asked that `pairs` names, and brought into one frame, where masked pixels (H, W) False do not
-    count. `chunks` that are None are the model's own.
+    count. `seen` is shown what a pair model says of each pair. `chunks` that are None are the model's own.
     """
     pair, count = isinstance(network, ReconstructsPairs), len(pictures)
     asked = {name: number for name, number in chunks.items() if number is not None}
     with evaluating(network), torch.inference_mode():
         if pair and count > 2:
-            answer = in_one_frame(network, pictures, masks or [None] * count, kind=pairs, each=pairs_each)
+            answer = in_one_frame(network, pictures, masks or [None] * count, kind=pairs, each=pairs_each, seen=seen)
             return [_of_view(answer, index) for index in range(count)]
         pictures = [*pictures, *pictures] if pair and count == 1 else pictures
         alike = len({picture.shape for picture in pictures}) == 1
         views: Any = torch.stack([*pictures])[None] if alike else [picture[None] for picture in pictures]
-        answer = _both_orders(network, views) if pair else network(views, **asked)
+        answer = _both_orders(network, views, seen) if pair else network(views, **asked)
     return [_of_view(answer, index) for index in range(count)]
 
 
-def _both_orders(network: Any, views: Any) -> Answer:
+def _both_orders(network: Any, views: Any, seen: DescriptorMatches | None) -> Answer:
     """A pair model's maps in the first view's frame, and each view's map when it comes first."""
     first, second = network.encode_views(views)
-    forward, backward = (network.decode(*order, heads=("pointmap",)) for order in ((first, second), (second, first)))
+    forward = network.decode(first, second, heads=seen.heads if seen else ("pointmap",))
+    backward = network.decode(second, first, heads=("pointmap",))
+    if seen is not None:
+        seen(0, 1, forward)
     own = [_of_view(forward, 0, batch=None), _of_view(backward, 0, batch=None)]
     return {
         "pointmap": forward["pointmap"],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.place import Camera, View
 from manyview.cameras.solve import Solved, solve
 from manyview.images.inputs import Photo
 from manyview.images.reading import read_image, stated_focal
 from manyview.images.video import read_frames
 from manyview.pipelines.answers import ViewMaps
-from manyview.pipelines.cameras import source_intrinsics
+from manyview.pipelines.cameras import place_by_maps, source_intrinsics
 from manyview.pipelines.options import ReconstructOptions
 from manyview.progress import track
 from manyview.scene.scene import Scene
@@ -22,13 +24,17 @@ from manyview.scene.views import SceneView, Source
 
 
 def scene_by_matches(
-    photos: Sequence[Photo], maps: Sequence[ViewMaps], given: np.ndarray | None, options: ReconstructOptions
+    photos: Sequence[Photo],
+    maps: Sequence[ViewMaps],
+    given: np.ndarray | None,
+    options: ReconstructOptions,
+    own: OwnMatches | None = None,
 ) -> Scene:
     """Views at the cameras that matches of the original pictures show, depth at the scale of the shared points.
 
-    given: (V, 3, 3) known intrinsics, which are kept.
+    given: (V, 3, 3) known intrinsics, which are kept. own: the model's own matches.
     """
-    found = solved(photos, maps, given, options)
+    found = solved(photos, maps, given, options, own)
     views = [_scene_view(*one) for one in zip(photos, maps, found.cameras, strict=True)]
     return Scene(views, tracks=found.tracks, info={"warnings": _complaints(views)})
 
@@ -38,6 +44,7 @@ def solved(
     maps: Sequence[ViewMaps],
     given: np.ndarray | None,
     options: ReconstructOptions,
+    own: OwnMatches | None = None,
     *,
     adjust: bool = True,
 ) -> Solved:
@@ -45,7 +52,18 @@ def solved(
     guessed, _ = source_intrinsics(maps, [photo.fit for photo in photos], shared=options.shared_focal)
     each = zip(photos, maps, guessed, [None] * len(photos) if given is None else given, strict=True)
     views = [_view(*one) for one in each]
-    return solve(views, _originals(photos), use_depth=options.cameras != "matches", adjust=adjust)
+    if options.cameras != "matches":
+        matrices = [
+            p.fit.affine @ torch.from_numpy(v.intrinsics if v.intrinsics is not None else k)
+            for p, v, k in zip(photos, views, guessed, strict=True)
+        ]
+        said = place_by_maps(maps, matrices, options.poses).choices
+        views = [
+            replace(v, said=one.cam2world.numpy()) if one.method != "identity" else v
+            for v, one in zip(views, said, strict=True)
+        ]
+    by_sift, use_depth = options.matches != "model", options.cameras != "matches"
+    return solve(views, _originals(photos), own=own, sift=by_sift, use_depth=use_depth, adjust=adjust)
 
 
 def _view(photo: Photo, maps: ViewMaps, guess: np.ndarray, given: np.ndarray | None) -> View:

@@ -10,6 +10,7 @@ from manyview.images.inputs import Take
 
 CamerasFrom = Literal["auto", "matches", "model", "given"]
 PosePreference = Literal["auto", "model", "pnp", "similarity"]
+Matcher = Literal["auto", "sift", "model", "both"]
 PairGraph = Literal["auto", "complete", "window", "star", "retrieval"]
 RECONSTRUCTOR = "manyview-small"
 """The model of `reconstruct` where none is named."""
@@ -22,6 +23,9 @@ class ReconstructOptions:
     cameras: CamerasFrom = "auto"
     """What cameras rest on: auto takes given ones, else matches between the photos with the model's depth; matches:
     matches alone; model: what the network says, unchecked; given."""
+    matches: Matcher = "auto"
+    """Matches of SIFT; of the model: of its descriptors, or else its encoder's tokens; both: SIFT's, and the model's
+    where those link no pair. auto: both for models with descriptors, else SIFT (tokens are coarse)."""
     poses: PosePreference = "auto"
     """With cameras=model: poses as the model says them, from PnP on the global points, or from the similarity between
     local and global maps; auto takes the model's where it says them, else PnP."""

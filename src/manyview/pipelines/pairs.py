@@ -6,7 +6,7 @@ what was said of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -19,6 +19,7 @@ from manyview.cameras.align import Pairwise, align
 from manyview.cameras.graph import connected
 from manyview.geometry import alignment, cameras, pointmaps
 from manyview.pipelines.options import PairGraph
+from manyview.pipelines.own_matches import DescriptorMatches
 from manyview.progress import track
 
 COMPLETE = 12
@@ -27,9 +28,6 @@ GRID = 24
 """Rows and columns of the places of a photo at which pairs are aligned."""
 DEFAULT_FOCAL = 1.0
 """Focal length in long sides where a pointmap gives none."""
-
-Seen = Callable[[int, int, dict[str, Any]], None]
-"""Shown what the model says of photos i and j: its maps by name."""
 
 
 def pair_graph(kind: PairGraph, each: int, alike: Tensor) -> list[tuple[int, int]]:
@@ -79,13 +77,11 @@ def in_one_frame(
     *,
     kind: PairGraph = "auto",
     each: int = 4,
-    heads: tuple[str, ...] = ("pointmap",),
-    seen: Seen | None = None,
+    seen: DescriptorMatches | None = None,
 ) -> dict[str, Any]:
     """Maps of every picture (3, H, W) in the first one's frame, as lists of (1, H, W, ...), and cameras.
 
-    masks: (H, W) bool, True = use this pixel. `seen` is shown every answer as it comes, once per pair, with the maps
-    of `heads`.
+    masks: (H, W) bool, True = use this pixel. `seen` is shown every answer as it comes, once per pair.
     """
     tokens = encoded_once(network, pictures)
     count = len(pictures)
@@ -94,7 +90,8 @@ def in_one_frame(
     pairs, points, weights = [], [], []
     for i, j in track(graph, label="pairs", unit="pair"):
         for first, second in ((i, j), (j, i)):
-            said = network.decode(tokens[first], tokens[second], heads=heads if first == i else ("pointmap",))
+            heads = seen.heads if seen is not None and first == i else ("pointmap",)
+            said = network.decode(tokens[first], tokens[second], heads=heads)
             if seen is not None and first == i:
                 seen(i, j, said)
             views = [(_one(said["pointmap"], side), _one(said["confidence"], side)) for side in (0, 1)]

@@ -25,6 +25,7 @@ from manyview.pipelines.evidence import scene_by_matches, without_points
 from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
 from manyview.pipelines.opening import opened
 from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
+from manyview.pipelines.own_matches import DescriptorMatches, describes, token_matches
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 from manyview.version import __version__
@@ -67,12 +68,16 @@ def reconstruct(
     }
     wanted = "fp32" if options.precision == "auto" and not isinstance(network, ReconstructsViews) else options.precision
     precision = precision_on(target, wanted)
+    described = DescriptorMatches() if describes(network) and options.matches != "sift" else None
     with autocast(target, precision):
-        maps = ask(network, photos, read_masks(masks, photos), target, **asked)
+        maps = ask(network, photos, read_masks(masks, photos), target, seen=described, **asked)
+    own = None if described is None else described.of(photos)
+    if own is None and options.matches in ("model", "both"):
+        own = token_matches(network, photos, target)
     if options.cameras == "given" and given_c2w is None:
         raise UserError("cameras=given needs the poses; give cam2world, or choose auto, matches or model")
     if options.cameras in ("auto", "matches") and given_c2w is None:
-        scene = scene_by_matches(photos, maps, given_k, options)
+        scene = scene_by_matches(photos, maps, given_k, options, own)
     else:
         scene = _scene(photos, maps, given_k, given_c2w, options)
     _describe(scene, name, network, options, skipped, precision)
