@@ -70,7 +70,7 @@ def told(
         pictures = [*pictures, *pictures] if pair and count == 1 else pictures
         alike = len({picture.shape for picture in pictures}) == 1
         views: Any = torch.stack([*pictures])[None] if alike else [picture[None] for picture in pictures]
-        answer = _both_orders(network, views, seen) if pair else network(views, **asked)
+        answer = _both_orders(network, views, seen if count == 2 else None) if pair else network(views, **asked)
     return [_of_view(answer, index) for index in range(count)]
 
 

@@ -68,14 +68,15 @@ def _sides(maps: Any) -> list[Tensor]:
 
 def describes(network: Any) -> bool:
     """Whether a model has descriptors that were made to be matched."""
-    return isinstance(network, ReconstructsPairs) and int(getattr(network.config, "descriptor_dim", 0)) > 0
+    config = getattr(network, "config", None)
+    return isinstance(network, ReconstructsPairs) and int(getattr(config, "descriptor_dim", 0)) > 0
 
 
 def token_matches(network: Any, photos: Sequence[Photo], device: torch.device) -> OwnMatches | None:
     """Matches of the tokens of an image encoder; None for a model without one. Photos are encoded when first asked."""
+    patch, tokens = int(network.config.patch_size), list[Tensor]()
     if not isinstance(network, EncodesImages):
         return None
-    patch, tokens = int(network.config.patch_size), list[Tensor]()
 
     def match(pairs: Pairs) -> dict[tuple[int, int], np.ndarray]:
         pairs = list(pairs)
