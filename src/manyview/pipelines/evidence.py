@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from manyview.cameras.descriptors import OwnMatches
+from manyview.cameras.fit import fitted
 from manyview.cameras.place import Camera, View
 from manyview.cameras.solve import Solved, solve
+from manyview.cameras.tracks import Tracks
 from manyview.images.inputs import Photo
 from manyview.images.reading import read_image, stated_focal
 from manyview.images.video import read_frames
@@ -19,6 +21,7 @@ from manyview.pipelines.answers import ViewMaps
 from manyview.pipelines.cameras import place_by_maps, source_intrinsics
 from manyview.pipelines.options import ReconstructOptions
 from manyview.progress import track
+from manyview.scene.agreement import compare
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 
@@ -35,7 +38,8 @@ def scene_by_matches(
     given: (V, 3, 3) known intrinsics, which are kept. own: the model's own matches.
     """
     found = solved(photos, maps, given, options, own)
-    views = [_scene_view(*one) for one in zip(photos, maps, found.cameras, strict=True)]
+    views = views_at(photos, maps, found)
+    compare(views, found.tracks)
     return Scene(views, tracks=found.tracks, info={"warnings": _complaints(views)})
 
 
@@ -114,6 +118,25 @@ def _scene_view(photo: Photo, maps: ViewMaps, camera: Camera) -> SceneView:
         error_px=camera.error_px,
         info={"pose": camera.rests_on},
     )
+
+
+def views_at(photos: Sequence[Photo], maps: Sequence[ViewMaps], found: Solved, *, bent: bool = True) -> list[SceneView]:
+    """Views at their cameras, depth tied to the points that they share; `bent`: by more than a scale."""
+    views = [_scene_view(*one) for one in zip(photos, maps, found.cameras, strict=True)]
+    for index, view in enumerate(views):
+        if bent:
+            _fit_to_points(view, found.tracks, index)
+    return views
+
+
+def _fit_to_points(view: SceneView, tracks: Tracks, index: int) -> None:
+    """Tie the depth of a registered view to the points that it shares with others."""
+    if not view.registered or view.cam2world is None:
+        return
+    own, affine = tracks.view == index, view.source.affine
+    away = tracks.points[tracks.point[own]] - view.cam2world[:3, 3]
+    uv = tracks.uv[own] @ affine[:2, :2].T + affine[:2, 2]
+    view.depth = fitted(view.depth, uv, away @ view.cam2world[:3, 2]).astype(np.float32)
 
 
 def without_points(views: Sequence[SceneView]) -> list[str]:

@@ -88,9 +88,9 @@ class Scene:
         most: int | None = None,
         component: int = 0,
     ) -> Cloud:
-        """As `points`, with each point's confidence, view and pixel."""
+        """As `points`, with each point's confidence, view and pixel. Pixels that other views contradict give none."""
         threshold = self._threshold(min_confidence, quantile)
-        keep = [view.valid & (view.confidence >= threshold) for view in self.views]
+        keep = [view.valid & ~view.denied & (view.confidence >= threshold) for view in self.views]
         keep = [
             mask & (view.component == component and view.cam2world is not None)
             for mask, view in zip(keep, self.views, strict=True)

@@ -70,6 +70,9 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
     (root / entry["image"]).write_bytes(encoded(view.image))
     np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
     np.save(root / entry["confidence"], np.asarray(view.confidence, np.float32), allow_pickle=False)
+    if view.contradicted is not None:
+        entry["contradicted"] = f"maps/{index:04d}-contradicted.npy"
+        np.save(root / entry["contradicted"], np.asarray(view.contradicted, bool), allow_pickle=False)
     if view.raw_pointmap is not None:
         entry["pointmap"] = f"maps/{index:04d}-pointmap.npy"
         np.save(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32), allow_pickle=False)
@@ -118,7 +121,7 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         image = np.asarray(picture.convert("RGB"))
     maps = {
         key: np.load(_inside(root, entry[key]), allow_pickle=False)
-        for key in ("depth", "confidence", "pointmap")
+        for key in ("depth", "confidence", "pointmap", "contradicted")
         if entry.get(key)
     }
     for key, array in maps.items():
@@ -147,6 +150,7 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         cam2world=None if rests_on == "nothing" else np.array(entry["cam2world"], np.float64).reshape(4, 4),
         source=source,
         raw_pointmap=maps.get("pointmap"),
+        contradicted=maps.get("contradicted"),
         rests_on=rests_on,
         component=int(entry.get("component", 0)),
         inliers=int(entry.get("inliers", 0)),

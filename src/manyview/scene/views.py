@@ -41,7 +41,8 @@ class SceneView:
     depth: np.ndarray
     """(H, W) float32 along the optical axis, in the scene's unit; 0 = none."""
     confidence: np.ndarray
-    """(H, W) float32, raw, as the model defines it."""
+    """(H, W) float32: one over the expected relative error of depth where `info["confidence"]` says calibrated, else
+    raw, as the model defines it."""
     intrinsics: np.ndarray
     """(3, 3) float64 at this resolution."""
     cam2world: np.ndarray | None
@@ -57,6 +58,8 @@ class SceneView:
     """Observations of shared points that agree with the final cameras."""
     error_px: float | None = None
     """Their median reprojection error, in pixels of the original picture."""
+    contradicted: np.ndarray | None = None
+    """(H, W) bool: pixels whose depth no other view that looks there agrees with; None where none was compared."""
     info: dict[str, Any] = field(default_factory=dict)
     """How the pose was found."""
 
@@ -80,6 +83,11 @@ class SceneView:
     def valid(self) -> np.ndarray:
         """(H, W) bool: pixels that have a point (masked pixels have none)."""
         return self.depth > 0
+
+    @property
+    def denied(self) -> np.ndarray:
+        """(H, W) bool: as `contradicted`, nowhere where none was compared."""
+        return np.zeros(self.depth.shape, bool) if self.contradicted is None else self.contradicted
 
     @property
     def pointmap(self) -> np.ndarray:

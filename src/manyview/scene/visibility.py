@@ -14,6 +14,15 @@ def look(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndar
 
     Seen means inside the picture and within `tolerance` (relative) of the depth the view has there.
     """
+    inside, uv, depth, there = depths_seen(view, points)
+    return inside & (np.abs(depth - there) <= tolerance * there), uv
+
+
+def depths_seen(view: SceneView, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which world points (N, 3) lie before a depth that the view has, where, their own depth, and the view's there.
+
+    (N,) bool, (N, 2) pixels at the model's resolution, (N,) and (N,); the latter 0 where the view has none.
+    """
     height, width = view.depth.shape
     camera_from_world = poses.invert(torch.from_numpy(view.pose))
     local = poses.apply(camera_from_world, torch.from_numpy(np.asarray(points, np.float64)))
@@ -21,5 +30,4 @@ def look(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndar
     inside = (depth > 0) & (uv >= 0).all(-1) & (uv[:, 0] < width) & (uv[:, 1] < height)
     column, row = np.where(inside[:, None], uv, 0).astype(np.int64).T
     seen_depth = np.asarray(view.depth, np.float64)[row, column]
-    near = np.abs(depth - seen_depth) <= tolerance * seen_depth
-    return inside & (seen_depth > 0) & near, uv
+    return inside & (seen_depth > 0), uv, depth, np.where(inside, seen_depth, 0)
