@@ -3,8 +3,8 @@
 python benchmarks/dense.py ../shared/data --write docs/dense.md
 
 Depth is compared with the sensor's after one scale for the whole scene (AbsRel, mean over views). Rank correlation:
-Spearman's, of confidence with less error; a shuffled confidence must be at 0. The correction and its numbers were chosen
-on the red kitchen, every 6th frame; the other rows had no part in that.
+Spearman's, of confidence with less error; a shuffled confidence must be at 0. The correction and its numbers were
+chosen on the red kitchen, every 6th frame; the other rows had no part in that.
 """
 
 from __future__ import annotations

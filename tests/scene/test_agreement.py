@@ -43,9 +43,8 @@ def scene(count: int = 4, noise: float = 0.15) -> tuple[Scene, list[np.ndarray]]
 def shared(views: list[SceneView], true: list[np.ndarray]) -> Tracks:
     """True points of the first view, where every view shows them."""
     pose = torch.from_numpy(views[0].cam2world)
-    world = (
-        pointmaps.transform(pose, pointmaps.unproject(torch.from_numpy(true[0]), MATRIX)).reshape(-1, 3)[::37].numpy()
-    )
+    local = pointmaps.unproject(torch.from_numpy(true[0]), MATRIX)
+    world = pointmaps.transform(pose, local).reshape(-1, 3)[::37].numpy()
     view, point, uv = [], [], []
     for number, one in enumerate(views):
         local = (world - one.cam2world[:3, 3]) @ one.cam2world[:3, :3]
