@@ -99,3 +99,12 @@ def test_what_was_compared_survives_the_disk(tmp_path):
     again = Scene.load(made.save(tmp_path / "scene"))
     assert np.array_equal(again.views[1].contradicted, made.views[1].contradicted)
     assert again.cloud().xyz == pytest.approx(made.cloud().xyz)
+
+
+def test_views_from_one_place_are_not_compared():
+    made, _ = scene(3)
+    for view in made.views[1:]:
+        view.rests_on = "depth"
+    assert not compare(made.views, made.tracks)
+    made.views[1].rests_on = "matches"
+    assert compare(made.views, made.tracks)

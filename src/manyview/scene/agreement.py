@@ -33,9 +33,12 @@ SAMPLE = 20_000
 def compare(views: Sequence[SceneView], tracks: Tracks) -> bool:
     """Give views `contradicted` and a calibrated confidence: one over the expected relative error of depth.
 
-    Views that share no frame with another stay as they are. Returns whether any could be compared.
+    Views that share no frame with another stay as they are, and all of them where most rest on depth: from one place
+    all views err alike. Returns whether any could be compared.
     """
     rows = [index for index, view in enumerate(views) if view.registered and view.valid.any()]
+    if 2 * sum(views[index].rests_on == "depth" for index in rows) > len(rows):
+        return False
     apart = {index: _differences(views, tracks, index, rows) for index in rows}
     known = {index: values for index, values in apart.items() if len(values) and np.isfinite(values).any()}
     if not known:
