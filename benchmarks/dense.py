@@ -94,7 +94,7 @@ def main() -> None:
     lines = [f"| set | views | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 2)]
     for name, every in SETS:
         numbers = run(args.data / name, every, network)
-        cells = " | ".join(f"{numbers[key]:.3f}" for key in keys)
+        cells = " | ".join(f"{numbers[key]:.3f}" if np.isfinite(numbers[key]) else "–" for key in keys)
         lines.append(f"| {name}, {FRAMES}, every {every} | {numbers['views']} | {cells} |")
         print(lines[-1], flush=True)
     text = (__doc__ or "").split("\n\n")
