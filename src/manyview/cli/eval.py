@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Answer:
         lines = {name: _protocols().get(name).line for name in _protocols().names()}
         example = "manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet"
         return Answer(values=lines, lines=rows(lines, indent=0), next=[example])
-    protocol = _protocol(args) if args.protocol else None
+    protocol: Any = _protocol(args) if args.protocol else None
     if protocol and args.model and not args.data:
         args.data = protocol.own_data(Path("runs") / "eval" / f"{args.protocol}-data")
     for name, value in (("PROTOCOL", args.protocol), ("--model", args.model), ("--data", args.data)):

@@ -223,8 +223,8 @@ def point_error(predicted: np.ndarray, true: np.ndarray, valid: np.ndarray) -> f
 
 def _turns(local: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Rotations (V, 3, 3) from each view's own frame to the first one's, as the two pointmaps say."""
-    points = [torch.from_numpy(array).flatten(1, 2) for array in (local, moved)]
-    return similarity(*points, torch.from_numpy(weights).flatten(1)).rotation
+    source, target = (torch.from_numpy(array).flatten(1, 2) for array in (local, moved))
+    return similarity(source, target, torch.from_numpy(weights).flatten(1)).rotation
 
 
 def _map(answer: Mapping[str, Any], name: str) -> torch.Tensor:

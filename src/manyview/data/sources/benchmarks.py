@@ -81,9 +81,9 @@ def dtu(src: Source) -> Scenes:
         if (folder / "cams").is_dir():
             rows = []
             for image in images_of(folder / "images"):
-                camera = src.read(folder / "cams" / f"{image.stem}_cam.txt", mvsnet_camera)
+                known = src.read(folder / "cams" / f"{image.stem}_cam.txt", mvsnet_camera)
                 depth = first_file(folder / "depths" / f"{image.stem}{end}" for end in (".npy", ".pfm"))
-                rows.append(Row(image=image, camera=camera, depth=depth))
+                rows.append(Row(image=image, camera=known, depth=depth))
             yield src.name(folder), rows
 
 
