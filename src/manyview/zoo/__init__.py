@@ -12,6 +12,7 @@ from manyview.zoo.converting import export_official
 from manyview.zoo.directory import save_model
 from manyview.zoo.hub import download
 from manyview.zoo.models import build, convert, load, models_folder, names, present, take_weights
+from manyview.zoo.texts import embed_texts, text_encoder_of
 
 __all__ = [
     "CARDS",
@@ -20,6 +21,7 @@ __all__ = [
     "card_of",
     "convert",
     "download",
+    "embed_texts",
     "export_official",
     "licences_of",
     "load",
@@ -28,4 +30,5 @@ __all__ = [
     "present",
     "save_model",
     "take_weights",
+    "text_encoder_of",
 ]

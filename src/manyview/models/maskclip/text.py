@@ -10,6 +10,7 @@ import operator
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -96,23 +97,34 @@ def _ids(text: str | Sequence[int]) -> list[int]:
 
 @cache
 def _tokeniser() -> Any:
-    """CLIP's byte-pair encoder and its vocabulary, as open_clip ships them.
+    """CLIP's byte-pair encoder and its vocabulary, as open_clip ships them."""
+    try:
+        return from_open_clip("tokenizer").SimpleTokenizer()
+    except OSError as error:
+        raise _not_installed(error) from error
 
-    Its file is read on its own: the package around it would import torchvision and timm, which it does not need.
+
+def from_open_clip(name: str) -> ModuleType:
+    """One file of open_clip, read on its own: the package around it would import torchvision and timm, which it does
+    not need. Raises UserError where it is not installed.
     """
     package = importlib.util.find_spec("open_clip")
     folders = package.submodule_search_locations if package else None
-    path = Path(folders[0]) / "tokenizer.py" if folders else None
+    path = Path(folders[0]) / f"{name}.py" if folders else None
     try:
         if path is None:
             raise ModuleNotFoundError("open_clip")
-        spec = importlib.util.spec_from_file_location("manyview_clip_tokenizer", path)
+        spec = importlib.util.spec_from_file_location(f"manyview_clip_{name}", path)
         if spec is None or spec.loader is None:
             raise ModuleNotFoundError(f"open_clip ({path})")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.SimpleTokenizer()
+        return module
     except (ImportError, OSError) as error:
-        raise UserError(
-            f"CLIP's tokeniser is not installed ({error}); run `pip install 'manyview[text]'`, or give token ids"
-        ) from error
+        raise _not_installed(error) from error
+
+
+def _not_installed(error: Exception) -> UserError:
+    return UserError(
+        f"CLIP's tokeniser is not installed ({error}); run `pip install 'manyview[text]'`, or give token ids"
+    )
