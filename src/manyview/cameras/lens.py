@@ -18,8 +18,9 @@ SPREAD = 0.35
 """Standard deviation of the logarithm of a guessed focal length."""
 MISFIT = 60.0
 """What it costs, in units of half a squared standard deviation, to explain no match at all."""
-PAIRS = 20
-"""Pairs of photos that are asked, those with most matches."""
+PAIRS, MANY = 20, 40
+"""Pairs of photos that are asked, those with most matches; of more than MANY photos, where those are neighbours that
+have hardly moved, the ones whose matches have moved most."""
 
 
 def camera(focal: float, size: tuple[int, int], principal: np.ndarray) -> dict[str, object]:
@@ -40,7 +41,12 @@ def focal_from_matches(
     """
     import poselib
 
-    asked = sorted(matches, key=lambda pair: -len(matches[pair]))[:PAIRS]
+    def worth(pair: tuple[int, int]) -> float:
+        one, two = (photos[k].uv[matches[pair][:, side]] for side, k in enumerate(pair))
+        moved = float(np.median(np.linalg.norm(one - two, axis=1))) if len(photos) > MANY else 1.0
+        return len(matches[pair]) * moved
+
+    asked = sorted(matches, key=worth, reverse=True)[:PAIRS]
     explained = np.zeros(len(GRID))
     for number, ratio in enumerate(GRID):
         for i, j in asked:

@@ -99,12 +99,12 @@ def focal_from_pointmap(
 def pose_from_pointmap(
     points: Tensor, intrinsics: Tensor, valid: Tensor | None = None, threshold_px: float = 5.0, most: int = 4000
 ) -> PoseFit:
-    """Pose of the view whose pixels see world `points` (H, W, 3), by RANSAC PnP (OpenCV, SQPNP).
+    """Pose of the view whose pixels see world `points` (H, W, 3), by robust PnP (poselib's LO-RANSAC, P3P).
 
     At most `most` evenly spread pixels are used. With fewer than four pixels, or no consensus, `ok` is False
     and the pose is the identity.
     """
-    import cv2
+    import poselib
 
     height, width = points.shape[:2]
     usable = torch.isfinite(points).all(-1)
@@ -117,21 +117,13 @@ def pose_from_pointmap(
         return failed
     world = points.reshape(-1, 3)[index].double().cpu().numpy()
     pixels = pixel_centres(height, width).reshape(-1, 2)[index.cpu()].double().numpy()
-    cv2.setRNGSeed(0)
-    try:
-        found, rotation, translation, inliers = cv2.solvePnPRansac(
-            world,
-            pixels,
-            intrinsics.double().cpu().numpy(),
-            None,
-            iterationsCount=1000,
-            reprojectionError=threshold_px,
-            flags=cv2.SOLVEPNP_SQPNP,
-        )
-    except cv2.error:
+    matrix = intrinsics.double().cpu().numpy()
+    lens = [matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]
+    camera = {"model": "PINHOLE", "width": width, "height": height, "params": [float(value) for value in lens]}
+    ransac = {"max_reproj_error": threshold_px, "max_iterations": 1000, "seed": 0}
+    pose, about = poselib.estimate_absolute_pose(pixels, world, camera, ransac, {})
+    inliers = int(about["num_inliers"])
+    if inliers < 4 or not (np.isfinite(pose.R).all() and np.isfinite(pose.t).all()):
         return failed
-    if not found or inliers is None or not np.isfinite(translation).all():
-        return failed
-    matrix = torch.from_numpy(cv2.Rodrigues(rotation)[0])
-    cam2world = poses.invert(poses.pose(matrix, torch.from_numpy(translation[:, 0])))
-    return PoseFit(cam2world.float(), len(inliers) / len(index), True)
+    world2cam = poses.pose(torch.from_numpy(np.array(pose.R)), torch.from_numpy(np.array(pose.t)))
+    return PoseFit(poses.invert(world2cam).float(), inliers / len(index), True)

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview.engine.memory import is_out_of_memory
 from manyview.images.inputs import Photo
 from manyview.models.model import ReconstructsPairs
+from manyview.pipelines.at_once import LEAST, Plan, in_first_frame, plan, too_large, windows
 from manyview.pipelines.opening import evaluating
 from manyview.pipelines.options import PairGraph
 from manyview.pipelines.own_matches import DescriptorMatches
 from manyview.pipelines.pairs import in_one_frame
+from manyview.progress import track
 
 Answer = dict[str, Any]
 
@@ -37,11 +40,47 @@ class ViewMaps:
 def ask(
     network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device, **how: Any
 ) -> list[ViewMaps]:
-    """What the model says of every view, as `told` asks it; masked pixels are never read."""
-    pictures = [torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255 for photo in photos]
+    """What the model says of every view, as `told` asks it; masked pixels are never read.
+
+    A many-view model is asked about as many views at once as memory allows (on a CPU also time), in windows that
+    overlap and are brought into one frame. Raises UserError, with numbers that fit, where memory does not suffice.
+    """
     used = [None if mask is None else torch.from_numpy(mask) for mask in masks]
-    answers = told(network, pictures, used, **how)
-    return [_view_maps(answer, mask) for answer, mask in zip(answers, used, strict=True)]
+    if isinstance(network, ReconstructsPairs):
+        answers = told(network, [_picture(photo, device) for photo in photos], used, **how)
+        return [_view_maps(answer, mask) for answer, mask in zip(answers, used, strict=True)]
+    sizes = [photo.fit.size for photo in photos]
+    asked = {name: number for name, number in how.items() if number is not None and name.endswith("_chunk")}
+    planned = plan(network, sizes, device, asked)
+    while True:
+        try:
+            return _in_windows(network, photos, used, device, planned)
+        except (MemoryError, RuntimeError) as error:
+            smaller = planned.halved()
+            if not is_out_of_memory(error) or (smaller == planned):
+                raise
+            if smaller.views < min(LEAST, len(photos)):
+                raise too_large(sizes, device) from None
+            planned = smaller
+
+
+def _picture(photo: Photo, device: torch.device) -> Tensor:
+    return torch.from_numpy(photo.image).permute(2, 0, 1).to(device).float() / 255
+
+
+def _in_windows(
+    network: Any, photos: Sequence[Photo], masks: Sequence[Tensor | None], device: torch.device, planned: Plan
+) -> list[ViewMaps]:
+    maps: list[ViewMaps] = []
+    before: list[dict[str, Tensor]] = []
+    end = 0
+    made = list(windows(len(photos), planned.views))
+    for first, last in track(made, label="asking the model", unit="window"):
+        answers = told(network, [_picture(photo, device) for photo in photos[first:last]], **planned.chunks)
+        answers = in_first_frame(answers, before[len(before) - (end - first) :]) if first < end else answers
+        maps += [_view_maps(answers[row - first], masks[row]) for row in range(end, last)]
+        before, end = answers, last
+    return maps
 
 
 def told(

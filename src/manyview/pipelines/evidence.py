@@ -9,18 +9,21 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from manyview.cameras.cores import cores
 from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.fit import fitted
+from manyview.cameras.keypoints import LONG_SIDE
 from manyview.cameras.place import Camera, View
 from manyview.cameras.solve import Solved, solve
 from manyview.cameras.tracks import Tracks
-from manyview.images.inputs import Photo
-from manyview.images.reading import read_image, stated_focal
+from manyview.errors import UserError
+from manyview.images.fit import Fit
+from manyview.images.inputs import Photo, Picture, read_ahead
+from manyview.images.reading import stated_focal
 from manyview.images.video import read_frames
 from manyview.pipelines.answers import ViewMaps
 from manyview.pipelines.cameras import place_by_maps, source_intrinsics
 from manyview.pipelines.options import ReconstructOptions
-from manyview.progress import track
 from manyview.scene.agreement import compare
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
@@ -84,19 +87,30 @@ def _view(photo: Photo, maps: ViewMaps, guess: np.ndarray, given: np.ndarray | N
 
 
 def _originals(photos: Sequence[Photo]) -> Callable[[], Iterable[np.ndarray]]:
-    """A way to read the photos' own pixels, in order, as often as needed."""
+    """A way to read the photos themselves, in order, as often as needed: as large as they are looked at, at most.
+
+    Several are read at once, and large JPEGs are decoded at a part of their size.
+    """
     frames = [photo.picture for photo in photos if photo.picture.frame is not None]
 
-    def read() -> Iterator[np.ndarray]:
+    def pictures() -> Iterator[Picture]:
         video = read_frames(str(frames[0].path), [int(f.frame or 0) for f in frames]) if frames else iter(())
-        for photo in track(photos, label="matching", unit="photo"):
-            picture = photo.picture
-            if picture.pixels is not None:
-                yield picture.pixels
-            else:
-                yield next(video) if picture.frame is not None else read_image(str(picture.path))
+        for picture in (photo.picture for photo in photos):
+            yield picture if picture.frame is None else replace(picture, pixels=next(video))
+
+    def read() -> Iterator[np.ndarray]:
+        for photo in read_ahead(pictures(), _to_look_at, ahead=2 * cores(), threads=cores()):
+            if isinstance(photo, UserError):
+                raise photo
+            yield photo.image
 
     return read
+
+
+def _to_look_at(size: tuple[int, int]) -> Fit:
+    """A picture (H, W) with a long side of LONG_SIDE at most, whole up to a pixel."""
+    scale = min(1.0, LONG_SIDE / max(size))
+    return Fit(size, (int(size[0] * scale + 1e-6), int(size[1] * scale + 1e-6)), scale, (0.0, 0.0))
 
 
 def _scene_view(photo: Photo, maps: ViewMaps, camera: Camera) -> SceneView:

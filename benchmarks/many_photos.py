@@ -1,0 +1,165 @@
+"""Many photos, long videos, large photos: cameras of whole sets, drift of a loop, time of stages, peak memory.
+
+python benchmarks/many_photos.py ../shared/data --write docs/many-photos.md
+
+Each row runs in a process of its own, so that its peak memory is its own. Processor seconds stand beside seconds of the
+clock, because other programs may share the machine. ATE: root mean square distance of the camera centres of the largest
+frame after a similarity, as a share of the farthest centre's distance from the middle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROWS = {
+    "redkitchen": "redkitchen_000_499, all 100 frames",
+    "hololens": "hololens_000_185, all 93 frames",
+    "loop": "500 rendered frames of 320x240, once around a room",
+    "loop_open": "the same without pairs that look alike: no loop is closed",
+    "large": "30 photos of 4000x3000 (red kitchen, enlarged)",
+}
+FOLDERS = {"redkitchen": "redkitchen_000_499", "hololens": "hololens_000_185"}
+
+
+def posed(folder: Path) -> tuple[list[Path], np.ndarray]:
+    """Photos and their true cam2world (V, 4, 4)."""
+    frames = [f for f in json.loads((folder / "cameras.json").read_text())["frames"] if f.get("cam2world")]
+    poses = np.array([np.array(f["cam2world"], float).reshape(4, 4) for f in frames])
+    return [folder / f["file"] for f in frames], poses
+
+
+def large(folder: Path, work: Path) -> tuple[list[Path], np.ndarray]:
+    """30 photos of 12 megapixels."""
+    paths, poses = posed(folder)
+    made = []
+    for path in paths[::3][:30]:
+        made.append(work / path.name)
+        with Image.open(path) as image:
+            image.resize((4000, 3000), Image.Resampling.BICUBIC).save(made[-1], quality=92)
+    return made, poses[::3][:30]
+
+
+def loop(views: int = 500, size: tuple[int, int] = (240, 320), seed: int = 12) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames of a camera that goes around a furnished room and a bit further, and their true cam2world."""
+    from manyview.data.synthetic import furnishing, trajectories
+    from manyview.data.synthetic.scene import render_world
+    from manyview.geometry import poses
+    from manyview.geometry.cameras import intrinsics_matrix
+
+    world = furnishing.build(seed, "room")
+    width, depth, _ = world.size
+    angle = torch.linspace(0, 2 * math.pi * 1.06, views, dtype=torch.float64)
+    reach = 0.34 * (1 + 0.06 * torch.sin(5 * angle))
+    height = 1.55 + 0.12 * torch.sin(3 * angle)
+    eyes = [width * (0.5 + reach * angle.cos()), depth * (0.5 + reach * angle.sin()), height]
+    eye = torch.stack(eyes, -1).float()
+    look = torch.stack([(angle + 2.2).cos(), (angle + 2.2).sin(), 0.08 * torch.sin(7 * angle) - 0.18], -1).float()
+    cam2world = poses.look_at(eye, eye + look)
+    focal = max(size) / 2 / math.tan(math.radians(75) / 2)
+    intrinsics = intrinsics_matrix(focal, focal, size[1] / 2, size[0] / 2).expand(views, 3, 3)
+    frames: list[np.ndarray] = []
+    for first in range(0, views, 25):
+        path = trajectories.Path("loop", cam2world[first : first + 25], intrinsics[first : first + 25])
+        images = render_world(world, path, size=size, rng=Random("sensor")).images
+        frames += list((images.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().byte().numpy())
+    return frames, cam2world.double().numpy()
+
+
+def measure(row: str, data: Path, model: str) -> dict[str, Any]:
+    """One row, in this process."""
+    import manyview as mv
+    from manyview.cameras import pairs
+    from manyview.evaluation.poses import pose_numbers
+
+    with tempfile.TemporaryDirectory() as work:
+        if row == "large":
+            images, true = large(data / FOLDERS["redkitchen"], Path(work))
+        elif row in FOLDERS:
+            images, true = posed(data / FOLDERS[row])
+        else:
+            kept = Path(tempfile.gettempdir()) / "manyview-loop-500.npz"
+            if not kept.exists():
+                frames, true = loop()
+                np.savez(kept, frames=np.stack(frames), true=true)
+            with np.load(kept) as stored:
+                images, true = list(stored["frames"]), stored["true"]
+        if row == "loop_open":
+            pairs.ALIKE = 0
+        network = mv.load(model)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        clock, busy = time.perf_counter(), time.process_time()
+        scene = mv.reconstruct(images, model=network)
+        seconds, processor = time.perf_counter() - clock, time.process_time() - busy
+    component = [view.component if view.registered else -1 for view in scene.views]
+    poses = np.stack([np.eye(4) if view.cam2world is None else view.cam2world for view in scene.views])
+    numbers = pose_numbers(poses, np.array(component), true)
+    centres = true[:, :3, 3]
+    reach = np.linalg.norm(centres - centres.mean(0), axis=1).max()
+    return {
+        "photos": len(true),
+        **{name: numbers[name] for name in ("auc5", "auc30", "registered")},
+        "ate": None if numbers["ate"] is None else numbers["ate"] / reach,
+        "seconds": seconds,
+        "processor": processor,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "before_mb": before / 1000,
+    }
+
+
+def page(results: dict[str, dict[str, Any]], model: str) -> str:
+    """The table as Markdown."""
+    text = (__doc__ or "").split("\n\n")
+    head = "| set | registered | AUC@5 | AUC@30 | ATE | seconds | processor seconds | peak MB (before) |"
+    lines = ["# Many photos", "", f"Written by `{text[1].strip()}`, model `{model}`.", "", text[2].strip(), "", head]
+    lines.append("|" + "---|" * 8)
+    for row, r in results.items():
+        ate = "" if r["ate"] is None else f"{100 * r['ate']:.2f} %"
+        lines.append(
+            f"| {ROWS[row]} | {r['registered']:.0%} | {r['auc5']:.3f} | {r['auc30']:.3f} | {ate} | "
+            f"{r['seconds']:.0f} | {r['processor']:.0f} | {r['peak_mb']:.0f} ({r['before_mb']:.0f}) |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="manyview-tiny")
+    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--one", choices=list(ROWS), help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if args.one:
+        print(json.dumps(measure(args.one, args.data, args.model)))
+        return
+    results = {}
+    for row in args.only:
+        command = [sys.executable, __file__, str(args.data), "--model", args.model, "--one", row]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        results[row] = json.loads(output.splitlines()[-1])
+        print(row, results[row], flush=True)
+    text = page(results, args.model)
+    if args.write:
+        args.write.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
