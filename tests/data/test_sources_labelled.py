@@ -146,6 +146,14 @@ def test_scannets_labels(tmp_path):
     assert len(all_of.info["classes"]) == 40
     with pytest.raises(UserError, match="--classes 13"):
         scan(tmp_path / "scans", format="scannet", options=ScannetOptions(classes=13))
+    assert (all_of.info["classes"][12], all_of.info["classes"][39]) == ("blinds", "other objects")
+    assert {frame.instances for frame in all_of.frames} == {None}
+    for i in (0, 20):
+        numbers(tmp_path / "scans" / "scene0000_00" / "instance-filt" / f"{i}.png", [0, 3, 7])
+    found, problems = scan(tmp_path / "scans", format="scannet")
+    assert problems == []
+    names = [frame.instances and frame.instances.rpartition("/")[2] for frame in found.frames]
+    assert names == ["0.png", "20.png", None, None]
     (tmp_path / "scannetv2-labels.combined.tsv").unlink()
     manifest, problems = scan(tmp_path / "scans", format="scannet")
     assert ["labels are left out" in p.reason for p in problems] == [True]

@@ -11,6 +11,7 @@ from typing import Any
 _OF_FILE = {
     "cloud": "accuracy chamfer cloud_distances cloud_metrics completeness f_score normal_consistency",
     "depth": "abs_rel align_depth depth_errors eigen_crop inverse_fit valid_depth",
+    "located": "map_and_locate",
     "matching": "end_point_errors matching_scores",
     "pose": "align_centres exact_average_accuracy mean_average_accuracy pose_accuracy pose_auc relative_pose_errors "
     "relative_trajectory_error rotation_error trajectory_error translation_error",

@@ -22,13 +22,16 @@ CITYSCAPES = {
     **{27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"},
 }
 """Stored id -> name, in the order of the 19 classes."""
-SCANNET = {
-    **{1: "wall", 2: "floor", 3: "cabinet", 4: "bed", 5: "chair", 6: "sofa", 7: "table", 8: "door"},
-    **{9: "window", 10: "bookshelf", 11: "picture", 12: "counter", 14: "desk", 16: "curtain"},
-    **{24: "refrigerator", 28: "shower curtain", 33: "toilet", 34: "sink", 36: "bathtub"},
-    **{39: "other furniture"},
-}
-"""The benchmark's classes by their number among NYU's 40."""
+NYU40 = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
+    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
+    *("ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box"),
+    *("whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "other structure"),
+    *("other furniture", "other objects"),
+)
+"""NYU's 40 classes, the first of them number 1 (Gupta et al. 2013, and scannetv2-labels.combined.tsv)."""
+BENCHMARK = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
+"""The numbers among them that ScanNet's benchmark has."""
 
 
 @SOURCES.add("ade20k")
@@ -114,7 +117,8 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
     github.com/ScanNet/scannet.github.io), which scannetv2-labels.combined.tsv, put beside the scenes, turns into the
     40 classes of NYU (BenchmarkScripts/util.py of github.com/ScanNet/ScanNet: columns id and nyu40id). The
     benchmark's 20 of these (BenchmarkScripts/2d_evaluation there) are the default, `--classes 40` takes all; the
-    others are ignored. Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the scenes too.
+    others are ignored. Instances: `SCENE/instance-filt/N.png` (SCENE_2d-instance-filt.zip), 8 bit, numbered through a
+    scene, 0 is none. Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the scenes too.
     SRC: the folder of scenes (scans, or what a frames archive unpacks to), or one scene.
     """
     folders = [path.parent for path in src.folders("color", "*/color", "*/*/color")]
@@ -137,6 +141,7 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
                     depth=scene / "depth" / name if aligned else None,
                     depth_scale=0.001,
                     labels=scene / "label-filt" / name if labels else None,
+                    instances=scene / "instance-filt" / name,
                     split=splits.get(scene.name, ""),
                 )
             )
@@ -157,7 +162,7 @@ def _scannet_labels(src: Source[ScannetOptions], folders: Sequence[Path]) -> dic
     number_of = src.read(file, _scannet_numbers) if file else None
     if not number_of:
         return {}
-    names = SCANNET if count < 40 else {number: SCANNET.get(number, f"class {number}") for number in range(1, 41)}
+    names = {number: NYU40[number - 1] for number in (BENCHMARK if count < 40 else range(1, 41))}
     return _classes(names, [number_of.get(number, 0) for number in range(max(number_of) + 1)])
 
 
