@@ -275,6 +275,7 @@ def test_public_names():
         "__version__",
         "features",
         "load",
+        "localise",
         "metrics",
         "reconstruct",
         "train",

@@ -26,6 +26,7 @@ COMMANDS = {
     "reconstruct": "photos or a video in; cameras, points and confidences out",
     "distil": "a video or photos of a place in; a student of that place out",
     "view": "look at a reconstructed scene in the browser",
+    "localise": "where further photos were taken, in a reconstructed scene",
     "export": "write a reconstructed scene for other programs: PLY, GLB, COLMAP, nerfstudio",
     "eval": "judge a model on a manifest with a protocol of the field",
     "study": "run a paper's ablation in miniature, with seeds, beside the paper's numbers",
