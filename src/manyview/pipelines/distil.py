@@ -28,6 +28,7 @@ from manyview.data.sources import SOURCES, scan
 from manyview.errors import UserError
 from manyview.files import fresh_directory, write_json
 from manyview.images.choosing import choose_frames
+from manyview.images.fit import same_pixels
 from manyview.images.inputs import Take, pictures
 from manyview.images.video import is_video, read_frames, video_info
 from manyview.images.writing import write_picture
@@ -177,11 +178,8 @@ def _scene(images: Any, folder: Path, config: DistilOptions, device: str) -> Sce
 def _size(manifest: Manifest, config: DistilOptions) -> tuple[int, int]:
     """(H, W) of about so many pixels in the aspect that most frames have, whole patches of the student."""
     shapes = [(manifest[row].height, manifest[row].width) for row in range(len(manifest))]
-    height, width = max(set(shapes), key=shapes.count)
     patch = int(zoo.load(config.student).config.patch_size)
-    down = (config.pixels * height / width) ** 0.5
-    sides = (down, down * width / height)
-    return max(patch, round(sides[0] / patch) * patch), max(patch, round(sides[1] / patch) * patch)
+    return same_pixels((1, config.pixels), max(set(shapes), key=shapes.count), multiple=patch)
 
 
 def _trained(out: Path, config: DistilOptions, size: tuple[int, int], device: str) -> Path:
