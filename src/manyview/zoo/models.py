@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from manyview.errors import UserError, mismatch
 from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
 from manyview.models.model import Model, Role, device_of
+from manyview.models.outside import is_outside, outside
 from manyview.zoo.cards import CARDS, Card, licences_of
 from manyview.zoo.converting import keep, network_of, recognise
 from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
@@ -127,14 +128,17 @@ def load(
     accept: Callable[[Card], bool] | None = None,
 ) -> Model:
     """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU
-    unless told otherwise.
+    unless told otherwise. `timm:NAME` and `hf:NAME` are encoders of those libraries.
 
     A name whose weights are not on this machine is downloaded and converted first. `accept` is shown the card
     with the licence before that and says whether to go on; without it only permissive licences are accepted.
     Raises UserError for an unknown name, a directory that is none, a licence not accepted or a download that
     fails; the message then says how to put the file in place by hand.
     """
-    model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
+    if is_outside(name_or_dir):
+        model: Model = outside(str(name_or_dir))
+    else:
+        model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model
