@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -55,16 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
-    from manyview.files import refuse_other_content
     from manyview.images.reading import list_images
     from manyview.pipelines.localise import joined
     from manyview.pipelines.options import ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct
     from manyview.scene.report import REPORT, write_report
     from manyview.scene.scene import Scene
-    from manyview.scene.store import is_scene
+    from manyview.scene.store import WHAT
+    from manyview.written import note, refuse_other_files
 
-    refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it
+    refuse_other_files(args.out, WHAT, overwrite=args.overwrite)  # before the work, not after it
     images = args.images[0] if len(args.images) == 1 else list_images(args.images)
     intrinsics, cam2world = _intrinsics(args.intrinsics), None
     if args.into is not None:
@@ -85,9 +86,25 @@ def run(args: argparse.Namespace) -> Answer:
             masks=args.masks,
             options=override(ReconstructOptions(), args.settings),
         )
-    scene.save(args.out)
+    _save(scene, args)
     report = None if args.no_report else write_report(scene, args.out / REPORT)
+    if report is not None:
+        note(args.out, WHAT, [REPORT])
     return _report(scene, args.out, report)
+
+
+def _save(scene: Any, args: argparse.Namespace) -> None:
+    """Save the scene; where that fails after all the work, it is kept in a temporary folder, and the error says so."""
+    try:
+        scene.save(args.out, overwrite=args.overwrite)
+    except (UserError, OSError) as error:
+        from manyview.written import reason
+
+        try:
+            kept = scene.save(Path(tempfile.mkdtemp(prefix="manyview-scene-")))
+        except (UserError, OSError):
+            raise error from None
+        raise UserError(f"{args.out}: {reason(error)}; the scene is kept in {kept}: move it from there") from error
 
 
 def _intrinsics(text: str | None) -> Any:

@@ -16,7 +16,7 @@ from manyview.models.model import Model, Role, device_of
 from manyview.models.outside import is_outside, outside
 from manyview.zoo.cards import CARDS, Card, licences_of
 from manyview.zoo.converting import keep, network_of, recognise
-from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
+from manyview.zoo.directory import CONFIG, WEIGHTS, load_model, refuse_other_model
 from manyview.zoo.hub import download
 from manyview.zoo.reading import read_checkpoint
 
@@ -104,20 +104,28 @@ def encoder_weights(source: str | Path) -> Mapping[str, Tensor]:
 
 
 def convert(
-    file_or_dir: str | Path, arch: str, out: str | Path, *, encoder: str | Path | None = None, **overrides: Any
+    file_or_dir: str | Path,
+    arch: str,
+    out: str | Path,
+    *,
+    encoder: str | Path | None = None,
+    overwrite: bool = False,
+    **overrides: Any,
 ) -> Path:
     """Bring a published weights file into a model directory, at the precision it is stored in; returns it.
 
     The configuration is what the file says of itself, then what its shapes say, then the overrides (an
     unknown one raises TypeError). encoder: a name, model directory or published file whose encoder to put in,
     for files that come without one. Code in a pickle is never run. Raises UserError when the file is not of
-    this family; the message says which it looks like.
+    this family (the message says which it looks like), and when a file in `out` would be replaced that is not
+    from an earlier call, unless `overwrite`.
     """
     family, preset = lookup(arch)
     family.configured(preset, overrides)  # an unknown option fails before large files are read
+    refuse_other_model(Path(out), overwrite=overwrite)
     weights = None if encoder is None else encoder_weights(encoder)
     model = network_of(file_or_dir, arch, encoder=weights, **overrides)
-    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder)
+    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder, overwrite)
 
 
 def load(
