@@ -13,7 +13,9 @@ from PIL import Image
 
 from manyview.data.depths import read_depth
 from manyview.errors import UserError
+from manyview.images import reading
 from manyview.images.fit import cover
+from manyview.images.maps import read_labels
 from manyview.images.reading import (
     ImageProblem,
     as_seen,
@@ -21,7 +23,6 @@ from manyview.images.reading import (
     probe_image,
     read_fitted,
     read_image,
-    read_labels,
     resize_image,
     stored_as_seen,
 )
@@ -252,7 +253,7 @@ def test_missing_files_folders_and_bombs(kit, tmp_path, monkeypatch):
     with pytest.raises(ImageProblem, match="directory"):
         read_image(tmp_path)
     path = kit.save(tmp_path / "big.png", kit.noise())
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(reading, "MOST_PIXELS", 1000)
     with pytest.raises(ImageProblem, match="too many pixels"):
         read_image(path)
 
@@ -283,7 +284,7 @@ def test_reduced_decoding_keeps_the_geometry(kit, tmp_path, source):
 
 def test_depth_in_metres_and_zero_for_none(tmp_path):
     Image.fromarray(np.array([[0, 1500], [65535, 1]], np.uint16)).save(tmp_path / "d.png")
-    assert np.allclose(read_depth(tmp_path / "d.png", 0.001), [[0, 1.5], [65.535, 0.001]])
+    assert np.allclose(read_depth(tmp_path / "d.png", 0.001), [[0, 1.5], [0, 0.001]])
     np.save(tmp_path / "d.npy", np.array([[np.nan, np.inf, -1.0, 2.0]], np.float32))
     assert np.array_equal(read_depth(tmp_path / "d.npy", 1.0), np.array([[0, 0, 0, 2]], np.float32))
 

@@ -155,10 +155,11 @@ def test_masks_from_a_folder_find_their_photos(tmp_path):
     mask[:, 40:] = 255
     Image.fromarray(mask).save(tmp_path / "masks/b.png")
     photos, _ = gather(tmp_path / "photos", fit, Take(), strict=False)
-    first, second = read_masks(tmp_path / "masks", photos)
+    (first, second), notes = read_masks(tmp_path / "masks", photos)
+    assert notes == ["no mask for a.jpg: all of it is used"]
     assert first is None
     assert second.shape == photos[1].image.shape[:2]
     assert not second[:, :28].any()
     assert second[:, 28:].all()
-    with pytest.raises(UserError, match="no mask is named like a photo"):
+    with pytest.raises(UserError, match="is named like a photo"):
         read_masks(tmp_path / "masks", photos[:1])

@@ -190,6 +190,6 @@ class PictureBatches(Road):
         def read_map() -> np.ndarray:
             if target == "labels":
                 return read_classes(manifest, path)
-            return read_depth(manifest.path(path), frame.depth_scale or 1.0)
+            return read_depth(manifest.path(path), frame.depth_scale or 1.0, manifest.farthest)
 
         return picture, self.read((number, row, "map"), read_map)

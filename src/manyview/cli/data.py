@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import manyview as mv
 from manyview.cli.options import add_options, value_of
-from manyview.cli.output import Answer, output_file, table
+from manyview.cli.output import Answer, table
 
 _LISTED = 20
 
@@ -75,13 +74,13 @@ def _scan(args: argparse.Namespace) -> Answer:
 
     kind = SOURCES.get(args.format).options
     options = override(kind(extract_to=args.out.with_name(f"{args.out.stem}_frames")), args.settings)
-    with output_file(args.out, args):
-        manifest, problems = scan(args.src, format=args.format, options=options)
-        manifest.save(args.out)
+    manifest, problems = scan(args.src, format=args.format, options=options)
+    manifest.save(args.out)
     summary = manifest.summary()
     left_out = [(problem.path, problem.reason) for problem in problems]
     return Answer(
-        values={"manifest": str(args.out), **summary, "left_out": _as_json(left_out)},
+        values={"manifest": str(args.out), **summary, "left_out": _as_json(left_out), **_notes(manifest)},
+        notes=manifest.info.get("notes", ()),
         lines=[*_listed(left_out, "left out"), f"wrote {args.out}: {_size(summary)}, {_contents(summary)}"],
         next=[_next(args.out, manifest, args.src if args.format == "video" else None)],
     )
@@ -105,10 +104,15 @@ def _info(args: argparse.Namespace) -> Answer:
     listed, count = manifest.info.get("problems", []), manifest.info.get("left_out", 0)
     title = f"{args.manifest}: {_size(summary)}, files under {manifest.root}"
     return Answer(
-        values={"manifest": str(args.manifest), **summary},
+        values={"manifest": str(args.manifest), **summary, **_notes(manifest)},
+        notes=manifest.info.get("notes", ()),
         lines=[title, *table([head, *cells]), *_listed(listed, "left out by the scan", count)],
         next=[f"manyview data check {args.manifest}"],
     )
+
+
+def _notes(manifest: mv.Manifest) -> dict[str, Any]:
+    return {"notes": list(manifest.info.get("notes", ()))}
 
 
 def _check(args: argparse.Namespace) -> Answer:
@@ -146,11 +150,11 @@ def _share(count: int, total: int) -> str:
 def _next(path: Path, manifest: mv.Manifest, video: Path | None = None) -> str:
     summary, stem = manifest.summary(), path.with_suffix("")
     if all(summary[key] == len(manifest) for key in ("depth", "pose", "intrinsics")):
-        return shlex.join(["manyview", "cache", "build", str(path), "--teacher", "sensor", "-o", f"{stem}-cache"])
+        return f"manyview cache build {path} --teacher sensor -o {stem}-cache"
     if len(summary["scenes"]) > 1:
-        return shlex.join(["manyview", "data", "info", str(path)])
+        return f"manyview data info {path}"
     source = (video if video and video.is_file() else None) or manifest.path(manifest[0].image).parent
-    return shlex.join(["manyview", "reconstruct", str(source), "-o", f"{stem}-scene"])
+    return f"manyview reconstruct {source} -o {stem}-scene"
 
 
 def _as_json(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:

@@ -11,7 +11,8 @@ from manyview.data.depths import read_depth
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
-from manyview.images.reading import probe_image, read_labels, reason_of
+from manyview.images.maps import read_labels
+from manyview.images.reading import probe_image, reason_of
 from manyview.progress import track
 
 
@@ -43,7 +44,7 @@ def _image_problem(manifest: Manifest, frame: Frame) -> str:
 def _map_problem(manifest: Manifest, frame: Frame, kind: str, relative: str) -> str:
     try:
         path: Path = manifest.path(relative)
-        values = read_depth(path, frame.depth_scale or 1.0) if kind == "depth" else read_labels(path)
+        values = read_depth(path, frame.depth_scale or 1.0, manifest.farthest) if kind == "depth" else read_labels(path)
     except UserError as error:
         return reason_of(error)
     if not same_picture(values.shape, (frame.height, frame.width)):

@@ -251,7 +251,7 @@ def suspects(frames: Frames) -> np.ndarray:
     table = frames.table
     bad = (frames.numbers("width") < 1) | (frames.numbers("height") < 1)
     scale = frames.numbers("depth_scale").astype(np.float64)
-    bad |= frames.known("depth") & ~(np.isfinite(scale) & (scale != 0))
+    bad |= frames.known("depth") & ~(np.isfinite(scale) & (scale > 0))
     camera = np.stack([frames.numbers(name).astype(np.float64) for name in CAMERA])
     given = np.stack([frames.known(name) for name in CAMERA])
     whole = np.isfinite(camera).all(0) & (camera[:2].min(0) > 0)

@@ -1,8 +1,8 @@
 """Depth files of foreign layouts: HDF5, PFM, OpenEXR, float numbers hidden in 8 or 16-bit PNGs.
 
-Everything comes out as `manyview.images.reading.read_plain_depth` gives it: (H, W) float32 along the optical axis, 0 =
-none. Which encoding a file has is told by its name, as the data sets name them; each line of ENCODINGS says
-where that is from. h5py (and OpenEXR, where OpenCV was built without it) are optional and imported here only.
+Everything comes out as (H, W) float32 along the optical axis, 0 = none; what means none is decided in `nothing` alone.
+Which encoding a file has is told by its name, as the data sets name them; each line of ENCODINGS says where that is
+from. h5py (and OpenEXR, where OpenCV was built without it) are optional and imported here only.
 """
 
 from __future__ import annotations
@@ -15,27 +15,52 @@ from typing import Any
 import numpy as np
 
 from manyview.errors import UserError
-from manyview.images.reading import ImageProblem, read_plain_depth
+from manyview.images.maps import read_map
+from manyview.images.reading import ImageProblem
+
+FARTHEST = 1000.0
+"""Metres: what lies at or beyond is sky. TartanAir's is stored at 10,000 m."""
+_ALL_BITS = (2**16 - 1, 2**32 - 1)
 
 
-def read_depth(path: str | Path, scale: float) -> np.ndarray:
-    """(H, W) float32 depth along the optical axis, 0 = none: stored values * `scale`. Raises ImageProblem."""
-    path = Path(path)
+def read_depth(path: str | Path, scale: float, farthest: float = np.inf) -> np.ndarray:
+    """(H, W) float32 depth along the optical axis, 0 = none: stored values * `scale`. Raises ImageProblem.
+
+    farthest: from here on depth means none; FARTHEST for data in metres.
+    """
+    stored = read_stored(Path(path))
+    depth = stored.astype(np.float32) * np.float32(scale)
+    depth[nothing(stored, scale, farthest)] = 0
+    return depth
+
+
+def nothing(stored: np.ndarray, scale: float, farthest: float = np.inf) -> np.ndarray:
+    """(H, W) where a stored number means that nothing is known there.
+
+    NaN, infinities, zero and negative numbers; of whole numbers also the one with all 16 or 32 bits set, which sensors
+    and renderers write for no return and for sky; and what lies at or beyond `farthest`.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth = stored.astype(np.float32) * np.float32(scale)
+        none = ~(np.isfinite(depth) & (depth > 0)) | (depth >= farthest)
+    return none | np.isin(stored, _ALL_BITS) if np.issubdtype(stored.dtype, np.integer) else none
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """(H, W) numbers as a depth file holds them. Raises ImageProblem."""
     reader = next((reader for ending, reader in ENCODINGS.items() if path.name.lower().endswith(ending)), None)
     if reader is None:
-        return read_plain_depth(path, scale)
+        return read_map(path, "depth")
     if not path.is_file():
         raise ImageProblem(path, "no such file")
     try:
-        values = np.asarray(reader(path), np.float32)
+        values = np.asarray(reader(path))
     except UserError:
         raise
     except Exception as error:  # decoders raise anything on damaged data
         raise ImageProblem(path, f"cannot be read as a depth map: {error}") from error
     if values.ndim != 2:
         raise ImageProblem(path, f"a depth map has one channel, this file has shape {values.shape}")
-    values = values * np.float32(scale)
-    values[~(np.isfinite(values) & (values > 0))] = 0
     return values
 
 
@@ -67,19 +92,11 @@ def _megadepth(path: Path) -> np.ndarray:
         return np.asarray(file["depth"], np.float32)
 
 
-def _half_float_png(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image).astype(np.uint16).view(np.float16)
-
-
-def _sevenscenes(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        values = np.asarray(image).astype(np.float32)
-    return np.where(values == 65535, 0, values)
+def _co3d(path: Path) -> np.ndarray:
+    """Half floats in a 16-bit PNG; what the mask beside it (depth_masks) leaves out is unreliable."""
+    values = read_map(path, "depth").astype(np.uint16).view(np.float16)
+    mask = path.parent.parent / "depth_masks" / f"{path.name.split('.')[0]}.png"
+    return np.where(read_map(mask, "mask") > 0, values, 0) if mask.is_file() else values
 
 
 def _pfm(path: Path) -> np.ndarray:
@@ -115,9 +132,7 @@ def _exr(path: Path) -> np.ndarray:
 ENCODINGS: dict[str, Callable[[Path], np.ndarray]] = {
     ".depth_meters.hdf5": _hypersim,  # README of apple/ml-hypersim: distances, dataset named "dataset"
     ".h5": _megadepth,  # megadepth_utils of mihaidusmanu/d2-net, naver/dust3r: dataset named "depth"
-    ".geometric.png": _half_float_png,  # CO3D, datasets_preprocess/preprocess_co3d.py of naver/dust3r
-    ".depth.png": _sevenscenes,  # 7-Scenes: 65535 for none
-    ".depth.proj.png": _sevenscenes,
+    ".geometric.png": _co3d,  # CO3D, datasets_preprocess/preprocess_co3d.py of naver/dust3r, depth_masks too
     ".pfm": _pfm,  # BlendedMVS, datasets_preprocess/preprocess_blendedMVS.py of naver/dust3r
     ".exr": _exr,  # MVS-Synth, Habitat
 }

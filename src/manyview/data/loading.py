@@ -14,7 +14,8 @@ from manyview.data.manifest import LABEL_MAP, NO_CLASS, Frame, Manifest
 from manyview.errors import UserError
 from manyview.geometry.cameras import apply_affine
 from manyview.images.fit import cover, same_picture
-from manyview.images.reading import read_fitted, read_labels, resample_nearest
+from manyview.images.maps import read_labels
+from manyview.images.reading import read_fitted, resample_nearest
 from manyview.types import Views
 
 _UNKNOWN = 255
@@ -87,7 +88,7 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
     """(H, W) metres at `size`, nearest neighbour, 0 = none; None when the frame has no depth."""
     if frame.depth is None:
         return None
-    depth = read_depth(manifest.path(frame.depth), frame.depth_scale or 1.0)
+    depth = read_depth(manifest.path(frame.depth), frame.depth_scale or 1.0, manifest.farthest)
     if not same_picture(depth.shape, (frame.height, frame.width)):
         raise UserError(
             f"{frame.depth} is {depth.shape[1]}x{depth.shape[0]} but its image {frame.image} "

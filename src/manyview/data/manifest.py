@@ -25,6 +25,7 @@ __all__ = ["LABEL_MAP", "NO_CLASS", "Frame", "Manifest"]
 VERSION = 1
 NO_CLASS = -1  # what pixels hold that show no class
 LABEL_MAP = "label_map"  # in `info`: the class of every number that the label files hold
+FARTHEST = "farthest"  # in `info`: from where on depth means sky
 
 
 class Manifest:
@@ -45,6 +46,11 @@ class Manifest:
     def path(self, relative: str) -> Path:
         """Absolute path of a file of this manifest. Raises UserError for one that would leave the root."""
         return inside(self.root, relative)
+
+    @property
+    def farthest(self) -> float:
+        """From where on depth means sky; infinite for data that are not in metres."""
+        return float(self.info.get(FARTHEST, np.inf))
 
     def scenes(self) -> dict[str, list[int]]:
         """Scene -> its frames' indices, both in natural order; dataset/scene where a name occurs twice."""
@@ -220,8 +226,10 @@ def check_frames(frames: Frames, where: Path) -> None:
             problem = f"is {frame.width}x{frame.height} pixels"
         elif row in twin:
             problem = "is listed twice"
-        elif frame.depth is not None and not (frame.depth_scale and np.isfinite(frame.depth_scale)):
+        elif frame.depth is not None and not 0 < (frame.depth_scale or 0) < np.inf:
             problem = "has depth but no depth_scale"
+            if frame.depth_scale is not None:
+                problem = f"has depth with the scale {frame.depth_scale:g}, not a positive number"
         problem = problem or intrinsics_problem([frame.fx, frame.fy, frame.cx, frame.cy])
         if problem is None and frame.pose is not None:
             pose = pose_problem(frame.pose)

@@ -5,7 +5,6 @@ Legend: N pictures, h x w pixels of a scaled picture, H x W of a crop.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,7 +104,7 @@ class Part:
             if self.kind == "labels":
                 values = read_classes(self.data, relative)
             else:
-                values = read_depth(self.data.path(relative), frame.depth_scale or 1.0)
+                values = read_depth(self.data.path(relative), frame.depth_scale or 1.0, self.data.farthest)
             if not same_picture(values.shape, _size(frame)):
                 raise UserError(
                     f"{relative} is {values.shape[1]}x{values.shape[0]} but its image {frame.image} "
@@ -120,9 +119,6 @@ def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dt
     ends = np.cumsum([height * width for height, width in sizes])
     with fresh_file(path) as draft:
         flat = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(int(ends[-1]),))
-        if hasattr(os, "posix_fallocate"):  # a full disk is noticed here; met in the mapped file it kills the process
-            with open(draft, "r+b") as whole:
-                os.posix_fallocate(whole.fileno(), 0, draft.stat().st_size)
         for end, values in zip(ends, maps, strict=True):
             flat[end - values.size : end] = values.reshape(-1)
         del flat

@@ -19,12 +19,13 @@ from PIL import Image
 
 from manyview.errors import UserError
 from manyview.images.fit import Fit
+from manyview.images.maps import read_mask, read_opaque, upright_alpha
 from manyview.images.reading import (
     ImageProblem,
     as_seen,
+    folder_images,
     list_images,
     read_fitted,
-    read_image,
     resample_nearest,
     resize_image,
 )
@@ -72,6 +73,8 @@ class Picture:
     """The frame number when `path` is a video."""
     pixels: np.ndarray | None = None
     """(H, W, 3) uint8 of arrays and video frames; files are read when they are asked for."""
+    opaque: np.ndarray | None = None
+    """(H, W) of a PIL image with transparent pixels: where it has none."""
 
     def read(self, fit_for: FitFor) -> Photo:
         """The picture at the size that `fit_for` chooses. Raises UserError."""
@@ -126,10 +129,20 @@ def pictures(images: Any, take: Take) -> Pictures:
         files_and_arrays += list_images(item) if isinstance(item, (str, Path)) else [item]
     # Arrays are checked now: a wrong one is a slip of the caller's, not a broken file among many.
     checked = [p if isinstance(p, Path) else as_picture(p, f"image {i}") for i, p in enumerate(files_and_arrays)]
-    return _listed(take.of(checked), named=True)
+    opaque = take.of([_opaque(item) for item in files_and_arrays])
+    return _listed(take.of(checked), named=True, opaque=opaque)
 
 
-def _listed(items: Sequence[Path | np.ndarray], *, named: bool) -> Pictures:
+def _opaque(item: Any) -> np.ndarray | None:
+    """(H, W) where a PIL image with transparent pixels has none; None for all else."""
+    if not isinstance(item, Image.Image) or not item.has_transparency_data:
+        return None
+    return np.asarray(upright_alpha(item)) > 127
+
+
+def _listed(
+    items: Sequence[Path | np.ndarray], *, named: bool, opaque: Sequence[np.ndarray | None] | None = None
+) -> Pictures:
     if not items:
         raise UserError("no picture could be read from the list: it is empty; give a folder, files, a video, or arrays")
     names = [item.name if isinstance(item, Path) else f"view-{i:04d}.png" for i, item in enumerate(items)]
@@ -138,8 +151,8 @@ def _listed(items: Sequence[Path | np.ndarray], *, named: bool) -> Pictures:
     listed = [
         Picture(name, _stamp(item), path=str(item.resolve()))
         if isinstance(item, Path)
-        else Picture(name, hashlib.sha256(item.data).hexdigest()[:32], pixels=item)
-        for item, name in zip(items, unique, strict=True)
+        else Picture(name, hashlib.sha256(item.data).hexdigest()[:32], pixels=item, opaque=clear)
+        for item, name, clear in zip(items, unique, opaque or [None] * len(items), strict=True)
     ]
     return Pictures(listed, len(listed), named)
 
@@ -270,27 +283,63 @@ def as_picture(item: Any, what: str) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def read_masks(masks: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
-    """Masks at the network's resolution, True = use the pixel; None where a view has none.
+def read_masks(masks: Any, photos: Sequence[Photo]) -> tuple[list[np.ndarray | None], list[str]]:
+    """Masks at the network's resolution, True = use the pixel, None where all of a view counts; and what to say.
 
-    `masks` is None, a folder of images named like the photos (any suffix), or one array, path or None per
-    view, at the photos' own size. Anything above zero (above half for files) means use.
+    `masks` is None, a folder of images named like the photos (IMG_1.png or IMG_1.jpg.png for IMG_1.jpg, also in
+    folders named like the photos'), or one array, path or None per view, at the photos' own size. Of arrays anything
+    above zero means use, of files what `read_mask` takes. Transparent pixels of the photos themselves never count.
     """
-    if masks is None:
-        return [None] * len(photos)
+    notes: list[str] = []
     if isinstance(masks, (str, Path)):
-        by_stem = {path.stem: path for path in list_images(masks)}
-        masks = [by_stem.get(Path(photo.name).stem) for photo in photos]
-        if all(mask is None for mask in masks):
-            raise UserError("no mask is named like a photo; IMG_1.jpg wants IMG_1.png in the folder of masks")
-    masks = list(masks)
+        masks, notes = _masks_of_folder(Path(masks), photos)
+    masks = [None] * len(photos) if masks is None else list(masks)
     if len(masks) != len(photos):
         raise UserError(f"{len(masks)} masks for {len(photos)} pictures; give one per picture, None for none")
-    return [None if mask is None else _fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)]
+    fitted = [_fit_mask(mask, photo) for mask, photo in zip(masks, photos, strict=True)]
+    empty = [photo.name for mask, photo in zip(fitted, photos, strict=True) if mask is not None and not mask.any()]
+    return fitted, notes + ([f"nothing is left of {_named(empty)} under the mask"] if empty else [])
 
 
-def _fit_mask(mask: Any, photo: Photo) -> np.ndarray:
-    use = read_image(mask)[..., 0] > 127 if isinstance(mask, (str, Path)) else as_array(mask) > 0
+def _masks_of_folder(folder: Path, photos: Sequence[Photo]) -> tuple[list[Path | None], list[str]]:
+    """The mask of every photo, by the photo's own file, and lines about photos without one and masks of several."""
+    inner = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    by_name = {f"{place.name}/{path.stem}": path for place in inner for path in folder_images(place)}
+    if not by_name or folder_images(folder):
+        by_name |= {path.stem: path for path in list_images(folder)}
+    found: list[Path | None] = []
+    for photo in photos:
+        in_file = photo.picture.path is not None and photo.picture.frame is None
+        own = Path(str(photo.picture.path)) if in_file else Path(photo.name)
+        names = (f"{own.parent.name}/{own.stem}", f"{own.parent.name}/{own.name}", own.stem, own.name)
+        found.append(next((by_name[name] for name in names if name in by_name), None))
+    if all(mask is None for mask in found):
+        raise UserError(f"no mask in {folder} is named like a photo; IMG_1.jpg wants IMG_1.png there")
+    without = [photo.name for mask, photo in zip(found, photos, strict=True) if mask is None]
+    notes = [f"no mask for {_named(without)}: all of it is used"] if without else []
+    uses = Counter(mask for mask in found if mask is not None)
+    for mask in [mask for mask, count in uses.items() if count > 1]:
+        notes.append(
+            f"{mask.name} is the mask of {uses[mask]} photos of that name; put masks into folders named like theirs"
+        )
+    return found, notes
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _fit_mask(mask: Any, photo: Photo) -> np.ndarray | None:
+    """The mask at the network's size, without the photo's transparent pixels."""
+    picture = photo.picture
+    opaque = picture.opaque
+    if picture.path is not None and picture.frame is None:
+        opaque = read_opaque(picture.path)
+    if mask is None:
+        return None if opaque is None else resample_nearest(opaque, photo.fit)
+    use = read_mask(mask) if isinstance(mask, (str, Path)) else as_array(mask) > 0
+    if opaque is not None and opaque.shape == use.shape:
+        use = use & opaque
     if use.shape != photo.fit.source:
         raise UserError(f"the mask of {photo.name} is {use.shape}, the picture {photo.fit.source} (rows, columns)")
     return resample_nearest(use, photo.fit)

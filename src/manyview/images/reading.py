@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ from manyview.files import natural_key
 from manyview.images.fit import Fit, nearest_indices
 
 _HEIF = (".heic", ".heif")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_RASTER = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA")
+MOST_PIXELS = 178_956_970
+"""Of a picture that must be decoded whole: 0.7 GB."""
+_REDUCED = 4  # times as many may a JPEG have that is wanted small, for it is decoded small
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", *_HEIF),
 )
-_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -29,6 +35,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION, _EXIF, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
+CLEAR = ("LA", "PA", "La", "RGBA", "RGBa")
 _TAIL = 32  # bytes; entropy-coded data never hold this many zeros in a row
 
 
@@ -83,13 +90,13 @@ def read_image(path: str | Path) -> np.ndarray:
 
     16-bit values are scaled to 8 bits, transparent pixels lie on white, an animation gives its first frame.
     """
-    image, _, _ = _decode(Path(path))
+    image, _, _ = decode(Path(path))
     return np.array(image)
 
 
 def probe_image(path: str | Path) -> tuple[int, int]:
     """(width, height) of the upright image, after decoding the whole file. Raises ImageProblem."""
-    _, size, _ = _decode(Path(path), at_least=lambda size: (1, 1))
+    _, size, _ = decode(Path(path), at_least=lambda size: (1, 1))
     return size
 
 
@@ -104,7 +111,7 @@ def read_fitted(path: str | Path, fit_for: Callable[[tuple[int, int]], Fit]) -> 
         scale = 2 * fit_for((size[1], size[0])).scale
         return max(1, int(np.ceil(size[0] * scale))), max(1, int(np.ceil(size[1] * scale)))
 
-    image, (width, height), reduced = _decode(Path(path), at_least=at_least)
+    image, (width, height), reduced = decode(Path(path), at_least=at_least)
     fit = fit_for((height, width))
     return _resample(image, fit, reduced), fit
 
@@ -129,40 +136,45 @@ def resample_nearest(values: Any, fit: Fit) -> Any:
     return values[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)[None]]
 
 
-def read_plain_depth(path: str | Path, scale: float) -> np.ndarray:
-    """(H, W) float32 metres along the optical axis, 0 = none: a PNG's, TIFF's or .npy's values * `scale`."""
-    path = Path(path)
-    values = _read_map(path, "depth").astype(np.float32) * np.float32(scale)
-    values[~(np.isfinite(values) & (values > 0))] = 0
-    return values
+def open_picture(source: bytes | Path) -> Image.Image:
+    """A raster picture, its header read; by its content, never by its name, and never by a program of another kind.
 
-
-def read_labels(path: str | Path) -> np.ndarray:
-    """(H, W) int32 class or instance numbers; a palette image gives its indices, not its colours."""
-    values = _read_map(Path(path), "label")
-    if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
-        raise ImageProblem(path, f"a label map holds whole numbers, this one {values.dtype}; write it as PNG")
-    return values.astype(np.int32)
-
-
-def _read_map(path: Path, kind: str) -> np.ndarray:
-    """(H, W) stored numbers of a one-channel file."""
-    data = _bytes(path)
+    Raises OSError, or what Pillow raises for a damaged header. How large it may be is up to who decodes it.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        else:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                values = np.asarray(image)
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ImageProblem(path, f"cannot be read as a {kind} map: {_short(error)}") from error
-    if values.ndim != 2:
-        raise ImageProblem(path, f"a {kind} map has one channel, this file has shape {values.shape}")
-    return values
+        head = file.read(16)
+        Image.init()
+        for format in _RASTER:
+            factory, accept = Image.OPEN.get(format, (None, None))
+            answer = accept(head) if accept is not None else format == "TGA"
+            if factory is None or not answer or isinstance(answer, str):
+                continue
+            file.seek(0)
+            try:
+                image = factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue
+            image._exclusive_fp = not isinstance(source, bytes)  # as Image.open has it: closed with the picture
+            return image
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    raise Image.UnidentifiedImageError(f"it begins with {head[:12]!r}")
 
 
-def _bytes(path: Path) -> bytes:
+def refuse_huge(size: tuple[int, int], times: int = 1) -> None:
+    """Raise what says so when a picture has more than `times` MOST_PIXELS."""
+    most = times * MOST_PIXELS
+    if size[0] * size[1] > most:
+        million = 1_000_000
+        raise Image.DecompressionBombError(
+            f"{size[0]}x{size[1]} is too many pixels ({most // million} million at most); make it smaller"
+        )
+
+
+def bytes_of(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -174,19 +186,21 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(
-    path: Path, at_least: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+def decode(
+    path: Path,
+    at_least: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+    seen: Callable[..., Image.Image] | None = None,
 ) -> tuple[Image.Image, tuple[int, int], float]:
     """The upright RGB image, its full (width, height), and by how much a JPEG was reduced while decoding.
 
     `at_least` maps the full upright size to the smallest one that still does; None decodes everything.
     """
-    data = _bytes(path)
-    if path.suffix.lower() in _HEIF:
+    data = bytes_of(path)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         _allow_heif(path)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            sideways = _orientation(image) >= 5
+        with open_picture(data) as image:
+            sideways = orientation_of(image) >= 5
             if _cut_off(data, image.format):
                 raise ImageProblem(path, "truncated: the file's end is filled with zeros")
             reduced = 1.0
@@ -195,11 +209,13 @@ def _decode(
                 wanted = at_least((height, width) if sideways else (width, height))
                 drafted = image.draft(None, wanted[::-1] if sideways else wanted)
                 reduced = 1.0 if drafted is None else width / drafted[1][2]
-            picture = as_seen(image, path, deep=image.format == "PNG" and data[24] == 16)
+                refuse_huge((width, height), _REDUCED)
+            refuse_huge(image.size)
+            picture = (seen or as_seen)(image, path, deep=image.format == "PNG" and data[24] == 16)
     except (ImageProblem, MemoryError):
         raise
     except Exception as error:  # decoders raise anything on damaged data
-        raise ImageProblem(path, _reason(error, data)) from error
+        raise ImageProblem(path, why(error, data)) from error
     if reduced == 1.0:
         return picture, picture.size, reduced
     return picture, (height, width) if sideways else (width, height), reduced
@@ -211,10 +227,10 @@ def as_seen(image: Image.Image, name: str | Path, *, deep: bool = False) -> Imag
     deep: its file has 16 bits per colour. Raises ImageProblem, which calls the picture `name`, for pixels without a
     known white, and what Pillow raises for damaged ones.
     """
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     image.load()
     rgb = _rgb(image, Path(name), deep)
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
 def stored_as_seen(path: str | Path) -> tuple[int, int] | None:
@@ -223,25 +239,34 @@ def stored_as_seen(path: str | Path) -> tuple[int, int] | None:
     Such are JPEG and PNG files, RGB or grey, upright and without a transparent colour. Reads the header alone.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(Path(path)) as image:
             plain = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
-            same = plain and "transparency" not in image.info and _orientation(image) == 1
+            same = plain and "transparency" not in image.info and orientation_of(image) == 1
             return (image.height, image.width) if same else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # damaged headers raise anything
+        return None
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) that the header of an image states, upright; None for a file without one."""
+    try:
+        with open_picture(path) as image:
+            return image.size[::-1] if orientation_of(image) >= 5 else image.size
+    except Exception:  # damaged headers raise anything
         return None
 
 
 def stated_focal(path: str | Path) -> float | None:
     """Focal length in long sides, from the 35 mm equivalent that a photo's EXIF states; None without one."""
     try:
-        with Image.open(path) as photo:
+        with open_picture(Path(path)) as photo:
             equivalent = float(photo.getexif().get_ifd(_EXIF).get(_FOCAL_35MM) or 0)
     except Exception:  # damaged EXIF states nothing
         return None
     return equivalent / 36.0 if 5 <= equivalent <= 1000 else None
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """What EXIF says, 1 (upright) without it; Pillow itself turns TIFF."""
     if image.format == "TIFF":
         return 1
@@ -249,7 +274,7 @@ def _orientation(image: Image.Image) -> int:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
-    return orientation if orientation in _UPRIGHT else 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 def _rgb(image: Image.Image, path: Path, deep: bool) -> Image.Image:
@@ -266,7 +291,7 @@ def _rgb(image: Image.Image, path: Path, deep: bool) -> Image.Image:
     if isinstance(clear, tuple) and (deep or max(clear) > 255):
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in clear)  # Pillow keeps 8 of the 16 bits
-    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or clear is not None:
+    if image.mode in CLEAR or clear is not None:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
     return image.convert("RGB")
@@ -320,11 +345,11 @@ def _allow_heif(path: Path) -> None:
     pillow_heif.register_heif_opener()
 
 
-def _reason(error: Exception, data: bytes) -> str:
+def why(error: Exception, data: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not an image of a known format (it begins with {data[:12]!r})"
     if isinstance(error, Image.DecompressionBombError):
-        return "too many pixels; make it smaller"
+        return str(error)
     return f"damaged: {_short(error)}"
 
 

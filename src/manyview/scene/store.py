@@ -11,18 +11,18 @@ from PIL import Image
 
 from manyview.cameras.tracks import RestsOn, Tracks
 from manyview.errors import UserError
-from manyview.files import load_arrays, save_arrays, write_json, write_npy
+from manyview.files import fresh_directory, load_arrays, save_arrays, write_json
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
-from manyview.written import fresh_directory, settle
 
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
 
 FORMAT = "manyview-scene"
 VERSION = 2  # 2 says what each pose rests on; 1 is read
-WHAT = "scene"
-"""What the record of written files calls it."""
+# What belongs to a scene directory; anything else a user put there survives when the scene is replaced.
+_PICTURES = ("PNG", "JPEG")
+OWN = ("scene.json", "images", "maps", "sources", "tracks.npz", "report.html")
 
 
 def is_scene(directory: Path) -> bool:
@@ -34,9 +34,9 @@ def is_scene(directory: Path) -> bool:
     return isinstance(header, dict) and header.get("format") == FORMAT
 
 
-def save(scene: Scene, directory: Path, *, overwrite: bool = False) -> Path:
-    """Write everything apart, then move it into place; files of the user's are replaced only with `overwrite`."""
-    with fresh_directory(directory, what=WHAT, overwrite=overwrite) as fresh:
+def save(scene: Scene, directory: Path) -> Path:
+    """Write everything beside `directory`, then move it into place."""
+    with fresh_directory(directory, is_ours=is_scene, own=OWN, what="scene") as fresh:
         (fresh / "images").mkdir()
         (fresh / "maps").mkdir()
         header = {
@@ -69,14 +69,14 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
         "error_px": view.error_px,
     }
     (root / entry["image"]).write_bytes(encoded(view.image))
-    write_npy(root / entry["depth"], np.asarray(view.depth, np.float32))
-    write_npy(root / entry["confidence"], np.asarray(view.confidence, np.float32))
+    np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
+    np.save(root / entry["confidence"], np.asarray(view.confidence, np.float32), allow_pickle=False)
     if view.contradicted is not None:
         entry["contradicted"] = f"maps/{index:04d}-contradicted.npy"
-        write_npy(root / entry["contradicted"], np.asarray(view.contradicted, bool))
+        np.save(root / entry["contradicted"], np.asarray(view.contradicted, bool), allow_pickle=False)
     if view.raw_pointmap is not None:
         entry["pointmap"] = f"maps/{index:04d}-pointmap.npy"
-        write_npy(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32))
+        np.save(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32), allow_pickle=False)
     source = view.source
     entry["source"] = {
         "path": source.path,
@@ -98,7 +98,6 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
 def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
     """A scene's views and its other fields. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
-    settle(directory)
     if not path.is_file():
         raise UserError(f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one")
     if not is_scene(directory):
@@ -119,7 +118,7 @@ def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
 
 
 def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
-    with Image.open(_inside(root, entry["image"])) as picture:
+    with Image.open(_inside(root, entry["image"]), formats=_PICTURES) as picture:
         image = np.asarray(picture.convert("RGB"))
     maps = {
         key: np.load(_inside(root, entry[key]), allow_pickle=False)
@@ -132,7 +131,7 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
     described = entry["source"]
     pixels = None
     if described.get("image"):
-        with Image.open(_inside(root, described["image"])) as picture:
+        with Image.open(_inside(root, described["image"]), formats=_PICTURES) as picture:
             pixels = np.asarray(picture.convert("RGB"))
     source = Source(
         size=(int(described["height"]), int(described["width"])),

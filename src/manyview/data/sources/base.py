@@ -22,7 +22,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
 
-from manyview.data.manifest import Frame, every, inside, parse_span
+import numpy as np
+
+from manyview.data.depths import FARTHEST as FARTHEST_METRES
+from manyview.data.depths import nothing, read_stored
+from manyview.data.manifest import FARTHEST, Frame, every, inside, parse_span
 from manyview.data.overlap import CHUNK, GROUPS, MADE_FOR
 from manyview.data.sources.rows import Problem, Row, below
 from manyview.errors import UserError
@@ -34,6 +38,8 @@ from manyview.workfolder import WorkFolder
 
 T = TypeVar("T")
 _BATCH = 4096  # images that are looked at together: not millions of tasks at once
+_LOOKED_AT = 8  # scenes
+NOTES = "notes"  # in a manifest's `info`: what a scan has to say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +153,17 @@ class Source(Generic[OptionsT]):
             self.problem(path, f"damaged, its frames are kept without what it says: {reason}"[:300])
         return None
 
+    def note(self, line: str) -> None:
+        """Something the user should know of what was read: said when the scan ends, kept in the manifest, once."""
+        notes = self.info.setdefault(NOTES, [])
+        if line not in notes:
+            notes.append(line)
+
+    def distorted(self) -> None:
+        """Images are not those of the pinhole that the intrinsics say."""
+        self.info["distortion"] = "not corrected"
+        self.note("distortion of the lenses is not corrected: intrinsics are those of the pinhole part")
+
     def group(self, scene: str, groups: Iterable[Sequence[Path]]) -> None:
         """Images of a scene that are looked at together; a scene without groups is one group of all it has."""
         self._groups = self._groups or {}
@@ -221,7 +238,8 @@ class Source(Generic[OptionsT]):
         self.frames.append(Frame(dataset, scene, name, split, image, *size, **facts))
 
     def finish(self) -> None:
-        """The groups as row numbers of the manifest, in `info`."""
+        """A look at the depth of some scenes, and the groups as row numbers of the manifest, in `info`."""
+        self._look_at_depth()
         if self._groups is None:
             return
         numbers: dict[str, dict[str, int]] = {}
@@ -233,6 +251,21 @@ class Source(Generic[OptionsT]):
             groups = [[number[image] for image in group if image in number] for group in named]
             kept += [group for group in groups if len(group) > 1] or [list(number.values())]
         self.info |= {GROUPS: kept, MADE_FOR: len(self.frames)}
+
+    def _look_at_depth(self) -> None:
+        """Say how much of the first depth map of the first scenes is stored as a number that means none."""
+        first = {frame.scene: frame for frame in reversed(self.frames) if frame.depth}
+        for scene in sorted(first, key=natural_key)[:_LOOKED_AT]:
+            frame = first[scene]
+            try:
+                stored = read_stored(inside(self.root, str(frame.depth)))
+            except UserError:
+                continue  # who needs it says so
+            scale, farthest = frame.depth_scale or 1.0, float(self.info.get(FARTHEST, "inf"))
+            share = float((nothing(stored, scale, farthest) & (stored > 0)).mean())
+            if share:
+                top = f"{float(np.nanmax(stored)):g}"
+                self.note(f"{frame.depth}: {share:.0%} is stored as a number that means none (the largest is {top})")
 
 
 @dataclass(frozen=True)
@@ -254,7 +287,7 @@ class Reader(Generic[OptionsT]):
     def scan(self, src: Path, options: OptionsT, dataset: str) -> Source[OptionsT]:
         """Everything the source holds. Raises UserError when it is not of this format."""
         source = Source(src, options, dataset)
-        source.info |= self.info
+        source.info |= self.info | ({FARTHEST: FARTHEST_METRES} if self.metric else {})
         empty = True
         for scene, rows in self.scenes(source):
             empty = False
@@ -307,5 +340,5 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
 
     Raises UserError for a folder with content that no scan has written.
     """
-    work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,), needs=("source", "bytes"))
+    work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,))
     work.take({"source": source.name, "bytes": source.stat().st_size})

@@ -112,7 +112,7 @@ def tum(src: Source) -> Scenes:
     Kinects, pixel centres at whole numbers. A depth map or pose within 0.02 s counts. freiburg1 and 2 are distorted.
     SRC: the folder of sequences, or one sequence.
     """
-    src.info["distortion"] = "not corrected"
+    src.distorted()
     for listed in src.files_named("rgb.txt".__eq__):
         folder = listed.parent
         pictures, depths, poses = (src.read(folder / name, _timed) or {} for name in _TUM_FILES)

@@ -6,6 +6,7 @@ here. Poses are world to camera, quaternion real part first.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -23,9 +24,12 @@ _BESIDE = ("images", "../images", "../../images", ".", "..", "../..")
 _MODELS = (
     *(("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5), ("OPENCV", 8)),
     *(("OPENCV_FISHEYE", 8), ("FULL_OPENCV", 12), ("FOV", 5), ("SIMPLE_RADIAL_FISHEYE", 4)),
-    *(("RADIAL_FISHEYE", 5), ("THIN_PRISM_FISHEYE", 12)),
+    *(("RADIAL_FISHEYE", 5), ("THIN_PRISM_FISHEYE", 12), ("RAD_TAN_THIN_PRISM_FISHEYE", 16)),
+    *(("SIMPLE_DIVISION", 4), ("DIVISION", 5), ("SIMPLE_FISHEYE", 3), ("FISHEYE", 4), ("EUCM", 6)),
+    ("EQUIRECTANGULAR", 2),
 )
-"""Name and number of parameters, in the order of their numbers in binary files."""
+"""Name and number of parameters, in the order of their numbers in binary files (src/colmap/sensor/models.h, 4.0)."""
+_NEAR_PINHOLE = tuple(name for name, _ in _MODELS if "FISHEYE" not in name and name not in ("FOV", "EQUIRECTANGULAR"))
 
 
 @SOURCES.add("colmap")
@@ -144,12 +148,16 @@ class Model:
     photos: list[Photo]
     distorted: bool
     """Whether its images are not those of a pure pinhole."""
+    notes: tuple[str, ...] = ()
+    """What it says that could not be taken."""
 
 
 def rows_of(src: Source, model: Model, images: list[Path]) -> list[Row]:
     """A row per image of the model; its file is looked for in each of the folders in turn."""
     if model.distorted:
-        src.info["distortion"] = "not corrected"
+        src.distorted()
+    for line in model.notes:
+        src.note(line)
     places = [folder for folder in images if folder.is_dir()] or images
     return [
         Row(image=first_file(folder / photo.name for folder in places), camera=photo.camera) for photo in model.photos
@@ -159,24 +167,31 @@ def rows_of(src: Source, model: Model, images: list[Path]) -> list[Row]:
 def read_model(folder: Path) -> Model:
     """The images of a model's folder. Raises FileNotFoundError, or ValueError for damaged files."""
     read = _read_binary if (folder / "images.bin").is_file() else _read_text
-    lenses, entries = read(folder)
+    lenses, entries, notes = read(folder)
     cameras = {number: _camera(*lens) for number, lens in lenses.items()}
+    none = sorted({model for number, (model, *_) in lenses.items() if cameras[number].lens is None})
+    if none:
+        notes += [f"{folder.name}: no pinhole is near cameras of the model {', '.join(none)}: poses, no intrinsics"]
     photos = []
     for name, number, pose, points in entries:
         world2cam = rigid(rotation_from_quaternion(pose[:4]), pose[4:7])
         camera, seen = replace(cameras.get(number, Camera()), cam2world=inverse(world2cam)), np.unique(points)
         photos.append(Photo(name, camera, seen[seen >= 0]))
-    return Model(photos, any(_distorted(model, numbers) for model, _, numbers in lenses.values()))
+    distorted = any(_distorted(model, numbers) for model, _, numbers in lenses.values())
+    return Model(photos, distorted, tuple(notes))
 
 
 def _camera(model: str, size: tuple[float, float], numbers: tuple[float, ...]) -> Camera:
-    """Fisheye models have no pinhole near them, and no lens here."""
-    pinhole = (numbers[0], *numbers[:3]) if _one_focal(model) else numbers[:4]
-    return Camera.of(None if "FISHEYE" in model or model == "FOV" else pinhole, size=size)
+    """Models without a pinhole near them (fisheye, spherical, unknown ones) have no lens here."""
+    if model not in _NEAR_PINHOLE or (model == "EUCM" and numbers[4]):
+        return Camera.of(None, size=size)
+    if len(numbers) != dict(_MODELS)[model]:
+        raise ValueError(f"a {model} camera has {dict(_MODELS)[model]} parameters, not {len(numbers)}")
+    return Camera.of((numbers[0], *numbers[:3]) if _one_focal(model) else numbers[:4], size=size)
 
 
 def _distorted(model: str, numbers: tuple[float, ...]) -> bool:
-    return any(numbers[3 if _one_focal(model) else 4 :])
+    return model in _NEAR_PINHOLE and any(numbers[3 if _one_focal(model) else 4 :][: 1 if model == "EUCM" else None])
 
 
 def _one_focal(model: str) -> bool:
@@ -185,41 +200,46 @@ def _one_focal(model: str) -> bool:
 
 Lenses = dict[int, tuple[str, tuple[float, float], tuple[float, ...]]]
 """Number of a camera -> its model, size and parameters."""
+Read = tuple[Lenses, "Entries", list[str]]
+"""What two files hold, and what is to be said of them."""
 Entries = list[tuple[str, int, list[float], np.ndarray]]
 """An image's name, its camera's number, quaternion and translation, the points it sees (-1 for none)."""
 
 
-def _read_binary(folder: Path) -> tuple[Lenses, Entries]:
+def _read_binary(folder: Path) -> Read:
     lenses: Lenses = {}
     entries: Entries = []
+    notes: list[str] = []
     with (folder / "cameras.bin").open("rb") as cameras, (folder / "images.bin").open("rb") as images:
+        size_of_images = (folder / "images.bin").stat().st_size
         try:
             for _ in range(_unpack(cameras, "Q")[0]):
                 number, model, *size = _unpack(cameras, "iiQQ")
-                if not 0 <= model < len(_MODELS):
-                    raise ValueError(f"unknown camera model {model}")
+                if not 0 <= model < len(_MODELS):  # how long its entry is cannot be known
+                    notes.append(f"{folder.name}: camera model {model} is unknown: its cameras have no intrinsics")
+                    break
                 name, count = _MODELS[model]
                 lenses[number] = (name, (size[0], size[1]), _unpack(cameras, f"{count}d"))
             for _ in range(_unpack(images, "Q")[0]):
                 _, *pose, camera = _unpack(images, "i7di")
                 letters = b"".join(iter(lambda: _unpack(images, "c")[0], b"\0"))
                 count = _unpack(images, "Q")[0]
-                points = images.read(24 * count)  # x, y, number of each
+                points = images.read(24 * min(count, size_of_images))  # x, y, number of each
                 if len(points) < 24 * count:
                     raise struct.error
-                entries.append((letters.decode(), camera, pose, np.frombuffer(points, "<i8")[2::3]))
+                entries.append((os.fsdecode(letters), camera, pose, np.frombuffer(points, "<i8")[2::3]))
         except struct.error:
             raise ValueError(f"a file of {folder} ends in the middle") from None
-    return lenses, entries
+    return lenses, entries, notes
 
 
 def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
     return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
-def _read_text(folder: Path) -> tuple[Lenses, Entries]:
+def _read_text(folder: Path) -> Read:
     cameras, images = (
-        re.sub(r"(?m)^#.*\n?", "", (folder / f"{name}.txt").read_text()) for name in ("cameras", "images")
+        re.sub(r"(?m)^#.*\n?", "", os.fsdecode((folder / f"{name}.txt").read_bytes())) for name in ("cameras", "images")
     )
     lenses: Lenses = {}
     for number, model, width, height, *numbers in map(str.split, filter(str.strip, cameras.splitlines())):
@@ -232,4 +252,4 @@ def _read_text(folder: Path) -> tuple[Lenses, Entries]:
         _, *pose, camera, name = first.split(maxsplit=9)
         points = np.array(second.split()[2::3], np.int64)
         entries.append((name.strip(), int(camera), [float(word) for word in pose], points))
-    return lenses, entries
+    return lenses, entries, []

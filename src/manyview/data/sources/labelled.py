@@ -130,6 +130,10 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
         file = first_file([scene / "intrinsic" / "intrinsic_color.txt", scene / "intrinsics_color.txt"])
         lens, images = src.read(file, matrix_of), images_of(scene / "color")
         aligned = _aligned(scene, images)
+        if not aligned:
+            src.note(
+                f"{scene.name}: depth is left out, its aspect is not colour's; export colour at depth's size (640x480)"
+            )
         rows = []
         for image in images:
             pose = src.read(scene / "pose" / f"{image.stem}.txt", lambda path: full(matrix_of(path)))

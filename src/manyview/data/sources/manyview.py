@@ -110,7 +110,7 @@ def _depth_scale(file: Path, content: dict[str, Any]) -> float:
         if isinstance(scale, (int, float)) and np.isfinite(scale) and scale > 0:
             return float(scale)
         raise UserError(f"{file}: depth_scale is {scale!r}; it must be a positive number")
-    if re.search(r"millimet(re|er)s?", text):
+    if re.search(r"(?<!of )(?<![\d.] )(?<!\d)\bmillimet(re|er)s?", text):
         return 0.001
     raise UserError(f"{file}: depth_png says {text!r}; say millimetres, or give depth_scale as a number")
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from manyview.data.manifest import inside, intrinsics_problem, pose_problem
 from manyview.data.sources.poses import full, inverse
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
+from manyview.images.reading import open_picture
 
 Lens = tuple[float, float, float, float]
 """fx, fy, cx, cy with pixel centres at +0.5."""
@@ -143,7 +143,7 @@ def _map_problem(root: Path, path: Path, size: tuple[int, int]) -> str | None:
 def map_size(path: Path) -> tuple[int, int] | None:
     """(width, height) in the header of a depth or label map, None for one that cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.size
     except Exception:  # decoders raise anything on damaged data
         return None

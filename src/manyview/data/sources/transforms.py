@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from math import tan
+from math import inf, tan
 from pathlib import Path
 from typing import Any
 
 from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, reader
 from manyview.data.sources.poses import OPENGL, full
 from manyview.data.sources.rows import Camera, Lens, Row
+from manyview.images.reading import upright_size
 
 _FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "EQUIRECTANGULAR", "FISHEYE624")
 _SPLITS = {"transforms.json": "", **{f"transforms_{split}.json": split for split in ("train", "val", "test")}}
@@ -53,7 +54,7 @@ def dl3dv(src: Source) -> Scenes:
     corrected: intrinsics are those of the pinhole part.
     SRC: the folder of subsets, a subset, or a scene.
     """
-    src.info["distortion"] = "not corrected"
+    src.distorted()
     for file in src.files_named("transforms.json".__eq__):
         sizes = (file.parent / name for name in ("images_8", "images_4", "images_2") if (file.parent / name).is_dir())
         folder = next(sizes, file.parent / "images")
@@ -83,37 +84,53 @@ def scannetpp(src: Source) -> Scenes:
 def rows_of(src: Source, file: Path, images: Path) -> list[Row]:
     """A row per frame of a transforms.json; its images are looked for in the folder `images`.
 
-    A name without suffix means .png. Frames whose image is not there keep its first name, so that the scan lists them
-    as missing. Distortion is not corrected.
+    A name that is no file gets .png, .jpg or .jpeg. Frames whose image is not there keep its first name, so that the
+    scan lists them as missing. A file that does not say the size of its images means them as they are. Distortion is
+    not corrected, and said. `depth_unit_scale_factor` (nerfstudio) counts for every depth file.
     """
     rows = []
-    for entry, camera in src.read(file, _entries) or ():
+    for entry in src.read(file, _entries) or ():
         name = entry["file"].removeprefix("./")
-        names = [name] if Path(name).suffix else [f"{name}.png", f"{name}.jpg", name]
-        depth = file.parent / entry["depth_file_path"] if entry.get("depth_file_path") else None
+        image = first_file(images / f"{name}{suffix}" for suffix in ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG"))
+        if not Path(name).suffix and not image.is_file():
+            image = images / f"{name}.png"
+        depth = file.parent / str(entry["depth_file_path"]) if entry.get("depth_file_path") else None
+        if any(entry.get(name) for name in _DISTORTION):
+            src.distorted()
         rows.append(
             Row(
-                image=first_file(images / name for name in names),
-                camera=camera,
+                image=image,
+                camera=_camera(entry, image),
                 depth=depth,
-                depth_scale=1.0 if depth and depth.suffix == ".npy" else 0.001,
+                depth_scale=entry["scale"] or (1.0 if depth and depth.suffix == ".npy" else 0.001),
                 split=entry["split"],
             )
         )
     return rows
 
 
-def _entries(path: Path) -> list[tuple[dict[str, Any], Camera]]:
-    """All frames of a transforms.json, each with its camera. Raises ValueError, KeyError for one that is none."""
+_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """All frames of a transforms.json. Raises ValueError, KeyError, TypeError for one that is none."""
     content = json.loads(path.read_text())
     frames = [(entry, "") for entry in content["frames"]]
     frames += [(entry, "test") for entry in content.get("test_frames") or ()]
     entries = [{**content, **entry, "file": str(entry["file_path"]), "split": split} for entry, split in frames]
-    return [(entry, _camera(entry)) for entry in entries]
+    for entry in entries:
+        _camera(entry, None)  # whose numbers are looked at before any image
+        scale = entry.get("depth_unit_scale_factor")
+        entry["scale"] = None if scale is None else float(scale)
+        if scale is not None and not 0 < entry["scale"] < inf:
+            raise ValueError(f"depth_unit_scale_factor is {scale!r}, not a positive number")
+    return entries
 
 
-def _camera(entry: dict[str, Any]) -> Camera:
+def _camera(entry: dict[str, Any], image: Path | None) -> Camera:
     size = (float(entry["w"]), float(entry["h"])) if "w" in entry and "h" in entry else None
+    if size is None and image is not None and (stored := upright_size(image)):
+        size = float(stored[0]), float(stored[1])
     return Camera(_lens(entry, size), full(entry["transform_matrix"]) @ OPENGL, size)
 
 
@@ -129,4 +146,5 @@ def _lens(entry: dict[str, Any], size: tuple[float, float] | None) -> Lens | Non
     if "camera_angle_x" not in entry or size is None:
         return None
     focal = size[0] / 2 / tan(float(entry["camera_angle_x"]) / 2)
-    return focal, focal, *centre
+    down = size[1] / 2 / tan(float(entry["camera_angle_y"]) / 2) if "camera_angle_y" in entry else focal
+    return focal, down, *centre
