@@ -10,7 +10,7 @@ import torch
 from manyview.batches.scene_changes import mirror
 from manyview.data.synthetic.scene import render_scene
 from manyview.geometry import poses
-from manyview.losses.relating import camera_error, confident_maps, measured_points, token_matching
+from manyview.losses.relating import attention_matching, camera_error, confident_maps, measured_points, token_matching
 from manyview.types import Signal, Views
 
 
@@ -88,3 +88,15 @@ def test_tokens_that_say_where_they_are_match_and_shuffled_ones_do_not(views):
     cost.sum().backward()
     assert tokens.grad[0, 1].abs().sum() > 0
     assert tokens.grad[0, 2].abs().sum() == 0  # only the views that were asked for
+
+
+def test_queries_that_ask_for_their_place_attend_to_it(views):
+    world = poses.apply(views.cam2world, measured_points(views)["pointmap_local"].value.flatten(2, 3))
+    world = world.unflatten(2, views.size)[:, :, 2::4, 2::4]
+    waves = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)) * 2
+    tokens = torch.cat([(world @ waves).sin(), (world @ waves).cos()], -1)
+    others = torch.tensor([2, 1])
+    cost, right = attention_matching(tokens, tokens, views, others, scale=0.3)
+    blind, chance = attention_matching(torch.ones_like(tokens), tokens, views, others, scale=0.3)
+    assert (cost < 0.7 * blind).all()
+    assert (right > chance + 0.2).all()

@@ -17,6 +17,7 @@ from manyview.recipes.distill3r import Distill3R
 
 SMALL = Streaming(sizes=("24x32", "32x24"), count=(2, 3), rendered=4)
 STUDENT = {"dim": 16, "depth": 1, "heads": 2, "decoder_dim": 16, "decoder_depth": 2, "decoder_heads": 2, "head_dim": 16}
+JOINT = {"fusion": "joint", "camera_depth": 0}
 METHOD = replace(
     preset(Distill3R, "views")[1].method,
     student={**preset(Distill3R, "views")[1].method.student, **STUDENT, "taps": (0, 1, 1, 2)},
@@ -35,10 +36,15 @@ SETTINGS = [
     "changes",
     [
         {},
-        {"matching": 0.0, "camera": 0.0},
-        {"loss": "distill3r", "matching": 0.0, "camera": 0.0},
-        {"loss": "robust", "matching": 0.0, "camera": 0.0},
-        {"random_view_ids": True, "student": {**METHOD.student, "fusion": "joint", "camera_depth": 0}, "camera": 0.0},
+        {"matching": 0.0, "camera": 0.0, "attending": 0.0},
+        {"loss": "distill3r", "matching": 0.0, "camera": 0.0, "attending": 0.0},
+        {"loss": "robust", "matching": 0.0, "camera": 0.0, "attending": 0.0},
+        {
+            "random_view_ids": True,
+            "student": {**METHOD.student, "fusion": "joint", "camera_depth": 0},
+            "camera": 0.0,
+            "attending": 0.0,
+        },
     ],
     ids=["views", "points", "paper", "robust", "joint"],
 )
@@ -96,6 +102,7 @@ def test_a_run_by_the_clock_ends_and_its_rate_with_it(tmp_path):
         ({"data": ["rooms:one"]}, "give a number, such as rooms:1"),
         ({"data": []}, "--data rooms:1"),
         ({"data": ["rooms:1"], "settings": ["method.camera=1"], "preset": "tiny"}, "no camera head"),
+        ({"data": ["rooms:1"], "settings": ["method.attending=1"], "preset": "tiny"}, "no blocks in turn"),
     ],
 )
 def test_mistakes_are_said(tmp_path, inputs, said):

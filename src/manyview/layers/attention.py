@@ -39,12 +39,16 @@ class Attention(nn.Module):
         self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
+    def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, heads, T, d) of tokens (N, T, D), before they are turned."""
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.q_norm(q), self.k_norm(k), v
+
     def forward(
         self, tokens: Tensor, scale: float | None = None, rope: Rope | None = None, *, causal: bool = False
     ) -> Tensor:
         """(N, T, D) -> (N, T, D). `scale` multiplies the logits; None is head_dim ** -0.5."""
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, heads, T, d)
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = self.parts(tokens)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         kind = q.dtype

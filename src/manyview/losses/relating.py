@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manyview.geometry import poses
-from manyview.geometry.matching import PosedDepth, cell_centres, kernel_log_probabilities, nearest_cells, warp
+from manyview.geometry.matching import PosedDepth, cell_centres, nearest_cells, warp
 from manyview.geometry.pointmaps import mean_distance, transform, unproject
 from manyview.losses.confident import confident_regression
 from manyview.losses.pointmap import mean_over_scene, usable
@@ -80,23 +80,32 @@ def camera_error(encoding: Tensor, views: Views, said: Tensor, true: Tensor) -> 
 
 
 def token_matching(tokens: Tensor, views: Views, others: Tensor, *, temperature: float = 0.07) -> tuple[Tensor, Tensor]:
-    """InfoNCE between the tokens (B, V, h, w, D) of the first view and of `others` (B,), both ways: (B,) and the share
-    (B,) of tokens whose nearest one is right. What a token shows in the other view is said by depth and cameras.
+    """InfoNCE between the tokens (B, V, h, w, D) of the first view and of `others` (B,): see attention_matching."""
+    tokens = F.normalize(tokens.float(), dim=-1)
+    return attention_matching(tokens, tokens, views, others, scale=1 / temperature)
+
+
+def attention_matching(
+    queries: Tensor, keys: Tensor, views: Views, others: Tensor, *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """How far attention, the softmax of scale * queries . keys (B, V, h, w, D), is from looking at what shows the same:
+    cross-entropy (B,) between the first view and `others` (B,), both ways, and the share (B,) of tokens that look at
+    the right one. What a token shows in the other view is said by depth and cameras.
     """
     assert views.depth is not None
     assert views.intrinsics is not None
     assert views.cam2world is not None
-    grid, row = (tokens.shape[2], tokens.shape[3]), torch.arange(len(tokens), device=tokens.device)
-    centres = cell_centres(grid, views.size, tokens.device)
+    grid, row = (keys.shape[2], keys.shape[3]), torch.arange(len(keys), device=keys.device)
+    centres = cell_centres(grid, views.size, keys.device)
     first = torch.zeros_like(others)
-    total, right = tokens.new_zeros(len(tokens), dtype=torch.float32), []
+    total, right = keys.new_zeros(len(keys), dtype=torch.float32), []
     for a, b in ((first, others), (others, first)):
         sides = [PosedDepth(views.depth[row, v], views.intrinsics[row, v], views.cam2world[row, v]) for v in (a, b)]
         pixels, seen = warp(sides[0], sides[1], uv=centres)
         target = nearest_cells(pixels, grid, views.size).flatten(1)  # (B, n)
-        with torch.autocast(tokens.device.type, enabled=False):
-            here, there = (F.normalize(tokens[row, v].flatten(1, 2).float(), dim=-1) for v in (a, b))
-            scores = kernel_log_probabilities(here, there, temperature)
+        with torch.autocast(keys.device.type, enabled=False):
+            here, there = queries[row, a].flatten(1, 2).float(), keys[row, b].flatten(1, 2).float()
+            scores = (here @ there.transpose(1, 2) * scale).log_softmax(-1)
         known, count = seen.flatten(1), seen.flatten(1).sum(1).clamp(min=1)
         cost = -scores.gather(2, target[..., None])[..., 0]
         total = total + torch.where(known, cost, 0).sum(1) / count

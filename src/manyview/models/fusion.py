@@ -77,10 +77,18 @@ class TurnsFusion(nn.Module):
     """
 
     def __init__(
-        self, encoder_dim: int, dim: int, depth: int, heads: int, *, registers: int = 0, eps: float = 1e-5
+        self,
+        encoder_dim: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        *,
+        registers: int = 0,
+        eps: float = 1e-5,
+        rotary: bool = True,
     ) -> None:
         super().__init__()
-        self.depth, self.prefix = depth, 1 + registers
+        self.depth, self.prefix, self.rotary = depth, 1 + registers, rotary
         self.embed = nn.Linear(encoder_dim, dim)
         self.marks = nn.Parameter(torch.empty(2, self.prefix, dim))
         """Those of the first view, those of any other; the first of each is the camera token."""
@@ -114,7 +122,9 @@ class TurnsFusion(nn.Module):
         rows = [rope.repeat(group.shape[1]) for rope, group in zip(ropes, groups, strict=True)]
         everywhere = Rope(torch.cat([r.cos for r in rows]), torch.cat([r.sin for r in rows]), rows[0].groups)
         wanted = [tap for tap in taps if tap not in (0, self.depth)]
-        last, kept = self.pairs.mixed(tokens, ropes, everywhere, taps=[(tap - 1) // 2 for tap in wanted])
+        last, kept = self.pairs.mixed(
+            tokens, ropes, everywhere if self.rotary else None, taps=[(tap - 1) // 2 for tap in wanted]
+        )
         outputs: list[dict[int, Tensor]] = [{0: group} for group in groups]
         for tap, pair in zip(wanted, kept, strict=True):
             for output, both in zip(outputs, pair, strict=True):
@@ -124,6 +134,18 @@ class TurnsFusion(nn.Module):
             output[self.depth] = group[:, :, self.prefix :]
         cameras = torch.cat([group[:, :, 0] for group in normed], dim=1)
         return [[output[tap] for tap in taps] for output in outputs], cameras
+
+    def looks(self, levels: Sequence[Tensor], grid: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        """What the first heads of the first global blocks ask and offer: queries and keys (B, V, h, w, d) of each, from
+        the patches (B, V, n, D) at the taps 1, 3, …
+        """
+        answers = []
+        for level, block in zip(levels, self.pairs.everywhere):
+            assert isinstance(block, Block)
+            q, k, _ = block.attn.parts(block.norm1(level.flatten(0, 1)))
+            q, k = (part[:, 0].unflatten(1, grid).unflatten(0, level.shape[:2]) for part in (q, k))
+            answers.append((q, k))
+        return answers
 
 
 def view_rows(view_ids: Tensor | Sequence[int] | None, batch: int, views: int) -> Tensor:

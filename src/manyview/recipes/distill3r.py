@@ -23,7 +23,7 @@ from manyview.config import RunConfig
 from manyview.data.synthetic.streams import parse_stream
 from manyview.errors import UserError
 from manyview.losses.pointmap import distill3r_loss
-from manyview.losses.relating import camera_error, confident_maps, measured_points, token_matching
+from manyview.losses.relating import attention_matching, camera_error, confident_maps, measured_points, token_matching
 from manyview.losses.robust import robust_pointmap_loss
 from manyview.models.fusion import MOST_VIEWS
 from manyview.recipes.base import RECIPES, Preset, Recipe
@@ -37,7 +37,14 @@ DESCRIBED = 64
 RELATING: dict[str, Any] = {
     **{"dim": 128, "depth": 2, "heads": 4, "patch_size": 8, "positions": 8, "image_size": 64},
     **{"decoder_dim": 128, "decoder_depth": 6, "decoder_heads": 4, "taps": (0, 2, 4, 6)},
-    **{"fusion": "turns", "camera_depth": 1, "head": "patch", "head_dim": 256, "xavier": True},
+    **{
+        "fusion": "turns",
+        "rotary_everywhere": False,
+        "camera_depth": 1,
+        "head": "patch",
+        "head_dim": 256,
+        "xavier": True,
+    },
 }
 """A student of 2 million parameters that learns to relate views on two cores."""
 
@@ -76,6 +83,9 @@ class Distill3RConfig:
     """Of the loss `confident`: weight of how far apart the logarithms of said and true scale are."""
     camera: float = 0.0
     """Weight of the error of the camera head (student.camera_depth), where cameras are known."""
+    attending: float = 0.0
+    """Weight of attention that looks at what shows the same, in one head of the first two blocks among all views, of
+    fusion in turns, where cameras and depth are known."""
     matching: float = 0.0
     """Weight of telling which tokens of two views show the same (InfoNCE), where cameras and depth are known."""
     random_view_ids: bool = True
@@ -109,6 +119,11 @@ class Distill3R(Recipe):
         self.student.train()
         self.sensor = Sensor()
         self.describe = nn.Linear(self.student.config.encoder.dim, DESCRIBED) if config.matching else None
+        if config.attending and self.student.config.fusion != "turns":
+            raise UserError(
+                f"method.attending is {config.attending:g}, but this fusion has no blocks in turn; "
+                "set method.student={fusion: turns} or method.attending=0"
+            )
         if config.camera and not self.student.config.camera_depth:
             raise UserError(
                 f"method.camera is {config.camera:g}, but the student has no camera head; "
@@ -189,6 +204,7 @@ class Distill3R(Recipe):
                 loss="confident",
                 alpha_global=1.0,
                 camera=0.5,
+                attending=0.3,
                 matching=0.2,
             ),
             "small": _preset(
@@ -232,7 +248,7 @@ class Distill3R(Recipe):
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss (equation 1)."""
         config = self.config
-        more = {"with_features": True} if self.describe is not None else {}
+        more = {"with_features": True} if self.describe is not None or config.attending else {}
         predictions = self.student(views.images, view_ids=self._view_ids(views, generator), **more)
         if config.loss == "confident":
             return self._confident(predictions, views, generator)
@@ -262,9 +278,17 @@ class Distill3R(Recipe):
         if config.camera:
             terms["camera"] = camera_error(predictions["pose_encoding"], views, said.detach(), true)
             total = total + config.camera * terms["camera"]
+        others = torch.randint(1, views.views, (views.batch,), generator=generator).to(views.images.device)
+        if config.attending:
+            seen, count = predictions["features"], sum(name.startswith("keys") for name in predictions["features"])
+            for number in range(count):
+                queries, keys = seen[f"queries{number}"], seen[f"keys{number}"]
+                cost, right = attention_matching(queries, keys, views, others, scale=keys.shape[-1] ** -0.5)
+                terms["attending"] = terms.get("attending", 0) + cost / count
+                terms["attended"] = terms.get("attended", 0) + right / count
+            total = total + config.attending * terms["attending"]
         if self.describe is not None:
             tokens = self.describe(predictions["features"]["encoder"])
-            others = torch.randint(1, views.views, (views.batch,), generator=generator).to(tokens.device)
             terms["matching"], terms["matched"] = token_matching(tokens, views, others)
             total = total + config.matching * terms["matching"]
         logs: dict[str, float | torch.Tensor] = {name: term.detach().mean() for name, term in terms.items()}

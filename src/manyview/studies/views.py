@@ -64,14 +64,15 @@ class ViewsStudy(Study):
         Variant(
             name="joint",
             line="fusion as published, without a camera head",
-            settings=("+fusion=joint", "+camera_depth=0", "method.camera=0"),
+            settings=("+fusion=joint", "+camera_depth=0", "method.camera=0", "method.attending=0"),
         ),
         Variant(name="no-camera", line="without a camera head", settings=("+camera_depth=0", "method.camera=0")),
+        Variant(name="no-attending", line="attention is not told where to look", settings=("method.attending=0",)),
         Variant(name="no-matching", line="tokens are not matched", settings=("method.matching=0",)),
         Variant(
             name="paper-loss",
             line="the paper's loss alone",
-            settings=("method.loss=distill3r", "method.matching=0", "method.camera=0"),
+            settings=("method.loss=distill3r", "method.matching=0", "method.camera=0", "method.attending=0"),
         ),
         Variant(name="small-init", line="deviation 0.02 in place of Xavier", settings=("+xavier=false",)),
     )
@@ -81,6 +82,7 @@ class ViewsStudy(Study):
             ("wide windows, Xavier", "near"),
             ("blocks in turn", "joint"),
             ("camera head", "no-camera"),
+            ("attention told where to look", "no-attending"),
             ("matching tokens", "no-matching"),
             ("confident loss", "paper-loss"),
             ("Xavier", "small-init"),

@@ -52,6 +52,8 @@ class ReconstructorConfig(WithHeads):
     fusion: Literal["joint", "turns"] = "joint"
     """How views are fused: joint attention with a view table, as published; or blocks within each view and among all
     in turn, with rotary positions and a camera token for the first view and one for the others."""
+    rotary_everywhere: bool = True
+    """Whether positions also turn the blocks among all views, of fusion in turns; else these go by likeness alone."""
     fusion_registers: int = 0
     """Further tokens beside the camera token of each view, of fusion in turns."""
     view_scale: float = 1.0
@@ -166,7 +168,8 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
             return Fusion(*sizes, eps=config.decoder_eps, view_scale=config.view_scale)
         if config.decoder_depth % 2:
             raise UserError(f"decoder_depth is {config.decoder_depth}; fusion in turns takes an even number of blocks")
-        return TurnsFusion(*sizes, registers=config.fusion_registers, eps=config.decoder_eps)
+        more = {"registers": config.fusion_registers, "rotary": config.rotary_everywhere}
+        return TurnsFusion(*sizes, eps=config.decoder_eps, **more)
 
     def _head(self) -> Head:
         config = self.config
@@ -212,8 +215,12 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
 
         tokens = [encoded(self.encoder, group, encoder_chunk) for group in views]
         cameras: Tensor | None = None
+        looks: list[tuple[Tensor, Tensor]] = []
         if isinstance(self.fusion, TurnsFusion):
-            groups, cameras = self.fusion(tokens, grids, config.taps)
+            asked = [1, 3][: config.decoder_depth // 2] if with_features and len(views) == 1 else []
+            levels, cameras = self.fusion(tokens, grids, [*config.taps, *asked])
+            groups = [level[: len(config.taps)] for level in levels]
+            looks = self.fusion.looks(levels[0][len(config.taps) :], grids[0]) if asked else []
         else:
             groups = self._joint(tokens, rows, extended=self.is_extended(attention_scale))
         maps: dict[str, list[Tensor]] = {}
@@ -226,6 +233,8 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         answer = answer_of(maps, images)
         if with_features:
             answer["features"] = {"encoder": answer["features"]}
+            for number, (queries, keys) in enumerate(looks):
+                answer["features"] |= {f"queries{number}": queries, f"keys{number}": keys}
         if self.camera is not None:
             assert cameras is not None
             sizes = [(group.shape[-2], group.shape[-1]) for group in views for _ in range(group.shape[1])]
