@@ -24,6 +24,7 @@ from manyview.images.inputs import Take, gather
 from manyview.metrics.pose import pose_auc, relative_pose_errors
 from manyview.pipelines.answers import ask
 from manyview.pipelines.evidence import solved
+from manyview.pipelines.given import nothing_given
 from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
 
 # folder, photos, every, AUC@30 and registered photos asked for
@@ -110,7 +111,7 @@ def run(folder: Path, count: int, every: int, network: object, patch: int, side:
         "no_adjustment": {"adjust": False},
     }.items():
         start = time.perf_counter()
-        cameras = solved(photos, maps, None, **{"options": options, **changed}).cameras
+        cameras = solved(photos, maps, nothing_given(photos), **{"options": options, **changed}).cameras
         poses = [camera.cam2world if camera.registered else None for camera in cameras]
         results[row] = judge(poses, [camera.component for camera in cameras], true)
         results[row]["seconds"] = time.perf_counter() - start

@@ -23,6 +23,7 @@ _PUBLIC = {
     "Views": "manyview.types",
     "features": "manyview.pipelines.features",
     "load": "manyview.zoo",
+    "localise": "manyview.pipelines.localise",
     "reconstruct": "manyview.pipelines.reconstruct",
     "train": "manyview.pipelines.train",
 }
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from manyview.data.manifest import Manifest as Manifest
     from manyview.errors import UserError as UserError
     from manyview.pipelines.features import features as features
+    from manyview.pipelines.localise import localise as localise
     from manyview.pipelines.reconstruct import reconstruct as reconstruct
     from manyview.pipelines.train import train as train
     from manyview.scene.scene import Scene as Scene

@@ -40,8 +40,13 @@ class RunConfig:
     """Scenes per device and forward pass."""
     accumulate: int = 1
     """Forward passes per optimiser step."""
+    images: int | None = None
+    """Images of the whole run, over all ranks, in place of steps: fewer GPUs take more steps."""
     lr: float = 1e-4
-    """Peak learning rate."""
+    """Peak learning rate; with lr_per the rate for so many images."""
+    lr_per: int | None = None
+    """Images of an optimiser step, over all ranks and accumulation, that lr is for: the peak is lr x images / lr_per.
+    none: the peak is lr, whatever the step holds."""
     min_lr: float = 0.0
     """Learning rate at the last step (cosine)."""
     warmup: float = 0.05

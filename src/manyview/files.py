@@ -6,15 +6,16 @@ Everything the package writes goes through here: a reader sees the old file or t
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import math
 import os
+import platform
 import re
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -116,6 +117,13 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
+def write_npy(path: Path, values: np.ndarray) -> None:
+    """One array as .npy. Unlike numpy's own writer a full disk raises an OSError that says so."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """What `save_arrays` wrote. Raises UserError for a missing or damaged file."""
     try:
@@ -145,11 +153,12 @@ def writing(what: str, *, kept: str = "", mend: str = RESUME) -> Iterator[None]:
 
 @contextmanager
 def fresh_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` when the block ends well."""
+    """Yield a temporary path that replaces `path` when the block ends well; what a link points to, not the link."""
     if path.is_dir():
         raise UserError(f"{path} is a directory; give the name of a file")
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(draft_name(path.name))
     try:
         yield temporary
         os.replace(temporary, path)
@@ -157,48 +166,41 @@ def fresh_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def refuse_other_content(directory: Path, is_ours: Callable[[Path], bool], what: str) -> None:
-    """Raise UserError when writing to `directory` would destroy something that is not `what`."""
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; choose a directory for the {what}")
-    if directory.is_dir() and any(directory.iterdir()) and not is_ours(directory):
-        raise UserError(f"{directory} is not empty and holds no {what} of ours; choose another directory")
+DRAFT = ".manyview-draft-"
+"""How the names of half-written files and folders begin."""
 
 
-@contextmanager
-def fresh_directory(
-    directory: Path, *, is_ours: Callable[[Path], bool], own: Sequence[str], what: str
-) -> Iterator[Path]:
-    """Yield an empty directory beside `directory` that takes its place when the block ends well.
+def draft_name(name: str) -> str:
+    """The name of this process's draft of `name`, short however long that is."""
+    return f"{_drafts_of(name)}{_host()}.{os.getpid()}"
 
-    An older one of ours is replaced; what else a user put there (entries not named in `own`) is carried over.
-    """
-    directory = directory.absolute()
-    refuse_other_content(directory, is_ours, what)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+
+def clear_drafts(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Remove what killed processes of this machine left half-written in a folder; of `names`, whoever wrote it."""
+    begins = None if names is None else tuple(map(_drafts_of, names))
+    for path in folder.glob(f"{DRAFT}*"):
+        *_, host, number = path.name.split(".")
+        dead = host == _host() and number.isdigit() and not _alive(int(number))
+        if dead if begins is None else path.name.startswith(begins):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _drafts_of(name: str) -> str:
+    return f"{DRAFT}{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:12]}."
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
     try:
-        fresh.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        yield fresh
-        _move_into_place(fresh, directory, own)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _move_into_place(fresh: Path, directory: Path, own: Sequence[str]) -> None:
-    if not directory.exists():
-        fresh.rename(directory)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".old", dir=directory.parent))
-    directory.replace(old / "kept")
-    fresh.rename(directory)
-    for entry in (old / "kept").iterdir():
-        if entry.name not in own:
-            entry.rename(directory / entry.name)
-    shutil.rmtree(old, ignore_errors=True)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # it is there, and somebody else's
+    return True

@@ -58,6 +58,7 @@ def quickstart(
     from manyview.data.synthetic import write_scenes
     from manyview.pipelines.train import resume, train
     from manyview.teachers.sensor import Sensor
+    from manyview.written import holds
 
     out, config, say = Path(out), config or QuickstartConfig(), say or (lambda line: None)
     started = time.perf_counter()
@@ -75,7 +76,7 @@ def quickstart(
     say(f"3/5 training the tiny student for {config.steps} steps")
     before = _student_before(config, out)
     run = out / "run"
-    if not (run / "model").is_dir():
+    if not holds(run / "model", "model"):
         settings = [f"run.steps={config.steps}", "run.checkpoint_every=50"]
         settings += [] if config.scratch else ["run.lr=4e-4"]
         if (run / "config.json").is_file():

@@ -30,6 +30,8 @@ class WorkFolder:
     """Name of the record file."""
     own: tuple[str, ...] = ()
     """What the work writes beside the record: names or glob patterns, which `clear` removes."""
+    needs: tuple[str, ...] = ()
+    """Keys of the record; a file of its name without them is somebody else's."""
 
     @property
     def record_path(self) -> Path:
@@ -44,7 +46,7 @@ class WorkFolder:
         record = read_json(self.record_path, mend=f"choose another folder for the {self.kind} with -o")
         if not isinstance(record, dict):
             raise UserError(f"{self.record_path} is damaged; choose another folder for the {self.kind} with -o")
-        return record
+        return record if record.keys() >= set(self.needs) else None
 
     def refuse_strangers(self) -> None:
         """Raise UserError when the folder holds anything, hidden files left out, without a record."""

@@ -121,7 +121,7 @@ def test_killed_and_resumed_equals_uninterrupted(make_manifest, tmp_path):
     build(manifest, Sensor(), tmp_path / "a", **options)
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert len(content(tmp_path / "a")) == 59 + 2
-    assert not list((tmp_path / "b").rglob("*.tmp"))
+    assert not list((tmp_path / "b").rglob(".manyview-draft-*"))
 
 
 class Killed(BaseException):
@@ -159,7 +159,7 @@ def test_a_crash_at_any_write_loses_at_most_one_sample(make_manifest, tmp_path, 
         assert report.skipped >= archives - 1
         assert report.written + report.skipped == samples
         assert content(out) == content(tmp_path / "whole")
-        assert not list(out.rglob("*.tmp"))
+        assert not list(out.rglob(".manyview-draft-*"))
     assert crash_at > samples
 
 
@@ -177,11 +177,11 @@ def test_resume_mends_what_a_crash_leaves(make_manifest, tmp_path, damage):
     elif damage == "short archive":
         archive.write_bytes(archive.read_bytes()[:-100])
     else:
-        (archive.parent / ".000002.zip.77.tmp").write_bytes(b"half")
+        (archive.parent / files.draft_name("000002.zip")).write_bytes(b"half")
     report = build(manifest, Sensor(), tmp_path / "b", views=1, size=SIZE)
     assert report.written == (0 if damage == "half-written file" else 1)
     assert content(tmp_path / "a") == content(tmp_path / "b")
-    assert not list((tmp_path / "b").rglob("*.tmp"))
+    assert not list((tmp_path / "b").rglob(".manyview-draft-*"))
 
 
 def test_shards_together_are_the_unsharded_cache(make_manifest, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import cv2
 import pytest
 import torch
 
@@ -13,7 +14,9 @@ from manyview.batches.scenes import SceneBatches, SceneWish
 from manyview.cache.build import build
 from manyview.cache.record import checksum
 from manyview.cache.store import Cache
+from manyview.cache.verify import verify
 from manyview.data.loading import load_views
+from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.geometry import alignment, cameras, pointmaps, poses
 from manyview.teachers.sensor import Sensor
@@ -248,3 +251,27 @@ def test_recolouring_changes_colours_only(cache):
     assert float(bright.images.min()) >= 0
     assert float(bright.images.max()) <= 1
     assert bool(torch.isfinite(bright.images).all())
+
+
+def test_samples_keep_the_aspect_of_their_frames(make_manifest, tmp_path):
+    """Landscape and portrait frames lose next to nothing, and every batch is of one size."""
+    wide = make_manifest({"room": 8})
+    tall = []
+    for frame in wide:
+        for name in (frame.image, frame.depth):
+            path = wide.path(name)
+            cv2.imwrite(str(path.with_name(f"tall-{path.name}")), cv2.rotate(cv2.imread(str(path), -1), 0))
+        turned = {"image": f"tall-{frame.image}", "depth": f"tall-{frame.depth}", "scene": "tall"}
+        turned |= {"width": frame.height, "height": frame.width, "cx": frame.cy, "cy": frame.cx}
+        tall.append(dataclasses.replace(frame, **turned))
+    Manifest([*wide, *tall], wide.root).save(tmp_path / "both.parquet")
+    out = tmp_path / "own"
+    build(tmp_path / "both.parquet", Sensor(), out, views=4, size=(42, 56), aspect="own")
+    assert verify(out) == []
+    assert {Cache.open(out).size_of(index) for index in range(4)} == {(42, 56), (56, 42)}
+    batches = batches_of(out, batch=2, views=2)
+    sizes = [tuple(batches(index).images.shape[-2:]) for index in range(12)]
+    assert set(sizes) == {(42, 56), (56, 42)}
+    assert abs(sizes.count((42, 56)) - 6) <= 3
+    local = batches(0).signals["pointmap_local"]
+    assert local.value.shape[2:4] == batches(0).images.shape[-2:]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from manyview.cli import bench, output
+from manyview import written
+from manyview.cli import bench
 from manyview.cli.main import main
 
 STEADY = '''"""Steps per second of a march.
@@ -74,7 +75,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(folder, tmp_
 
 def test_a_closed_folder_is_refused_before_measuring(folder, tmp_path, monkeypatch, capsys):
     """The superuser may write everywhere, so the system's answer is given here."""
-    monkeypatch.setattr(output.os, "access", lambda place, _mode: Path(place) != tmp_path)
+
+    def closed(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(written.tempfile, "TemporaryFile", closed)
     assert "--json" in refused(capsys, "steady", "--json", str(tmp_path / "numbers.json"))
     assert not (folder / "ran").exists()
 

@@ -63,7 +63,7 @@ def test_it_is_registered_and_its_default_runs_on_a_cpu():
     assert RECIPES.get("dune") is DuneRecipe
     assert preset(DuneRecipe, None)[0] == "tiny"
     paper = DuneRecipe.presets()["paper"]
-    assert (paper.run.lr, paper.run.eps, paper.run.clip_each, paper.run.decay_vectors) == (6e-4, 1e-15, True, False)
+    assert (paper.run.eps, paper.run.clip_each, paper.run.decay_vectors) == (1e-15, True, False)
 
 
 def test_the_student_says_what_the_teachers_are(config):

@@ -19,7 +19,7 @@ from manyview.engine import track
 from manyview.errors import UserError
 from manyview.pipelines import train as pipeline
 from manyview.recipes.base import preset
-from manyview.recipes.mum import TABLE_1, MumRecipe, peak_lr
+from manyview.recipes.mum import TABLE_1, MumRecipe
 from manyview.types import Views
 
 DEBUG = preset(MumRecipe, "debug")[1].method
@@ -160,15 +160,11 @@ def test_the_panel_shows_what_is_seen_said_and_there():
 
 def test_presets_are_the_published_numbers():
     presets = MumRecipe.presets()
-    paper, released = presets["paper"], presets["released"]
-    assert paper.run.lr == pytest.approx(3.6e-3)
-    assert released.run.lr == pytest.approx(2.4e-3)
-    assert (paper.run.steps, paper.run.warmup, paper.run.clip) == (500_000, 25_000, 0.0)
+    paper = presets["paper"]
     assert (paper.method.frames, paper.method.max_views, paper.method.mask_ratio) == (96, 24, 0.75)
     assert sum(TABLE_1.values()) == pytest.approx(1.0)
     assert TABLE_1["imagenet"] == paper.method.single
     assert set(TABLE_1) <= set(SOURCES.names())  # what scans call the data sets
-    assert peak_lr(256) == 1.5e-4
     with torch.device("meta"):
         students = {name: MumRecipe.build(presets[name].method).student for name in ("paper", "tiny", "vits")}
     count = {name: sum(p.numel() for p in student.parameters()) for name, student in students.items()}

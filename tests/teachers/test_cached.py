@@ -93,7 +93,7 @@ def test_only_what_is_missing_or_damaged_is_asked_again(teacher, views, tmp_path
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(cached(views)["patches"].value, everything)
     assert cached.asked == 7
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".manyview-draft-*"))
 
 
 def test_answers_of_others_are_refused(teacher, views, tmp_path):

@@ -91,7 +91,7 @@ def test_its_digest_tells_networks_apart():
     ("source", "reason"),
     [
         ("timm:no_such_network", "no_such_network"),
-        ("timm:convnext_atto", "convnext_atto"),
+        ("timm:convnext_atto", "convnext_atto"),  # nor these
         ("timm:vit_tiny_patch16_224", "vit_tiny_patch16_224"),  # its weights cannot be fetched here
     ],
 )

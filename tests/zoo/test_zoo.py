@@ -88,7 +88,7 @@ def test_save_and_load_give_the_same_network_ready_to_use(student, tmp_path):
     images = torch.rand(1, 2, 3, 28, 42)
     torch.testing.assert_close(loaded(images)["pointmap"], student.eval()(images)["pointmap"])
     assert json.loads((out / CONFIG).read_text())["card"] == loaded.card == {"note": "mine"}
-    assert sorted(p.name for p in out.iterdir()) == ["README.md", CONFIG, WEIGHTS]
+    assert sorted(p.name for p in out.iterdir()) == [".manyview.json", "README.md", CONFIG, WEIGHTS]
     zoo.save_model(student, out)  # again, over itself
     assert same(student, mv.load(out))
 
@@ -212,5 +212,5 @@ def test_a_path_that_is_none_is_not_taken_for_a_name(path):
 
 def test_a_folder_that_cannot_be_written_is_a_users_mistake(student, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="could not write"):
+    with pytest.raises(UserError, match="cannot write"):
         zoo.save_model(student, tmp_path / "file" / "m")

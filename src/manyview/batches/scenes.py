@@ -94,7 +94,8 @@ class SceneBatches(Road):
                 f"{longest}; ask for 1 to {longest} views"
             )
         self._where = self._join()
-        self._draws = Draws(self._find_units(), self.seed)
+        own = self.cache.meta.aspect == "own"
+        self._draws = Draws(self._find_units(), self.seed, together=wish.batch if own else 1)
         self._colours = only_colours(wish.jitter, gamma=wish.jitter)
 
     def __len__(self) -> int:
@@ -118,16 +119,17 @@ class SceneBatches(Road):
         }
 
     def make(self, index: int) -> Loaded:
-        size = self.cache.meta.size
+        first = index * self.wish.batch
+        size = self.cache.size_of(self._draws[first][0])
         loaded, frames = Loaded([], size, extra=[]), list[FittedFrame]()
-        for draw in range(index * self.wish.batch, (index + 1) * self.wish.batch):
+        for draw in range(first, first + self.wish.batch):
             sample, chosen, mirrored, rng = self._drawn(draw)
             names = [self.cache.entries[sample].frames[view] for view in chosen]
             for source, row in (self._where[name] for name in names):
-                frame = self.memory.get((source, row))  # there is no other for one that cannot be read
+                frame = self.memory.get((source, row, size))  # there is no other for one that cannot be read
                 if frame is None:
                     frame = read_frame(self.sources[source].manifest, row, size, depth=False)
-                    self.memory.keep((source, row), frame, frame.nbytes)
+                    self.memory.keep((source, row, size), frame, frame.nbytes)
                 frames.append(frame)
             loaded.names.append(names)
             if self.wish.jitter:
@@ -229,7 +231,12 @@ class SceneBatches(Road):
         units = Shares(self.sources, self.wish.weights).units(samples())
         if not units:
             raise UserError("no sample is left to train on: give its dataset or manifest a weight above 0")
-        return [unit for _, unit in sorted(units.items())]
+        parts = []
+        for _, (weight, alike) in sorted(units.items()):
+            for size in sorted({self.cache.size_of(sample) for sample in alike}):
+                part = [sample for sample in alike if self.cache.size_of(sample) == size]
+                parts.append((weight * len(part) / len(alike), part))
+        return parts
 
 
 def _size(signals: dict[str, Signal]) -> int:

@@ -98,7 +98,9 @@ class Mixture:
 class Draws(Generic[T]):
     """Shuffled passes over all items of one unit, or a mixture of such passes over several, by their weights."""
 
-    def __init__(self, units: Sequence[tuple[float, Sequence[T]]], *key: int) -> None:
+    def __init__(self, units: Sequence[tuple[float, Sequence[T]]], *key: int, together: int = 1) -> None:
+        """together: so many draws in turn are of one unit."""
+        self._together = together
         self.weights, self._items = [weight for weight, _ in units], [items for _, items in units]
         self._mixture = Mixture(self.weights, *key, -1) if len(units) > 1 else None
         self._passes = [Passes(len(items), *key, unit) for unit, items in enumerate(self._items)]
@@ -108,6 +110,10 @@ class Draws(Generic[T]):
 
     def __getitem__(self, draw: int) -> tuple[T, int]:
         """The draw-th item since the beginning, and the number of the pass that shows it."""
-        unit, draw = (0, draw) if self._mixture is None else self._mixture[draw]
+        unit = 0
+        if self._mixture is not None:
+            group, place = divmod(draw, self._together)
+            unit, group = self._mixture[group]
+            draw = group * self._together + place
         place, number = self._passes[unit][draw]
         return self._items[unit][place], number

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from manyview.data.loading import load_views
 from manyview.data.manifest import Frame, Manifest, pose_problem
 from manyview.data.sampling import windows
 from manyview.errors import UserError
+from manyview.images.fit import same_pixels
 from manyview.progress import track
 from manyview.types import Signal, Teacher
 
@@ -61,6 +63,7 @@ def build(
     views: int,
     step: int | None = None,
     size: tuple[int, int],
+    aspect: Literal["size", "own"] = "size",
     shard: tuple[int, int] = (0, 1),
     keep: Keep = "float16",
     maps: KeepMaps | None = None,
@@ -70,9 +73,10 @@ def build(
     """Fill the cache `out` with the teachers' answers for windows of `views` frames, a new one every `step`.
 
     `step` defaults to `views`. `shard` = (i, n): only every n-th window, from the i-th; the shards of one cache may
-    run side by side. keep, maps: how features and maps are kept
-    (maps None: as `out` keeps them, compact in a new one). device: where the teachers' networks run. say: is told
-    the time and the space that a long build will take, once its first sample is there.
+    run side by side. aspect "own": `size` is a number of pixels, samples take the aspect of their first frame. keep,
+    maps: how features and maps are kept (maps None: as `out` keeps them, compact in a new one). device: where the
+    teachers' networks run. say: is told the time and the space that a long build will take, once its first sample is
+    there.
 
     Raises UserError when `out` was made with other settings, when the disk is full (what is written stays), and when
     not one sample can be made.
@@ -93,6 +97,7 @@ def build(
         "samples": len(groups),
         "manifest": manifest.digest(),
         "manifest_path": place,
+        **({"aspect": "own"} if aspect == "own" else {}),
     }
     here = read_record(out)
     cards = {teacher.name: TeacherCard.of(teacher, keep, maps or _maps_of(here, teacher.name)) for teacher in asked}
@@ -101,7 +106,7 @@ def build(
     mine, problems, written = range(part, len(groups), parts), list[Problem](), 0
     with work_folder(out).lock(f".building-{part}-of-{parts}", busy=busy):
         record = claim(out, record, mend="choose another folder with -o, or build with the cache's settings")
-        maker = _Maker(manifest, groups, asked, Store(out, record), size, torch.device(device), problems)
+        maker = _Maker(manifest, groups, asked, Store(out, record), size, aspect, torch.device(device), problems)
         with journal(out, record, shard) as kept:
             todo = [n for n in mine if maker.missing(kept.entries.get(archive_name(n)))]
             begun = time.perf_counter()
@@ -163,6 +168,7 @@ class _Maker:
     teachers: list[Teacher]
     store: Store
     size: tuple[int, int]
+    aspect: str
     device: torch.device
     problems: list[Problem]
 
@@ -186,6 +192,13 @@ class _Maker:
             self.problems.append(Problem(archive_name(number), reason))
             return None
 
+    def size_of(self, number: int) -> tuple[int, int]:
+        """(H, W) of a sample."""
+        if self.aspect == "size":
+            return self.size
+        first = self.manifest[self.windows[number][0]]
+        return same_pixels(self.size, (first.height, first.width))
+
     def _ask(self, teacher: Teacher, number: int) -> dict[str, Signal]:
         """Raises UserError when a frame lacks what the teacher needs."""
         indices = self.windows[number]
@@ -193,12 +206,12 @@ class _Maker:
             lack = _lack(self.manifest, frame, teacher.requires, alone=len(indices) == 1)
             if lack:
                 raise UserError(f"frame {frame.image!r} {lack}")
-        views = load_views(self.manifest, indices, self.size, depth="depth" in teacher.requires)
+        views = load_views(self.manifest, indices, self.size_of(number), depth="depth" in teacher.requires)
         return teacher(views.to(self.device) if teacher.has_network else views)
 
     def _answer(self, teacher: Teacher, number: int) -> Packed:
         card, answers = self.store.teacher(teacher.name), self._ask(teacher, number)
-        expected = (len(self.windows[number]), *self.size)
+        expected = (len(self.windows[number]), *self.size_of(number))
         for name in {*card.weighted_by, *card.weighted_by.values()} & set(answers):
             shape = tuple(answers[name].value.shape[1:4])
             if shape != expected:
@@ -238,7 +251,8 @@ class _Maker:
         units = {**(before.teachers if before else {}), **{name: p.units for name, p in answers.items()}}
         units = {name: units[name] for name in self.store.record.teachers if name in units}
         digest = hashlib.sha256(content).hexdigest()
-        return Entry(archive_name(number), digest, len(content), raw, scene, names, units), content
+        size = None if self.aspect == "size" else self.size_of(number)
+        return Entry(archive_name(number), digest, len(content), raw, scene, names, units, size), content
 
 
 def _lack(manifest: Manifest, frame: Frame, requires: frozenset[str], *, alone: bool) -> str | None:

@@ -8,14 +8,13 @@ interrupted, a sharded and an uninterrupted build end with the same bytes.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manyview.cache.record import SAMPLES, Record, work_folder
 from manyview.cache.store import Entry, archive_name, index_files, read_index, read_lines
-from manyview.files import replace_file, write_bytes, writing
+from manyview.files import clear_drafts, replace_file, write_bytes, writing
 
 
 class Journal:
@@ -65,10 +64,7 @@ def _resume(out: Path, index: Path, numbers: set[str], first: str) -> dict[str, 
 
     A build of everything takes over the lines that earlier shards have written.
     """
-    for path in (out / SAMPLES).iterdir():
-        match = re.fullmatch(r"\.(\d+\.zip)\.\d+\.tmp", path.name)
-        if match and f"{SAMPLES}/{match[1]}" in numbers:
-            path.unlink(missing_ok=True)
+    clear_drafts(out / SAMPLES, [Path(archive).name for archive in numbers])
     own = _present(out, read_lines(index, first), numbers)
     others = [path for path in index_files(out) if path != index]
     rest = _present(out, [entry for path in others for entry in read_lines(path, first)], numbers)

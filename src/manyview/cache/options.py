@@ -20,7 +20,10 @@ class BuildOptions:
     step: int | None = None
     """Frames from the start of one sample to the start of the next; none is as many as a sample has."""
     size: tuple[int, int] = (224, 518)
-    """Pixels of the maps."""
+    """Pixels of the maps, height and width."""
+    aspect: Literal["size", "own"] = "size"
+    """size: every sample has that size, frames of another aspect lose their margins. own: a sample has as many pixels
+    in the aspect of its first frame, sides in steps of 14; batches are of one size each."""
     keep: Keep = "float16"
     """How tokens and features are kept: float16, int8 (a byte per value), or pca (a quarter of the axes, int8)."""
     maps: KeepMaps | None = None

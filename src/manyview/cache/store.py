@@ -45,7 +45,7 @@ class Meta:
     """The samples of a cache: windows of a manifest's frames."""
 
     size: tuple[int, int]
-    """(H, W) of the images that the teachers saw."""
+    """(H, W) of the images that the teachers saw; with aspect "own" as many pixels in another shape (Entry.size)."""
     views: int
     step: int
     samples: int
@@ -54,6 +54,8 @@ class Meta:
     """The manifest's digest."""
     manifest_path: str | None
     """Where the manifest lay, relative to the cache: a hint."""
+    aspect: str = "size"
+    """"own" where samples have the aspect of their frames."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,12 @@ class Entry:
     frames: list[str]  # the images' paths in the manifest
     teachers: dict[str, dict[str, float]] = field(default_factory=dict)
     """Those that answered, each with what its confidences are divided by where its weight rule goes by quantile."""
+    size: tuple[int, int] | None = None
+    """(H, W) of its maps where the cache's samples have sizes of their own."""
 
     def to_line(self) -> str:
-        return _line({**asdict(self), "check": _check(asdict(self))})
+        values = {key: value for key, value in asdict(self).items() if key != "size" or value is not None}
+        return _line({**values, "check": _check(values)})
 
     @classmethod
     def from_line(cls, line: str) -> Entry:
@@ -81,6 +86,8 @@ class Entry:
             raise ValueError("it has no checksum")
         if check is not None and check != _check(values):
             raise ValueError("its checksum is another")
+        if values.get("size") is not None:
+            values["size"] = tuple(values["size"])
         return cls(**values)
 
 
@@ -185,6 +192,10 @@ class Cache(Store):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(H, W) of a sample's maps."""
+        return self.entries[index].size or self.meta.size
+
     def signals(
         self, index: int, views: Sequence[int] | None = None, *, teacher: str | None = None
     ) -> dict[str, Signal]:
@@ -249,7 +260,7 @@ class Cache(Store):
             "licence": first.licence,
             "settings": first.settings,
             "teachers": teachers,
-            "size": f"{height}x{width}",
+            "size": f"{height}x{width}" + (" pixels, in the aspect of the frames" if self.meta.aspect == "own" else ""),
             "samples": len(self.entries),
             "samples_planned": self.meta.samples,
             "frames": len({(entry.scene, frame) for entry in self.entries for frame in entry.frames}),

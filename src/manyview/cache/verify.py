@@ -58,7 +58,8 @@ def _archive_problem(cache: Cache, entry: Entry) -> str | None:
         for name, answer in answers.items():
             if answer["digest"] != cache.teacher(name).digest:
                 return "was made by another teacher than the cache"
-            reason = _content_problem(answer["signals"], fields, cache, name, len(entry.frames))
+            size = entry.size or cache.meta.size
+            reason = _content_problem(answer["signals"], fields, cache, name, len(entry.frames), size)
             if reason:
                 return reason
     except (BrokenArchive, KeyError, TypeError) as error:
@@ -66,8 +67,10 @@ def _archive_problem(cache: Cache, entry: Entry) -> str | None:
     return None
 
 
-def _content_problem(parts: Parts, fields: dict[str, np.ndarray], cache: Cache, teacher: str, views: int) -> str | None:
-    weighted_by, size = cache.teacher(teacher).weighted_by, cache.meta.size
+def _content_problem(
+    parts: Parts, fields: dict[str, np.ndarray], cache: Cache, teacher: str, views: int, size: tuple[int, int]
+) -> str | None:
+    weighted_by = cache.teacher(teacher).weighted_by
     for name, part in parts.items():
         value = fields[part["value"]]
         valid = fields[part["valid"]] if "valid" in part else np.ones(value.shape[:1], bool)

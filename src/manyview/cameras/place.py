@@ -9,6 +9,7 @@ import numpy as np
 
 from manyview.cameras import bundle
 from manyview.cameras.bundle import summed
+from manyview.cameras.known import stretched, towards
 from manyview.cameras.links import LEAST, Link, Photo
 from manyview.cameras.refine import ROUNDS, along_tree, joined_keypoints, parts, refined, well_seen
 from manyview.cameras.tracks import REGISTERED, RestsOn, Tracks
@@ -35,7 +36,11 @@ class View:
     focal_known: bool = False
     """Whether it is known (given or from EXIF) and not guessed."""
     intrinsics: np.ndarray | None = None
-    """(3, 3) given for the original photo: kept."""
+    """(3, 3) given for the original photo."""
+    cam2world: np.ndarray | None = None
+    """(4, 4) given."""
+    keep: bool = True
+    """Whether what is given stays to the digit, or is only where the search begins."""
     said: np.ndarray | None = None
     """(4, 4) cam2world as the network has it, in a frame and unit of its own: a hypothesis."""
 
@@ -45,7 +50,8 @@ class Camera:
     """What was found of one photo."""
 
     cam2world: np.ndarray | None
-    """(4, 4) in the frame of its component, whose first photo is at the origin; None where it rests on nothing."""
+    """(4, 4) in the frame of its component: that of the given poses in it, or of its first photo. None where it rests
+    on nothing."""
     intrinsics: np.ndarray
     """(3, 3) of the original photo."""
     rests_on: RestsOn
@@ -75,7 +81,7 @@ def place(
 ) -> list[tuple[dict[int, Camera], Tracks]]:
     """Cameras of linked photos: one set for all, or several where what disagreed was all that joined them.
 
-    Each set is in the frame of its first photo; photos of no set are left out.
+    Each set is in the frame of the given poses in it, or of its first photo; photos of no set are left out.
     """
     row_of = {int(index): row for row, index in enumerate(members)}
     links = [one for one in links if one.i in row_of and one.j in row_of]
@@ -90,25 +96,72 @@ def place(
         sets = [Placed(np.arange(len(members)), poses, guess, np.zeros(len(members)))]
     else:
         sets = by_windows(problem, own)
+    return [
+        found
+        for one in sets
+        for found in _adjusted(problem, one, photos, views, members[one.rows], links, ROUNDS if adjust else ())
+    ]
+
+
+def _adjusted(
+    problem: bundle.Problem,
+    start: Placed,
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    members: np.ndarray,
+    links: Sequence[Link],
+    rounds: Sequence[float],
+) -> list[tuple[dict[int, Camera], Tracks]]:
+    """The cameras of a set of photos, those that are given in their places."""
+    known, unit = [views[index].cam2world for index in members], 1.0
+    if any(pose is not None for pose in known):
+        move = towards(start.poses, known)
+        moved, unit = move.poses(start.poses), move.scale
+        poses = [pose if given is None else given for pose, given in zip(moved, known, strict=True)]
+        start = replace(start, poses=np.stack(poses))
+    kept = np.array([pose is not None and views[index].keep for pose, index in zip(known, members, strict=True)])
+    part, _ = problem.within(start.rows)
+    part = replace(part, seen=well_seen(part.seen)[0], fixed=kept if kept.any() else part.fixed)
+    part = replace(part, seen=replace(part.seen, depth=unit * part.seen.depth))
+    solution, part, _ = refined(part, start.start(), rounds)
     placed = []
-    for one in sets:
-        part, _ = problem.within(one.rows)
-        part = replace(part, seen=well_seen(part.seen)[0])
-        solution, part, _ = refined(part, one.start(), ROUNDS if adjust else ())
-        for joined in parts(part.seen, len(one.rows)):
-            placed.append(_read_off(photos, members[one.rows], links, solution, part, joined))
-    for cameras, _ in placed:
+    for joined in parts(part.seen, len(members)):
+        there = [pose if inside else None for pose, inside in zip(known, joined, strict=True)]
+        cameras, tracks = _read_off(photos, members, links, _in_frame(solution, joined, there), part, joined)
+        uv = tracks.uv.copy()
         for index, camera in cameras.items():
+            cameras[index] = replace(_with_given(camera, views[index]), depth_scale=unit * camera.depth_scale)
             given = views[index].intrinsics
-            if given is not None:  # to the letter
-                cameras[index] = replace(camera, intrinsics=np.array(given, np.float64))
+            if given is not None:
+                rows = tracks.view == index
+                uv[rows] = stretched(uv[rows], given, back=True)
+        placed.append((cameras, replace(tracks, uv=uv)))
     return placed
 
 
+def _in_frame(at: bundle.Solution, part: np.ndarray, known: Sequence[np.ndarray | None]) -> bundle.Solution:
+    """The solution in the frame of the known poses of a part, or else of its first view."""
+    if all(pose is None for pose in known):
+        known = [np.eye(4) if row == np.flatnonzero(part)[0] else None for row in range(len(part))]
+    return towards(np.linalg.inv(at.matrices()), known).solution(at)
+
+
+def _with_given(camera: Camera, view: View) -> Camera:
+    """The camera with what is given of it: to the digit, or as shape of the lens alone."""
+    if view.cam2world is not None and view.keep:
+        camera = replace(camera, cam2world=np.array(view.cam2world, np.float64), rests_on="given")
+    if view.intrinsics is None:
+        return camera
+    kept = np.array(view.intrinsics, np.float64)
+    if not view.keep:
+        kept[:2, :2] *= camera.intrinsics[0, 0] / kept[0, 0]
+    return replace(camera, intrinsics=kept)
+
+
 def _focal_spread(view: View) -> float:
-    """Standard deviation of the logarithm of a photo's focal length; 0 for one that is given."""
+    """Standard deviation of the logarithm of a photo's focal length; 0 for one that is given and kept."""
     if view.intrinsics is not None:
-        return 0.0
+        return 0.0 if view.keep else STATED_SPREAD
     return STATED_SPREAD if view.focal_known else FOCAL_SPREAD
 
 
@@ -120,7 +173,7 @@ def _read_off(
     problem: bundle.Problem,
     part: np.ndarray,
 ) -> tuple[dict[int, Camera], Tracks]:
-    """Cameras of the views of a part (V,), in the frame of the first of them, and the points that they share."""
+    """Cameras of the views of a part (V,) and the points that they share."""
     kept = part[problem.seen.view]
     kept &= np.bincount(problem.seen.point[kept], minlength=len(at.points))[problem.seen.point] >= 2
     problem = replace(problem, seen=problem.seen.chosen(kept))
@@ -128,8 +181,6 @@ def _read_off(
     errors, local = problem.errors(at)
     distance = np.linalg.norm(errors[:, :2], axis=1) * seen.pixel
     cam2world = np.linalg.inv(at.matrices())
-    first_from_world = np.linalg.inv(cam2world[np.flatnonzero(part)[0]])
-    cam2world = first_from_world @ cam2world
     angles = _angles(at.points, at, seen)
     linked = {index for one in links if one.rests_on == "matches" for index in (one.i, one.j)}
     cameras: dict[int, Camera] = {}
@@ -147,7 +198,7 @@ def _read_off(
             _scale(local[own, 2], seen.depth[own], float(np.exp(at.log_scale[row]))),
         )
     ids, point = np.unique(seen.point, return_inverse=True)
-    points = at.points[ids] @ first_from_world[:3, :3].T + first_from_world[:3, 3]
+    points = at.points[ids]
     view = members[seen.view]
     uv = seen.uv + np.array([photos[index].principal for index in view]).reshape(-1, 2)
     return cameras, Tracks(points, np.zeros(len(points), int), view, point, uv)

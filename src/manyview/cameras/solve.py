@@ -6,7 +6,7 @@ Photos that no chain of links joins are scenes of their own. What a camera rests
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,11 +16,13 @@ from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.graph import connected
 from manyview.cameras.hypothesis import FEWEST, placed_by_network, relative
 from manyview.cameras.keypoints import Keypoints, detect, match
+from manyview.cameras.known import denied, mistake, squared
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
 from manyview.cameras.pairs import pairs_to_match
 from manyview.cameras.place import Camera, View, place
 from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
+from manyview.errors import UserError
 
 TILTED_PAIRS = 66
 """Up to so many pairs of photos that no link joins are looked at again as seen from aside."""
@@ -32,6 +34,8 @@ class Solved:
 
     cameras: list[Camera]
     tracks: Tracks
+    denied: list[int] = field(default_factory=list)
+    """Photos whose given pose the matches contradict."""
 
 
 def solve(
@@ -70,6 +74,7 @@ def solve(
         new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
     component = connected(len(views), [(one.i, one.j) for one in links])
+    against = _contradicted(looks, links, focals, views)
     cameras: list[Camera | None] = [None] * len(views)
     tracks: list[Tracks] = []
     for number in range(component.max(initial=-1) + 1):
@@ -80,8 +85,9 @@ def solve(
                 for index, camera in placed.items():
                     cameras[index] = camera
     alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, focals, strict=True)]
-    found = _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks)
-    return replace(found, cameras=placed_by_network(found.cameras, views, looks, matches, focals))
+    found = _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks, views)
+    beside = placed_by_network(found.cameras, views, looks, matches, focals)
+    return replace(found, cameras=beside, denied=against)
 
 
 def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: bool = False) -> list[Keypoints]:
@@ -105,7 +111,9 @@ def _matched(
 def _lenses(views: Sequence[View]) -> np.ndarray:
     """(V,) number of each photo's lens: photos of one size, either way up, and one stated focal length share it."""
     kinds = [
-        (index,) if v.intrinsics is not None else (*sorted(v.size), v.focal if v.focal_known else None)
+        (index if v.keep else v.intrinsics.tobytes(),)
+        if v.intrinsics is not None
+        else (*sorted(v.size), v.focal if v.focal_known else None)
         for index, v in enumerate(views)
     ]
     return np.array([kinds.index(kind) for kind in kinds])
@@ -141,7 +149,8 @@ def _photo(view: View, keypoints: Keypoints, use_depth: bool) -> Photo:
         column, row = place[inside].astype(int).T
         value = view.depth[row, column]
         depth[inside] = np.where(value > 0, value, np.nan)
-    return Photo(keypoints, view.size, principal, depth, np.full(len(keypoints), keypoints.pixel))
+    places = squared(keypoints, view.intrinsics)
+    return Photo(places, view.size, principal, depth, np.full(len(keypoints), keypoints.pixel))
 
 
 def _links(
@@ -175,27 +184,49 @@ def _joined(one: Photo, other: Photo) -> Photo:
     return replace(one, keypoints=keypoints, depth=depth, pixel=pixel)
 
 
+def _contradicted(
+    photos: Sequence[Photo], links: Sequence[Link], focals: Sequence[float], views: Sequence[View]
+) -> list[int]:
+    """Photos whose given pose the matches deny. Raises UserError when they deny most of them."""
+    known = [view.cam2world for view in views]
+    zoom = any(view.intrinsics is None for view in views if view.cam2world is not None)
+    against = denied(photos, links, focals, known, zoom=zoom)
+    asked = {end for one in links for end in (one.i, one.j) if known[one.i] is not None and known[one.j] is not None}
+    if len(against) * 2 > len(asked):
+        mend = mistake(photos, links, focals, known, zoom=zoom)
+        raise UserError(
+            f"the matches between the photos contradict the given cameras of {len(against)} of {len(asked)} photos: "
+            + (mend or "check that each camera belongs to its photo, and its axes (OpenCV, camera to world)")
+        )
+    return against
+
+
 def _alone(view: View, focal: float, of: int) -> Camera:
-    """A photo that nothing ties to another: placed nowhere. The only photo is the frame, with the model's depth."""
+    """A photo that nothing ties to another: placed nowhere, but where it is given. The only photo is the frame."""
     height, width = view.size
     matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     rests_on: RestsOn = "model" if of == 1 and view.depth is not None else "nothing"
     kept = matrix if view.intrinsics is None else np.array(view.intrinsics)
+    if view.cam2world is not None:
+        return Camera(np.array(view.cam2world, np.float64), kept, "given", 0, 0, None, 1.0)
     return Camera(np.eye(4) if rests_on == "model" else None, kept, rests_on, 0, 0, None, 1.0)
 
 
-def _numbered(cameras: list[Camera], tracks: Sequence[Tracks]) -> Solved:
-    """Components numbered by their photos, most first, and then by their first one."""
+def _numbered(cameras: list[Camera], tracks: Sequence[Tracks], views: Sequence[View]) -> Solved:
+    """Components numbered by their photos, most first, and then by their first one; given poses share one."""
     sets = [sorted(set(part.view.tolist())) for part in tracks]
     together = {index for members in sets for index in members}
     sets += [[index] for index in range(len(cameras)) if index not in together]
-    order = sorted(range(len(sets)), key=lambda n: (-len(sets[n]), sets[n][:1]))
-    for number, which in enumerate(order):
-        for index in sets[which]:
+    given = [members for members in sets if any(views[index].cam2world is not None for index in members)]
+    frames = [members for members in sets if members not in given]
+    if given:
+        frames.append(sorted(index for members in given for index in members))
+    for number, members in enumerate(sorted(frames, key=lambda members: (-len(members), members[:1]))):
+        for index in members:
             cameras[index] = replace(cameras[index], component=number)
     parts = []
-    for part, members in zip(tracks, sets, strict=False):
-        number = cameras[members[0]].component if members else 0
+    for part in tracks:
+        number = cameras[int(part.view[0])].component if len(part.view) else 0
         parts.append(replace(part, component=np.full(len(part.points), number)))
     return Solved(cameras, _concatenated(parts))
 

@@ -63,6 +63,7 @@ def _build(args: argparse.Namespace) -> Answer:
         views=options.views,
         step=options.step,
         size=options.size,
+        aspect=options.aspect,
         shard=shard,
         keep=options.keep,
         maps=options.maps,

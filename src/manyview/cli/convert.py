@@ -7,6 +7,7 @@ say; --set overrides what neither can tell. --set encoder=NAME|DIR|FILE puts an 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 def run(args: argparse.Namespace) -> Answer:
     overrides = read_assignments(args.settings, "--set")
     try:
-        out = mv.zoo.convert(args.checkpoint, arch=args.arch, out=args.out, **overrides)
+        out = mv.zoo.convert(args.checkpoint, arch=args.arch, out=args.out, overwrite=args.overwrite, **overrides)
     except TypeError as error:
         if "unknown option" not in str(error):
             raise
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace) -> Answer:
 
 def next_command(task: str, model: Path | str) -> str:
     """A sensible line after getting a model of this task."""
+    quoted = shlex.quote(str(model))
     if "to pointmaps" in task or "to metric pointmaps" in task:
-        return f"manyview reconstruct photos/ --model {model} -o scene"
+        return f"manyview reconstruct photos/ --model {quoted} -o scene"
     if task.startswith("image features"):
-        return f"manyview features photos/ --model {model} -o features"
-    return f"python -c \"import manyview as mv; model = mv.load('{model}')\""
+        return f"manyview features photos/ --model {quoted} -o features"
+    return f"python -c {shlex.quote(f'import manyview as mv; model = mv.load({str(model)!r})')}"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import manyview as mv
 from manyview.cli.options import add_options, value_of
-from manyview.cli.output import Answer, table
+from manyview.cli.output import Answer, output_file, table
 
 _LISTED = 20
 
@@ -74,8 +75,9 @@ def _scan(args: argparse.Namespace) -> Answer:
 
     kind = SOURCES.get(args.format).options
     options = override(kind(extract_to=args.out.with_name(f"{args.out.stem}_frames")), args.settings)
-    manifest, problems = scan(args.src, format=args.format, options=options)
-    manifest.save(args.out)
+    with output_file(args.out, args):
+        manifest, problems = scan(args.src, format=args.format, options=options)
+        manifest.save(args.out)
     summary = manifest.summary()
     left_out = [(problem.path, problem.reason) for problem in problems]
     return Answer(
@@ -150,11 +152,11 @@ def _share(count: int, total: int) -> str:
 def _next(path: Path, manifest: mv.Manifest, video: Path | None = None) -> str:
     summary, stem = manifest.summary(), path.with_suffix("")
     if all(summary[key] == len(manifest) for key in ("depth", "pose", "intrinsics")):
-        return f"manyview cache build {path} --teacher sensor -o {stem}-cache"
+        return shlex.join(["manyview", "cache", "build", str(path), "--teacher", "sensor", "-o", f"{stem}-cache"])
     if len(summary["scenes"]) > 1:
-        return f"manyview data info {path}"
+        return shlex.join(["manyview", "data", "info", str(path)])
     source = (video if video and video.is_file() else None) or manifest.path(manifest[0].image).parent
-    return f"manyview reconstruct {source} -o {stem}-scene"
+    return shlex.join(["manyview", "reconstruct", str(source), "-o", f"{stem}-scene"])
 
 
 def _as_json(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
-from manyview.cli.output import Answer, table
+from manyview.cli.output import Answer, output_file, table
 from manyview.config import parse_size
 from manyview.errors import UserError
 
@@ -57,14 +58,17 @@ def _write(args: argparse.Namespace) -> Answer:
     return Answer(
         values={"manifest": str(manifest), "scenes": scenes, "frames": frames, "seconds": seconds},
         lines=[f"wrote {manifest}: {scenes} scenes, {frames} frames of {args.size} in {seconds:.0f} s"],
-        next=[f"manyview cache build {manifest} --teacher sensor -o {args.out / 'cache'}"],
+        next=[
+            shlex.join(["manyview", "cache", "build", str(manifest), "--teacher", "sensor", "-o", f"{args.out}/cache"])
+        ],
     )
 
 
 def _contact_sheet(args: argparse.Namespace) -> Answer:
     from manyview.data.synthetic.report import contact_sheet
 
-    path = contact_sheet(args.contact_sheet, seed=args.seed)
+    with output_file(args.contact_sheet, args, flag="--contact-sheet "):
+        path = contact_sheet(args.contact_sheet, seed=args.seed)
     return Answer(values={"contact_sheet": str(path)}, lines=[f"wrote {path}"], next=["manyview data synth scenes"])
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     chosen = value_of(words, "--to")
     if chosen is not None:
         exporter = EXPORTERS.get(chosen)
-        add_options(parser, exporter(), title=f"options of {chosen}", about=exporter.line)
+        add_options(parser, exporter(), title=f"options of {chosen}", about=exporter.line, skip=("overwrite",))
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.scene.exporters import EXPORTERS, write
     from manyview.scene.scene import Scene
 
-    exporter = override(EXPORTERS.get(args.to)(), args.settings)
+    exporter = override(EXPORTERS.get(args.to)(overwrite=args.overwrite), args.settings)
     scene = Scene.load(args.scene)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -5,16 +5,22 @@ Exit codes: 0 done, 1 our failure, 2 the user's mistake, 130 interrupted.
 
 from __future__ import annotations
 
-import errno
+import argparse
 import importlib
+import os
 import re
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from manyview.cli.options import Parser
-from manyview.cli.output import STDOUT, add_json, check_json, give
+from manyview.cli.output import STDOUT, add_json, check_json, give, printable
 from manyview.errors import UserError
 from manyview.version import __version__
+from manyview.written import check_place, reason
 
 # name -> one line of help; the module manyview.cli.<name> is imported only when its command runs.
 COMMANDS = {
@@ -26,6 +32,7 @@ COMMANDS = {
     "reconstruct": "photos or a video in; cameras, points and confidences out",
     "distil": "a video or photos of a place in; a student of that place out",
     "view": "look at a reconstructed scene in the browser",
+    "localise": "where further photos were taken, in a reconstructed scene",
     "export": "write a reconstructed scene for other programs: PLY, GLB, COLMAP, nerfstudio",
     "eval": "judge a model on a manifest with a protocol of the field",
     "study": "run a paper's ablation in miniature, with seeds, beside the paper's numbers",
@@ -69,11 +76,14 @@ def build_parser(command: str | None, words: Sequence[str] = ()) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if argv is None:
+        _as_process()
     words = list(sys.argv[1:] if argv is None else argv)
     place = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     command = words[place] if place < len(words) else None
     words[place + 1 :] = _spelled(words[place + 1 :], any_name=command in JSON_TAKES_ANY_NAME)
     name = f"manyview {command}" if command in COMMANDS else "manyview"
+    args = argparse.Namespace()
     try:
         parser = build_parser(command, words[place + 1 :])
         args = parser.parse_args(words)
@@ -81,22 +91,45 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         check_json(args)
+        if isinstance(out := getattr(args, "out", None), Path):
+            check_place(out)  # before the work, not after it
         return give(args.run(args), args)
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; finished work is kept, run the same line again", file=sys.stderr)
+        return _tell(name, error)
+    except KeyboardInterrupt as error:
+        kept = "what was finished is kept, nothing is half written; run the same line again"
+        _tell(name, f"interrupted; {error or kept}")
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        what = f"{error.strerror}: {error.filename or 'the disk'}"
-        print(f"{name}: {what}; free space or choose another -o, then run the line again", file=sys.stderr)
-        return 2
+        place = error.filename or getattr(args, "out", None) or "the disk"
+        why = "no space left on the disk" if _cut_short(error) else reason(error)
+        return _tell(name, f"{place}: {why}; mend that or choose another place, then run the line again")
+
+
+def _tell(name: str, what: object) -> int:
+    print(f"{name}: {printable(what, one_line=True)}", file=sys.stderr)
+    return 2
+
+
+def _cut_short(error: OSError) -> bool:
+    """Whether numpy's writers met a full disk: they give no number, only "N requested and M written"."""
+    return error.errno is None and "requested and" in str(error)
+
+
+def _as_process() -> None:
+    """A scheduler's SIGTERM ends a command like Ctrl-C; warnings are one safe line."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"warning: {printable(message, one_line=True)}", file=sys.stderr)
+
+    warnings.showwarning = show
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _spelled(words: Sequence[str], *, any_name: bool) -> list[str]:

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from manyview.cli.output import Answer, rows
+from manyview.cli.output import Answer, output_file, rows
 from manyview.config import parse_size
 from manyview.errors import UserError
 
@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> Answer:
     size = None if args.size is None else parse_size(args.size, "--size")
     from manyview.zoo.onnx import export_onnx
 
-    done = export_onnx(args.model, args.out, size=size, batch=args.batch, views=args.views)
+    with output_file(args.out, args):
+        done = export_onnx(args.model, args.out, size=size, batch=args.batch, views=args.views)
     leading = [str(args.batch or "N")]
     if done.kind == "reconstructor":
         leading = [str(args.batch or "B"), str(args.views or "V")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,23 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         help="print one JSON object instead of sentences; with FILE (.json) write it there as well as sentences",
     )
     if "--overwrite" not in parser._option_string_actions:
-        parser.add_argument("--overwrite", action="store_true", help="let --json replace a FILE that is not its own")
+        parser.add_argument("--overwrite", action="store_true", help="replace files that are not from an earlier run")
+
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, *, one_line: bool = False) -> str:
+    """Text as it is safe to print: what would steer a terminal, in a file's name for example, is written out."""
+    safe = _UNSAFE.sub(lambda char: _written_out(char[0]), str(text))
+    return safe.replace("\n", "\\n") if one_line else safe
+
+
+def _written_out(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def give(answer: Answer, args: argparse.Namespace) -> int:
@@ -60,48 +77,38 @@ def give(answer: Answer, args: argparse.Namespace) -> int:
         print(json.dumps(answer.values, indent=answer.indent))
     else:
         for line in answer.lines:
-            print(line)
+            print(printable(line))
         for note in answer.notes:
-            print(note, file=sys.stderr)
+            print(printable(note, one_line=True), file=sys.stderr)
         if args.json is not None:
             from manyview.files import write_text
 
-            check_json(args, answer.values)
-            write_text(Path(args.json), json.dumps(answer.values, indent=1) + "\n")
-            print(f"wrote {args.json}")
+            with output_file(Path(args.json), args, flag="--json "):
+                write_text(Path(args.json), json.dumps(answer.values, indent=1) + "\n")
+            print(printable(f"wrote {args.json}"))
         if answer.next:
-            print("next: " + "\n      ".join(answer.next))
+            print(printable("next: " + "\n      ".join(answer.next)))
     if answer.problem:
         raise UserError(answer.problem)
     return answer.code
 
 
-def check_json(args: argparse.Namespace, values: Any = None) -> None:
-    """Raise UserError when `--json FILE` cannot be written, or would replace something else, unless told to.
+def check_json(args: argparse.Namespace) -> None:
+    """Raise UserError when `--json FILE` cannot be written, or would replace a file that is not from an earlier run."""
+    if args.json not in (None, STDOUT):
+        from manyview.written import refuse_other_file
 
-    values: what will be written; a file of an earlier run shares its keys. Without them, a check before the work.
-    """
-    if args.json in (None, STDOUT):
-        return
-    path = Path(args.json).absolute()
-    folder = next(parent for parent in path.parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {path}; choose another file for --json")
-    if args.overwrite or not path.exists():
-        return
-    try:
-        older = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        older = None
-    keys = _keys(older)
-    if not keys or (values is not None and not keys & _keys(values)):
-        raise UserError(f"--json {args.json}: that file holds something else; name another one, or add --overwrite")
+        refuse_other_file(Path(args.json), overwrite=args.overwrite, flag="--json ")
 
 
-def _keys(value: Any) -> set[str]:
-    """The keys of an object, or of the first one of a list; empty for anything else."""
-    first = value[0] if isinstance(value, list) and value else value
-    return set(first) if isinstance(first, dict) else set()
+@contextmanager
+def output_file(path: Path, args: argparse.Namespace, *, flag: str = "") -> Iterator[None]:
+    """The block writes the file `path`: one that is not from an earlier run is refused, unless `--overwrite`."""
+    from manyview.written import note_file, refuse_other_file
+
+    refuse_other_file(path, overwrite=args.overwrite, flag=flag)
+    yield
+    note_file(path)
 
 
 def rows(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, indent: int = 2) -> list[str]:

@@ -3,6 +3,7 @@
 manyview reconstruct photos/ -o scene                             a folder, with the bundled model
 manyview reconstruct a.jpg b.jpg c.jpg -o scene                   files (one works too)
 manyview reconstruct walk.mp4 --fps 2 --max-frames 60 -o scene    a video
+manyview reconstruct photos/ --cameras-from sparse/0 -o scene     cameras that are known, of some photos or of all
 manyview reconstruct photos/ --model runs/mine/model -o scene     a model of yours
 manyview reconstruct photos/ --model mast3r-vitl16 -o scene        a pair model, asked about pairs of them
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("-o", "--out", type=Path, required=True, metavar="SCENE", help="scene directory to write")
     add("--model", default=RECONSTRUCTOR, metavar="NAME|DIR", help=f"default: {RECONSTRUCTOR}")
     add_device(parser)
-    add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera, in pixels of the originals")
+    add("--intrinsics", metavar="FX,FY,CX,CY", help="known camera of all photos, in pixels of the originals")
+    add(
+        "--cameras-from",
+        type=Path,
+        metavar="PATH",
+        help="known cameras, kept unless --refine: a cameras.json, a transforms.json or a COLMAP model's folder; "
+        "matched to the photos by file name, and some may be missing",
+    )
+    add(
+        "--into",
+        type=Path,
+        metavar="SCENE",
+        help="add the photos to those of this scene, whose cameras stay; with a new -o",
+    )
     text = "images named like the photos; what is bright, or not transparent, is used"
     add("--masks", type=Path, metavar="DIR", help=text)
     add("--no-report", action="store_true", help="leave out SCENE/report.html")
@@ -42,30 +57,58 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 def run(args: argparse.Namespace) -> Answer:
     from manyview.config import override
-    from manyview.files import refuse_other_content
     from manyview.images.reading import list_images
+    from manyview.pipelines.localise import joined
     from manyview.pipelines.options import ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct
     from manyview.scene.report import REPORT, write_report
-    from manyview.scene.store import is_scene
+    from manyview.scene.scene import Scene
+    from manyview.scene.store import WHAT
+    from manyview.written import note, refuse_other_files
 
-    refuse_other_content(args.out, is_scene, "scene")  # before the work, not after it
+    refuse_other_files(args.out, WHAT, overwrite=args.overwrite)  # before the work, not after it
+    images = args.images[0] if len(args.images) == 1 else list_images(args.images)
+    intrinsics, cam2world = _intrinsics(args.intrinsics), None
+    if args.into is not None:
+        if args.out.resolve() == args.into.resolve() and not args.overwrite:
+            raise UserError(f"-o {args.out} is the scene itself; name another one, or add --overwrite to replace it")
+        if intrinsics is not None or args.cameras_from is not None:
+            raise UserError("--into takes the scene's cameras; leave --intrinsics and --cameras-from out")
+        images, intrinsics, cam2world = joined(Scene.load(args.into), args.images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the scene keeps them; they are printed below
         scene = reconstruct(
-            args.images[0] if len(args.images) == 1 else list_images(args.images),
+            images,
             model=args.model,
             device=args.device,
-            intrinsics=_intrinsics(args.intrinsics),
+            intrinsics=intrinsics,
+            cam2world=cam2world,
+            cameras_from=args.cameras_from,
             masks=args.masks,
             options=override(ReconstructOptions(), args.settings),
         )
-    scene.save(args.out)
+    _save(scene, args)
     report = None if args.no_report else write_report(scene, args.out / REPORT)
+    if report is not None:
+        note(args.out, WHAT, [REPORT])
     return _report(scene, args.out, report)
 
 
-def _intrinsics(text: str | None) -> list[list[float]] | None:
+def _save(scene: Any, args: argparse.Namespace) -> None:
+    """Save the scene; where that fails after all the work, it is kept in a temporary folder, and the error says so."""
+    try:
+        scene.save(args.out, overwrite=args.overwrite)
+    except (UserError, OSError) as error:
+        from manyview.written import reason
+
+        try:
+            kept = scene.save(Path(tempfile.mkdtemp(prefix="manyview-scene-")))
+        except (UserError, OSError):
+            raise error from None
+        raise UserError(f"{args.out}: {reason(error)}; the scene is kept in {kept}: move it from there") from error
+
+
+def _intrinsics(text: str | None) -> Any:
     if text is None:
         return None
     try:

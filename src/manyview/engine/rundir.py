@@ -48,6 +48,7 @@ def start(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack) 
         raise UserError(f"{out} is a file; choose another folder for the run with -o")
     if holds_run(out):
         raise UserError(f"{out} already holds a run; go on with it with --resume, or choose another folder with -o")
+    work_folder(out).refuse_strangers()
     with writing(f"the run folder {out}", mend="choose a folder that can be written with -o"):
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(_hold(out))
@@ -87,7 +88,8 @@ def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> N
 
 def work_folder(out: Path) -> WorkFolder:
     """A run's folder: its record is config.json."""
-    return WorkFolder(out, "run", "config.json", ("metrics.jsonl", "checkpoints", "model", "tensorboard"))
+    own = ("metrics.jsonl", "checkpoints", "model", "tensorboard")
+    return WorkFolder(out, "run", "config.json", own, needs=("recipe", "run"))
 
 
 def _hold(out: Path) -> AbstractContextManager[None]:

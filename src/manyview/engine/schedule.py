@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from manyview.config import RunConfig
 from manyview.errors import UserError
@@ -11,6 +12,28 @@ from manyview.errors import UserError
 def warmup_steps(run: RunConfig) -> int:
     """Optimiser steps of warm-up: a share of the run when below 1, else a number of steps."""
     return round(run.warmup * run.steps) if run.warmup < 1 else int(run.warmup)
+
+
+def sized(run: RunConfig, images: int, ranks: int) -> tuple[RunConfig, str]:
+    """The run with its peak rate and steps for passes of `images` on each of the ranks, and how they came about."""
+    each = images * run.accumulate * ranks
+    parts = " x ".join(
+        [f"{images}", *(f"{n} {what}" for n, what in ((run.accumulate, "passes"), (ranks, "ranks")) if n > 1)]
+    )
+    told = []
+    if run.lr_per is not None:
+        if run.lr_per < 1:
+            raise UserError(f"run.lr_per is {run.lr_per}; give the images that run.lr is for, such as 256, or none")
+        peak = run.lr * each / run.lr_per
+        told.append(f"learning rate {peak:.3g} = {run.lr:.3g} x {each:,} images a step ({parts}) / {run.lr_per}")
+        run = replace(run, lr=peak, lr_per=None)
+    if run.images is not None:
+        if run.images < 1:
+            raise UserError(f"run.images is {run.images}; give the images of the whole run, or none and run.steps")
+        steps = max(1, round(run.images / each))
+        told.append(f"{steps:,} steps = {run.images:,} images / {each:,} a step")
+        run = replace(run, steps=steps, images=None)
+    return run, "; ".join(told)
 
 
 def learning_rate(step: int, run: RunConfig, share: float | None = None) -> float:

@@ -5,6 +5,7 @@ Legend: N pictures, h x w pixels of a scaled picture, H x W of a crop.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,6 +120,9 @@ def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dt
     ends = np.cumsum([height * width for height, width in sizes])
     with fresh_file(path) as draft:
         flat = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(int(ends[-1]),))
+        if hasattr(os, "posix_fallocate"):  # a full disk is noticed here; met in the mapped file it kills the process
+            with open(draft, "r+b") as whole:
+                os.posix_fallocate(whole.fileno(), 0, draft.stat().st_size)
         for end, values in zip(ends, maps, strict=True):
             flat[end - values.size : end] = values.reshape(-1)
         del flat

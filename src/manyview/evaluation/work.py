@@ -67,7 +67,7 @@ class Work:
 
     @staticmethod
     def folder(path: Path) -> WorkFolder:
-        return WorkFolder(path, "evaluation", "settings.json", OWN)
+        return WorkFolder(path, "evaluation", "settings.json", OWN, needs=("settings",))
 
     @classmethod
     def open(cls, path: Path) -> Work:

@@ -77,6 +77,13 @@ def longest(source_hw: tuple[int, int], *, long_side: int, multiple: int) -> Fit
     return _centred(source_hw, target, scale)
 
 
+def same_pixels(target_hw: tuple[int, int], source_hw: tuple[int, int], *, multiple: int = 14) -> tuple[int, int]:
+    """(H, W) with about as many pixels as the target in the source's aspect, in steps of `multiple`, at least one."""
+    down = (target_hw[0] * target_hw[1] * source_hw[0] / source_hw[1]) ** 0.5
+    height, width = (max(1, round(side / multiple)) * multiple for side in (down, down * source_hw[1] / source_hw[0]))
+    return height, width
+
+
 def _centred(source_hw: tuple[int, int], target_hw: tuple[int, int], scale: float) -> Fit:
     (source_h, source_w), (h, w) = source_hw, target_hw
     offset = max(0.0, (source_h * scale - h) / 2), max(0.0, (source_w * scale - w) / 2)

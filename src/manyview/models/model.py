@@ -61,6 +61,8 @@ class EncodesImages(Role):
     """Features of single images."""
 
     can = "encode images"
+    fixed_size: tuple[int, int] | None = None
+    """(H, W) of the images where it takes one size only."""
 
     @property
     def trunk(self) -> Any:

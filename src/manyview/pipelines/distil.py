@@ -26,8 +26,9 @@ from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.sources import SOURCES, scan
 from manyview.errors import UserError
-from manyview.files import fresh_directory, write_json
+from manyview.files import write_json
 from manyview.images.choosing import choose_frames
+from manyview.images.fit import same_pixels
 from manyview.images.inputs import Take, pictures
 from manyview.images.video import is_video, read_frames, video_info
 from manyview.images.writing import write_picture
@@ -43,8 +44,10 @@ from manyview.scene.scene import Scene
 from manyview.teachers.named import teacher_named
 from manyview.types import Teacher, Views
 from manyview.workfolder import WorkFolder
+from manyview.written import fresh_directory, holds
 
 RECORD, REPORT = "distil.json", "report.html"
+FRAMES = "frames of a video"
 LOOKED_AT = 10.0
 """Frames of a video a second that are looked at when some are chosen."""
 FEWEST = 8
@@ -146,7 +149,7 @@ def _posed(images: Any, out: Path, config: DistilOptions, device: str, say: Call
 
 
 def _chosen_frames(video: Path, folder: Path, count: int) -> Path:
-    if not folder.is_dir():
+    if not holds(folder, FRAMES):
         native = video_info(video).fps
         fps = LOOKED_AT if native > LOOKED_AT else None
         looked_at: list[int] = []
@@ -157,7 +160,7 @@ def _chosen_frames(video: Path, folder: Path, count: int) -> Path:
                 yield picture.pixels
 
         wanted = [looked_at[i] for i in choose_frames(small(), count)]
-        with fresh_directory(folder, is_ours=lambda path: False, own=(), what="frames of a video") as fresh:
+        with fresh_directory(folder, what=FRAMES) as fresh:
             for number, frame in zip(wanted, read_frames(video, wanted), strict=True):
                 write_picture(fresh / f"{video.stem}-{number:06d}.jpg", frame)
     return folder
@@ -177,16 +180,13 @@ def _scene(images: Any, folder: Path, config: DistilOptions, device: str) -> Sce
 def _size(manifest: Manifest, config: DistilOptions) -> tuple[int, int]:
     """(H, W) of about so many pixels in the aspect that most frames have, whole patches of the student."""
     shapes = [(manifest[row].height, manifest[row].width) for row in range(len(manifest))]
-    height, width = max(set(shapes), key=shapes.count)
     patch = int(zoo.load(config.student).config.patch_size)
-    down = (config.pixels * height / width) ** 0.5
-    sides = (down, down * width / height)
-    return max(patch, round(sides[0] / patch) * patch), max(patch, round(sides[1] / patch) * patch)
+    return same_pixels((1, config.pixels), max(set(shapes), key=shapes.count), multiple=patch)
 
 
 def _trained(out: Path, config: DistilOptions, size: tuple[int, int], device: str) -> Path:
     run = out / "run"
-    if (run / "model").is_dir():
+    if holds(run / "model", "model"):
         return run / "model"
     inputs: dict[str, Any] = {"cache": out / "cache", "data": [out / "train.parquet"], "device": device}
     if (run / "config.json").is_file():

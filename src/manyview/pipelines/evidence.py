@@ -22,7 +22,8 @@ from manyview.images.inputs import Photo, Picture, read_ahead
 from manyview.images.reading import stated_focal
 from manyview.images.video import read_frames
 from manyview.pipelines.answers import ViewMaps
-from manyview.pipelines.cameras import place_by_maps, source_intrinsics
+from manyview.pipelines.cameras import place_by_maps, source_intrinsics, unit_of_given_poses
+from manyview.pipelines.given import Given
 from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.agreement import compare
 from manyview.scene.scene import Scene
@@ -32,24 +33,72 @@ from manyview.scene.views import SceneView, Source
 def scene_by_matches(
     photos: Sequence[Photo],
     maps: Sequence[ViewMaps],
-    given: np.ndarray | None,
+    given: Given,
     options: ReconstructOptions,
     own: OwnMatches | None = None,
 ) -> Scene:
     """Views at the cameras that matches of the original pictures show, depth at the scale of the shared points.
 
-    given: (V, 3, 3) known intrinsics, which are kept. own: the model's own matches.
+    own: the model's own matches. Given cameras are checked against all matches. Raises UserError when these contradict
+    most of them.
     """
-    found = solved(photos, maps, given, options, own)
+    if options.cameras == "given" and given.poses is None:
+        lacking = [photo.name for photo, pose in zip(photos, given.cam2world, strict=True) if pose is None]
+        raise UserError(
+            f"cameras=given needs a pose for every photo, and {len(lacking)} have none ({', '.join(lacking[:3])}): "
+            "give cam2world or --cameras-from, or choose auto"
+        )
+    found, notes = solved(photos, maps, given, options, own), []
+    if found.denied:
+        names = ", ".join(photos[index].name for index in found.denied[:5])
+        notes.append(
+            f"the matches contradict the given cameras of {len(found.denied)} photos ({names}): mend those, or leave "
+            "them out and have the photos placed by their matches"
+        )
+    unit = None
+    if given.any_pose:
+        cameras, unit = _at_the_unit_of_given(found.cameras, photos, maps, given)
+        found = replace(found, cameras=cameras)
     views = views_at(photos, maps, found)
     compare(views, found.tracks)
-    return Scene(views, tracks=found.tracks, info={"warnings": _complaints(views)})
+    scene = Scene(views, frame="world" if given.any_pose else "first_view", tracks=found.tracks)
+    if unit is not None:
+        scene.scale, scene.scale_source = "metric", "the unit of the given cameras"
+    elif given.any_pose:
+        notes.append(
+            "the given cameras do not fix the unit of the points (no distance between them, or nothing seen from two); "
+            "lengths are relative"
+        )
+    scene.info["warnings"] = notes + _complaints(views)
+    return scene
+
+
+def _at_the_unit_of_given(
+    cameras: Sequence[Camera], photos: Sequence[Photo], maps: Sequence[ViewMaps], given: Given
+) -> tuple[list[Camera], float | None]:
+    """Cameras in the frame of the given poses whose depth the matches do not scale take the others' median scale.
+
+    And that scale; None where nothing says how long the unit of the given poses is.
+    """
+    posed = [index for index, pose in enumerate(given.cam2world) if pose is not None]
+    frame = cameras[posed[0]].component
+    scaled = [camera.depth_scale for camera in cameras if camera.component == frame and camera.inliers]
+    centres = np.stack([pose[:3, 3] for pose in given.cam2world if pose is not None])
+    unit = float(np.median(scaled)) if scaled and np.ptp(centres, axis=0).max() > 1e-9 else None
+    if unit is None and given.poses is not None:
+        model_k = [photo.fit.affine @ torch.from_numpy(c.intrinsics) for photo, c in zip(photos, cameras, strict=True)]
+        unit = unit_of_given_poses(maps, model_k, list(torch.from_numpy(given.poses)))
+    found = [
+        camera if camera.inliers or camera.component != frame else replace(camera, depth_scale=unit or 1.0)
+        for camera in cameras
+    ]
+    return found, unit
 
 
 def solved(
     photos: Sequence[Photo],
     maps: Sequence[ViewMaps],
-    given: np.ndarray | None,
+    given: Given,
     options: ReconstructOptions,
     own: OwnMatches | None = None,
     *,
@@ -57,8 +106,8 @@ def solved(
 ) -> Solved:
     """The cameras by matches, with the model's depth unless they are to rest on matches alone."""
     guessed, _ = source_intrinsics(maps, [photo.fit for photo in photos], shared=options.shared_focal)
-    each = zip(photos, maps, guessed, [None] * len(photos) if given is None else given, strict=True)
-    views = [_view(*one) for one in each]
+    each = zip(photos, maps, guessed, given.intrinsics, given.cam2world, strict=True)
+    views = [_view(*one, keep=not options.refine) for one in each]
     if options.cameras != "matches":
         matrices = [
             p.fit.affine @ torch.from_numpy(v.intrinsics if v.intrinsics is not None else k)
@@ -73,7 +122,15 @@ def solved(
     return solve(views, _originals(photos), own=own, sift=by_sift, use_depth=use_depth, adjust=adjust)
 
 
-def _view(photo: Photo, maps: ViewMaps, guess: np.ndarray, given: np.ndarray | None) -> View:
+def _view(
+    photo: Photo,
+    maps: ViewMaps,
+    guess: np.ndarray,
+    intrinsics: np.ndarray | None,
+    cam2world: np.ndarray | None,
+    *,
+    keep: bool,
+) -> View:
     picture = photo.picture
     stated = stated_focal(picture.path) if picture.path is not None and picture.frame is None else None
     return View(
@@ -82,7 +139,9 @@ def _view(photo: Photo, maps: ViewMaps, guess: np.ndarray, given: np.ndarray | N
         affine=photo.fit.affine.numpy(),
         focal=stated or float(guess[0, 0]) / max(photo.fit.source),
         focal_known=stated is not None,
-        intrinsics=given,
+        intrinsics=intrinsics,
+        cam2world=cam2world,
+        keep=keep,
     )
 
 

@@ -1,13 +1,66 @@
-"""Cameras a user already knows, checked before anything is computed."""
+"""Cameras a user already knows, as arrays or in a file, checked before anything is computed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from manyview.data.manifest import pose_problem
 from manyview.errors import UserError
-from manyview.images.inputs import as_array
+from manyview.images.inputs import Photo, as_array
+from manyview.pipelines.camera_files import Known, read_known
+
+SHORTEST_FOCAL = 0.1
+"""Focal length in long sides under which (157 degrees of view) no pinhole camera is believed."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of the cameras, photo by photo."""
+
+    intrinsics: list[np.ndarray | None]
+    """(3, 3) in pixels of the original pictures."""
+    cam2world: list[np.ndarray | None]
+    """(4, 4), OpenCV axes."""
+    notes: list[str] = field(default_factory=list)
+    """What a file of cameras does not say, in words."""
+
+    @property
+    def poses(self) -> np.ndarray | None:
+        """(V, 4, 4), None unless every photo has one."""
+        known = [pose for pose in self.cam2world if pose is not None]
+        return np.stack(known) if known and len(known) == len(self.cam2world) else None
+
+    @property
+    def any_pose(self) -> bool:
+        return any(pose is not None for pose in self.cam2world)
+
+
+def nothing_given(photos: Sequence[Photo]) -> Given:
+    return Given([None] * len(photos), [None] * len(photos))
+
+
+def given_cameras(photos: Sequence[Photo], intrinsics: Any, cam2world: Any, file: str | Path | None) -> Given:
+    """What the arrays say, else the file. Raises UserError for what cannot be right."""
+    from_file = nothing_given(photos) if file is None else _of_file(photos, Path(file))
+    own_k, own_poses = given_intrinsics(intrinsics, photos), given_poses(cam2world, photos)
+    given = Given(
+        [one if one is not None else other for one, other in zip(own_k, from_file.intrinsics, strict=True)],
+        [one if one is not None else other for one, other in zip(own_poses, from_file.cam2world, strict=True)],
+        from_file.notes,
+    )
+    for photo, matrix, pose in zip(photos, given.intrinsics, given.cam2world, strict=True):
+        problem = None if matrix is None else lens_problem(matrix, photo.fit.source)
+        if problem:
+            raise UserError(f"the intrinsics of {photo.name} {problem}")
+        problem = None if pose is None else pose_problem(pose)
+        if problem:
+            raise UserError(f"the cam2world of {photo.name} {problem}; leave that pose out or mend it")
+    return given
 
 
 def _array(values: Any, what: str) -> np.ndarray:
@@ -25,36 +78,119 @@ def _array(values: Any, what: str) -> np.ndarray:
 
 def per_picture(intrinsics: Any) -> bool:
     """Whether there is one matrix per picture, so that no picture may be left out in silence."""
-    return intrinsics is not None and _array(intrinsics, "intrinsics").ndim == 3
+    return intrinsics is not None and (_has_gaps(intrinsics) or _array(intrinsics, "intrinsics").ndim == 3)
 
 
-def given_intrinsics(values: Any, count: int) -> np.ndarray | None:
-    """(V, 3, 3) in pixels of the original pictures, from one matrix for all or one per view."""
+def _has_gaps(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and any(value is None for value in values)
+
+
+def _each(values: Any, what: str, shape: tuple[int, int], count: int) -> list[np.ndarray | None]:
+    """One matrix per picture, None where there is none."""
+    if _has_gaps(values):
+        matrices = [None if value is None else _array(value, what) for value in values]
+        wrong = next((m.shape for m in matrices if m is not None and m.shape != shape), None)
+    else:
+        array = _array(values, what)
+        wrong = array.shape if array.shape != (len(array), *shape) else None
+        matrices = list(array)
+    if wrong is not None or len(matrices) != count:
+        found = wrong or (len(matrices), *shape)
+        raise UserError(f"{what} has shape {found}; {count} pictures take ({count}, {shape[0]}, {shape[1]})")
+    return matrices
+
+
+def given_intrinsics(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
+    """(3, 3) per photo in pixels of the original pictures, from one matrix for all or one per view."""
     if values is None:
-        return None
-    matrices = _array(values, "intrinsics")
-    if matrices.shape == (3, 3):
-        matrices = np.broadcast_to(matrices, (count, 3, 3))
-    if matrices.shape != (count, 3, 3):
-        raise UserError(f"intrinsics have shape {matrices.shape}; {count} pictures take (3, 3) or ({count}, 3, 3)")
-    for index, matrix in enumerate(matrices):
-        if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not np.allclose(matrix[2], [0, 0, 1]):
+        return [None] * len(photos)
+    if not _has_gaps(values) and (matrix := _array(values, "intrinsics")).shape == (3, 3):
+        sizes = {photo.fit.source: photo.name for photo in reversed(photos)}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{width}x{height} ({name})" for (height, width), name in list(sizes.items())[:3])
             raise UserError(
-                f"intrinsics of picture {index} are no camera matrix: focal lengths above 0, last row 0 0 1"
+                f"one camera is given for photos of {len(sizes)} sizes or orientations, {shown}: give one per photo "
+                "(--cameras-from FILE), or reconstruct with photos of one size"
             )
-    return matrices.copy()
+        return [matrix.copy() for _ in photos]
+    return _each(values, "intrinsics", (3, 3), len(photos))
 
 
-def given_poses(values: Any, count: int) -> np.ndarray | None:
-    """(V, 4, 4) cam2world, each a rigid transform."""
-    if values is None:
-        return None
-    poses = _array(values, "cam2world")
-    if poses.shape != (count, 4, 4):
-        raise UserError(f"cam2world has shape {poses.shape}; {count} pictures take ({count}, 4, 4)")
-    for index, pose in enumerate(poses):
-        rotation = pose[:3, :3]
-        rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
-        if not rigid or not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
-            raise UserError(f"cam2world of picture {index} is not rigid (last row 0 0 0 1, rotation orthonormal)")
-    return poses
+def given_poses(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
+    """(4, 4) cam2world per photo, None where there is none."""
+    return [None] * len(photos) if values is None else _each(values, "cam2world", (4, 4), len(photos))
+
+
+def lens_problem(matrix: np.ndarray, size: tuple[int, int]) -> str | None:
+    """What is wrong with intrinsics (3, 3) of a picture of (H, W), or None."""
+    height, width = size
+    (fx, fy), (cx, cy) = np.diag(matrix)[:2], matrix[:2, 2]
+    if not np.isfinite(matrix).all() or min(fx, fy) <= 0 or not np.allclose(matrix[2], [0, 0, 1]):
+        return "are no camera matrix: focal lengths above 0, last row 0 0 1"
+    if matrix[0, 1] or matrix[1, 0]:
+        return f"have a skew of {matrix[0, 1] or matrix[1, 0]:g}, which no camera here has; write 0"
+    if min(fx, fy) < SHORTEST_FOCAL * max(size):
+        return (
+            f"have a focal length of {min(fx, fy):g} px in a {width}x{height} picture: give pixels of the original "
+            "picture, not shares of it or millimetres"
+        )
+    if not (0 < cx < width and 0 < cy < height):
+        return (
+            f"have the principal point {cx:g}, {cy:g} outside the {width}x{height} picture: give them for this size, "
+            "cx before cy"
+        )
+    return None
+
+
+def _of_file(photos: Sequence[Photo], path: Path) -> Given:
+    """The cameras of a file, matched to the photos by file name."""
+    known = read_known(path)
+    found = [_named_like(photo, known, path) for photo in photos]
+    if not any(found):
+        raise UserError(
+            f"{path}: none of its {len(known)} cameras is of a photo here: it names {known[0].name}, the photos are "
+            f"{photos[0].name}, …"
+        )
+    lacking = [photo.name for photo, one in zip(photos, found, strict=True) if one is None]
+    notes = []
+    if lacking:
+        notes.append(f"{path} has no camera for {len(lacking)} of {len(photos)} photos: {', '.join(lacking[:5])}")
+    lenses = [None if one is None else _lens_for(one, photo, path) for photo, one in zip(photos, found, strict=True)]
+    return Given(lenses, [None if one is None else one.cam2world for one in found], notes)
+
+
+def _named_like(photo: Photo, known: Sequence[Known], path: Path) -> Known | None:
+    """The camera with the photo's file name; of several the one whose folders agree furthest."""
+    own = Path(photo.picture.path or photo.name)
+    names = [own.name] if photo.picture.frame is None else [photo.name]
+    alike = [one for one in known if Path(one.name).name in names]
+    alike = alike or [one for one in known if Path(one.name).stem in [Path(name).stem for name in names]]
+    agreeing = [_common_end(Path(one.name), own) for one in alike]
+    best = [one for one, length in zip(alike, agreeing, strict=True) if length == max(agreeing)]
+    if len(best) > 1:
+        raise UserError(f"{path} has {len(best)} cameras for {own.name} ({best[0].name}, {best[1].name}); keep one")
+    return best[0] if best else None
+
+
+def _common_end(one: Path, other: Path) -> int:
+    """How many folders above the files are the same."""
+    pairs = zip(reversed(one.parts[:-1]), reversed(other.parts[:-1]), strict=False)
+    same = [a == b for a, b in pairs]
+    return same.index(False) if False in same else len(same)
+
+
+def _lens_for(one: Known, photo: Photo, path: Path) -> np.ndarray | None:
+    """The intrinsics at the photo's size."""
+    height, width = photo.fit.source
+    if one.angle is not None:
+        focal = width / 2 / np.tan(one.angle / 2)
+        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    if one.intrinsics is None or one.size is None:
+        return one.intrinsics
+    across, down = width / one.size[0], height / one.size[1]
+    if abs(across / down - 1) > 0.01:
+        raise UserError(
+            f"{path}: the camera of {photo.name} is for {one.size[0]:g}x{one.size[1]:g} pixels, the photo upright is "
+            f"{width}x{height}, of another shape; give the camera of the upright photo"
+        )
+    return np.diag([across, down, 1.0]) @ one.intrinsics

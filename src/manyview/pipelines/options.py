@@ -22,7 +22,9 @@ class ReconstructOptions:
 
     cameras: CamerasFrom = "auto"
     """What cameras rest on: auto takes given ones, else matches between the photos with the model's depth; matches:
-    matches alone; model: what the network says, unchecked; given."""
+    matches alone; model: what the network says, unchecked; given: auto, which must not lack a pose."""
+    refine: bool = False
+    """Given cameras are only where the search begins, and are adjusted to the matches; else they stay to the digit."""
     matches: Matcher = "auto"
     """Matches of SIFT; of the model: of its descriptors, or else its encoder's tokens; both: SIFT's, and the model's
     where those link no pair. auto: both for models with descriptors, else SIFT (tokens are coarse)."""

@@ -22,7 +22,7 @@ from manyview.models.model import Reconstructs, ReconstructsViews
 from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import Placing, place_as_given, place_by_maps, source_intrinsics
 from manyview.pipelines.evidence import scene_by_matches, without_points
-from manyview.pipelines.given import given_intrinsics, given_poses, per_picture
+from manyview.pipelines.given import Given, given_cameras, per_picture
 from manyview.pipelines.opening import opened
 from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
 from manyview.pipelines.own_matches import DescriptorMatches, describes, token_matches
@@ -41,6 +41,7 @@ def reconstruct(
     device: str = "auto",
     intrinsics: Any = None,
     cam2world: Any = None,
+    cameras_from: str | Path | None = None,
     masks: Any = None,
     options: ReconstructOptions | None = None,
 ) -> Scene:
@@ -49,8 +50,12 @@ def reconstruct(
     images: a folder, a file, a video, or a sequence of paths and arrays ((H, W, 3) or (3, H, W), uint8 or
     float in [0, 1]), of any sizes. model: a zoo name, a model directory, or a loaded reconstructor.
     intrinsics: (3, 3) or (V, 3, 3), in pixels of the original pictures. cam2world: (V, 4, 4), OpenCV axes;
-    the scene is then in that world and unit. masks: per picture, at its own size, True = use. What each camera
+    the scene is then in that world and unit. Lists may hold None for pictures of which nothing is known. cameras_from:
+    a cameras.json, a transforms.json or a COLMAP model, its cameras matched to the pictures by file name. What is given
+    is kept to the digit unless `options.refine`. masks: per picture, at its own size, True = use. What each camera
     rests on is in the views (`rests_on`); those that nothing ties to another view are warned about.
+
+    Raises UserError for given cameras that cannot be right, or that the matches between the pictures contradict.
     """
     options = options or ReconstructOptions()
     network: Any
@@ -61,8 +66,7 @@ def reconstruct(
     photos, skipped = gather(
         images, lambda size: longest(size, long_side=long_side, multiple=patch), options.take, strict=one_each
     )
-    given_k = given_intrinsics(intrinsics, len(photos))
-    given_c2w = given_poses(cam2world, len(photos))
+    given = given_cameras(photos, intrinsics, cam2world, cameras_from)
     asked: dict[str, Any] = {
         name: getattr(options, name) for name in ("pairs", "pairs_each", "encoder_chunk", "head_chunk")
     }
@@ -75,29 +79,26 @@ def reconstruct(
     own = None if described is None else described.of(photos)
     if own is None and options.matches in ("model", "both"):
         own = token_matches(network, photos, target)
-    if options.cameras == "given" and given_c2w is None:
-        raise UserError("cameras=given needs the poses; give cam2world, or choose auto, matches or model")
-    if options.cameras in ("auto", "matches") and given_c2w is None:
-        scene = scene_by_matches(photos, maps, given_k, options, own)
+    if options.cameras == "model":
+        scene = _scene(photos, maps, given, options)
     else:
-        scene = _scene(photos, maps, given_k, given_c2w, options)
-    scene.info["warnings"] += said
+        scene = scene_by_matches(photos, maps, given, options, own)
+    scene.info["warnings"] = [*given.notes, *said, *scene.info["warnings"]]
     _describe(scene, name, network, options, skipped, precision)
     return scene
 
 
-def _scene(
-    photos: Sequence[Photo],
-    maps: Sequence[ViewMaps],
-    given_k: np.ndarray | None,
-    given_c2w: np.ndarray | None,
-    options: ReconstructOptions,
-) -> Scene:
+def _scene(photos: Sequence[Photo], maps: Sequence[ViewMaps], given: Given, options: ReconstructOptions) -> Scene:
     """The views at their places: cameras as given or as the maps say, points on their rays."""
     fits, notes = [photo.fit for photo in photos], []
-    source_k = given_k
-    if source_k is None:
-        source_k, guessed = source_intrinsics(maps, fits, shared=options.shared_focal)
+    given_c2w = given.poses
+    if given_c2w is None and given.any_pose:
+        raise UserError("cameras=model takes poses for all photos or for none; with cameras=auto the others are found")
+    source_k = [matrix for matrix in given.intrinsics if matrix is not None]
+    if len(source_k) < len(photos):
+        found, guessed = source_intrinsics(maps, fits, shared=options.shared_focal)
+        source_k = [one if k is None else k for one, k in zip(found, given.intrinsics, strict=True)]
+        guessed = [index for index in guessed if given.intrinsics[index] is None]
         if guessed:
             names = ", ".join(photos[i].name for i in guessed[:5])
             notes.append(f"no believable focal length in {len(guessed)} of {len(photos)} views ({names})")

@@ -154,8 +154,8 @@ def compare(given: Pictures, comparison: Comparison) -> SideBySide:
             "source": teacher.source,
             "licence": teacher.licence,
             "channels": teacher.dim,
-            "patch": teacher.network.patch_size,
-            "resized": teacher.network.patch_size != patch,
+            "patch": teacher.network.config.patch_size,
+            "resized": teacher.network.config.patch_size != patch,
             "resampled": teacher.resampled,
             "cosine": float(np.mean(cosines[name])),
         }

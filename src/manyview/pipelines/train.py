@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from manyview.data.synthetic.streams import parse_stream
 from manyview.engine import ranks
 from manyview.engine.loop import FitResult, fit
 from manyview.engine.rundir import read_config
+from manyview.engine.schedule import sized
 from manyview.errors import UserError
 from manyview.layers.positions import refit_table
 from manyview.recipes.base import RECIPES, Preset, Recipe
@@ -55,7 +56,7 @@ def train(
     """
     kind = RECIPES.get(recipe)
     preset, chosen = find_preset(kind, preset)
-    chosen = override(chosen, list(settings))
+    chosen = override(chosen, _plainly(settings))
     with torch.random.fork_rng():
         torch.manual_seed(chosen.run.seed)
         model = kind.build(chosen.method)
@@ -102,6 +103,13 @@ def resume(
     return _fit(kind.build(chosen.method), chosen, Path(out), described, inputs, resume=True)
 
 
+def _plainly(settings: Sequence[str]) -> list[str]:
+    """A rate or a number of steps that a user states is meant as it stands, whatever the preset counts it in."""
+    given = {text.partition("=")[0].strip() for text in settings}
+    plain = [f"run.{other}=null" for key, other in (("lr", "lr_per"), ("steps", "images")) if f"run.{key}" in given]
+    return [*(text for text in plain if text.partition("=")[0] not in given), *settings]
+
+
 @dataclass(frozen=True)
 class _Inputs:
     """Where a run's data lie and where it computes: what may differ from one machine to the next."""
@@ -114,6 +122,10 @@ class _Inputs:
 def _fit(
     model: Recipe, chosen: Preset, out: Path, described: dict[str, Any], inputs: _Inputs, *, resume: bool
 ) -> Trained:
+    run, told = sized(chosen.run, model.images_of(chosen.method, chosen.run), ranks.world())
+    if told and ranks.rank() == 0:
+        LOG.info("%s", told)
+    chosen = replace(chosen, run=run)
     paths = [Path(path) for path in inputs.data]
     cache = None if inputs.cache is None else Path(inputs.cache)
     batches = model.batches(chosen.method, chosen.run, cache=cache, data=paths)

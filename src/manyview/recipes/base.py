@@ -62,6 +62,11 @@ class Recipe(nn.Module):
         """
         raise NotImplementedError
 
+    @staticmethod
+    def images_of(config: Any, run: RunConfig) -> int:
+        """Images of one forward pass on one rank: what rates and budgets are counted in."""
+        return run.batch
+
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass. `progress` is the share of the run done, in [0, 1); `generator` is on the CPU."""
         raise NotImplementedError

@@ -35,7 +35,7 @@ DESCRIBED = 64
 
 
 RELATING: dict[str, Any] = {
-    **{"dim": 128, "depth": 2, "heads": 4, "patch_size": 8, "positions": 8, "image_size": 64},
+    **{"dim": 128, "depth": 2, "heads": 4, "patch_size": 8, "positions": 6, "image_size": 48},
     **{"decoder_dim": 128, "decoder_depth": 6, "decoder_heads": 4, "taps": (0, 2, 4, 6)},
     **{
         "fusion": "turns",
@@ -169,11 +169,11 @@ class Distill3R(Recipe):
             checkpoint_every=100,
         )
         views = RunConfig(
-            steps=4000,
+            steps=10_000,
             batch=4,
-            lr=2e-3,
-            min_lr=2e-5,
-            warmup=0.03,
+            lr=1.5e-3,
+            min_lr=1e-5,
+            warmup=0.02,
             weight_decay=0.05,
             decay_vectors=False,
             checkpoint_every=250,
@@ -199,7 +199,7 @@ class Distill3R(Recipe):
                 views,
                 model="manyview-tiny",
                 student=RELATING,
-                stream=Streaming(sizes=("64x64",), count=(2, 3, 4)),
+                stream=Streaming(sizes=("48x48",), count=(2, 3, 4)),
                 random_view_ids=False,
                 loss="confident",
                 alpha_global=1.0,

@@ -119,7 +119,8 @@ class DuneRecipe(Recipe):
 
     @staticmethod
     def presets() -> dict[str, Preset]:
-        """`tiny`: a CPU and teachers of your own; `paper`, `paper-448`: the two published stages; `small`: ViT-S."""
+        """`tiny`: a CPU and teachers of your own; `paper`, `paper-448`: the two published stages; `released` and
+        `released-448`: the same with four registers; `small`: ViT-S with them."""
         # DINO's schedule: 20 % warm-up, cosine to 1e-6, every tensor clipped.
         shared: dict[str, Any] = {
             "weight_decay": 0.03,
@@ -131,16 +132,19 @@ class DuneRecipe(Recipe):
             "warmup": 0.2,
             "min_lr": 1e-6,
         }
-        published = {**shared, "batch": 128, "checkpoint_every": 2500, "seed": 22}
-        first = RunConfig(steps=250_228, lr=6e-4, **published)  # 100 passes over 1,281,167 images
-        second = RunConfig(steps=125_114, lr=1e-4, **published)
+        published = {**shared, "batch": 128, "lr_per": 256, "checkpoint_every": 2500, "seed": 22}
+        passes = 1_281_167  # images that the paper calls an epoch
+        first = RunConfig(images=100 * passes, lr=3e-4, **published)
+        second = RunConfig(images=50 * passes, lr=5e-5, **published)
         tiny = RunConfig(steps=600, batch=15, lr=3e-3, checkpoint_every=200, **shared)
         debug = RunConfig(steps=10, batch=4, lr=1e-3, checkpoint_every=5, log_every=1)
         small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null")
         return {
             "tiny": _preset(tiny, encoder=small, image_size=96, teachers=()),
-            "paper": _preset(first),
-            "paper-448": _preset(second, model="dune-vitb14-448", image_size=448),
+            "paper": _preset(first, encoder=("registers=0",)),
+            "paper-448": _preset(second, model="dune-vitb14-448", image_size=448, encoder=("registers=0",)),
+            "released": _preset(first),
+            "released-448": _preset(second, model="dune-vitb14-448", image_size=448),
             "small": _preset(first, model="dune-vits14-336"),
             "debug": _preset(debug, size="debug", image_size=56, teachers=()),
         }

@@ -8,7 +8,7 @@ of Tables 10 and 11 is an option here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class MumConfig(SequenceOptions):
 
     model: str = "mum-vitl16-full"
     """Zoo name of the student that is built; `--init` replaces its random weights."""
+    student: dict[str, Any] = field(default_factory=dict)
+    """Options of the student that differ from the zoo name's: {patch_size: 8, dim: 384, depth: 12, eps: 1e-5}."""
     size: Literal["debug"] | None = None
     """Shrinks the student: `debug` or none."""
     image_size: int = 256
@@ -64,20 +66,18 @@ class MumConfig(SequenceOptions):
     """Recompute blocks in the backward pass: less memory, a third more time."""
 
 
-def peak_lr(frames: int) -> float:
-    """The learning rate for batches of so many frames on all ranks together (section 3.4)."""
-    return 1.5e-4 * frames / 256
-
-
-def _run(frames: int, **changes: Any) -> RunConfig:
-    published = {
-        "steps": 500_000,
-        "warmup": 25_000,
+def _run(frames: int = 0, *, steps: int = 500_000, **changes: Any) -> RunConfig:
+    """The published optimiser (section 3.4): 1.5e-4 for 256 frames; `frames`: of a published step, on all its ranks."""
+    published: dict[str, Any] = {
+        "steps": steps,
+        "images": frames * steps if frames else None,
+        "warmup": 0.05,
         "weight_decay": 0.05,
         "decay_vectors": False,
         "betas": (0.9, 0.95),
         "clip": 0.0,
-        "lr": peak_lr(frames),
+        "lr": 1.5e-4,
+        "lr_per": 256 if frames else None,
         "checkpoint_every": 5000,
         "log_every": 50,
     }
@@ -91,7 +91,7 @@ def _patches(config: MumConfig) -> int:
     family, student = lookup(config.model)
     if not issubclass(family.network, Mum):
         raise UserError(f"method.model is {config.model}, no masked autoencoder; choose a mum-…-full")
-    patch = (family.debug(student) if config.size else student).patch_size
+    patch = family.configured(family.debug(student) if config.size else student, config.student).patch_size
     if config.image_size % patch or config.image_size < patch:
         near = max(1, round(config.image_size / patch)) * patch
         raise UserError(f"method.image_size is {config.image_size}, no multiple of the patch ({patch}); take {near}")
@@ -117,7 +117,7 @@ class MumRecipe(Recipe):
         settings: dict[str, Any] = {"across": config.across, "rotate_cls": config.rotate_cls}
         if config.positions == "absolute":
             settings |= {"rope": "none", "positions": side}
-        student = zoo.build(config.model, size=config.size, **settings)
+        student = zoo.build(config.model, size=config.size, **{**config.student, **settings})
         assert isinstance(student, Mum)
         self.student: Mum = student
         self.patch = config.image_size // side
@@ -127,8 +127,9 @@ class MumRecipe(Recipe):
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`tiny`: one CPU core; `paper` and `released`: 64 GPUs of 96 frames, 32 of 128; `vits`, `debug`."""
-        released = MumConfig(image_size=224, frames=128, max_views=12, crop="random")
-        ablation = {"steps": 100_000, "warmup": 6250}
+        trained: dict[str, Any] = {"eps": 1e-5}  # the released training's; its inference code has 1e-6
+        released = MumConfig(image_size=224, frames=128, max_views=12, crop="random", student=trained)
+        ablation = {"steps": 100_000, "warmup": 0.0625}
         # Of one-seed trials in minutes on a CPU, with a learning rate twice as high: colours and overlapping views
         # taught more than the paper's normalised target, crops and mirrors; `manyview study mum` has those.
         tiny = MumConfig(
@@ -136,15 +137,18 @@ class MumRecipe(Recipe):
         )
         debug = MumConfig(size="debug", image_size=32, frames=8, max_views=4, crop="random")
         return {
-            "tiny": Preset(
-                method=tiny, run=_run(24, steps=1000, warmup=0.1, lr=1e-3, checkpoint_every=100, log_every=10)
-            ),
-            "paper": Preset(method=MumConfig(weights=TABLE_1), run=_run(96 * 64)),
+            "tiny": Preset(method=tiny, run=_run(steps=1000, warmup=0.1, lr=1e-3, checkpoint_every=100, log_every=10)),
+            "paper": Preset(method=MumConfig(weights=TABLE_1, student=trained), run=_run(96 * 64)),
             "released": Preset(method=released, run=_run(128 * 32)),
             "vitb": Preset(method=replace(released, model="mum-vitb16-full"), run=_run(128 * 8, **ablation)),
             "vits": Preset(method=replace(released, model="mum-vits16-full"), run=_run(128, **ablation)),
-            "debug": Preset(method=debug, run=_run(8, steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)),
+            "debug": Preset(method=debug, run=_run(steps=20, warmup=2, lr=1e-3, checkpoint_every=5, log_every=1)),
         }
+
+    @staticmethod
+    def images_of(config: MumConfig, run: RunConfig) -> int:
+        """Frames: a batch is filled up to so many."""
+        return config.frames
 
     @staticmethod
     def batches(config: MumConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from manyview.cameras.tracks import Tracks
-from manyview.files import fresh_directory
 from manyview.geometry import cameras, poses
 from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Cloud, Scene
 from manyview.scene.visibility import look
+from manyview.written import fresh_directory
 
 MARK = "# written by manyview"
 # A point is also observed in views whose own depth there differs by less than this share.
@@ -47,7 +47,7 @@ class Colmap(PictureExporter):
     def write(self, scene: Scene, path: Path) -> Path:
         chosen = targets(scene, self.size)
         sizes = Counter(view.component for view in scene.views)
-        with fresh_directory(path, is_ours=is_export, own=("images", "sparse"), what="COLMAP export") as fresh:
+        with fresh_directory(path, overwrite=self.overwrite, what="COLMAP export") as fresh:
             write_pictures(scene, chosen, fresh / "images", self.size)
             for number, component in enumerate(sorted(sizes, key=lambda n: (-sizes[n], n))):
                 rows = [row for row, view in enumerate(scene.views) if view.component == component]
@@ -72,15 +72,6 @@ class Colmap(PictureExporter):
     def next_step(self, path: Path) -> str:
         quoted = shlex.quote(str(path))
         return f"colmap gui --import_path {quoted}/sparse/0 --image_path {quoted}/images; or a splat"
-
-
-def is_export(directory: Path) -> bool:
-    """Whether an earlier export of ours lies here."""
-    try:
-        with open(directory / "sparse" / "0" / "cameras.txt", encoding="utf-8") as handle:
-            return handle.readline().startswith(MARK)
-    except (OSError, ValueError):
-        return False
 
 
 def _observe(

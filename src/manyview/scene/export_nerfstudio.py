@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from manyview.files import fresh_directory, write_json
+from manyview.files import write_json, write_npy
 from manyview.geometry import poses
 from manyview.scene.export_ply import write_ply
 from manyview.scene.exporters import EXPORTERS, PictureExporter
 from manyview.scene.originals import Target, targets, write_pictures
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView
+from manyview.written import fresh_directory
 
 MARK = "manyview"
 
@@ -35,8 +35,7 @@ class Nerfstudio(PictureExporter):
     def write(self, scene: Scene, path: Path) -> Path:
         chosen = targets(scene, self.size)
         cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile)
-        own = ("images", "depth", "transforms.json", "points.ply")
-        with fresh_directory(path, is_ours=is_export, own=own, what="nerfstudio export") as fresh:
+        with fresh_directory(path, overwrite=self.overwrite, what="nerfstudio export") as fresh:
             write_pictures(scene, chosen, fresh / "images", self.size)
             write_ply(cloud, fresh / "points.ply", comment=f"frame {scene.frame}, scale {scene.scale}")
             frames = [_frame(view, target) for view, target in zip(scene.views, chosen, strict=True)]
@@ -44,7 +43,7 @@ class Nerfstudio(PictureExporter):
                 (fresh / "depth").mkdir()
                 for view, target, frame in zip(scene.views, chosen, frames, strict=True):
                     frame["depth_file_path"] = f"depth/{Path(target.name).stem}.npy"
-                    np.save(fresh / frame["depth_file_path"], depth_for(view, target), allow_pickle=False)
+                    write_npy(fresh / frame["depth_file_path"], depth_for(view, target))
             document: dict[str, Any] = {
                 "made_by": MARK,
                 "camera_model": "OPENCV",
@@ -60,15 +59,6 @@ class Nerfstudio(PictureExporter):
 
     def next_step(self, path: Path) -> str:
         return f"ns-train splatfacto --data {shlex.quote(str(path))}"
-
-
-def is_export(directory: Path) -> bool:
-    """Whether an earlier export of ours lies here."""
-    try:
-        document = json.loads((directory / "transforms.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("made_by") == MARK
 
 
 def _frame(view: SceneView, target: Target) -> dict[str, Any]:

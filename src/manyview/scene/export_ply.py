@@ -51,4 +51,4 @@ def write_ply(cloud: Cloud, path: Path, *, comment: str) -> None:
     lines += [f"property {NAMES[VERTEX[name].str[1:]]} {name}" for name in VERTEX.names or ()]
     with open(path, "wb") as handle:
         handle.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace"))
-        table.tofile(handle)
+        handle.write(table.data)  # not tofile: it says nothing of a full disk

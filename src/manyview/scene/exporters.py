@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from manyview.config import from_dict
 from manyview.errors import UserError
 from manyview.registry import Registry
+from manyview.written import note_file, refuse_other_file
 
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
@@ -40,6 +41,9 @@ class Exporter(abc.ABC):
 
     component: int | None = None
     """Which set of views that share a frame, 0 the largest; none is 0, or all sets where the format holds several."""
+
+    overwrite: bool = False
+    """Replace files that are not from an earlier export."""
 
     @abc.abstractmethod
     def write(self, scene: Scene, path: Path) -> Path:
@@ -87,10 +91,15 @@ def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any])
 def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
     """Write the views that have a camera and share a frame; what is left out is warned about. Returns the path."""
     path = exporter.place(path)
+    if exporter.suffix:
+        refuse_other_file(path, overwrite=exporter.overwrite)
     chosen, notes = _presentable(exporter, scene)
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    return exporter.write(chosen, path)
+    written = exporter.write(chosen, path)
+    if exporter.suffix:
+        note_file(written)
+    return written
 
 
 def _presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:

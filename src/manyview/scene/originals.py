@@ -88,6 +88,16 @@ def write_pictures(scene: Scene, chosen: list[Target], folder: Path, size: Liter
             path.write_bytes(encoded(_original(view, frames), path.suffix))
 
 
+def original_pixels(view: SceneView) -> np.ndarray:
+    """(H, W, 3) uint8 of the photo a view was made from. Raises UserError when it is gone or has changed."""
+    source = view.source
+    if source.pixels is not None:
+        return source.pixels
+    if not Path(source.path or "").is_file():
+        raise UserError(f"{source.path}, which the scene was made from, is gone; put it back")
+    return _original(view, read_frames(str(source.path), [source.frame]) if source.frame is not None else iter(()))
+
+
 def _original(view: SceneView, frames: Iterator[np.ndarray]) -> np.ndarray:
     """The picture of a view (H, W, 3) at its own size, read again from its file or as the next of the frames."""
     source = view.source

@@ -128,9 +128,11 @@ class Scene:
         pooled = np.concatenate(confidences) if confidences else np.zeros(0)
         return max(threshold, float(np.quantile(pooled, quantile))) if len(pooled) else threshold
 
-    def save(self, directory: str | Path) -> Path:
-        """Write the scene directory, all or nothing. A scene there is replaced, anything else is refused."""
-        return store.save(self, Path(directory))
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the scene directory, all or nothing. An earlier scene there is replaced, as far as it is as it was
+        written; files of the user's only with `overwrite`, otherwise they are refused (UserError).
+        """
+        return store.save(self, Path(directory), overwrite=overwrite)
 
     @staticmethod
     def load(directory: str | Path) -> Scene:

@@ -11,18 +11,19 @@ from PIL import Image
 
 from manyview.cameras.tracks import RestsOn, Tracks
 from manyview.errors import UserError
-from manyview.files import fresh_directory, load_arrays, save_arrays, write_json
+from manyview.files import load_arrays, save_arrays, write_json, write_npy
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
+from manyview.written import fresh_directory, settle
 
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
 
 FORMAT = "manyview-scene"
 VERSION = 2  # 2 says what each pose rests on; 1 is read
-# What belongs to a scene directory; anything else a user put there survives when the scene is replaced.
+WHAT = "scene"
+"""What the record of written files calls it."""
 _PICTURES = ("PNG", "JPEG")
-OWN = ("scene.json", "images", "maps", "sources", "tracks.npz", "report.html")
 
 
 def is_scene(directory: Path) -> bool:
@@ -34,9 +35,9 @@ def is_scene(directory: Path) -> bool:
     return isinstance(header, dict) and header.get("format") == FORMAT
 
 
-def save(scene: Scene, directory: Path) -> Path:
-    """Write everything beside `directory`, then move it into place."""
-    with fresh_directory(directory, is_ours=is_scene, own=OWN, what="scene") as fresh:
+def save(scene: Scene, directory: Path, *, overwrite: bool = False) -> Path:
+    """Write everything apart, then move it into place; files of the user's are replaced only with `overwrite`."""
+    with fresh_directory(directory, what=WHAT, overwrite=overwrite) as fresh:
         (fresh / "images").mkdir()
         (fresh / "maps").mkdir()
         header = {
@@ -69,14 +70,14 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
         "error_px": view.error_px,
     }
     (root / entry["image"]).write_bytes(encoded(view.image))
-    np.save(root / entry["depth"], np.asarray(view.depth, np.float32), allow_pickle=False)
-    np.save(root / entry["confidence"], np.asarray(view.confidence, np.float32), allow_pickle=False)
+    write_npy(root / entry["depth"], np.asarray(view.depth, np.float32))
+    write_npy(root / entry["confidence"], np.asarray(view.confidence, np.float32))
     if view.contradicted is not None:
         entry["contradicted"] = f"maps/{index:04d}-contradicted.npy"
-        np.save(root / entry["contradicted"], np.asarray(view.contradicted, bool), allow_pickle=False)
+        write_npy(root / entry["contradicted"], np.asarray(view.contradicted, bool))
     if view.raw_pointmap is not None:
         entry["pointmap"] = f"maps/{index:04d}-pointmap.npy"
-        np.save(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32), allow_pickle=False)
+        write_npy(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32))
     source = view.source
     entry["source"] = {
         "path": source.path,
@@ -98,6 +99,7 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
 def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
     """A scene's views and its other fields. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
+    settle(directory)
     if not path.is_file():
         raise UserError(f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one")
     if not is_scene(directory):

@@ -30,11 +30,11 @@ CURVE = "curve.json"
 class ViewsOptions:
     """What every job shares."""
 
-    steps: int = 4000
+    steps: int = 10_000
     """Optimiser steps of a run."""
     data: str = "abstract"
     """Scenes that are streamed and, with other seeds, judged on: abstract, outdoors, rooms or worlds."""
-    points: int = 8
+    points: int = 10
     """Checkpoints of a run that are judged: the curve."""
     scenes: int = 48
     """Unseen scenes that it is judged on."""

@@ -1,4 +1,4 @@
-"""Teachers by what a user calls them: `sensor`, a model of the zoo, a model directory, or timm:NAME."""
+"""Teachers by what a user calls them: `sensor`, a model of the zoo, a model directory, timm:NAME or hf:NAME."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from manyview import zoo
 from manyview.errors import UserError
 from manyview.models.family import lookup, require_name
 from manyview.models.model import EncodesImages, Reconstructs
+from manyview.models.outside import is_outside
 from manyview.registry import did_you_mean
 from manyview.teachers.base import TEACHERS
-from manyview.teachers.features import TIMM, FeatureTeacher
+from manyview.teachers.features import FeatureTeacher
 from manyview.teachers.reconstructors import ReconstructorTeacher
 from manyview.types import Teacher
 
@@ -28,8 +29,11 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
         teacher = TEACHERS.get(source)()
         teacher.name = name or teacher.name
         return teacher
-    name, model = name or re.sub(r"[^\w-]", "-", Path(source.removeprefix(TIMM)).name), None
-    if not source.startswith(TIMM):
+    name, model = (
+        name or re.sub(r"[^\w-]", "-", Path(source.partition(":")[2] if is_outside(source) else source).name),
+        None,
+    )
+    if not is_outside(source):
         if source not in zoo.names() and not Path(source).expanduser().exists():
             raise UserError(f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}")
         if source in zoo.names() and not issubclass(lookup(source)[0].network, Reconstructs):
@@ -38,7 +42,7 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
     if isinstance(model, Reconstructs):
         return ReconstructorTeacher(source, name=name, model=model)
     encoder = FeatureTeacher(source, name=name, model=model)
-    own = int(encoder.network.patch_size)
+    own = int(encoder.network.config.patch_size)
     for patch in (own, 14, 16):  # the grid of its own patches where it fits the size, else that of a student's
         if size[0] % patch == 0 == size[1] % patch:
             encoder.student_patch = patch

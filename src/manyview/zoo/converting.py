@@ -25,11 +25,17 @@ ENOUGH = 0.6
 
 
 def keep(
-    model: Model, arch: str, out: str | Path, origin: Mapping[str, Any], encoder: str | Path | None = None
+    model: Model,
+    arch: str,
+    out: str | Path,
+    origin: Mapping[str, Any],
+    encoder: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a converted network with the card of its zoo name and what is known of its file."""
     card = {"name": arch, **(card_of(arch) if arch in CARDS else {}), "origin": dict(origin)}
-    return save_model(model, out, card, derived_from=[] if encoder is None else licences_of(encoder))
+    made_from = [] if encoder is None else licences_of(encoder)
+    return save_model(model, out, card, derived_from=made_from, overwrite=overwrite)
 
 
 def network_of(

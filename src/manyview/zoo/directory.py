@@ -15,16 +15,19 @@ from torch.overrides import TorchFunctionMode
 
 from manyview.config import to_dict
 from manyview.errors import UserError
-from manyview.files import fresh_file, read_json, write_text, writing
+from manyview.files import read_json, writing
 from manyview.layers.init import init_buffers
 from manyview.models.family import FAMILIES, Family, family_of, names_of
 from manyview.models.keymaps import CARRIED
 from manyview.models.model import Model
 from manyview.registry import did_you_mean
+from manyview.written import fresh_directory, refuse_other_files, settle
 from manyview.zoo.cards import Card, card_of, merged, readme
 from manyview.zoo.reading import read_safetensors
 
-CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+FILES = CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+WHAT = "model"
+"""What the record of written files calls it."""
 FORMAT = "manyview-model"
 # Version 1 had the encoder's fields among the others; they are read alike.
 VERSION = 2
@@ -37,14 +40,17 @@ def save_model(
     *,
     half: bool = False,
     derived_from: Sequence[Mapping[str, Any]] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as float32).
 
     card: what to tell its users (a Card, or any JSON-able dictionary); left away, the card the model was
     loaded with. derived_from: what it was made from, as `licences_of` says it, kept in the card and in the
-    README that is written beside the weights. Raises UserError when it cannot be written.
+    README that is written beside the weights. Raises UserError when it cannot be written, or when one of the three
+    files is there and not from an earlier call, unless `overwrite`.
     """
     out = Path(out)
+    refuse_other_model(out, overwrite=overwrite)
     own = card_of(model)
     described = dataclasses.asdict(card) if isinstance(card, Card) else dict(card or own)
     before = own.get("derived_from", ())
@@ -59,13 +65,20 @@ def save_model(
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
     state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in model.carried.items()}
-    with writing(f"the model to {out}", mend="free some space or choose another folder"):
-        with fresh_file(out / WEIGHTS) as draft:
-            save_file(state, draft, metadata={"format": "pt"})
-            draft.chmod(0o644)  # the library makes files that only their owner can read
-        write_text(out / README, readme(config))
-        write_text(out / CONFIG, json.dumps(config, indent=1) + "\n")
+    with (
+        writing(f"the model to {out}", mend="free some space or choose another folder"),
+        fresh_directory(out, what=WHAT, names=FILES, overwrite=overwrite) as draft,
+    ):
+        save_file(state, draft / WEIGHTS, metadata={"format": "pt"})
+        (draft / WEIGHTS).chmod(0o644)  # the library makes files that only their owner can read
+        (draft / README).write_text(readme(config), encoding="utf-8")
+        (draft / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return out
+
+
+def refuse_other_model(out: Path, *, overwrite: bool = False) -> None:
+    """Raise UserError when a model cannot be written to `out`, or would replace what `save_model` did not write."""
+    refuse_other_files(out, WHAT, FILES, overwrite=overwrite)
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -75,6 +88,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The checked config.json of a model directory. Raises UserError when it is none of ours."""
+    settle(directory)
     path = directory / CONFIG
     config = read_json(path, mend=f"{directory} is then no model directory; make one with `manyview convert`")
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from manyview.errors import UserError, mismatch
 from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
 from manyview.models.model import Model, Role, device_of
+from manyview.models.outside import is_outside, outside
 from manyview.zoo.cards import CARDS, Card, licences_of
 from manyview.zoo.converting import keep, network_of, recognise
-from manyview.zoo.directory import CONFIG, WEIGHTS, load_model
+from manyview.zoo.directory import CONFIG, WEIGHTS, load_model, refuse_other_model
 from manyview.zoo.hub import download
 from manyview.zoo.reading import read_checkpoint
 
@@ -103,20 +104,28 @@ def encoder_weights(source: str | Path) -> Mapping[str, Tensor]:
 
 
 def convert(
-    file_or_dir: str | Path, arch: str, out: str | Path, *, encoder: str | Path | None = None, **overrides: Any
+    file_or_dir: str | Path,
+    arch: str,
+    out: str | Path,
+    *,
+    encoder: str | Path | None = None,
+    overwrite: bool = False,
+    **overrides: Any,
 ) -> Path:
     """Bring a published weights file into a model directory, at the precision it is stored in; returns it.
 
     The configuration is what the file says of itself, then what its shapes say, then the overrides (an
     unknown one raises TypeError). encoder: a name, model directory or published file whose encoder to put in,
     for files that come without one. Code in a pickle is never run. Raises UserError when the file is not of
-    this family; the message says which it looks like.
+    this family (the message says which it looks like), and when a file in `out` would be replaced that is not
+    from an earlier call, unless `overwrite`.
     """
     family, preset = lookup(arch)
     family.configured(preset, overrides)  # an unknown option fails before large files are read
+    refuse_other_model(Path(out), overwrite=overwrite)
     weights = None if encoder is None else encoder_weights(encoder)
     model = network_of(file_or_dir, arch, encoder=weights, **overrides)
-    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder)
+    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder, overwrite)
 
 
 def load(
@@ -127,14 +136,17 @@ def load(
     accept: Callable[[Card], bool] | None = None,
 ) -> Model:
     """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU
-    unless told otherwise.
+    unless told otherwise. `timm:NAME` and `hf:NAME` are encoders of those libraries.
 
     A name whose weights are not on this machine is downloaded and converted first. `accept` is shown the card
     with the licence before that and says whether to go on; without it only permissive licences are accepted.
     Raises UserError for an unknown name, a directory that is none, a licence not accepted or a download that
     fails; the message then says how to put the file in place by hand.
     """
-    model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
+    if is_outside(name_or_dir):
+        model: Model = outside(str(name_or_dir))
+    else:
+        model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model

@@ -340,5 +340,5 @@ def claim(folder: Path, source: Path, pattern: str) -> None:
 
     Raises UserError for a folder with content that no scan has written.
     """
-    work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,))
+    work = WorkFolder(folder, "set of extracted frames", "source.json", (pattern,), needs=("source", "bytes"))
     work.take({"source": source.name, "bytes": source.stat().st_size})

@@ -19,6 +19,7 @@ from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.scene import RenderedScene, check_request, render_scene
 from manyview.errors import UserError
 from manyview.progress import track
+from manyview.written import note_file, refuse_other_file
 
 MANIFEST = "manifest.parquet"
 CAMERAS = "cameras.json"
@@ -73,6 +74,7 @@ def write_scenes(
     check_request(settings.views, settings.size, settings.kind, settings.trajectory)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder to write scenes into")
+    refuse_other_file(out / MANIFEST)
     out.mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(scenes) if not _present(out, index, settings)]
     write = partial(write_scene, out, settings=settings, device=device)
@@ -82,7 +84,9 @@ def write_scenes(
         pass
     frames = [frame for index in range(scenes) for frame in _frames(out, index)]
     info = {"generator": "manyview data synth", "classes": list(CLASSES), "units": "metres", "seed": settings.seed}
-    return Manifest(frames, out, info).save(out / MANIFEST)
+    manifest = Manifest(frames, out, info).save(out / MANIFEST)
+    note_file(manifest)
+    return manifest
 
 
 def scene_name(index: int) -> str:
