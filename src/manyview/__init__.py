@@ -24,6 +24,7 @@ _PUBLIC = {
     "features": "manyview.pipelines.features",
     "load": "manyview.zoo",
     "localise": "manyview.pipelines.localise",
+    "locate": "manyview.pipelines.locate",
     "reconstruct": "manyview.pipelines.reconstruct",
     "train": "manyview.pipelines.train",
 }
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from manyview.errors import UserError as UserError
     from manyview.pipelines.features import features as features
     from manyview.pipelines.localise import localise as localise
+    from manyview.pipelines.locate import locate as locate
     from manyview.pipelines.reconstruct import reconstruct as reconstruct
     from manyview.pipelines.train import train as train
     from manyview.scene.scene import Scene as Scene

@@ -14,7 +14,9 @@ from manyview.errors import UserError
 from manyview.geometry import alignment, cameras, poses
 from manyview.images.inputs import Take
 from manyview.models.model import ReconstructsViews
+from manyview.pipelines.locate import locate
 from manyview.pipelines.options import ReconstructOptions
+from manyview.scene.options import LocateOptions
 
 
 def run(taken, model=None, *, options=None, **known):
@@ -281,3 +283,40 @@ def test_wrong_input_is_one_line(known, says):
     with pytest.raises(UserError, match=says) as caught:
         reconstruct([s.picture() for s in taken], model=AllKnowing(taken), device="cpu", **known)
     assert "\n" not in str(caught.value)
+
+
+class Speaking(AllKnowing):
+    """It also says that the left half of each view is a sofa, in a space of two channels."""
+
+    def __call__(self, images, view_ids=None, **chunks):
+        maps = super().__call__(images, view_ids, **chunks)
+        height, width = (side // 7 for side in maps["pointmap"].shape[2:4])
+        features = torch.zeros(1, len(self.shots), height, width, 2)
+        features[..., : width // 2, 0], features[..., width // 2 :, 1] = 5.0, 2.0
+        return {**maps, "features": {"two": features}}
+
+
+def test_features_of_a_models_heads_answer_to_words(tmp_path):
+    taken, words = shots(2), {"sofa": [1.0, 0.0], "wall": [0.0, 1.0]}
+    with pytest.raises(UserError, match="no features"):
+        locate(run(taken), ["sofa"])
+    found = locate(
+        [s.picture() for s in taken],
+        ["sofa", "lamp"],
+        model=Speaking(taken),
+        encoder=lambda texts: np.array([words.get(text, [-1.0, -1.0]) for text in texts]),
+        options=LocateOptions(background="wall, floor"),
+        reconstruction=ReconstructOptions(cameras="model"),
+    )
+    assert found.scene.info["features"] == {"two": {"channels": 2, "text_encoder": None}}
+    assert found.scene.views[0].features["two"].dtype == np.float16
+    height, width = found.scene.views[0].depth.shape
+    assert found.scene.views[0].features["two"].shape == (height // 7, width // 7, 2)
+    assert [one.there for one in found.found] == [True, False]
+    assert found["sofa"].sights[0].box[2] == pytest.approx(taken[0].size[1] / 2, abs=15)
+    assert len(found["sofa"].places) >= 1
+    found.scene.save(tmp_path / "scene")
+    again = locate(
+        tmp_path / "scene", ["wall"], encoder=lambda texts: np.array([words.get(t, [1.0, 0.0]) for t in texts])
+    )
+    assert again["wall"].there

@@ -19,6 +19,7 @@ from coloured_wall import GREEN, RED, coloured_wall, near
 from manyview.cli.main import main
 from manyview.errors import UserError
 from manyview.pages.page import MARK
+from manyview.scene import locate
 from manyview.scene.trust import COLOURS, rgb
 
 pytest.importorskip("viser", reason="needs the viewer: pip install 'manyview[view]'")
@@ -111,6 +112,31 @@ def test_the_chosen_pair_is_shown_as_a_picture_and_as_lines(shown):
     page.get_by_label("lines in space").uncheck()
     after = near(until(page, lambda p: near(p, MATCHES) < 0.8 * before), MATCHES)
     assert after < 0.8 * before
+
+
+def test_words_are_looked_up_and_drawn(shown, monkeypatch):
+    words = {"sofa": [1.0, 0.0, 0.0], "wall": [0.0, 1.0, 0.0]}
+    monkeypatch.setattr(locate, "spoken", lambda *_: lambda texts: np.array([words.get(t, [0, 0, 1.0]) for t in texts]))
+    scene = coloured_wall()
+    for view in scene.views:
+        cells = np.tile(np.float16([0, 1, 0]), (*view.depth.shape, 1))
+        cells[:, : view.depth.shape[1] // 2] = [1, 0, 0]
+        view.features = {"words": cells}
+    viewer, page = shown(scene)
+    viewer.cloud_visible = viewer.photos_visible = False
+    viewer.draw_cloud()
+    viewer.draw_cameras()
+    colour = tuple(int(value) for value in locate.colours(2)[1])
+    assert near(until(page, lambda p: near(p, RED) < 30), colour) < 30
+    page.locator(".mantine-TextInput-input").last.fill("boat, sofa")
+    page.get_by_role("button", name="find", exact=True).last.click()
+    page.get_by_text("boat: not there").wait_for(timeout=30_000)
+    assert "sofa: " in page.inner_text("body")
+    assert near(until(page, lambda p: near(p, colour) > 100), colour) > 100
+    monkeypatch.undo()
+    page.get_by_role("button", name="find", exact=True).last.click()
+    page.get_by_text("no text encoder speaks for").wait_for(timeout=30_000)
+    assert near(until(page, lambda p: near(p, colour) < 30), colour) < 30
 
 
 def test_a_scene_without_cameras_shows_no_points(shown):

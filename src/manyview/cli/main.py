@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "train a student with the recipe of a paper (train --list names them)",
     "features": "encoder features of photos or a video, with pictures: components, attention, student beside teachers",
     "reconstruct": "photos or a video in; cameras, points and confidences out",
+    "locate": "words in, places out: which points of a scene or of photos are a chair, in boxes, or that none is there",
     "distil": "a video or photos of a place in; a student of that place out",
     "view": "look at a reconstructed scene in the browser",
     "localise": "where further photos were taken, in a reconstructed scene",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class ViewMaps:
     used: Tensor  # (H, W) valid and of the more confident half of the global head, for fitting poses
     cam2world: Tensor | None = None  # (4, 4) the model's own word, where it says one
     intrinsics: Tensor | None = None  # (3, 3) likewise, in pixels of its maps
+    features: dict[str, np.ndarray] = field(default_factory=dict)  # space -> (h, w, D) float16, of feature heads
 
 
 def ask(
@@ -92,7 +93,7 @@ def told(
     pairs_each: int = 4,
     seen: DescriptorMatches | None = None,
     **chunks: int | None,
-) -> list[dict[str, Tensor]]:
+) -> list[Answer]:
     """Maps (H, W, ...) of every picture (3, H, W) by name, without a gradient and in eval mode.
 
     Pictures of one size go as one tensor, mixed sizes as a list. A pair model is asked about two in both orders from
@@ -129,11 +130,13 @@ def _both_orders(network: Any, views: Any, seen: DescriptorMatches | None) -> An
     }
 
 
-def _of_view(answer: Answer, index: int, batch: int | None = 0) -> dict[str, Tensor]:
+def _of_view(answer: Answer, index: int, batch: int | None = 0) -> Answer:
     """The maps of one view, of one scene of the batch or of all."""
-    maps = {}
+    maps: Answer = {}
     for name, value in answer.items():
         if isinstance(value, dict):
+            if name == "features" and "encoder" not in value:  # of heads, and not the tokens they read
+                maps[name] = _of_view(value, index, batch)
             continue
         view = value[:, index] if isinstance(value, Tensor) else value[index]
         maps[name] = view if batch is None else view[batch]
@@ -158,4 +161,5 @@ def _view_maps(answer: Answer, mask: Tensor | None, quantile: float = 0.5) -> Vi
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
         used = valid & (maps["confidence"] >= threshold)
     own = {name: answer[name].detach().double().cpu() for name in ("cam2world", "intrinsics") if name in answer}
-    return ViewMaps(world, maps["confidence"], local, maps["confidence_local"], valid, used, **own)
+    spaces = {space: value.half().cpu().numpy() for space, value in answer.get("features", {}).items()}
+    return ViewMaps(world, maps["confidence"], local, maps["confidence_local"], valid, used, features=spaces, **own)

@@ -29,6 +29,7 @@ from manyview.pipelines.own_matches import DescriptorMatches, describes, token_m
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
 from manyview.version import __version__
+from manyview.zoo.texts import SPACES
 
 RESTS_ON: dict[str, RestsOn] = {"given": "given", "identity": "nothing"}
 """What a pose of these methods is worth; any other is the model's word."""
@@ -85,6 +86,7 @@ def reconstruct(
         scene = scene_by_matches(photos, maps, given, options, own)
     scene.info["warnings"] = [*given.notes, *said, *scene.info["warnings"]]
     _describe(scene, name, network, options, skipped, precision)
+    _add_features(scene, maps)
     return scene
 
 
@@ -166,6 +168,15 @@ def _view(
         rests_on=RESTS_ON.get(choice.method, "model"),
         info={"pose": choice.method, "pnp_against_similarity_degrees": choice.disagreement},
     )
+
+
+def _add_features(scene: Scene, maps: Sequence[ViewMaps]) -> None:
+    """Put the features of a model's heads into the views, and into the scene who speaks for their spaces."""
+    for view, answer in zip(scene.views, maps, strict=True):
+        view.features = answer.features
+    if maps and maps[0].features:
+        spaces = {space: values.shape[-1] for space, values in maps[0].features.items()}
+        scene.info["features"] = {s: {"channels": d, "text_encoder": SPACES.get(s)} for s, d in spaces.items()}
 
 
 def _describe(

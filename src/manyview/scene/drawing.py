@@ -9,21 +9,10 @@ import numpy as np
 from manyview.pages.pictures import PAPER, two_sides
 from manyview.scene.scene import Cloud, Scene
 from manyview.scene.trust import COLOURS, rgb, trust
-from manyview.scene.views import SceneView
+from manyview.scene.views import SceneView, level_from_scene
 
 EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 """Of a camera's pyramid: its centre, then the corners of its picture clockwise from the upper left."""
-
-
-def level_from_scene(views: Sequence[SceneView]) -> np.ndarray:
-    """(3, 3) rotation to axes x right, y down, z forward of how the photos were held on average."""
-    mean = np.mean([view.pose[:3, :3] for view in views], axis=0)
-    down = mean[:, 1] / max(float(np.linalg.norm(mean[:, 1])), 1e-9)
-    forward = mean[:, 2] - down * (down @ mean[:, 2])
-    if np.linalg.norm(mean[:, 1]) < 0.1 or np.linalg.norm(forward) < 0.1:  # photos of every direction: as the first
-        return np.asarray(views[0].pose[:3, :3]).T
-    forward /= np.linalg.norm(forward)
-    return np.stack([np.cross(down, forward), down, forward])
 
 
 def pyramid(view: SceneView, length: float) -> np.ndarray:

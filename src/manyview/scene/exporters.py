@@ -93,7 +93,7 @@ def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
     path = exporter.place(path)
     if exporter.suffix:
         refuse_other_file(path, overwrite=exporter.overwrite)
-    chosen, notes = _presentable(exporter, scene)
+    chosen, notes = presentable(exporter, scene)
     for note in notes:
         warnings.warn(note, stacklevel=3)
     written = exporter.write(chosen, path)
@@ -102,7 +102,7 @@ def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
     return written
 
 
-def _presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:
+def presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:
     """The part of a scene that an exporter writes, and a sentence each for what is missing or doubtful in it."""
     lost = [view.name for view in scene.views if view.cam2world is None]
     if len(lost) == len(scene):

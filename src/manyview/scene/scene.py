@@ -14,9 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from manyview.cameras.tracks import Tracks
+from manyview.config import from_dict
 from manyview.errors import UserError
 from manyview.scene import store
 from manyview.scene.exporters import export
+from manyview.scene.locate import Located, locate
+from manyview.scene.options import LocateOptions
 from manyview.scene.views import SceneView
 
 # The share of least confident pixels that `Scene.points` leaves out when it is told nothing else.
@@ -115,6 +118,16 @@ class Scene:
                 )
             )
         return Cloud(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def locate(self, queries: Sequence[str | Sequence[str]], *, encoder: Any = None, **options: Any) -> Located:
+        """Where things are that words name: `scene.locate(["a chair", "sofa | couch"])["a chair"].places`.
+
+        queries: texts, "|" or a sequence of texts between phrases that mean the same. options: threshold, background,
+        space, quantile (`manyview.scene.options.LocateOptions`). encoder: texts -> (N, D) in the space of the features,
+        instead of the one that speaks for it. Every query is asked by itself; one that is nowhere has `there` False.
+        Raises UserError for an empty query, a scene without features, and features of another space.
+        """
+        return locate(self, queries, options=from_dict(LocateOptions, options), encoder=encoder)
 
     def _threshold(self, min_confidence: float | None, quantile: float | None) -> float:
         threshold = -np.inf if min_confidence is None else float(min_confidence)

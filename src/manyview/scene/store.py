@@ -78,6 +78,14 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
     if view.raw_pointmap is not None:
         entry["pointmap"] = f"maps/{index:04d}-pointmap.npy"
         write_npy(root / entry["pointmap"], np.asarray(view.raw_pointmap, np.float32))
+    for name, values, kind in (("labels", view.labels, np.int16), ("scores", view.scores, np.float16)):
+        if values is not None:
+            entry[name] = f"maps/{index:04d}-{name}.npy"
+            write_npy(root / entry[name], np.asarray(values, kind))
+    for number, (space, features) in enumerate(view.features.items()):
+        (root / "features").mkdir(exist_ok=True)
+        entry.setdefault("features", {})[space] = f"features/{index:04d}-{number}.npy"
+        write_npy(root / entry["features"][space], np.asarray(features, np.float16))
     source = view.source
     entry["source"] = {
         "path": source.path,
@@ -124,7 +132,7 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         image = np.asarray(picture.convert("RGB"))
     maps = {
         key: np.load(_inside(root, entry[key]), allow_pickle=False)
-        for key in ("depth", "confidence", "pointmap", "contradicted")
+        for key in ("depth", "confidence", "pointmap", "contradicted", "labels", "scores")
         if entry.get(key)
     }
     for key, array in maps.items():
@@ -159,7 +167,17 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
         inliers=int(entry.get("inliers", 0)),
         error_px=entry.get("error_px"),
         info=entry.get("info", {}),
+        features={s: _features(_inside(root, file)) for s, file in entry.get("features", {}).items()},
+        labels=maps.get("labels"),
+        scores=maps.get("scores"),
     )
+
+
+def _features(path: Path) -> np.ndarray:
+    features = np.load(path, allow_pickle=False)
+    if features.ndim != 3:
+        raise ValueError(f"{path.name} is {features.shape}, not (h, w, D)")
+    return features
 
 
 def _rests_on(entry: dict[str, Any]) -> RestsOn:

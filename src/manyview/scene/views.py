@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,12 @@ class SceneView:
     """(H, W) bool: pixels whose depth no other view that looks there agrees with; None where none was compared."""
     info: dict[str, Any] = field(default_factory=dict)
     """How the pose was found."""
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    """Space ("clip", "dino", "minilm") -> (h, w, D) float16 over the whole picture; empty without feature heads."""
+    labels: np.ndarray | None = None
+    """(H, W) int16: which of the scene's `info["labels"]` a pixel shows, -1 for none; None where nothing was asked."""
+    scores: np.ndarray | None = None
+    """(H, W) float16: how probable its label is."""
 
     def __repr__(self) -> str:
         height, width = self.depth.shape
@@ -100,6 +107,17 @@ class SceneView:
             local = pointmaps.unproject(torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics))
             points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
         return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
+
+
+def level_from_scene(views: Sequence[SceneView]) -> np.ndarray:
+    """(3, 3) rotation to axes x right, y down, z forward of how the photos were held on average."""
+    mean = np.mean([view.pose[:3, :3] for view in views], axis=0)
+    down = mean[:, 1] / max(float(np.linalg.norm(mean[:, 1])), 1e-9)
+    forward = mean[:, 2] - down * (down @ mean[:, 2])
+    if np.linalg.norm(mean[:, 1]) < 0.1 or np.linalg.norm(forward) < 0.1:  # photos of every direction: as the first
+        return np.asarray(views[0].pose[:3, :3]).T
+    forward /= np.linalg.norm(forward)
+    return np.stack([np.cross(down, forward), down, forward])
 
 
 def _tensor(matrix: np.ndarray) -> torch.Tensor:

@@ -17,9 +17,11 @@ import torch
 
 from manyview.errors import UserError
 from manyview.geometry.poses import quaternion_from_matrix
-from manyview.scene.drawing import level_from_scene, pyramid_length, shared_observations
+from manyview.scene.drawing import pyramid_length, shared_observations
+from manyview.scene.locate import BOX_EDGES, Located, colours
 from manyview.scene.scene import Scene
 from manyview.scene.trust import COLOURS, parts, rgb, trust
+from manyview.scene.views import level_from_scene
 from manyview.viewer.panels import PANELS
 
 PORT = 8080
@@ -52,6 +54,8 @@ class Viewer:
         self.camera_size = 1.0
         self.pair: tuple[int, int] | None = None
         """The two views whose matches are drawn as lines."""
+        self.located: Located | None = None
+        """What was looked for and found, which is drawn in colours."""
         self._lock = threading.RLock()
         self._drawn: dict[str, Any] = {}
         self._nodes: dict[str, list[Any]] = {}
@@ -84,6 +88,7 @@ class Viewer:
             self.draw_shared()
             self.draw_cameras()
             self.draw_pair()
+            self.draw_found()
 
     def _look(self, views: Sequence[Any]) -> None:
         """Stand behind the cameras, up as they were held, and look at the middle of what they see."""
@@ -181,6 +186,24 @@ class Viewer:
                     options = {"colors": colour, "thickness": 1.0, "thickness_units": "screen"}
                     nodes.append(self.server.scene.add_line_segments(f"/pair/{index}", lines, **options))
         self._replace("pair", nodes)
+
+    def draw_found(self) -> None:
+        """Points and boxes of the things that were found in the component that is shown."""
+        if not self._is_new("found", self.component, id(self.located)):
+            return
+        nodes, found = [], [] if self.located is None else self.located.found
+        for number, (one, colour) in enumerate(zip(found, colours(len(found)), strict=True)):
+            for index, place in enumerate(p for p in one.places if p.component == self.component):
+                name, corners = f"/found/{number}/{index}", place.box.corners
+                shades = np.tile(colour, (len(place.points), 1))
+                options = {"point_size": 0.06 * self.unit * self.point_size, "point_shading": "flat"}
+                points = place.points.astype(np.float32)
+                nodes.append(self.server.scene.add_point_cloud(f"{name}/points", points, shades, **options))
+                lines = np.stack([corners[[a, b]] for a, b in BOX_EDGES]).astype(np.float32)
+                shade = tuple(int(value) for value in colour)
+                nodes.append(self.server.scene.add_line_segments(f"{name}/box", lines, colors=shade))
+                nodes.append(self.server.scene.add_label(f"{name}/name", one.query, position=place.box.centre))
+        self._replace("found", nodes)
 
     def _is_new(self, what: str, *state: Any) -> bool:
         """Whether it is not drawn in this state yet: of many moves of a slider the late ones find it done."""

@@ -1,7 +1,4 @@
-"""The panels beside the picture. A panel is a function that adds its controls; PANELS lists them from top to bottom.
-
-A search box for words belongs here: a function that adds a text field, asks what it needs, and draws what was found.
-"""
+"""The panels beside the picture. A panel is a function that adds its controls; PANELS lists them from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manyview.errors import UserError
 from manyview.scene.drawing import pair_picture
+from manyview.scene.locate import Located, colours
 from manyview.scene.trust import COLOURS, MEANING, failures, verdict
 
 if TYPE_CHECKING:
@@ -127,4 +126,43 @@ def matches(viewer: Viewer) -> None:
         viewer.draw_pair()
 
 
-PANELS: tuple[Callable[[Viewer], None], ...] = (about, components, points, cameras, matches)
+def words(viewer: Viewer) -> None:
+    """A field for words; what they mean is drawn in colours, with boxes. Only for a scene whose views have features."""
+    if not viewer.parts or not any(view.features for view in viewer.scene.views):
+        return
+    gui = viewer.server.gui
+    with gui.add_folder("find"):
+        field = gui.add_text("things", "", hint="in English, commas between; 'sofa | couch' are one thing")
+        sure = gui.add_slider("at least, %", 5, 95, 5, 50, hint="how probable, against everything else")
+        ask = gui.add_button("find")
+        answer = gui.add_html("")
+
+    @ask.on_click
+    def _(event: Any) -> None:
+        answer.content = _told("looking …")
+        queries = [query for query in field.value.split(",") if query.strip()]
+        try:
+            viewer.located = viewer.scene.locate(queries, threshold=sure.value / 100) if queries else None
+        except UserError as error:
+            viewer.located, answer.content = None, _told(html.escape(str(error)))
+        else:
+            answer.content = _told("<br>".join(_found_lines(viewer.located)))
+        viewer.draw_found()
+
+
+def _found_lines(located: Located | None) -> list[str]:
+    """A line per query: in its colour what was found, or that it is not there."""
+    if located is None:
+        return []
+    lines = []
+    for one, (red, green, blue) in zip(located.found, colours(len(located.found)).tolist(), strict=True):
+        places = f"{len(one.places)} places, {one.confidence:.0%}" if one.there else "not there"
+        lines.append(f'<span style="color:rgb({red},{green},{blue})">■</span> {html.escape(one.query)}: {places}')
+    return [*lines, *(html.escape(note) for note in located.notes)]
+
+
+def _told(text: str) -> str:
+    return f'<div style="padding:0 .8em;font-size:.85em">{text}</div>'
+
+
+PANELS: tuple[Callable[[Viewer], None], ...] = (about, words, components, points, cameras, matches)

@@ -1,0 +1,162 @@
+"""What a pixel means, in words: probabilities of queries against everything else that might be there.
+
+A feature is compared with the phrases of a query and with everyday words by cosine; the softmax over these is the
+probability, so that 0.5 means: as likely as all other words together. Words that mean much the same as the query do not
+compete with it. Temperatures and limits belong to a space of features and are not fitted to a scene.
+
+Legend: Q queries, D channels, h x w cells of a feature map, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from manyview.errors import UserError
+from manyview.scene.options import MODEL
+
+if TYPE_CHECKING:
+    from manyview.scene.scene import Scene
+
+Embed = Callable[[Sequence[str]], Any]
+"""Texts -> (N, D) in the space of the features."""
+EVERYDAY: tuple[str, ...] = (
+    *("wall", "floor", "ceiling", "door", "window", "curtain", "picture", "rug", "radiator", "table", "chair", "sofa"),
+    *("bed", "cabinet", "wardrobe", "bookshelf", "stool", "lamp", "plant", "tv", "fridge", "stove", "bin", "box"),
+    *("suitcase", "mug", "bottle", "bowl", "book", "ball", "vase", "laptop", "pillow", "clock", "fruit", "can"),
+    *("teapot", "sink", "toilet", "bathtub", "mirror", "towel", "shelf", "stairs", "shoe", "clothes", "bag"),
+    *("keyboard", "telephone", "toy", "bicycle", "car", "bus", "truck", "train", "boat", "airplane", "road"),
+    *("sidewalk", "building", "bridge", "fence", "traffic light", "sky", "cloud", "grass", "tree", "flower", "water"),
+    *("mountain", "sand", "rock", "person", "dog", "cat", "bird", "horse", "cow", "sheep", "elephant", "food"),
+    *("bread", "knife", "umbrella", "guitar", "tent", "statue"),
+)
+"""Background of every query, unless another is given."""
+PROMPT = {"clip": "a photo of a {}."}
+"""What is put around the words of a space; others take them as they are."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How cosines of a space become probabilities."""
+
+    temperature: float
+    """Of the softmax."""
+    close: float
+    """A background word does not compete when its cosine with the query is this share of the nearest word's."""
+    least: float
+    """… and is at least this."""
+
+
+CALIBRATION = {"minilm": Calibration(0.05, 0.7, 0.45), "clip": Calibration(0.01, 0.96, 0.8)}
+OTHERWISE = Calibration(0.05, 0.7, 0.45)
+"""For spaces of other packages."""
+
+
+def phrases_of(queries: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
+    """Queries as tuples of phrases that mean the same: "couch | sofa", or a sequence of texts. Raises UserError."""
+    if isinstance(queries, str):
+        queries = [queries]
+    if not len(queries):
+        raise UserError("there is nothing to look for; name at least one thing, such as 'a chair'")
+    found = []
+    for number, query in enumerate(queries, start=1):
+        texts = query.split("|") if isinstance(query, str) else list(query)
+        phrases = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+        if not phrases:
+            raise UserError(f"query {number} of {len(queries)} is empty; name a thing, such as 'a chair'")
+        found.append(phrases)
+    return found
+
+
+def space_of(scene: Scene, wanted: str | None) -> str:
+    """The space of a scene's features that words are looked up in. Raises UserError where there is none."""
+    spaces = [list(view.features) for view in scene.views if view.features]
+    if not spaces:
+        raise UserError(
+            "this scene has no features that answer to words; reconstruct the photos with a model that makes them: "
+            f"manyview reconstruct IMAGES --model {MODEL} -o SCENE"
+        )
+    if wanted is not None and wanted not in spaces[0]:
+        raise UserError(f"this scene has features of {', '.join(spaces[0])}, not of {wanted!r}; leave --space out")
+    return wanted or next((name for name in spaces[0] if name in CALIBRATION), spaces[0][0])
+
+
+def spoken(scene: Scene, space: str) -> Embed:
+    """The text encoder of a space of a scene. Raises UserError when another one than the scene's speaks for it now."""
+    from manyview.zoo.texts import SPACES
+
+    made_for = scene.info.get("features", {}).get(space, {}).get("text_encoder")
+    if made_for is not None and space in SPACES and made_for != SPACES[space]:
+        raise UserError(
+            f"the features of this scene were made for the text encoder {made_for}, here {space} is spoken by "
+            f"{SPACES[space]}; reconstruct the scene again"
+        )
+    return lambda texts: _embedded(space, tuple(texts))
+
+
+@lru_cache(maxsize=64)
+def _embedded(space: str, texts: tuple[str, ...]) -> np.ndarray:
+    from manyview.zoo.texts import embed_texts
+
+    return embed_texts(space, texts, (PROMPT.get(space, "{}"),)).numpy()
+
+
+class Words:
+    """Queries in a space, with the words that they are held against."""
+
+    def __init__(
+        self,
+        phrases: Sequence[Sequence[str]],
+        space: str,
+        embed: Embed,
+        background: Sequence[str] = EVERYDAY,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Raises UserError for a background that is empty or has empty words."""
+        if not background or not all(word.strip() for word in background):
+            raise UserError("the background needs words, none of them empty; leave it out for everyday ones")
+        self.calibration = calibration or CALIBRATION.get(space, OTHERWISE)
+        self.space, self.owner = space, np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
+        texts = [phrase for each in phrases for phrase in each]
+        self.queries, self.background = _rows(embed(texts)), _rows(embed(list(background)))
+        every = self.queries @ self.background.T
+        near = torch.stack([every[torch.from_numpy(self.owner == q)].max(0).values for q in range(len(phrases))])
+        best = near.max(1, keepdim=True).values
+        self.competes = (near < self.calibration.least) | (near < self.calibration.close * best)
+        """(Q, words) bool."""
+
+    def __len__(self) -> int:
+        return len(self.competes)
+
+    def probabilities(self, features: np.ndarray) -> torch.Tensor:
+        """Features (h, w, D) -> (Q, h, w), each query by itself against the background; features of 0 give 0."""
+        cells = torch.from_numpy(np.asarray(features, np.float32))
+        if cells.shape[-1] != self.queries.shape[1]:
+            raise UserError(
+                f"the features ({self.space}) have {cells.shape[-1]} channels, the text encoder has "
+                f"{self.queries.shape[1]}: they are of different spaces"
+            )
+        known = cells.abs().sum(-1) > 0
+        cells = F.normalize(cells.nan_to_num(), dim=-1)
+        sharp = 1 / self.calibration.temperature
+        every = sharp * cells @ self.queries.T
+        index = torch.from_numpy(self.owner).expand(every.shape)
+        best = every.new_full((*every.shape[:2], len(self)), -torch.inf).scatter_reduce(-1, index, every, "amax")
+        other = sharp * cells @ self.background.T
+        against = [torch.logsumexp(other.masked_fill(~self.competes[q], -torch.inf), -1) for q in range(len(self))]
+        return torch.where(known, torch.sigmoid(best.permute(2, 0, 1) - torch.stack(against)), 0)
+
+    def on_pixels(self, features: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The same at every pixel of a picture of `size` (H, W): (Q, H, W) float32."""
+        cells = self.probabilities(features)
+        return F.interpolate(cells[None], size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def _rows(vectors: Any) -> torch.Tensor:
+    return F.normalize(torch.as_tensor(np.asarray(vectors), dtype=torch.float32), dim=-1)
