@@ -10,7 +10,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ class Pictures:
     """How many there are; of a video about how many, None when it does not say."""
     named: bool = True
     """Whether each was given by name, so that none may be left out in silence; False for a folder's."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said once they are all read."""
 
 
 def pictures(images: Any, take: Take) -> Pictures:
@@ -116,7 +118,8 @@ def pictures(images: Any, take: Take) -> Pictures:
     if isinstance(images, (str, Path)):
         path = Path(images)
         if is_video(path):
-            return Pictures(_frames(path, take), _length(path, take))
+            notes: list[str] = []
+            return Pictures(_frames(path, take, notes), _length(path, take), notes=notes)
         return _listed(take.of(list_images(path)), named=not path.is_dir())
     if isinstance(images, np.ndarray) and images.ndim not in (4, 5):
         raise UserError(f"one array of shape {images.shape}; give a list of pictures, or (V, H, W, 3)")
@@ -162,9 +165,12 @@ def _stamp(path: Path) -> str:
     return f"{about.st_size}-{about.st_mtime_ns}"
 
 
-def _frames(path: Path, take: Take) -> Iterator[Picture]:
+def _frames(path: Path, take: Take, notes: list[str]) -> Iterator[Picture]:
+    def cut(reason: str) -> None:
+        notes.append(f"{path.name} {reason}")
+
     stamp = _stamp(path)
-    for index, pixels in iter_video(path, fps=take.fps, stride=take.stride, max_frames=take.max_frames):
+    for index, pixels in iter_video(path, fps=take.fps, stride=take.stride, max_frames=take.max_frames, cut=cut):
         name = f"{path.stem}-{index:06d}.jpg"
         yield Picture(name, f"{stamp}-{index}", path=str(path.resolve()), frame=index, pixels=pixels)
 
@@ -249,7 +255,7 @@ def gather(images: Any, fit_for: FitFor, take: Take, *, strict: bool) -> tuple[l
             )
     if not photos:
         raise UserError(f"no picture could be read from {images}: {skipped[0]}")
-    return photos, skipped
+    return photos, skipped + given.notes
 
 
 def as_array(values: Any) -> np.ndarray:

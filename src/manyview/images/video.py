@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
     *(".mts", ".m2ts", ".3gp", ".wmv", ".ogv", ".flv"),
 )
+_ROUNDED = 0.001  # seconds: containers keep time stamps in milliseconds, rounded down
 _UNKNOWN_SUFFIX = "; known suffixes: " + " ".join(SUFFIXES)
 
 
@@ -39,23 +40,33 @@ def video_info(path: str | Path) -> VideoInfo:
 
 
 def iter_video(
-    path: str | Path, fps: float | None = None, stride: int = 1, max_frames: int | None = None
+    path: str | Path,
+    fps: float | None = None,
+    stride: int = 1,
+    max_frames: int | None = None,
+    *,
+    cut: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index in the video, uint8 RGB (H, W, 3)), turned upright as the video's metadata says.
 
-    First `fps` thins the frames (never adds any), then every `stride`-th is taken, then at most `max_frames`.
-    Raises UserError when nothing can be decoded.
+    First `fps` thins the frames by their time stamps (never adds any), then every `stride`-th is taken, then at most
+    `max_frames`. A video that ends well before the length it states is told to `cut`. Raises UserError when nothing
+    can be decoded.
     """
     path = Path(path)
     if stride < 1 or (fps is not None and not fps > 0) or (max_frames is not None and max_frames < 1):
         raise UserError(f"{path}: fps {fps}, stride {stride}, max-frames {max_frames} select nothing; all must be > 0")
     with _opened(path) as capture:
-        native = _info(capture).fps
-        if fps is not None and native <= 0:
-            raise UserError(f"{path} does not say its frame rate; use --stride instead of --fps")
+        about, clock = _info(capture), _Clock(capture)
         index = candidates = taken = 0
+        tick = -1
         while (max_frames is None or taken < max_frames) and capture.grab():
-            if fps is None or _starts_new_tick(index, fps / native):
+            seconds = clock.now()
+            if fps is not None and index == 1 and seconds is None:
+                raise UserError(f"{path} does not say its frame rate; use --stride instead of --fps")
+            now = index if fps is None else int(((seconds or 0.0) + _ROUNDED) * fps)
+            if now > tick:
+                tick = now
                 if candidates % stride == 0:
                     yield index, _rgb(capture, path, index)
                     taken += 1
@@ -63,6 +74,39 @@ def iter_video(
             index += 1
         if index == 0:
             raise UserError(f"{path}: no frame can be decoded; re-encode it, for example as H.264 MP4")
+        stated, ended = about.frames / about.fps if about.fps else 0.0, clock.last or 0.0
+        whole = index >= about.frames - max(2, about.frames // 50)
+        if cut and (max_frames is None or taken < max_frames) and not whole and stated > 1.05 * ended + 2 * clock.gap:
+            cut(f"ends after frame {index - 1}, at {ended:.1f} of {stated:.1f} s: cut off or damaged from there")
+
+
+class _Clock:
+    """Seconds since the first frame, by the frames' own time stamps; by the frame rate where these do not grow."""
+
+    def __init__(self, capture: Any) -> None:
+        rate = _info(capture).fps
+        self.capture, self.gap = capture, 1 / rate if rate else 0.0
+        self.start = 0.0
+        self.last: float | None = None
+        """Of the newest frame."""
+
+    def now(self) -> float | None:
+        """Of the frame that was grabbed; None where neither is known."""
+        import cv2
+
+        stamp = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self.last is None:
+            self.start, self.last = stamp if np.isfinite(stamp) else 0.0, 0.0
+            return 0.0
+        seconds = stamp - self.start
+        if np.isfinite(seconds) and seconds > self.last:
+            self.gap = seconds - self.last
+        elif self.gap:
+            seconds = self.last + self.gap
+        else:
+            return None
+        self.last = seconds
+        return seconds
 
 
 def read_frames(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
@@ -83,10 +127,6 @@ def read_frames(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray
                         )
                     position += 1
                 yield _rgb(capture, path, wanted.pop(0))
-
-
-def _starts_new_tick(index: int, ticks_per_frame: float) -> bool:
-    return index == 0 or int(index * ticks_per_frame + 1e-6) > int((index - 1) * ticks_per_frame + 1e-6)
 
 
 def _rgb(capture: Any, path: Path, index: int) -> np.ndarray:

@@ -108,9 +108,15 @@ class Source(Generic[OptionsT]):
         return [path for path in matches if path.is_dir() and not path.name.startswith(".")]
 
     def walk(self) -> Iterator[tuple[Path, list[str], list[str]]]:
-        """As os.walk below the root, hidden folders and files left out."""
-        for folder, inner, files in os.walk(self.root):
+        """As os.walk below the root, hidden folders and files left out, linked folders followed once."""
+        seen: set[str] = set()
+        for folder, inner, files in os.walk(self.root, followlinks=True):
             inner[:] = [name for name in inner if not name.startswith(".")]
+            place = os.path.realpath(folder)
+            if place in seen:
+                inner.clear()
+                continue
+            seen.add(place)
             yield Path(folder), inner, [name for name in files if not name.startswith(".")]
 
     def folders_named(self, accept: Callable[[str], bool]) -> list[Path]:
@@ -215,7 +221,11 @@ class Source(Generic[OptionsT]):
 
         def look(relative: str) -> tuple[int, int] | Problem:
             try:
+                relative.encode()
                 return probe_image(inside(self.root, relative))
+            except UnicodeEncodeError:  # a manifest holds text
+                shown = relative.encode("utf-8", "backslashreplace").decode()
+                return Problem(shown, "its name is not text in UTF-8; rename it")
             except UserError as error:
                 return Problem(relative, reason_of(error))
 

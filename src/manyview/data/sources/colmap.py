@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from manyview.data.overlap import chains, point_chains, read_scene_info
-from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, images_of, reader
+from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, first_file, images_of, reader
 from manyview.data.sources.poses import inverse, rigid, rotation_from_quaternion
-from manyview.data.sources.rows import Camera, Row
+from manyview.data.sources.rows import Camera, Row, below
+from manyview.errors import UserError
 
 _BESIDE = ("images", "../images", "../../images", ".", "..", "../..")
 _MODELS = (
@@ -32,22 +33,58 @@ _MODELS = (
 _NEAR_PINHOLE = tuple(name for name, _ in _MODELS if "FISHEYE" not in name and name not in ("FOV", "EQUIRECTANGULAR"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColmapOptions(ScanOptions):
+    """What of COLMAP's models is wanted."""
+
+    model: str | None = None
+    """The one model to read, by the name of its folder; default: all."""
+
+
 @SOURCES.add("colmap")
-@reader("sparse model (cameras and images as .bin or .txt)")
-def colmap(src: Source) -> Scenes:
+@reader("sparse model (cameras and images as .bin or .txt)", options=ColmapOptions)
+def colmap(src: Source[ColmapOptions]) -> Scenes:
     """COLMAP scenes: a sparse model (text or binary) and the images it names.
 
     Layout: colmap.github.io/format.html for the files; the usual folders are `images` beside `sparse/0` (or
     `sparse`, or the model's files beside the images), as COLMAP's automatic reconstruction and image undistorter
     write them. Fisheye cameras give poses but no intrinsics; other distortion is not corrected.
-    SRC: a scene's folder, or a folder of scenes; a scene with several models gives several scenes.
+    SRC: a scene's folder, or a folder of scenes. Several models of the same images that share some: `--model` says
+    which; by default an image is the largest model's that has it, and that is said. Each model is a scene.
     """
     src.dataset = src.root.name
     files = src.files_named(("images.bin", "images.txt").__contains__)
+    chosen: list[tuple[Path, list[Row]]] = []
     for folder in dict.fromkeys(path.parent for path in files):
+        if src.options.model not in (None, folder.name, below(src.root, folder)):
+            continue
         if model := src.read(folder, read_model):
             places = [(folder / name).resolve() for name in _BESIDE]
-            yield _scene(src.root, folder), rows_of(src, model, [p for p in places if p.is_relative_to(src.root)])
+            chosen.append((folder, rows_of(src, model, [p for p in places if p.is_relative_to(src.root)])))
+    if files and not chosen and src.options.model:
+        raise UserError(f"--model {src.options.model}: no such model below {src.root}; give its folder's name")
+    for folder, rows in _each_image_once(src, chosen):
+        yield _scene(src.root, folder), rows
+
+
+def _each_image_once(src: Source, models: list[tuple[Path, list[Row]]]) -> list[tuple[Path, list[Row]]]:
+    """Every image in the largest model that has it; of equally large ones in the first."""
+    owner: dict[Path, Path] = {}
+    for folder, rows in sorted(models, key=lambda model: -len(model[1])):
+        for row in rows:
+            owner.setdefault(row.image.resolve(), folder)
+    kept = []
+    for folder, rows in models:
+        own = [row for row in rows if owner[row.image.resolve()] == folder]
+        if len(own) < len(rows):
+            larger = sorted({below(src.root, owner[row.image.resolve()]) for row in rows} - {below(src.root, folder)})
+            src.note(
+                f"{below(src.root, folder)}: {len(rows) - len(own)} of {len(rows)} images are taken from "
+                f"{', '.join(larger)}, which is larger or first (--model {folder.name} takes this model alone)"
+            )
+        if own:
+            kept.append((folder, own))
+    return kept
 
 
 def _scene(root: Path, model: Path) -> str:

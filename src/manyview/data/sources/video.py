@@ -14,7 +14,7 @@ from manyview.data.sources.rows import Row
 from manyview.errors import UserError
 from manyview.files import natural_key
 from manyview.images.reading import ImageProblem
-from manyview.images.video import SUFFIXES, is_video, iter_video, video_info
+from manyview.images.video import SUFFIXES, is_video, iter_video
 from manyview.images.writing import write_picture
 
 
@@ -49,18 +49,15 @@ def video(src: Source[VideoOptions]) -> Scenes:
 def _rows(src: Source[VideoOptions], video: Path, folder: Path) -> Iterator[Row]:
     """The frames of a video as they come; one of a folder's that breaks off is left out."""
     try:
-        declared = video_info(video).frames
         claim(folder, video, "[0-9]*.jpg")
-        index = -1
-        for index, pixels in iter_video(video, fps=src.options.fps):
+        cut = partial(src.problem, video.name)
+        for index, pixels in iter_video(video, fps=src.options.fps, cut=cut):
             path = folder / f"{index:06d}.jpg"
             yield Row(image=path, write=partial(_write, path, pixels))
     except UserError as error:
         if src.path == video or not str(error).startswith(str(video)):
             raise
         raise ImageProblem(video.name, str(error)) from error
-    if src.options.fps is None and declared and index + 1 < declared - max(2, declared // 50):
-        src.problem(video.name, f"ends after frame {index} of {declared} declared: cut off or damaged from there")
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
