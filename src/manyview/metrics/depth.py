@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.arrays import Array, as_mask, as_numpy, as_pair
 
 FLOOR = 1e-5
 """Predicted depths below it are raised to it before a logarithm or a ratio. Probes of depth and reconstruction per view
@@ -24,7 +24,7 @@ def valid_depth(true: Array, valid: Array | None = None, *, most: float | None =
     mask = np.isfinite(true) & (true > 0)
     if most is not None:
         mask &= true < most
-    return mask if valid is None else mask & as_numpy(valid, bool)
+    return mask if valid is None else mask & as_mask(valid, true.shape)
 
 
 def align_depth(predicted: Array, true: Array, valid: Array | None = None, *, how: str = "median") -> np.ndarray:
@@ -37,7 +37,7 @@ def align_depth(predicted: Array, true: Array, valid: Array | None = None, *, ho
     """
     if how not in ALIGNMENTS:
         raise ValueError(f"alignment {how!r} is unknown; use one of {', '.join(ALIGNMENTS)}")
-    predicted, true = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
+    predicted, true = as_pair(predicted, true)
     mask = valid_depth(true, valid)
     if not mask.any():
         return predicted.copy()
@@ -79,7 +79,7 @@ def _scale_shift(predicted: np.ndarray, true: np.ndarray) -> Move:
 
 def inverse_fit(predicted: Array, true: Array, valid: Array | None = None) -> tuple[float, float]:
     """Scale and shift of "inverse_scale_shift": 1 / true ~ scale / predicted + shift over the valid pixels."""
-    predicted, true = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
+    predicted, true = as_pair(predicted, true)
     mask = valid_depth(true, valid)
     return _linear(1 / predicted[mask], 1 / true[mask])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.arrays import Array, as_mask, as_numpy, as_pair
 
 ROBUST = 32
 THRESHOLDS = (1, 3, 5, 8, 16)
@@ -15,9 +15,9 @@ THRESHOLDS = (1, 3, 5, 8, 16)
 
 def end_point_errors(predicted: Array, true: Array, valid: Array) -> np.ndarray:
     """Distances (N,) in pixels between two warps (..., 2), at the places where `valid` (...) holds."""
-    keep = as_numpy(valid).astype(bool)
-    difference = as_numpy(predicted)[keep].astype(np.float64) - as_numpy(true)[keep]
-    return np.linalg.norm(difference, axis=-1)
+    predicted, true = as_pair(predicted, true)
+    keep = as_mask(valid, predicted.shape[:-1])
+    return np.linalg.norm(predicted[keep] - true[keep], axis=-1)
 
 
 def matching_scores(errors: Array, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:

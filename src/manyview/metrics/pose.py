@@ -10,14 +10,15 @@ from itertools import combinations
 
 import numpy as np
 
-from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.arrays import Array, as_numpy, as_pair
 
 SMALLEST_BASELINE = 1e-12
 
 
 def rotation_error(predicted: Array, true: Array) -> np.ndarray:
     """Angle of true^T predicted for rotations (..., 3, 3): (...,) degrees in [0, 180], exact near both ends."""
-    relative = np.swapaxes(as_numpy(true, np.float64), -1, -2) @ as_numpy(predicted, np.float64)
+    predicted, true = as_pair(predicted, true)
+    relative = np.swapaxes(true, -1, -2) @ predicted
     skew = relative - np.swapaxes(relative, -1, -2)
     sine = np.linalg.norm(np.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1), axis=-1)
     return np.degrees(np.arctan2(sine, np.trace(relative, axis1=-2, axis2=-1) - 1))
@@ -28,7 +29,7 @@ def translation_error(predicted: Array, true: Array, *, zero: float = 90.0) -> n
 
     Where either vector is zero there is no direction: `zero` (90 as in VGGT's code; NaN in SuperGlue's).
     """
-    predicted, true = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
+    predicted, true = as_pair(predicted, true)
     sine = np.linalg.norm(np.cross(predicted, true), axis=-1)
     angle = np.degrees(np.arctan2(sine, np.abs((predicted * true).sum(-1))))
     lengths = np.linalg.norm(predicted, axis=-1), np.linalg.norm(true, axis=-1)
@@ -42,7 +43,7 @@ def relative_pose_errors(
 
     World-to-camera (N, 4, 4); for cam2world see the inverse: the errors then belong to the pair read backwards.
     """
-    predicted, true = as_numpy(predicted_world2cam, np.float64), as_numpy(true_world2cam, np.float64)
+    predicted, true = as_pair(predicted_world2cam, true_world2cam)
     pairs = np.array(list(combinations(range(len(true)), 2)), np.int64).reshape(-1, 2)
     i, j = pairs.T
     moved = [poses[i] @ np.linalg.inv(poses[j]) for poses in (predicted, true)]
@@ -78,7 +79,7 @@ def mean_average_accuracy(rotation: Array, translation: Array, threshold: int = 
     counted. Papers define it by the smaller of the two shares; the codes use the larger of the two errors.
     NaN without pairs.
     """
-    largest = np.maximum(as_numpy(rotation, np.float64), as_numpy(translation, np.float64))
+    largest = np.maximum(*as_pair(rotation, translation))
     if len(largest) == 0:
         return float("nan")
     counts = np.histogram(largest[np.isfinite(largest)], bins=np.arange(threshold + 1))[0]
@@ -87,7 +88,7 @@ def mean_average_accuracy(rotation: Array, translation: Array, threshold: int = 
 
 def exact_average_accuracy(rotation: Array, translation: Array, threshold: float = 30.0) -> float:
     """The same area without bins: mean of max(0, 1 - larger error / threshold); NaN counts as failure."""
-    largest = np.maximum(as_numpy(rotation, np.float64), as_numpy(translation, np.float64))
+    largest = np.maximum(*as_pair(rotation, translation))
     if len(largest) == 0:
         return float("nan")
     return float(np.mean(np.nan_to_num(np.clip(1 - largest / threshold, 0, 1), nan=0.0)))
@@ -104,7 +105,7 @@ def align_centres(
 
     from manyview.geometry.alignment import similarity
 
-    source, target = (torch.from_numpy(as_numpy(points, np.float64)) for points in (predicted, true))
+    source, target = map(torch.from_numpy, as_pair(predicted, true))
     shares = None if weights is None else torch.from_numpy(as_numpy(weights, np.float64))
     fit = similarity(source, target, shares, with_scale=scale)
     return float(fit.scale), fit.rotation.numpy(), fit.translation.numpy()
@@ -116,14 +117,15 @@ def trajectory_error(
     """ATE: rmse, mean and median distance of the camera centres (N, 4, 4) after aligning prediction to truth.
 
     align: "none", "rigid", "similarity" or "scale" (the similarity's scale alone). NaN where a scale is not
-    determined: fewer than three poses, or no motion.
+    determined: fewer than three poses, or no motion; and for a pose that is not finite.
     """
-    predicted, true = as_numpy(predicted_cam2world, np.float64), as_numpy(true_cam2world, np.float64)
+    predicted, true = as_pair(predicted_cam2world, true_cam2world)
     source, target = predicted[:, :3, 3], true[:, :3, 3]
     if align not in ("none", "rigid", "similarity", "scale"):
         raise ValueError(f"align is {align!r}; it must be none, rigid, similarity or scale")
     if align != "none":
-        if align != "rigid" and not determined(source, target):
+        finite = np.isfinite(source).all() and np.isfinite(target).all()
+        if not (finite if align == "rigid" else determined(source, target)):
             return dict.fromkeys(("rmse", "mean", "median"), float("nan"))
         scale, rotation, shift = align_centres(source, target, scale=align != "rigid")
         source = scale * source if align == "scale" else scale * source @ rotation.T + shift
@@ -137,7 +139,9 @@ def trajectory_error(
 
 def determined(predicted: Array, true: Array) -> bool:
     """Whether two tracks of camera centres (N, 3) fix a similarity: their covariance has rank two at least."""
-    source, target = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
+    source, target = as_pair(predicted, true)
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
+        return False
     covariance = (target - target.mean(0)).T @ (source - source.mean(0)) / len(source)
     singular = np.linalg.svd(covariance, compute_uv=False)
     return bool((singular > np.finfo(np.float64).eps).sum() >= 2)
@@ -148,7 +152,8 @@ def relative_trajectory_error(predicted_cam2world: Array, true_cam2world: Array,
 
     After similarity alignment of the whole track; NaN where that is not determined.
     """
-    predicted, true = as_numpy(predicted_cam2world, np.float64).copy(), as_numpy(true_cam2world, np.float64)
+    predicted, true = as_pair(predicted_cam2world, true_cam2world)
+    predicted = predicted.copy()
     if not determined(predicted[:, :3, 3], true[:, :3, 3]):
         return {"translation": float("nan"), "rotation": float("nan")}
     scale, rotation, shift = align_centres(predicted[:, :3, 3], true[:, :3, 3])
@@ -156,7 +161,7 @@ def relative_trajectory_error(predicted_cam2world: Array, true_cam2world: Array,
     predicted[:, :3, :3] = rotation @ predicted[:, :3, :3]
     steps = [np.linalg.inv(poses[:-step]) @ poses[step:] for poses in (true, predicted)]
     drift = np.linalg.inv(steps[0]) @ steps[1]
-    angles = rotation_error(drift[:, :3, :3], np.eye(3))
+    angles = rotation_error(drift[:, :3, :3], np.broadcast_to(np.eye(3), drift[:, :3, :3].shape))
     distances: Sequence[float] = np.linalg.norm(drift[:, :3, 3], axis=-1)
     return {
         "translation": float(np.sqrt(np.mean(np.square(distances)))),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from manyview.geometry.neighbours import nearest_distances
-from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.arrays import Array, as_mask, as_numpy, as_pair
 from manyview.metrics.depth import depth_errors
 
 FACTOR = 100.0
@@ -39,8 +39,8 @@ def per_view_reconstruction(predicted: Array, measured: Array, valid: Array | No
     the camera. These count as depth 0 in abs_rel (an error of 1) and delta_1 and are no points of the cloud.
     Raises ValueError with fewer than 16 valid pixels or no usable prediction: such a view has no score.
     """
-    predicted, measured = as_numpy(predicted, np.float64), as_numpy(measured, np.float64)
-    valid = measured[..., 2] > 0 if valid is None else as_numpy(valid, bool)
+    predicted, measured = as_pair(predicted, measured)
+    valid = measured[..., 2] > 0 if valid is None else as_mask(valid, measured.shape[:-1])
     valid = valid & np.isfinite(measured).all(-1)
     if valid.sum() < FEWEST_PIXELS:
         raise ValueError(f"only {int(valid.sum())} pixels with a measurement, needs {FEWEST_PIXELS}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from manyview.metrics.arrays import Array, as_numpy
+from manyview.metrics.arrays import Array, as_mask, as_numpy, as_pair
 
 FLOOR = 1e-8
 
@@ -41,14 +41,14 @@ def scale_factor(predicted: Array, true: Array, valid: Array | None = None, *, h
     "least_squares" over depths, "mean_distance" (ratio of mean_distance), or "median_distance" (ratio of
     centred median_distance, the predicted one clipped to [1e-3, 1e3]).
     """
-    predicted, true = as_numpy(predicted, np.float64), as_numpy(true, np.float64)
+    predicted, true = as_pair(predicted, true)
     if how == "mean_distance":
         return mean_distance(true, valid) / mean_distance(predicted, valid)
     if how == "median_distance":
         return median_distance(true, valid) / float(np.clip(median_distance(predicted, valid), 1e-3, 1e3))
     mask = np.isfinite(predicted).all(-1) & np.isfinite(true).all(-1)
     if valid is not None:
-        mask &= as_numpy(valid, bool)
+        mask &= as_mask(valid, mask.shape)
     if not mask.any():
         return float("nan")
     z, z_true = predicted[mask][:, 2], true[mask][:, 2]
@@ -68,7 +68,7 @@ def _valid_points(points: Array, valid: Array | None) -> np.ndarray:
     points = as_numpy(points, np.float64)
     mask = ~np.isnan(points).any(-1)
     if valid is not None:
-        mask &= as_numpy(valid, bool)
+        mask &= as_mask(valid, mask.shape)
     return points[mask]
 
 
