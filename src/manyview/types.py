@@ -89,6 +89,8 @@ class Views:
     cam2world: Tensor | None = None  # (B, V, 4, 4)
     depth: Tensor | None = None  # (B, V, H, W) along the optical axis, 0 = none
     masks: Tensor | None = None  # (B, V, H, W) bool, True = use this pixel
+    labels: Tensor | None = None  # (B, V, H, W) indices into the names of the data's classes
+    unchanged: Tensor | None = None  # (B, V, 3, H, W) the images before their colours were changed
     names: list[list[str]] | None = None
     signals: dict[str, Signal] = field(default_factory=dict)
 
@@ -105,7 +107,7 @@ class Views:
         return self.images.shape[-2], self.images.shape[-1]
 
     def to(self, device: torch.device | str) -> Views:
-        names = ("images", "intrinsics", "cam2world", "depth", "masks")
+        names = ("images", "intrinsics", "cam2world", "depth", "masks", "labels", "unchanged")
         moved: dict[str, Any] = {name: _moved(getattr(self, name), device) for name in names}
         return replace(self, **moved, signals={name: signal.to(device) for name, signal in self.signals.items()})
 

@@ -10,7 +10,7 @@ import torch
 from manyview.errors import UserError
 from manyview.layers.init import init_weights
 from manyview.models.fusion import EXTENSION, MOST_VIEWS
-from manyview.models.heads import confidence_from_raw, points_from_raw
+from manyview.models.heads import FeatureMap, confidence_from_raw, points_from_raw
 from manyview.models.reconstructor.network import Reconstructor, debug, distill3r, tiny
 
 KEYS = {"pointmap", "confidence", "pointmap_local", "confidence_local"}
@@ -34,7 +34,7 @@ def test_the_published_layout_has_its_71_969_288_parameters():
     with torch.device("meta"):
         model = Reconstructor(distill3r())
     assert count(model) == 71_969_288
-    parts = {name: count(child) for name, child in model.named_children()}
+    parts = {name: count(child) for name, child in model.named_children() if count(child)}
     assert parts == {"encoder": 21_925_632, "fusion": 10_795_392, "head": 19_624_132, "head_local": 19_624_132}
 
 
@@ -178,3 +178,36 @@ def test_predictions_stay_float32_under_autocast(model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         pred = model(torch.rand(1, 1, 3, 14, 14))
     assert {value.dtype for value in pred.values()} == {torch.float32}
+
+
+def test_feature_heads_say_a_finer_map_and_leave_the_points_alone():
+    """Beside the same weights the points are the same to the bit; a list of sizes gives lists."""
+    torch.manual_seed(0)
+    plain = Reconstructor(debug(tiny())).eval()
+    config = replace(plain.config, feature_heads=(("minilm", 5), ("clip", 3)), feature_finer=2)
+    model = Reconstructor(config).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.rand(2, 3, 3, 28, 42)
+    with torch.no_grad():
+        said, expected = model(images), plain(images)
+        features, meant = said.pop("features"), model(images, points=False)
+        mixed = model([images[:, 0], images[:, 1, :, :, :28]])["features"]["minilm"]
+    assert set(said) == KEYS == set(expected)
+    assert all(torch.equal(said[name], expected[name]) for name in KEYS)
+    assert features["minilm"].shape == (2, 3, 4, 6, 5)
+    assert features["clip"].shape == (2, 3, 4, 6, 3)
+    assert set(meant) == {"features"}
+    assert torch.equal(meant["features"]["clip"], features["clip"])
+    assert [tuple(each.shape) for each in mixed] == [(2, 4, 6, 5), (2, 4, 4, 5)]
+
+
+def test_a_feature_pixel_lies_where_its_patch_lies():
+    """A change of one patch's tokens changes the features over that patch alone."""
+    head = FeatureMap([6, 6], channels=4, hidden=8, inner=3, finer=2)
+    tokens = [torch.rand(1, 6, 6) for _ in range(2)]
+    before = head(tokens, (2, 3))
+    tokens[1][0, 4] = torch.randn(6)  # row 1, column 1
+    changed = (head(tokens, (2, 3)) != before).any(-1)[0]
+    expected = torch.zeros(4, 6, dtype=torch.bool)
+    expected[2:4, 2:4] = True
+    assert torch.equal(changed, expected)

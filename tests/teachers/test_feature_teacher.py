@@ -89,3 +89,17 @@ def test_a_teacher_that_is_not_here_is_named(source, tmp_path, monkeypatch):
 def test_timm_is_asked_for_by_name():
     with pytest.raises(UserError, match="pip install timm"):
         FeatureTeacher("timm:vit_small_patch14_dinov2")
+
+
+def test_maskclip_answers_in_the_space_of_its_texts(tmp_path):
+    """Its patches are the model's own features at the size that fits the student's grid, not the tower's tokens."""
+    model = zoo.build("maskclip-vitb16", size="debug", seed=1).eval()
+    teacher = FeatureTeacher(str(zoo.save_model(model, tmp_path / "clip")), student_patch=14)
+    images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    said = teacher(Views(images))
+    assert teacher.dim == 6 == said["patches"].value.shape[-1] == said["cls"].value.shape[-1]
+    with torch.inference_mode():
+        expected = model.encode(teacher.prepare(images[0]))
+    assert expected.grid == (2, 3)
+    torch.testing.assert_close(said["patches"].value[0], expected.patches)
+    assert model.trunk.config.dim != teacher.dim

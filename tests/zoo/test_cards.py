@@ -18,7 +18,7 @@ PUBLISHED = [
     *("dune-vitb14-448-paper", "mum-vitb16-full", "mast3r-vitl16", "fast3r-vitl16", "distill3r"),
     *(f"dust3r-vitl16-{kind}" for kind in ("224-linear", "512-linear", "512-dpt")),
     *("sab3r-cd", "sab3r-c", "maskclip-vitb16", "featup-jbu-maskclip", "featup-jbu-dinov2"),
-    *("multihmr-vitl14-672", "vggt-1b", "manyview-tiny", "manyview-small"),
+    *("multihmr-vitl14-672", "vggt-1b", "manyview-tiny", "manyview-small", "manyview-small-words"),
 ]
 
 # The fields that say where they are known from, each in `sources`.

@@ -51,7 +51,8 @@ def test_every_name_declares_a_role_and_names_are_found_by_role():
     assert able(CompletesViews) == [name for name in zoo.names() if name.startswith("mum") and "full" in name]
     assert able(UpsamplesFeatures) == ["featup-jbu-dinov2", "featup-jbu-maskclip"]
     assert able(EncodesTexts) == ["maskclip-vitb16"]
-    assert able(ReconstructsViews) == ["distill3r", "fast3r-vitl16", "manyview-small", "manyview-tiny", "vggt-1b"]
+    ours = ["manyview-small", "manyview-small-words", "manyview-tiny"]
+    assert able(ReconstructsViews) == ["distill3r", "fast3r-vitl16", *ours, "vggt-1b"]
     assert "mast3r-vitl16" in able(ReconstructsPairs)
     assert set(able(Reconstructs)) == {*able(ReconstructsViews), *able(ReconstructsPairs)}
     assert all(name.startswith("dune-") for name in able(ProjectsFeatures))

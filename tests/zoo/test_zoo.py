@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import manyview as mv
 from manyview import UserError, zoo
@@ -214,3 +215,27 @@ def test_a_folder_that_cannot_be_written_is_a_users_mistake(student, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         zoo.save_model(student, tmp_path / "file" / "m")
+
+
+def test_a_model_beside_another_stores_only_what_is_its_own(tmp_path):
+    """The weights it shares are read from there; other weights, or none, are said in one line."""
+    base = zoo.build("manyview-small", size="debug", seed=0)
+    zoo.save_model(base, tmp_path / "base", half=True)
+    model = zoo.build("manyview-small-words", size="debug", seed=1)
+    model.load_state_dict(zoo.load(tmp_path / "base").state_dict(), strict=False)
+    out = zoo.save_model(model, tmp_path / "more", half=True, beside="base")
+    names = set(load_file(out / "model.safetensors"))
+    assert names == {name for name in model.state_dict() if name.startswith("feature_heads.")}
+    again = zoo.load(out).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in zoo.load(tmp_path / "base").state_dict().items())
+    zoo.save_model(zoo.build("manyview-small", size="debug", seed=2), tmp_path / "base")
+    with pytest.raises(UserError, match="no longer what the model beside it was made on"):
+        zoo.load(out)
+    (tmp_path / "base" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="which lends its weights, is missing"):
+        zoo.load(out)
+    config = json.loads((out / "config.json").read_text())
+    for name in ("..", "../base", ""):
+        (out / "config.json").write_text(json.dumps({**config, "base": {**config["base"], "name": name}}))
+        with pytest.raises(UserError, match="is missing"):
+            zoo.load(out)

@@ -186,6 +186,8 @@ class Road(Batches):
 
     replacement = "another picture"
     """What takes the place of a file that cannot be read, in words."""
+    keep_unchanged = False
+    """Whether the views also hold the images before their colours are changed, for teachers of pixels."""
 
     def __init__(self, sources: Sequence[Source], *, seed: int, memory_mb: float = 2000.0) -> None:
         self.sources, self.seed = list(sources), seed
@@ -211,8 +213,12 @@ class Road(Batches):
                 count = len(self.unreadable)
                 LOG.warning("%s: %s; %s takes its place (%d so far)", path, reason, self.replacement, count)
         loaded = loaded.to(device)
-        images = _images(loaded, device).unflatten(0, (len(loaded.names), len(loaded.names[0])))
+        unchanged = _images(loaded, device).unflatten(0, (len(loaded.names), len(loaded.names[0])))
+        images, changes = unchanged, loaded.changes
+        if any(change.coloured for change in changes):
+            images = recoloured(unchanged.flatten(0, 1), changes).view_as(unchanged)
         views = Views(images, names=loaded.names, signals=loaded.signals, **loaded.cameras)
+        views.unchanged = unchanged if self.keep_unchanged else None
         return self.completed(views, loaded)
 
     def completed(self, views: Views, loaded: Loaded) -> Views:
@@ -307,7 +313,7 @@ def _images(loaded: Loaded, device: torch.device) -> Tensor:
             index = torch.tensor(group.rows).to(device, non_blocking=True)
             own = [changes[row] for row in group.rows]
             images[index] = cropped(group.pixels, group.sources, own, loaded.size)
-    return recoloured(images, changes) if any(change.coloured for change in changes) else images
+    return images
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:

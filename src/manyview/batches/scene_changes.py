@@ -95,4 +95,6 @@ def mirror(views: Views, rows: list[int]) -> Views:
         signals=signals,
         depth=flip(views.depth, -1),
         masks=flip(views.masks, -1),
+        labels=flip(views.labels, -1),
+        unchanged=flip(views.unchanged, -1),
     )

@@ -105,7 +105,7 @@ class WorldBatches(Road):
         size = self.sizes[rng.integers(len(self.sizes))]
         views = how.count[rng.integers(len(how.count))]
         loaded, pixels, mirrored = Loaded([], size), [], []
-        cameras: dict[str, list[Tensor]] = {"depth": [], "intrinsics": [], "cam2world": []}
+        cameras: dict[str, list[Tensor]] = {"depth": [], "intrinsics": [], "cam2world": [], "labels": []}
         for number in range(index * self.scenes, (index + 1) * self.scenes):
             name, scene = self.scene(number, size)
             pictures = scene.images.permute(0, 2, 3, 1).mul(255).round_().to(torch.uint8).numpy()

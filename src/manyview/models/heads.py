@@ -72,6 +72,26 @@ class PatchMap(nn.Module):
         return self.map.fc2 if isinstance(self.map, Mlp) else self.map
 
 
+class FeatureMap(nn.Module):
+    """Tokens of all depths, side by side, to features on a grid `finer` times as fine as the patches.
+
+    An MLP patch by patch, pixels of `inner` channels out of its channels, one linear map to the space they are in.
+    """
+
+    def __init__(self, token_dims: Sequence[int], *, channels: int, hidden: int, inner: int, finer: int) -> None:
+        super().__init__()
+        self.finer = finer
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in token_dims)
+        self.map = Mlp(sum(token_dims), hidden, inner * finer**2)
+        self.space = nn.Linear(inner, channels)
+
+    def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Lists of (N, h*w, D) -> (N, finer h, finer w, C)."""
+        joined = torch.cat([norm(level) for norm, level in zip(self.norms, tokens, strict=True)], -1)
+        maps = self.map(joined).transpose(1, 2).unflatten(2, grid)
+        return self.space(F.pixel_shuffle(maps, self.finer).permute(0, 2, 3, 1)).float()
+
+
 class Head(nn.Module):
     """A value per pixel and, with a `floor`, its confidence, always computed in float32.
 

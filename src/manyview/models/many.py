@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manyview.hardware import short_of_memory
-from manyview.models.heads import Head
+from manyview.models.heads import FeatureMap, Head
 from manyview.models.model import Maps
 from manyview.models.vit import Encoder
 
@@ -59,3 +59,10 @@ def decoded(head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: 
     parts = [head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat))]
     values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
     return values.unflatten(0, shape), confidence.unflatten(0, shape)
+
+
+def featured(head: FeatureMap, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None) -> Tensor:
+    """Tokens (B, v, n, D) of four depths -> features (B, v, finer h, finer w, C)."""
+    flat = [level.flatten(0, 1) for level in levels]
+    parts = [head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat))]
+    return torch.cat(parts).unflatten(0, levels[0].shape[:2])

@@ -169,8 +169,11 @@ class PairsRecipe(Recipe):
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass and its loss: the points' under the confidence, and the matches'."""
+        return self.geometry(*self.predict(views), generator)
+
+    def geometry(self, views: Views, said: dict[str, Any], generator: torch.Generator) -> StepResult:
+        """The loss of what was said of measured views (B, 2, ...), both ways round where that is asked."""
         config = self.config
-        views, said = self.predict(views)
         truth = pair_signals(
             views, matches=config.matches if config.matching else 0, mismatched=config.mismatched, generator=generator
         )

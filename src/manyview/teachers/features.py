@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from manyview.errors import UserError
 from manyview.models.dune.network import on_patches_of
-from manyview.models.model import EncodesImages, weights_digest
+from manyview.models.model import EncodesImages, EncodesTexts, weights_digest
 from manyview.teachers.base import licence_of
 from manyview.types import Signal, Teacher, Views
 from manyview.zoo.models import load_as
@@ -36,23 +36,26 @@ class FeatureTeacher(Teacher):
         except UserError as error:
             raise UserError(f"teacher {self.name}: {error}") from error
         self.licence = licence_of(whole)
-        self.network = whole.trunk.eval().requires_grad_(False)  # whatever else the model holds is let go
+        # Where images share a space with texts (MaskCLIP) it answers there; whatever else a model holds is let go.
+        self._shared = isinstance(whole, EncodesTexts)
+        self.network = (whole if self._shared else whole.trunk).eval().requires_grad_(False)
         self.resampled = False
         self._digest = ""
 
     @property
     def dim(self) -> int:
         """Channels of its tokens."""
-        return int(self.network.config.dim)
+        return int(self.network.config.embed_dim if self._shared else self.network.config.dim)
 
     @property
     def has_cls(self) -> bool:
-        return bool(self.network.config.cls_token)
+        return bool(self.network.trunk.config.cls_token)
 
     def settings(self) -> dict[str, Any]:
-        config = self.network.config
+        config = self.network.trunk.config
         made_of = {field.name: getattr(config, field.name) for field in fields(config)}
-        return {"network": made_of, "student_patch": self.student_patch}
+        space = {"space": "texts"} if self._shared else {}  # not what an older cache holds under this name
+        return {"network": made_of, "student_patch": self.student_patch, **space}
 
     def weights_digest(self) -> str:
         self._digest = self._digest or weights_digest(self.network)
@@ -60,10 +63,10 @@ class FeatureTeacher(Teacher):
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] at the student's size -> the size the teacher sees, still in [0, 1]."""
-        fixed = self.network.fixed_size
+        fixed = self.network.trunk.fixed_size
         if fixed is not None and fixed != tuple(images.shape[-2:]):
             return F.interpolate(images, size=fixed, mode="bicubic", align_corners=True)
-        return on_patches_of(images, self.student_patch, self.network.config.patch_size)
+        return on_patches_of(images, self.student_patch, self.network.trunk.config.patch_size)
 
     @torch.inference_mode()
     def __call__(self, views: Views) -> dict[str, Signal]:

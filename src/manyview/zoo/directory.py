@@ -23,7 +23,7 @@ from manyview.models.model import Model
 from manyview.registry import did_you_mean
 from manyview.written import fresh_directory, refuse_other_files, settle
 from manyview.zoo.cards import Card, card_of, merged, readme
-from manyview.zoo.reading import read_safetensors
+from manyview.zoo.reading import read_safetensors, sha256_of
 
 FILES = CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 WHAT = "model"
@@ -41,13 +41,15 @@ def save_model(
     half: bool = False,
     derived_from: Sequence[Mapping[str, Any]] = (),
     overwrite: bool = False,
+    beside: str = "",
 ) -> Path:
     """Write a model directory; returns it. `half` stores the weights as float16 (they are read back as float32).
 
     card: what to tell its users (a Card, or any JSON-able dictionary); left away, the card the model was
     loaded with. derived_from: what it was made from, as `licences_of` says it, kept in the card and in the
-    README that is written beside the weights. Raises UserError when it cannot be written, or when one of the three
-    files is there and not from an earlier call, unless `overwrite`.
+    README that is written beside the weights. beside: the name of a model directory in the same folder that has some
+    of the weights already: they are read from there and stored once. Raises UserError when it cannot be written, or
+    when one of the three files is there and not from an earlier call, unless `overwrite`.
     """
     out = Path(out)
     refuse_other_model(out, overwrite=overwrite)
@@ -64,6 +66,10 @@ def save_model(
         "card": described,
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
+    if beside:
+        shared = _shared(out.parent, beside, None)
+        config["base"] = {"name": beside, "sha256": sha256_of(out.parent / beside / WEIGHTS)}
+        state = {n: tensor for n, tensor in state.items() if n not in shared or not torch.equal(shared[n], tensor)}
     state |= {f"{CARRIED}{name}": _stored(tensor, False) for name, tensor in model.carried.items()}
     with (
         writing(f"the model to {out}", mend="free some space or choose another folder"),
@@ -79,6 +85,17 @@ def save_model(
 def refuse_other_model(out: Path, *, overwrite: bool = False) -> None:
     """Raise UserError when a model cannot be written to `out`, or would replace what `save_model` did not write."""
     refuse_other_files(out, WHAT, FILES, overwrite=overwrite)
+
+
+def _shared(folder: Path, name: str, digest: str | None) -> dict[str, Tensor]:
+    """The weights that the model directory `name` of a folder lends. Raises UserError where they are others."""
+    mend = "install both again, or make this model anew on those weights"
+    path = folder / name / WEIGHTS
+    if Path(name).name != name or name in ("", "..") or not path.is_file():
+        raise UserError(f"{path}, which lends its weights, is missing; {mend}")
+    if digest is not None and sha256_of(path) != digest:
+        raise UserError(f"{path} is no longer what the model beside it was made on; {mend}")
+    return read_safetensors(path, mend=mend)
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -120,7 +137,10 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     if not path.exists():
         raise UserError(f"{directory} has a {CONFIG} but no {WEIGHTS}; copy it there or convert again")
     model = unfilled(family, config)
-    fill(model, read_safetensors(path, mend="copy it again or convert again"), where=str(path), dtype=dtype)
+    state = read_safetensors(path, mend="copy it again or convert again")
+    if base := description.get("base"):
+        state = _shared(directory.parent, str(base.get("name")), str(base.get("sha256"))) | state
+    fill(model, state, where=str(path), dtype=dtype)
     model.card = description.get("card") or {}
     return model.eval()
 

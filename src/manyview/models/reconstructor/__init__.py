@@ -6,7 +6,15 @@ from typing import Any
 
 from manyview.models.family import FAMILIES, Family, State, count, dpt_sizes, encoder_sizes, heads_of, quarter_taps
 from manyview.models.keymaps import KeyMap, dpt, dpt_aliases, nested_encoder
-from manyview.models.reconstructor.network import Reconstructor, ReconstructorConfig, debug, distill3r, small, tiny
+from manyview.models.reconstructor.network import (
+    Reconstructor,
+    ReconstructorConfig,
+    debug,
+    distill3r,
+    small,
+    small_words,
+    tiny,
+)
 
 # Everything after the encoder: Distill3R kept Fast3R's names.
 DECODER = (
@@ -15,6 +23,7 @@ DECODER = (
     ("decoder.dec_norm.", "fusion.norm."),
     *dpt("downstream_head.dpt", "head.dpt"),
     *dpt("downstream_head_local.dpt", "head_local.dpt"),
+    ("feature_heads.", "feature_heads."),
 )
 ALIASES = (*dpt_aliases("downstream_head.dpt"), *dpt_aliases("downstream_head_local.dpt"))
 
@@ -30,6 +39,9 @@ def sizes(state: State, preset: ReconstructorConfig) -> dict[str, Any]:
         "taps": preset.taps if depth == preset.decoder_depth else quarter_taps(depth),
         **dpt_sizes(state, "head.dpt"),
         "head_spare_unit": "head.dpt.merge.3.skip.conv1.weight" in state,
+        "feature_heads": tuple(
+            (name, len(state[f"feature_heads.{name}.space.weight"])) for name, _ in preset.feature_heads
+        ),
     }
 
 
@@ -37,7 +49,12 @@ FAMILIES.add("reconstructor")(
     Family(
         network=Reconstructor,
         config=ReconstructorConfig,
-        presets={"manyview-tiny": tiny, "manyview-small": small, "distill3r": distill3r},
+        presets={
+            "manyview-tiny": tiny,
+            "manyview-small": small,
+            "manyview-small-words": small_words,
+            "distill3r": distill3r,
+        },
         keymap=KeyMap(pairs=(*nested_encoder("encoder"), *DECODER), aliases=ALIASES, ignored=("teacher_filter",)),
         debug=debug,
         sizes=sizes,

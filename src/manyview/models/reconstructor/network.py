@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manyview.errors import UserError
 from manyview.geometry import poses
@@ -20,8 +20,8 @@ from manyview.layers.masking import send
 from manyview.layers.patches import patch_grid
 from manyview.models import vit
 from manyview.models.fusion import Fusion, TurnsFusion, view_rows
-from manyview.models.heads import Head, PatchMap, WithHeads
-from manyview.models.many import answer_of, chunk_size, decoded, encoded, groups_of, heads_at_once
+from manyview.models.heads import FeatureMap, Head, PatchMap, WithHeads
+from manyview.models.many import answer_of, chunk_size, decoded, encoded, featured, groups_of, heads_at_once
 from manyview.models.model import AroundEncoder, Maps, Model, ReconstructsViews
 from manyview.models.vggt.heads import CameraHead, decode_pose
 from manyview.models.vit import HALF, Encoder, EncoderConfig
@@ -60,6 +60,14 @@ class ReconstructorConfig(WithHeads):
     """Factor of the view table's rows, of joint fusion."""
     head: Literal["dpt", "patch"] = "dpt"
     """What turns tokens into pixels: a DPT, or an MLP patch by patch, which costs a hundredth."""
+    feature_heads: tuple[tuple[str, int], ...] = ()
+    """Space and channels of each head that says another network's features: minilm and 384, clip and 512 …"""
+    feature_hidden: int = 768
+    """Width of a feature head's MLP."""
+    feature_inner: int = 64
+    """Channels of a feature head's pixels before they are spread over its space."""
+    feature_finer: int = 4
+    """How much finer than the patches features are said."""
     camera_depth: int = 0
     """Blocks of the camera head, which reads the camera tokens of fusion in turns; 0: no camera head."""
     xavier: bool = False
@@ -126,7 +134,15 @@ def debug(config: ReconstructorConfig) -> ReconstructorConfig:
         head_layer_dims=(4, 4, 8, 8),
         head_dim=4,
         head_last_dim=4,
+        feature_hidden=4,
+        feature_inner=2,
+        feature_finer=2,
     )
+
+
+def small_words() -> ReconstructorConfig:
+    """The small one with features in the space of the offline text encoder: points that answer to words."""
+    return replace(small(), feature_heads=(("minilm", 384),))
 
 
 def cameras_of(encoding: Tensor, sizes: Sequence[tuple[int, int]]) -> Maps:
@@ -156,6 +172,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         self.head = self._head()
         self.head_local = self._head()
         self.camera = self._camera()
+        self.feature_heads = nn.ModuleDict({name: self._feature_head(size) for name, size in config.feature_heads})
         init_weights(self, xavier=config.xavier)
         for module in self.fusion.modules():
             if isinstance(module, Attention):
@@ -171,9 +188,15 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         more = {"registers": config.fusion_registers, "rotary": config.rotary_everywhere}
         return TurnsFusion(*sizes, eps=config.decoder_eps, **more)
 
+    def _tap_dims(self) -> list[int]:
+        return [self.config.encoder.dim if tap == 0 else self.config.decoder_dim for tap in self.config.taps]
+
+    def _feature_head(self, channels: int) -> FeatureMap:
+        sizes = {name: getattr(self.config, f"feature_{name}") for name in ("hidden", "inner", "finer")}
+        return FeatureMap(self._tap_dims(), channels=channels, **sizes)
+
     def _head(self) -> Head:
-        config = self.config
-        dims = [config.encoder.dim if tap == 0 else config.decoder_dim for tap in config.taps]
+        config, dims = self.config, self._tap_dims()
         if config.head == "dpt":
             return Head(config.dpt(dims, 4), "dpt", activation="exp", floor=1.0)
         body = PatchMap(dims, patch=config.patch_size, channels=4, hidden=config.head_dim, first_too=True)
@@ -197,13 +220,15 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         encoder_chunk: int | None = None,
         head_chunk: int | None = None,
         with_features: bool = False,
+        points: bool = True,
     ) -> Maps:
         """Images (B, V, 3, H, W) in [0, 1] -> pointmap, pointmap_local (B, V, H, W, 3), confidence,
         confidence_local (B, V, H, W). A list of V tensors (B, 3, Hi, Wi) gives each map as a list of V.
 
         view_ids: rows of the view table (V,) or (B, V), sequential when None. Chunks bound the images that go
-        through encoder and heads at a time; None: the config's without gradients, all with. with_features: also
-        `features`, the encoder's tokens as {"encoder": (B, V, h, w, D)}. Raises UserError for sides that are no
+        through encoder and heads at a time; None: the config's without gradients, all with. `features`: what the
+        feature heads say, by space (B, V, finer h, finer w, D), and, asked by with_features, the encoder's tokens as
+        "encoder" (B, V, h, w, D). points=False leaves the maps of points away. Raises UserError for sides that are no
         multiple of the patch and for more than 1,000 views.
         """
         views, config = groups_of(images), self.config
@@ -224,15 +249,19 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         else:
             groups = self._joint(tokens, rows, extended=self.is_extended(attention_scale))
         maps: dict[str, list[Tensor]] = {}
-        for head, suffix in ((self.head, ""), (self.head_local, "_local")):
+        for head, suffix in ((self.head, ""), (self.head_local, "_local")) if points else ():
             sides = [decoded(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
             maps[f"pointmap{suffix}"], maps[f"confidence{suffix}"] = map(list, zip(*sides, strict=True))
+        features = {
+            name: [featured(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
+            for name, head in self.feature_heads.items()
+        }
         if with_features:
-            pairs = zip(tokens, grids, strict=True)
-            maps["features"] = [group.unflatten(2, grid) for group, grid in pairs]
+            features["encoder"] = [group.unflatten(2, grid) for group, grid in zip(tokens, grids, strict=True)]
         answer = answer_of(maps, images)
+        if features:
+            answer["features"] = answer_of(features, images)
         if with_features:
-            answer["features"] = {"encoder": answer["features"]}
             for number, (queries, keys) in enumerate(looks):
                 answer["features"] |= {f"queries{number}": queries, f"keys{number}": keys}
         if self.camera is not None:
