@@ -10,12 +10,14 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import manyview as mv
 from manyview.cli.options import add_set
 from manyview.cli.output import Answer
 from manyview.config import read_assignments
 from manyview.errors import UserError
+from manyview.zoo.directory import read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -23,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("checkpoint", type=Path, help="weights file (.ckpt, .pth, .pt, .bin, .safetensors) or its folder")
     add("--arch", required=True, metavar="NAME", help="what it is; `manyview models` lists the names")
     add("-o", "--out", required=True, type=Path, metavar="DIR", help="model directory to write")
+    add(
+        "--part",
+        metavar="NAME",
+        help="of a container of training, the entry to take (teacher, model.ema); default: guessed",
+    )
+    text = "take the weights whose names begin so, without it (model.backbone.); default: guessed, and said"
+    add("--prefix", metavar="TEXT", help=text)
     text = "configuration field to override: attention_scale=plain, encoder=NAME|DIR|FILE, …; may be repeated"
     add_set(parser, text, nargs=None, action="append")
 
@@ -30,18 +39,40 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 def run(args: argparse.Namespace) -> Answer:
     overrides = read_assignments(args.settings, "--set")
     try:
-        out = mv.zoo.convert(args.checkpoint, arch=args.arch, out=args.out, overwrite=args.overwrite, **overrides)
+        out = mv.zoo.convert(
+            args.checkpoint,
+            arch=args.arch,
+            out=args.out,
+            part=args.part,
+            prefix=args.prefix,
+            overwrite=args.overwrite,
+            **overrides,
+        )
     except TypeError as error:
         if "unknown option" not in str(error):
             raise
         raise UserError(f"--set: {error}") from error
     licences = mv.zoo.licences_of(out)
+    origin = read_config(out)["card"]["origin"]
     terms = [f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}" for entry in licences]
     return Answer(
         values={"model": str(out), "arch": args.arch, "licences": licences},
         lines=[f"wrote {out} ({args.arch})", *terms],
+        notes=_taken(origin, args),
         next=[next_command(mv.zoo.CARDS[args.arch].task if args.arch in mv.zoo.CARDS else "", out)],
     )
+
+
+def _taken(origin: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    """What was guessed of a container of training, and what was left out."""
+    said = [
+        f"took the {name} {origin[name]!r} of the file (--{name} names another one)"
+        for name in ("part", "prefix")
+        if origin.get(name) and getattr(args, name) is None
+    ]
+    if left := origin.get("left_out"):
+        said.append(f"left out {len(left)} weights that the model has no place for, first {left[0]!r}")
+    return said
 
 
 def next_command(task: str, model: Path | str) -> str:

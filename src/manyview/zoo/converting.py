@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,24 @@ def keep(
 
 
 def network_of(
-    file_or_dir: str | Path, arch: str, *, encoder: Mapping[str, Tensor] | None = None, **overrides: Any
+    file_or_dir: str | Path,
+    arch: str,
+    *,
+    encoder: Mapping[str, Tensor] | None = None,
+    part: str | None = None,
+    prefix: str | None = None,
+    **overrides: Any,
 ) -> Model:
-    """The network of a published file, weights as they are stored there; `encoder`: weights for a file without one."""
+    """The network of a published file, weights as they are stored there; `encoder`: weights for a file without one.
+
+    part, prefix: which of several sets of weights, as `read_checkpoint` takes them; guessed where they are not given,
+    and what was guessed is in `model.card["taken"]`.
+    """
     family, preset = lookup(arch)
     path = Path(file_or_dir)
-    checkpoint = read_checkpoint(path, family.prefixes)
+    checkpoint = read_checkpoint(
+        path, family.prefixes, part=part, prefix=prefix, likeness=lambda names: _likeness(names, arch)
+    )
     _check_origin(path, arch, checkpoint)
     stated = family.configured(preset, family.says(checkpoint.about, preset))
     try:
@@ -58,12 +70,26 @@ def network_of(
         if str(error.args[0]).startswith(ENCODER):
             lack = "it has no encoder; give one with encoder=NAME|DIR|FILE (--set encoder=…)"
         raise UserError(f"{path} is not {arch}: {lack}{_hint(checkpoint, arch)}") from error
+    _refuse_other_size(path, arch, checkpoint)
     model = unfilled(family, family.configured(family.configured(stated, sizes), overrides))
     try:
         fill(model, state, where=str(path), may_miss=family.keymap.missing, dtype=None)
     except UserError as error:
         raise UserError(f"{error}{_hint(checkpoint, arch)}") from error
+    dropped = [key for key in checkpoint.weights if key.startswith(family.keymap.ignored)]
+    taken = {"part": checkpoint.part, "prefix": checkpoint.prefix, "left_out": dropped}
+    model.card = {"taken": {name: value for name, value in taken.items() if value}}
     return model
+
+
+def _refuse_other_size(path: Path, arch: str, checkpoint: Checkpoint) -> None:
+    """Raise UserError for weights whose shapes are exactly those of another name of the family."""
+    if _fitting(arch, checkpoint.weights) == 1:
+        return
+    family, _ = lookup(arch)
+    others = [name for name in family.presets if name != arch and _fitting(name, checkpoint.weights) == 1]
+    if others:
+        raise UserError(f"{path} is not {arch} but, by its shapes, {others[0]}; convert it with --arch {others[0]}")
 
 
 def export_official(model: Model) -> dict[str, Tensor]:
@@ -105,16 +131,22 @@ def recognise(weights: Mapping[str, Tensor]) -> str | None:
     rated: list[tuple[float, int, str]] = []
     for name in FAMILIES.names():
         family = FAMILIES.get(name)
-        spare = (*family.keymap.ignored, *family.keymap.carried)
-        bare_names = (bare(key, family.prefixes) for key in weights)
-        kinds = frozenset(_kind(key) for key in bare_names if not key.startswith(spare))
+        bare_names = [bare(key, family.prefixes) for key in weights]
         for arch in family.presets:
-            expected = _expected(arch)
-            likeness = len(kinds & expected) / max(1, len(kinds | expected))
+            likeness = _likeness(bare_names, arch)
             if likeness >= ENOUGH:  # equally alike, the one that uses more of the file: a whole model, not its encoder
-                rated.append((likeness, len(expected), arch))
+                rated.append((likeness, len(_expected(arch)), arch))
     best = [arch for *alike, arch in rated if alike == list(max(rated)[:2])]
     return max(best, key=lambda arch: (_fitting(arch, weights), arch), default=None)
+
+
+def _likeness(names: Iterable[str], arch: str) -> float:
+    """How near names are to the published ones of a model, without their numbers."""
+    family, _ = lookup(arch)
+    spare = (*family.keymap.ignored, *family.keymap.carried)
+    kinds = frozenset(_kind(key) for key in names if not key.startswith(spare))
+    expected = _expected(arch)
+    return len(kinds & expected) / max(1, len(kinds | expected))
 
 
 def _kind(key: str) -> str:

@@ -109,6 +109,8 @@ def convert(
     out: str | Path,
     *,
     encoder: str | Path | None = None,
+    part: str | None = None,
+    prefix: str | None = None,
     overwrite: bool = False,
     **overrides: Any,
 ) -> Path:
@@ -116,16 +118,17 @@ def convert(
 
     The configuration is what the file says of itself, then what its shapes say, then the overrides (an
     unknown one raises TypeError). encoder: a name, model directory or published file whose encoder to put in,
-    for files that come without one. Code in a pickle is never run. Raises UserError when the file is not of
-    this family (the message says which it looks like), and when a file in `out` would be replaced that is not
-    from an earlier call, unless `overwrite`.
+    for files that come without one. part, prefix: which weights of a container of training (`teacher`) and which of
+    their names (`backbone.`); guessed where not given. Code in a pickle is never run. Raises UserError when the file
+    is not of this family (the message says which it looks like), and when a file in `out` would be replaced that is
+    not from an earlier call, unless `overwrite`.
     """
     family, preset = lookup(arch)
     family.configured(preset, overrides)  # an unknown option fails before large files are read
     refuse_other_model(Path(out), overwrite=overwrite)
     weights = None if encoder is None else encoder_weights(encoder)
-    model = network_of(file_or_dir, arch, encoder=weights, **overrides)
-    return keep(model, arch, out, {"file": Path(file_or_dir).name}, encoder, overwrite)
+    model = network_of(file_or_dir, arch, encoder=weights, part=part, prefix=prefix, **overrides)
+    return keep(model, arch, out, {"file": Path(file_or_dir).name, **model.card.get("taken", {})}, encoder, overwrite)
 
 
 def load(

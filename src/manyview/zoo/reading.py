@@ -9,8 +9,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +29,16 @@ from manyview.files import read_json
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 # Containers in containers; a pickle may hold itself.
 DEEPEST = 4
+# Where training keeps one of several sets of weights, the one that is usually wanted first.
+PARTS = ("teacher", "model_ema", "ema", "ema_model", "state_dict_ema", "target_encoder", "encoder", "student")
 # Left by torch.compile and by data-parallel training.
 WORKER_PREFIXES = ("_orig_mod.", "module.")
+# Left inside names by wrappers of single blocks: torch.compile, checkpointing, FSDP.
+_INSIDE = re.compile(r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+# How much better names must fit without a prefix for it to be taken off.
+_BETTER = 0.2
+Likeness = Callable[[Iterable[str]], float]
+"""Names of weights -> how near they are to a layout, 0 to 1."""
 # Weights of a Hugging Face directory in the order of preference; an index names the files of a split one.
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -46,30 +54,97 @@ class Checkpoint:
     about: dict[str, Any] = field(default_factory=dict)
     """Everything beside the weights, by the container's names (`args`, `hyper_parameters` …); the parsed
     config.json of a Hugging Face directory is under `config`."""
+    part: str = ""
+    """The entry of the container that the weights are from; empty where there was no choice."""
+    prefix: str = ""
+    """What was taken off the names; weights without it were left out."""
 
 
-def read_checkpoint(path: Path | str, prefixes: tuple[str, ...] = ()) -> Checkpoint:
+def read_checkpoint(
+    path: Path | str,
+    prefixes: tuple[str, ...] = (),
+    *,
+    part: str | None = None,
+    prefix: str | None = None,
+    likeness: Likeness | None = None,
+) -> Checkpoint:
     """A .safetensors file, a pickle, a TorchScript archive, or a directory that holds one model.
 
-    prefixes: taken off the names that have them (a Lightning container's `student.`).
-    Raises UserError for a file that is damaged, holds no weights, or wants to run code.
+    prefixes: taken off the names that have them (a Lightning container's `student.`). part: the container's entry to
+    read (`teacher`, `model.ema`); prefix: read the weights whose names begin so, without it. Where these are not given
+    and `likeness` is, the ones that fit best. Raises UserError for a file that is damaged, holds no weights, or wants
+    to run code.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give the weights file or its folder")
     container = _read_directory(path) if path.is_dir() else _read_file(path)
     about = _config_beside(path)
-    for _ in range(DEEPEST):
-        inner = next((k for k in WRAPPERS if _holds_weights(container.get(k))), None)
-        if inner is None:
-            break
+    taken: list[str] = []
+    wanted = None if part is None else part.split(".")
+    for _ in range(DEEPEST if wanted is None else len(wanted)):
+        if wanted is not None:
+            inner = wanted[len(taken)]
+            if not _holds_weights(container.get(inner)):
+                raise UserError(f"{path} has no part {part!r} with weights; its entries are {_entries(container)}")
+        else:
+            found = _part_of(container, prefixes, likeness)
+            if found is None:
+                break
+            inner = found
         about |= {str(key): value for key, value in container.items() if key != inner}
         container = container[inner]
+        taken.append(inner)
     weights = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
     about |= {str(key): value for key, value in container.items() if not isinstance(value, Tensor)}
     if not weights:
-        raise UserError(f"{path} holds no weights; its entries are {sorted(map(str, container))[:5]}")
-    return Checkpoint({bare(key, prefixes): tensor for key, tensor in weights.items()}, about)
+        raise UserError(f"{path} holds no weights; its entries are {_entries(container)}; --part names the right one")
+    weights = {bare(key, prefixes): tensor for key, tensor in weights.items()}
+    if prefix is None:
+        prefix = "" if likeness is None else _prefix_of(weights, likeness)[0]
+    under = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    if not under:
+        raise UserError(f"{path}: no weight's name begins with {prefix!r}, the first is {next(iter(weights))!r}")
+    return Checkpoint(under, about, "" if set(taken) <= set(WRAPPERS) else ".".join(taken), prefix)
+
+
+def _entries(container: Mapping[Any, Any]) -> list[str]:
+    return sorted(map(str, container))[:5]
+
+
+def _part_of(container: Mapping[Any, Any], prefixes: tuple[str, ...], likeness: Likeness | None) -> str | None:
+    """The entry to look into: a usual wrapper, else the one whose names fit best, of equal ones the usual one."""
+    if usual := next((k for k in WRAPPERS if _holds_weights(container.get(k))), None):
+        return usual
+    if any(isinstance(value, Tensor) for value in container.values()):
+        return None
+    parts = [key for key in container if isinstance(key, str) and _holds_weights(container[key])]
+    parts.sort(key=lambda key: PARTS.index(key) if key in PARTS else len(PARTS))
+    if likeness is None or len(parts) < 2:
+        return parts[0] if parts and (parts[0] in PARTS or likeness is not None) else None
+
+    def fits(key: str) -> float:
+        names = [bare(str(name), prefixes) for name in container[key]]
+        return _prefix_of(dict.fromkeys(names), likeness)[1]
+
+    return max(parts, key=fits)
+
+
+def _prefix_of(names: Mapping[str, Any], likeness: Likeness) -> tuple[str, float]:
+    """The prefix without which names fit clearly better than with it, and how well; empty for none."""
+    heads = Counter(head for name in names for head in _heads(name))
+    rated = [("", likeness(names))]
+    for head, count in heads.most_common(12):
+        if count > 2:
+            rated.append((head, likeness([name.removeprefix(head) for name in names if name.startswith(head)])))
+    best = max(rated, key=lambda pair: pair[1])
+    return best if best[1] > rated[0][1] + _BETTER else rated[0]
+
+
+def _heads(name: str) -> list[str]:
+    """a., a.b., a.b.c. of a.b.c.weight."""
+    words = name.split(".")[:-1][:3]
+    return [".".join(words[: count + 1]) + "." for count in range(len(words))]
 
 
 def sha256_of(path: Path) -> str:
@@ -80,24 +155,45 @@ def sha256_of(path: Path) -> str:
 
 def bare(key: str, prefixes: tuple[str, ...]) -> str:
     """A name without any of the prefixes and those of parallel training, in whatever order they are nested."""
-    prefixes = (*WORKER_PREFIXES, *prefixes)
+    key, prefixes = _INSIDE.sub("", key), (*WORKER_PREFIXES, *prefixes)
     while (prefix := next((p for p in prefixes if key.startswith(p)), None)) is not None:
         key = key.removeprefix(prefix)
     return key
+
+
+_INNER = (*WRAPPERS, *PARTS)
 
 
 def _holds_weights(value: Any, deep: int = DEEPEST) -> bool:
     return (
         deep > 0
         and isinstance(value, Mapping)
-        and any(isinstance(v, Tensor) or (k in WRAPPERS and _holds_weights(v, deep - 1)) for k, v in value.items())
+        and any(isinstance(v, Tensor) or (k in _INNER and _holds_weights(v, deep - 1)) for k, v in value.items())
     )
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    _refuse_text(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     return read_torchscript(path) if is_torchscript(path) else _read_pickle(path)
+
+
+def _refuse_text(path: Path) -> None:
+    """Say what a download is that brought no weights."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(200).lstrip().lower()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`, or download again"
+        )
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(
+            f"{path} is a web page, not weights: the download was refused or asks for a login; get it again"
+        )
 
 
 def _read_directory(path: Path) -> dict[str, Any]:
@@ -175,6 +271,19 @@ def _no_code(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
 
 
+class Kept:
+    """Stands for a numpy array or generator: takes whatever it is given and does nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def plain_dict(*_: Any) -> OrderedDict[Any, Any]:
+    """Stands for a defaultdict, whose default nobody needs."""
+    return OrderedDict()
+
+
 class NumberKind:
     """Stands for numpy.dtype: remembers the letter and the byte order."""
 
@@ -200,6 +309,10 @@ HARMLESS: tuple[Any, ...] = (
     *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
     *((number, f"{module}.scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
     (NumberKind, "numpy.dtype"),
+    *((Kept, f"{module}._reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
+    (Kept, "numpy.ndarray"),
+    *((kind, f"{module}.{kind.__name__}") for kind in (dict, list, set) for module in ("builtins", "__builtin__")),
+    (plain_dict, "collections.defaultdict"),
 )
 
 
