@@ -79,11 +79,11 @@ def test_places_are_in_the_frame_of_the_scene_and_in_their_boxes(things):
     assert place.box.corners.shape == (8, 3)
 
 
-def test_words_that_mean_the_same_do_not_compete(things):
+def test_words_that_mean_the_same_speak_for_each_other(things):
     for query in ("couch", "place to sit", "elephant | couch", ("lamp", "couch")):
         assert things.locate([query], encoder=encode).found[0].there, query
-    words = Words([("couch",), ("lamp",)], "words", encode)
-    assert [word for word, competes in zip(EVERYDAY, words.competes[0], strict=True) if not competes] == ["sofa"]
+    words = Words([("couch",), ("lamp",), ("unheard of",)], "words", encode)
+    assert [[EVERYDAY[i] for i in row.nonzero()[:, 0]] for row in words.meant] == [["sofa"], ["lamp"], []]
 
 
 def test_noise_and_the_features_of_another_word_are_not_found(things):
@@ -124,6 +124,10 @@ def test_bad_questions_say_what_to_do(scene, things):
         scene.locate(["sofa"], encoder=encode)
     with pytest.raises(UserError, match="features of words, not of 'clip'"):
         things.locate(["sofa"], encoder=encode, space="clip")
+    with pytest.raises(UserError, match="every word of the background means 'sofa'"):
+        things.locate(["lamp", "sofa"], encoder=encode, background="sofa")
+    with pytest.raises(UserError, match="none of them empty"):
+        things.locate(["sofa"], encoder=encode, background="wall,,")
     with pytest.raises(UserError, match="64 channels, the text encoder has 3"):
         things.locate(["sofa"], encoder=lambda texts: np.random.default_rng(0).normal(size=(len(texts), 3)))
     with pytest.raises(UserError, match="no text encoder speaks for the feature space 'words'"):

@@ -1,8 +1,11 @@
 """What a pixel means, in words: probabilities of queries against everything else that might be there.
 
-A feature is compared with the phrases of a query and with everyday words by cosine; the softmax over these is the
-probability, so that 0.5 means: as likely as all other words together. Words that mean much the same as the query do not
-compete with it. Temperatures and limits belong to a space of features and are not fitted to a scene.
+A feature is compared with the phrases of a query and with everyday words by cosine. Words that are about as near to the
+query as the nearest one speak for it ("couch" for a sofa, "something to read" for a book), all others against it; the
+softmax of the best of the first and all of the second is the probability, so that 0.5 means: as likely as all other
+words together. Temperatures and limits belong to a space of features and are never fitted to a scene. Those of minilm
+were chosen on texts alone (names of classes, blended and with noise), those of clip are its training temperature and a
+guess.
 
 Legend: Q queries, D channels, h x w cells of a feature map, H x W pixels.
 """
@@ -48,13 +51,13 @@ class Calibration:
     temperature: float
     """Of the softmax."""
     close: float
-    """A background word does not compete when its cosine with the query is this share of the nearest word's."""
+    """A background word speaks for a query when its cosine with it is this share of the nearest word's."""
     least: float
     """… and is at least this."""
 
 
-CALIBRATION = {"minilm": Calibration(0.05, 0.7, 0.45), "clip": Calibration(0.01, 0.96, 0.8)}
-OTHERWISE = Calibration(0.05, 0.7, 0.45)
+CALIBRATION = {"minilm": Calibration(0.04, 0.9, 0.45), "clip": Calibration(0.01, 0.98, 0.8)}
+OTHERWISE = Calibration(0.04, 0.9, 0.45)
 """For spaces of other packages."""
 
 
@@ -118,21 +121,23 @@ class Words:
         background: Sequence[str] = EVERYDAY,
         calibration: Calibration | None = None,
     ) -> None:
-        """Raises UserError for a background that is empty or has empty words."""
+        """Raises UserError for a background that is empty, has empty words, or none that means something else."""
         if not background or not all(word.strip() for word in background):
             raise UserError("the background needs words, none of them empty; leave it out for everyday ones")
         self.calibration = calibration or CALIBRATION.get(space, OTHERWISE)
         self.space, self.owner = space, np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
         texts = [phrase for each in phrases for phrase in each]
         self.queries, self.background = _rows(embed(texts)), _rows(embed(list(background)))
-        every = self.queries @ self.background.T
-        near = torch.stack([every[torch.from_numpy(self.owner == q)].max(0).values for q in range(len(phrases))])
-        best = near.max(1, keepdim=True).values
-        self.competes = (near < self.calibration.least) | (near < self.calibration.close * best)
-        """(Q, words) bool."""
+        near = self.queries @ self.background.T
+        close = (near >= self.calibration.least) & (near >= self.calibration.close * near.max(1, keepdim=True).values)
+        self.meant = torch.stack([close[torch.from_numpy(self.owner == q)].any(0) for q in range(len(phrases))])
+        """(Q, words) bool: background words that speak for a query."""
+        if self.meant.all(1).any():
+            vague = phrases[int(self.meant.all(1).nonzero()[0, 0])][0]
+            raise UserError(f"every word of the background means {vague!r}; name other things that may be there")
 
     def __len__(self) -> int:
-        return len(self.competes)
+        return len(self.meant)
 
     def probabilities(self, features: np.ndarray) -> torch.Tensor:
         """Features (h, w, D) -> (Q, h, w), each query by itself against the background; features of 0 give 0."""
@@ -144,13 +149,12 @@ class Words:
             )
         known = cells.abs().sum(-1) > 0
         cells = F.normalize(cells.nan_to_num(), dim=-1)
-        sharp = 1 / self.calibration.temperature
-        every = sharp * cells @ self.queries.T
-        index = torch.from_numpy(self.owner).expand(every.shape)
-        best = every.new_full((*every.shape[:2], len(self)), -torch.inf).scatter_reduce(-1, index, every, "amax")
-        other = sharp * cells @ self.background.T
-        against = [torch.logsumexp(other.masked_fill(~self.competes[q], -torch.inf), -1) for q in range(len(self))]
-        return torch.where(known, torch.sigmoid(best.permute(2, 0, 1) - torch.stack(against)), 0)
+        phrases, words = (cells @ texts.T / self.calibration.temperature for texts in (self.queries, self.background))
+        chances = []
+        for number, meant in enumerate(self.meant):
+            ours = torch.cat([phrases[..., torch.from_numpy(self.owner == number)], words[..., meant]], -1)
+            chances.append(torch.sigmoid(ours.max(-1).values - torch.logsumexp(words[..., ~meant], -1)))
+        return torch.where(known, torch.stack(chances), 0)
 
     def on_pixels(self, features: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The same at every pixel of a picture of `size` (H, W): (Q, H, W) float32."""
