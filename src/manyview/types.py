@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,17 @@ from torch import Tensor
 
 def _moved(value: Tensor | None, device: torch.device | str) -> Tensor | None:
     return None if value is None else value.to(device, non_blocking=True)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinite values."""
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.dtype in _FLOATS and not tensor.is_meta}
+    # A sum is finite unless a number is not, and takes no memory; one that overflows is looked at again.
+    doubtful = [name for name, tensor in floats.items() if not math.isfinite(tensor.sum(dtype=torch.float32).item())]
+    return [name for name in doubtful if not bool(torch.isfinite(floats[name]).all())]
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass

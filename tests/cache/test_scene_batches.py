@@ -275,3 +275,22 @@ def test_samples_keep_the_aspect_of_their_frames(make_manifest, tmp_path):
     assert abs(sizes.count((42, 56)) - 6) <= 3
     local = batches(0).signals["pointmap_local"]
     assert local.value.shape[2:4] == batches(0).images.shape[-2:]
+
+
+def test_data_that_are_not_what_the_teacher_saw_are_said(cache, tmp_path, caplog):
+    batches_of(cache)
+    assert caplog.text == ""
+    data = Manifest.load(tmp_path / "data.parquet")
+    moved = dataclasses.replace(data[0], fx=2 * data[0].fx)
+    Manifest([moved, *list(data)[1:]], data.root, data.info).save(tmp_path / "other.parquet")
+    batches_of(cache, tmp_path / "other.parquet")
+    assert "was built from another manifest" in caplog.text
+    assert "other.parquet" in caplog.text
+
+
+def test_half_an_index_is_said_to_be_one(cache, caplog):
+    index = cache / "index.jsonl"
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(b"".join(lines[: len(lines) // 2]))
+    batches_of(cache)
+    assert f"holds {len(lines) // 2} of its {len(lines)} samples" in caplog.text

@@ -157,6 +157,36 @@ def test_bad_steps_between_good_ones_do_not_end_the_run(tmp_path):
     assert sum(line["skipped"] for line in lines(tmp_path / "run")) == 30
 
 
+class Running(Poisoned):
+    """Keeps running statistics of what it sees, the bad numbers too."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def step(self, views, *, progress, generator):
+        result = super().step(views, progress=progress, generator=generator)
+        self.seen.lerp_(result.loss.detach().expand(2), 0.1)
+        self.count += 1
+        return result
+
+
+def test_a_skipped_step_leaves_nothing_behind_in_running_statistics(tmp_path):
+    recipe = Running(ToyConfig())
+    recipe.bad = [20]  # the first of the two passes of step 11
+    train(tmp_path / "run", recipe=recipe)
+    assert torch.isfinite(recipe.seen).all()
+    assert int(recipe.count) == 2 * 59
+    for step in checkpoint.steps(tmp_path / "run"):
+        weights = checkpoint.at(tmp_path / "run", step).weights()
+        assert torch.isfinite(weights["seen"]).all()
+    poisoned = {**weights, "seen": torch.tensor([0.0, float("nan")])}
+    checkpoint.save(tmp_path / "run", 61, poisoned, {}, meta={}, keep=9)
+    with pytest.raises(UserError, match=r"00000061 is poisoned: seen holds NaN .* the checkpoint before it"):
+        checkpoint.load_weights(recipe, checkpoint.at(tmp_path / "run", 61))
+
+
 def test_gives_up_after_many_bad_steps_and_keeps_the_good_checkpoint(tmp_path):
     recipe = Poisoned(ToyConfig())
     recipe.bad = range(40, 10_000)

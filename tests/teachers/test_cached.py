@@ -19,7 +19,7 @@ from manyview.recipes.base import preset
 from manyview.recipes.dune import DuneRecipe
 from manyview.teachers.cached import CachedTeacher
 from manyview.teachers.features import FeatureTeacher
-from manyview.types import Views
+from manyview.types import Signal, Views
 
 PICTURES = {"seed": 0, "size": [32, 32]}
 
@@ -167,3 +167,50 @@ def test_a_manifest_is_what_names_the_pictures(source, tmp_path):
 
 def replace_scene(frame: Frame) -> Frame:
     return replace(frame, scene=frame.scene + "-other")
+
+
+def spoilt(answer: dict[str, Signal], row: int, number: float) -> dict[str, Signal]:
+    """The same answer with another first number of one crop."""
+    value = answer["patches"].value.clone()
+    value[row, 0, 0, 0] = number
+    return {**answer, "patches": Signal(value)}
+
+
+@pytest.mark.parametrize("keep", ["float16", "int8", "pca"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_said_given_and_never_kept(teacher, views, tmp_path, keep, bad, caplog):
+    class Once:
+        """The teacher, whose first answer to the third crop has one bad number."""
+
+        def __init__(self):
+            self.asked = 0
+
+        def __getattr__(self, name):
+            return getattr(teacher, name)
+
+        def __call__(self, given):
+            answer, self.asked = teacher(given), self.asked + 1
+            return spoilt(answer, 2, bad) if self.asked == 1 else answer
+
+    first = CachedTeacher(Once(), tmp_path, pictures=PICTURES, keep=keep)(views)["patches"].value
+    assert not torch.isfinite(first[2]).all()
+    assert torch.isfinite(first[[0, 1, 3, 4, 5]]).all()
+    assert "NaN or infinite values to 0/2.png#0" in caplog.text
+    again = CachedTeacher(teacher, tmp_path, pictures=PICTURES, keep=keep)
+    later = again(views)["patches"].value
+    assert again.asked == 1
+    assert torch.isfinite(later).all()
+    assert torch.equal(later[[0, 1, 3, 4, 5]], first[[0, 1, 3, 4, 5]])
+
+
+def test_a_number_that_float16_does_not_hold_is_refused_when_it_is_written(teacher, views, tmp_path, monkeypatch):
+    whole = FeatureTeacher.__call__
+
+    def large(self, given):
+        return spoilt(whole(self, given), 0, 1e6)
+
+    monkeypatch.setattr(FeatureTeacher, "__call__", large)
+    with pytest.raises(UserError, match=r"one/patches reaches 1e\+06, float16 holds up to 65504.*int8"):
+        CachedTeacher(teacher, tmp_path / "half", pictures=PICTURES, keep="float16")(views)
+    kept = CachedTeacher(teacher, tmp_path / "int8", pictures=PICTURES, keep="int8")(views)
+    assert float(kept["patches"].value[0, 0, 0, 0]) == pytest.approx(1e6, rel=0.01)

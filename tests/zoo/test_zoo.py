@@ -239,3 +239,18 @@ def test_a_model_beside_another_stores_only_what_is_its_own(tmp_path):
         (out / "config.json").write_text(json.dumps({**config, "base": {**config["base"], "name": name}}))
         with pytest.raises(UserError, match="is missing"):
             zoo.load(out)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_noticed_and_large_ones_are_none(student, tmp_path, value):
+    with torch.no_grad():
+        name, weight = next(iter(student.named_parameters()))
+        kept, weight.data = weight.data, torch.full_like(weight, 3e38)  # their sum overflows, they do not
+    zoo.save_model(student, tmp_path / "large")
+    mv.load(tmp_path / "large")
+    weight.data = kept.clone()
+    weight.data.view(-1)[0] = value
+    zoo.save_model(student, tmp_path / "bad")
+    with pytest.raises(UserError, match=f"1 weights hold NaN or infinite values, first {name}: "):
+        mv.load(tmp_path / "bad")
+    weight.data = kept

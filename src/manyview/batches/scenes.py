@@ -5,6 +5,7 @@ Of a sample a run of consecutive views is taken; over a pass every sample is use
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.geometry import poses
 from manyview.types import Signal, Views
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ class SceneBatches(Road):
                 f"{longest}; ask for 1 to {longest} views"
             )
         self._where = self._join()
+        self._say_what_changed()
         own = self.cache.meta.aspect == "own"
         self._draws = Draws(self._find_units(), self.seed, together=wish.batch if own else 1)
         self._colours = only_colours(wish.jitter, gamma=wish.jitter)
@@ -219,6 +223,25 @@ class SceneBatches(Road):
                     "manifest it was built from"
                 )
         return where
+
+    def _say_what_changed(self) -> None:
+        """Warn when the data are not those that the teacher saw, or not all of its answers are there."""
+        meta, here = self.cache.meta, int(sum(self.teacher.name in e.teachers for e in self.cache.entries))
+        if here < meta.samples:
+            LOG.warning(
+                "%s holds %d of its %d samples: an interrupted build, or lost lines of its index; build it again with "
+                "the same command to have all",
+                self.cache.folder,
+                here,
+                meta.samples,
+            )
+        if all(source.manifest.digest() != meta.manifest for source in self.sources):
+            LOG.warning(
+                "%s was built from another manifest than %s: frames are matched by their names, and their pictures, "
+                "cameras and depths may not be those that the teacher saw; build the cache again if the data changed",
+                self.cache.folder,
+                " and ".join(source.name for source in self.sources),
+            )
 
     def _find_units(self) -> list[tuple[float, list[int]]]:
         """Weight and samples of all that is drawn alike. Raises UserError when none is left."""

@@ -75,7 +75,7 @@ def pack(card: TeacherCard, answers: Mapping[str, Signal]) -> Packed:
 
     Weights that follow from a confidence are not stored. Of maps kept as float16, confidences are clipped to its range,
     where others become invalid beyond it. Raises UserError for answers without a single valid pixel, and for tokens
-    that are not finite.
+    that are not finite or too large for float16.
     """
     packed, masks = Packed(), []
     for name, signal in sorted(
@@ -206,4 +206,10 @@ def _add_features(packed: Packed, name: str, value: np.ndarray, keep: Keep) -> s
     if keep != "float16" and value.ndim > 2:
         packed.encodings[name] = SMALLER[keep]
         return packed.add(name, value)
-    return packed.add(name, value.clip(-codec.LARGEST, codec.LARGEST).astype(np.float16))
+    largest = float(np.abs(value).max(initial=0))
+    if largest > codec.LARGEST:
+        raise UserError(
+            f"{name} reaches {largest:g}, float16 holds up to {codec.LARGEST:g}: it cannot be kept; "
+            "keep patch tokens as int8, or check the teacher's weights"
+        )
+    return packed.add(name, value.astype(np.float16))

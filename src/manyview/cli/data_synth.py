@@ -7,6 +7,7 @@ import shlex
 import time
 from pathlib import Path
 
+from manyview.cli.options import number
 from manyview.cli.output import Answer, output_file, table
 from manyview.config import parse_size
 from manyview.errors import UserError
@@ -23,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = __doc__, EXAMPLES
     add = parser.add_argument
     add("out", nargs="?", type=Path, metavar="OUT", help="folder for scene_000000/ ... and manifest.parquet")
-    add("--scenes", type=int, metavar="N", help="how many (default 20; of the report: 50)")
-    add("--views", type=int, metavar="V", help="frames of a scene's camera path (default 20; of the report: 8)")
+    add("--scenes", type=number(int, least=1), metavar="N", help="how many (default 20; of the report: 50)")
+    add("--views", type=number(int, least=1), metavar="V", help="frames of a scene (default 20; of the report: 8)")
     add("--size", default="224x518", metavar="HxW", help="pixels (default 224x518)")
-    add("--seed", type=int, default=0, metavar="S", help="other seeds give other scenes")
+    add("--seed", type=number(int, least=0), default=0, metavar="S", help="other seeds give other scenes")
     add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
     add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
     add("--normals", action="store_true", help="also write normals/*.png: (n + 1) / 2 in 8 bits, camera frame")
-    add("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)")
+    add("--workers", type=number(int, least=1), default=1, metavar="N", help="processes, one core each (default 1)")
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
     add("--report", action="store_true", help="measure shares and separability of the classes instead")

@@ -16,13 +16,14 @@ import argparse
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import manyview as mv
-from manyview.cli.options import add_device, add_options, add_set, imported, named
+from manyview.cli.options import add_device, add_options, add_set, imported, named, number
 from manyview.cli.output import Answer, rows
 from manyview.config import hints_of, sentences_of
 from manyview.errors import UserError
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     text = "throw away what OUT holds of other settings, or what FILE of --json holds"
     add("--overwrite", action="store_true", help=text)
     text = "processes that read pictures for a probe (default: by the device; 0 beside a CPU)"
-    add("--workers", type=int, metavar="N", help=text)
+    add("--workers", type=number(int, least=0), metavar="N", help=text)
     add_device(parser)
     name = named(parser, words, lambda: _protocols().names())
     if name is not None:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(
         values=json.loads((out / "summary.json").read_text(encoding="utf-8")),
         lines=[protocol.markdown(summary), f"wrote {out}: {', '.join(written)}"],
-        next=[f"manyview {protocol.next_step} --model {args.model}"],
+        next=[f"manyview {protocol.next_step} --model {shlex.quote(str(args.model))}"],
         code=0 if summary.get("passed", True) else 1,
     )
 

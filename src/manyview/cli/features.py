@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from manyview.cli.options import add_device, add_options
+from manyview.cli.options import add_device, add_options, number
 from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 
@@ -52,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--model", required=True, metavar="NAME|DIR", help="any model with an encoder (`manyview models`)")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write")
     add("--layers", metavar="I,J,…|all", help="also the tokens after these blocks, counted from 0")
-    add("--size", type=int, metavar="N", help="long side in pixels; default: what the model was made for")
+    add("--size", type=number(int, least=1), metavar="N", help="long side in pixels; default: as the model was trained")
     add("--raw", action="store_true", help="without the encoder's final norm")
     text = "also a sheet beside these teachers, each a zoo name, a model directory or timm:NAME"
     add("--compare", nargs="*", metavar="TEACHER=SOURCE", help=text)
     text = "also pictures of the K typical attention maps per block (default: 9)"
-    add("--attention", nargs="?", type=int, const=9, metavar="K", help=text)
+    add("--attention", nargs="?", type=number(int, least=1), const=9, metavar="K", help=text)
     add_device(parser)
     add_options(parser, FeatureOptions(), title="more", flat=True, skip=("compare", "attention"))
 

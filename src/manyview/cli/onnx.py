@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.cli.options import number
 from manyview.cli.output import Answer, output_file, rows
 from manyview.config import parse_size
 from manyview.errors import UserError
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("model", metavar="MODEL", help="a zoo name or a model directory: an encoder, or a many-view model")
     add("-o", "--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
     add("--size", metavar="HxW", help="rows x columns; default: the model's own size, square")
-    add("--batch", type=int, metavar="N", help="fix the number of images (encoders) or scenes")
-    add("--views", type=int, metavar="N", help="fix the number of views of a scene")
+    add("--batch", type=number(int, least=1), metavar="N", help="fix the number of images (encoders) or scenes")
+    add("--views", type=number(int, least=1), metavar="N", help="fix the number of views of a scene")
 
 
 def run(args: argparse.Namespace) -> Answer:

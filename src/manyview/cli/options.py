@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import math
 import shutil
 import types
 import typing
@@ -23,6 +24,20 @@ from manyview.errors import UserError
 
 PLAIN = {int: ("N", "int"), float: ("X", "float"), str: ("TEXT", "text"), bool: ("B", "yes or no")}
 """Type -> the placeholder of a value, and what the help calls it."""
+
+
+def number(kind: Callable[[str], Any], *, least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """The `type` of an argument that takes finite numbers of a range."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not (least <= value <= most and math.isfinite(value)):
+            upper = "up" if math.isinf(most) else f"to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: give a number from {least:g} {upper}")
+        return value
+
+    read.__name__ = kind.__name__  # what argparse calls it when the text is no number
+    return read
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

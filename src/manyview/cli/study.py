@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from manyview.cli.options import add_options, add_set, imported, named, shown
+from manyview.cli.options import add_options, add_set, imported, named, number, shown
 from manyview.cli.output import Answer, rows
 from manyview.errors import UserError
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--list", action="store_true", help="list the studies and their variants")
     add("-o", "--out", type=Path, metavar="DIR", help="folder of the study; default: out/study-RECIPE")
     add("--only", nargs="+", default=[], metavar="VARIANT", help="these variants; default: all")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="S", help="default: 0 1 2")
-    add("--minutes", type=float, metavar="M", help="start no job after this long")
+    add("--seeds", nargs="+", type=number(int, least=0), default=[0, 1, 2], metavar="S", help="default: 0 1 2")
+    add("--minutes", type=number(float, least=0), metavar="M", help="start no job after this long")
     add_set(parser, "an option of the study: steps=600, train=[M.parquet]; RECIPE --help explains them")
     add("--report", action="store_true", help="run nothing, write the report of what is there")
     text = "also write a page: report, picture, every run, how it was made"

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from manyview.cli.options import add_device, add_options, add_set, imported, named, value_of
+from manyview.cli.options import add_device, add_options, add_set, imported, named, number, value_of
 from manyview.cli.output import Answer
 from manyview.errors import UserError
 
@@ -46,8 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add("--cache", type=Path, help="teacher cache to learn from (manyview cache build)")
     add("--init", metavar="NAME|DIR", help="zoo name or model directory the student starts from")
     add_set(parser, "change options: run.lr=1e-4 method.views=8")
-    add("--steps", type=int, metavar="N", help="optimiser steps of the whole run (short for --run.steps)")
-    add("--seconds", type=float, metavar="S", help="a run of so many seconds in place of --steps (--run.seconds)")
+    add("--steps", type=number(int, least=1), metavar="N", help="optimiser steps in all (short for --run.steps)")
+    add(
+        "--seconds",
+        type=number(float, least=1e-3),
+        metavar="S",
+        help="a run of so many seconds in place of --steps (--run.seconds)",
+    )
     add_device(parser)
     add("-o", "--out", type=Path, metavar="DIR", help="run directory; default: runs/RECIPE-PRESET")
     add("--resume", action="store_true", help="continue the run in DIR")

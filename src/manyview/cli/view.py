@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview.cli.options import number
 from manyview.cli.output import Answer
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add = parser.add_argument
     add("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
     add("--host", default="127.0.0.1", help="who may look; default: 127.0.0.1, this machine alone; 0.0.0.0: everyone")
-    add("--port", type=int, metavar="N", help="default: 8080, or the next free one")
+    add("--port", type=number(int, least=1, most=65535), metavar="N", help="default: 8080, or the next free one")
     add("--no-browser", action="store_true", help="do not open a browser, only say the address")
     add("--report", type=Path, metavar="FILE", help="write the report of the scene to FILE (.html) and end")
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from manyview.errors import UserError, mismatch
 from manyview.files import sync_folder, writing
+from manyview.types import not_finite
 
 LOG = logging.getLogger(__name__)
 
@@ -187,6 +188,12 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
             "resume with the recipe and the options the run was started with"
         )
     try:
-        module.load_state_dict(checkpoint.weights())
+        weights = checkpoint.weights()
+        if bad := not_finite(weights):
+            raise UserError(
+                f"{checkpoint.path} is poisoned: {bad[0]} holds NaN or infinite values; delete that folder, then "
+                "resume from the checkpoint before it, or start anew"
+            )
+        module.load_state_dict(weights)
     except SafetensorError as error:
         raise UserError(f"{checkpoint.path / WEIGHTS} cannot be read: {error}; delete that checkpoint") from error

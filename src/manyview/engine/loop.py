@@ -201,6 +201,7 @@ class _Loop:
         run = self.run
         loss, logs = torch.zeros((), device=self.device), []
         self.optimizer.zero_grad(set_to_none=True)
+        before_step = [(buffer, buffer.detach().clone()) for buffer in self.recipe.buffers()]
         for a in range(run.accumulate):
             before = time.perf_counter()
             views = feed.next()
@@ -223,6 +224,9 @@ class _Loop:
             self.means.add({"grad_norm": own_norm})
             self.loss, self.bad_in_a_row = mean, 0
         else:
+            with torch.no_grad():
+                for buffer, value in before_step:  # running statistics that the bad numbers went into
+                    buffer.copy_(value)
             self._skip(mean, own_norm)
         self.done += 1
         if run.seconds is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from manyview.files import fresh_file, write_json, writing
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Signal, Views
 
+LOG = logging.getLogger(__name__)
 ERROR = "error.json"
 MEASURED = 256
 """Answers over which the error of keeping them is averaged."""
@@ -73,11 +75,16 @@ class CachedTeacher:
             images = views.images.flatten(0, 1)[missing][:, None]
             live = self.teacher(replace(views, images=images, names=None, signals={}))
             live = {key: Signal(signal.value.float().cpu()) for key, signal in live.items()}
-            if self.keep == "pca":
-                self.store.fit_basis(f"{self.name}/patches", live["patches"].value.numpy)
+            whole = torch.stack([signal.value.flatten(1).isfinite().all(1) for signal in live.values()]).all(0)
+            if self.keep == "pca" and whole.any():
+                self.store.fit_basis(f"{self.name}/patches", live["patches"].value[whole].numpy)
             for place, row in enumerate(missing):
                 one = {key: Signal(signal.value[place : place + 1]) for key, signal in live.items()}
-                answers[row] = self._write(names[row], one)
+                if whole[place]:
+                    answers[row] = self._write(names[row], one)
+                else:  # given as it is, so that the step is skipped, and asked again next time
+                    LOG.warning("teacher %s: an answer with NaN or infinite values to %s", self.name, names[row])
+                    answers[row] = {key: signal.value for key, signal in one.items()}
             self.asked += len(missing)
             self._say_error()
         shape, device = views.images.shape[:2], views.images.device
@@ -121,7 +128,7 @@ class CachedTeacher:
 
     def _say_error(self) -> None:
         """Write the root mean square error of what is kept, in standard deviations of the features."""
-        if self._measure:
+        if self._measure and self._errors:
             error, variance, size = np.mean(self._errors, axis=0).tolist()
             about = {"error": (error / max(variance, 1e-30)) ** 0.5, "bytes_per_answer": size}
             write_json(self.store.folder / ERROR, {**about, "answers": len(self._errors)})

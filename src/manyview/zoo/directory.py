@@ -21,6 +21,7 @@ from manyview.models.family import FAMILIES, Family, family_of, names_of
 from manyview.models.keymaps import CARRIED
 from manyview.models.model import Model
 from manyview.registry import did_you_mean
+from manyview.types import not_finite
 from manyview.written import fresh_directory, refuse_other_files, settle
 from manyview.zoo.cards import Card, card_of, merged, readme
 from manyview.zoo.reading import read_safetensors, sha256_of
@@ -188,6 +189,11 @@ def fill(
     carried = {key.removeprefix(CARRIED): t for key, t in state.items() if key.startswith(CARRIED)}
     state = {key: tensor for key, tensor in state.items() if not key.startswith(CARRIED)}
     _check(expected, state, where, lambda key: key in computed or key.startswith(may_miss))
+    if bad := not_finite({key: tensor for key, tensor in state.items() if key not in computed}):
+        raise UserError(
+            f"{where}: {len(bad)} weights hold NaN or infinite values, first {bad[0]}: its training had diverged, or "
+            "the file is damaged; take an earlier checkpoint, or copy it again"
+        )
     model.load_state_dict(
         {key: _as(tensor, expected[key], dtype) for key, tensor in state.items() if key not in computed},
         strict=False,
