@@ -12,7 +12,8 @@ import torch
 
 from manyview.progress import track
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def cores() -> int:

@@ -207,7 +207,7 @@ def _similarity(
     source: np.ndarray, target: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scales (T,), rotations (T, 3, 3), translations (T, 3) of point sets (T, N, 3)."""
-    fit = alignment.similarity(*(torch.from_numpy(values) for values in (source, target, weights)))
+    fit = alignment.similarity(torch.from_numpy(source), torch.from_numpy(target), torch.from_numpy(weights))
     return fit.scale.numpy(), fit.rotation.numpy(), fit.translation.numpy()
 
 

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        place = error.filename or getattr(args, "out", None) or "the disk"
+        place = str(error.filename or getattr(args, "out", None) or "the disk")
         why = "no space left on the disk" if _cut_short(error) else reason(error)
         return _tell(name, f"{place}: {why}; mend that or choose another place, then run the line again")
 

@@ -86,7 +86,8 @@ def outside(source: str) -> Outside:
 def _timm(source: str) -> Outside:
     import timm
 
-    name, wanted = source.removeprefix(TIMM), {"pretrained": True, "num_classes": 0}
+    name = source.removeprefix(TIMM)
+    wanted: dict[str, Any] = {"pretrained": True, "num_classes": 0}
     fixed = False
     try:
         network: Any = timm.create_model(name, dynamic_img_size=True, **wanted)

@@ -36,7 +36,7 @@ class Plan:
     """What goes through a network together."""
 
     views: int
-    chunks: dict[str, int]
+    chunks: dict[str, Any]
     """encoder_chunk and head_chunk, never above the network's own."""
 
     def halved(self) -> Plan:

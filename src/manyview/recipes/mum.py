@@ -129,7 +129,7 @@ class MumRecipe(Recipe):
         """`tiny`: one CPU core; `paper` and `released`: 64 GPUs of 96 frames, 32 of 128; `vits`, `debug`."""
         trained: dict[str, Any] = {"eps": 1e-5}  # the released training's; its inference code has 1e-6
         released = MumConfig(image_size=224, frames=128, max_views=12, crop="random", student=trained)
-        ablation = {"steps": 100_000, "warmup": 0.0625}
+        ablation: dict[str, Any] = {"steps": 100_000, "warmup": 0.0625}
         # Of one-seed trials in minutes on a CPU, with a learning rate twice as high: colours and overlapping views
         # taught more than the paper's normalised target, crops and mirrors; `manyview study mum` has those.
         tiny = MumConfig(

@@ -185,7 +185,7 @@ def locate(
 
 
 def _surest(places: Sequence[Place], sights: Sequence[Sight], largest: float) -> float:
-    return max((one.confidence for one in [*places, *sights]), default=float(largest))
+    return max([*(one.confidence for one in places), *(one.confidence for one in sights)], default=float(largest))
 
 
 def _regions(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

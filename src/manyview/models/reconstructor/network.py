@@ -185,8 +185,8 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
             return Fusion(*sizes, eps=config.decoder_eps, view_scale=config.view_scale)
         if config.decoder_depth % 2:
             raise UserError(f"decoder_depth is {config.decoder_depth}; fusion in turns takes an even number of blocks")
-        more = {"registers": config.fusion_registers, "rotary": config.rotary_everywhere}
-        return TurnsFusion(*sizes, eps=config.decoder_eps, **more)
+        registers, rotary = config.fusion_registers, config.rotary_everywhere
+        return TurnsFusion(*sizes, eps=config.decoder_eps, registers=registers, rotary=rotary)
 
     def _tap_dims(self) -> list[int]:
         return [self.config.encoder.dim if tap == 0 else self.config.decoder_dim for tap in self.config.taps]
