@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from manyview.images.fit import longest
-from manyview.images.inputs import Take, gather, read_masks
+from manyview.images.inputs import Take, gather, oddities, read_masks
 from manyview.images.maps import read_mask, read_opaque
 from manyview.images.reading import ImageProblem, probe_image, read_fitted, read_image
 
@@ -159,3 +159,20 @@ def test_a_picture_is_read_by_its_content(tmp_path):
     PHOTO.save(tmp_path / "a.webp", lossless=True)
     (tmp_path / "a.webp").rename(tmp_path / "a.jpg")
     assert np.array_equal(read_image(tmp_path / "a.jpg"), np.asarray(PHOTO))
+
+
+def test_pictures_that_no_pinhole_took_or_that_show_nothing_are_named(tmp_path):
+    pictures = {
+        "pano.jpg": PHOTO.resize((1024, 512)),
+        "card.png": Image.new("RGB", (640, 480), "white"),
+        "dot.png": PHOTO.resize((1, 1)),
+        "good.png": PHOTO.resize((640, 480)),
+    }
+    for name, picture in pictures.items():
+        picture.save(tmp_path / name)
+    photos, _ = gather([tmp_path / name for name in pictures], fit, Take(), strict=False)
+    panorama, colour, small = oddities(photos)
+    assert panorama.startswith("1 of 4 pictures are twice as wide as high")
+    assert panorama.endswith("(pano.jpg)")
+    assert colour.endswith("(card.png, dot.png)")
+    assert small.endswith("(dot.png)")

@@ -32,6 +32,7 @@ from manyview.images.reading import (
 from manyview.images.video import is_video, iter_video, video_info
 from manyview.progress import track
 
+_SMALL = 32
 MOST_VIEWS = 1000
 """Pictures of one scene."""
 
@@ -256,6 +257,27 @@ def gather(images: Any, fit_for: FitFor, take: Take, *, strict: bool) -> tuple[l
     if not photos:
         raise UserError(f"no picture could be read from {images}: {skipped[0]}")
     return photos, skipped + given.notes
+
+
+def oddities(photos: Sequence[Photo]) -> list[str]:
+    """Lines about pictures that no pinhole camera took, or that show nothing: they are used all the same."""
+    notes = []
+    for what, odd in (
+        ("are twice as wide as high, as panoramas are: no pinhole camera sees that", _panorama),
+        ("show one colour alone: nothing can be found in them", lambda photo: photo.image.std((0, 1)).max() < 1),
+        (
+            f"are smaller than {_SMALL} pixels: nearly nothing can be found in them",
+            lambda p: min(p.fit.source) < _SMALL,
+        ),
+    ):
+        if names := [photo.name for photo in photos if odd(photo)]:
+            notes.append(f"{len(names)} of {len(photos)} pictures {what} ({_named(names)})")
+    return notes
+
+
+def _panorama(photo: Photo) -> bool:
+    height, width = photo.fit.source
+    return width == 2 * height and width >= 512
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -228,6 +228,10 @@ def _complaints(views: Sequence[SceneView]) -> list[str]:
             f"{len(lone)} of {len(views)} photos match no other one and are placed nowhere ({shown}): take photos that "
             "overlap more, from nearer viewpoints"
         )
+    if lone and len(views) == 1:
+        notes.append(
+            "one photo alone: its depth and focal length are the network's guess, which no second photo checks"
+        )
     sizes = Counter(view.component for view in views if view.registered)
     if len(sizes) > 1:
         parts = " + ".join(str(count) for _, count in sorted(sizes.items()))

@@ -17,7 +17,7 @@ from manyview.engine.device import autocast, precision_on
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
-from manyview.images.inputs import Photo, gather, read_masks
+from manyview.images.inputs import Photo, gather, oddities, read_masks
 from manyview.models.model import Reconstructs, ReconstructsViews
 from manyview.pipelines.answers import ViewMaps, ask
 from manyview.pipelines.cameras import Placing, place_as_given, place_by_maps, source_intrinsics
@@ -75,6 +75,7 @@ def reconstruct(
     precision = precision_on(target, wanted)
     described = DescriptorMatches() if describes(network) and options.matches != "sift" else None
     kept, said = read_masks(masks, photos)
+    said = [*oddities(photos), *said]
     with autocast(target, precision):
         maps = ask(network, photos, kept, target, seen=described, **asked)
     own = None if described is None else described.of(photos)
