@@ -299,13 +299,25 @@ class Reader(Generic[OptionsT]):
         source = Source(src, options, dataset)
         source.info |= self.info | ({FARTHEST: FARTHEST_METRES} if self.metric else {})
         empty = True
-        for scene, rows in self.scenes(source):
+        for scene, rows in self._read(source):
             empty = False
             source.add(scene, rows)
         if empty and not source.problems:
             raise UserError(f"{src} has no {self.layout}; check the folder, or use --format folder for plain images")
         source.finish()
         return source
+
+    def _read(self, source: Source[OptionsT]) -> Scenes:
+        """The scenes, and one line for what a reader did not expect: anything can be wrong inside foreign files."""
+        try:
+            yield from self.scenes(source)
+        except (UserError, GeneratorExit, MemoryError, OSError):
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(
+                f"{source.path} is not as this format has it ({reason}); check --format, or mend what is damaged"
+            ) from error
 
 
 def reader(

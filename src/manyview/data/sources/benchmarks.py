@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +120,20 @@ def tum(src: Source) -> Scenes:
         kinect = re.search(r"freiburg([123])", folder.name)
         lens = _TUM[kinect[1]] if kinect else _TUM_OTHERS
         rows = []
-        for time, (file,) in pictures.items():
+        for time, (file, *_) in pictures.items():
             pose, depth = _nearest(poses, time), _nearest(depths, time)
             camera = Camera.of(lens, centre=0, size=(640, 480))
             if pose is not None:
-                *place, x, y, z, w = (float(word) for word in pose)
-                camera = replace(camera, cam2world=rigid(rotation_from_quaternion((w, x, y, z)), place))
+                known = src.read(folder / "groundtruth.txt", partial(_tum_pose, pose))
+                camera = replace(camera, cam2world=known)
             map_file = None if depth is None else folder / depth[0]
             rows.append(Row(image=folder / file, camera=camera, depth=map_file, depth_scale=1 / 5000))
         yield src.name(folder), rows
+
+
+def _tum_pose(words: list[str], _: Path) -> np.ndarray:
+    *place, x, y, z, w = (float(word) for word in words)
+    return rigid(rotation_from_quaternion((w, x, y, z)), place)
 
 
 _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
@@ -136,7 +142,10 @@ _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
 def _timed(path: Path) -> dict[float, list[str]]:
     """Time -> the words after it, in order of time."""
     lines = (line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#"))
-    return dict(sorted((float(time), words) for time, *words in lines))
+    timed = dict(sorted((float(time), words) for time, *words in lines))
+    if not all(timed.values()):
+        raise ValueError("a line has a time and nothing else")
+    return timed
 
 
 def _nearest(timed: dict[float, list[str]], time: float) -> list[str] | None:

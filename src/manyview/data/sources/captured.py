@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +109,16 @@ def co3d(src: Source) -> Scenes:
     for file in sorted([*src.root.glob(_ANNOTATIONS), *src.root.glob(f"*/{_ANNOTATIONS}")]):
         sequences: dict[str, list[Row]] = {}
         for entry in src.read(file, lambda path: json.loads(gzip.decompress(path.read_bytes()))) or ():
-            image = file.parent / entry["image"]["path"].partition("/")[2]  # paths begin with the category
-            if image.parent.is_dir():  # else a sequence that was not downloaded
-                sequences.setdefault(entry["sequence_name"], []).append(_co3d_row(entry, image))
+            row = src.read(file, partial(_co3d_row, entry))
+            if row and row.image.parent.is_dir():  # else a sequence that was not downloaded
+                sequences.setdefault(str(entry["sequence_name"]), []).append(row)
         for name, rows in sequences.items():
             yield f"{file.parent.name}/{name}", rows
 
 
-def _co3d_row(entry: dict[str, Any], image: Path) -> Row:
+def _co3d_row(entry: dict[str, Any], file: Path) -> Row:
     """PyTorch3D's row vectors, x left, y up, X_camera = X_world R + T, become OpenCV's cam2world."""
+    image = file.parent / entry["image"]["path"].partition("/")[2]  # paths begin with the category
     (height, width), view, depth = entry["image"]["size"], entry.get("viewpoint"), entry.get("depth") or {}
     camera = None
     if view:

@@ -253,12 +253,16 @@ def vkitti2(src: Source) -> Scenes:
                 Row(
                     image=image,
                     name=f"{frame:05d}",
-                    camera=Camera.of(lenses.get(frame), centre=0, world2cam=poses.get(frame)),
+                    camera=src.read(texts, partial(_vkitti2_camera, lenses.get(frame), poses.get(frame))),
                     depth=first_file(src.root / part / depth for part in _PARTS),
                     depth_scale=0.01,
                 )
             )
         yield f"{world}/{variation}/{camera}", rows
+
+
+def _vkitti2_camera(lens: list[float] | None, world2cam: list[float] | None, _: Path) -> Camera:
+    return Camera.of(lens, centre=0, world2cam=world2cam)
 
 
 def _vkitti2_columns(path: Path, camera: int) -> dict[int, list[float]]:

@@ -152,6 +152,8 @@ def map_size(path: Path) -> tuple[int, int] | None:
 def _fitted(lens: Lens, of: tuple[float, float] | None, size: tuple[int, int]) -> tuple[tuple[float, ...], str | None]:
     """Intrinsics moved to the stored image's size, and what is wrong with them or None."""
     x, y = 1.0, 1.0
+    if of is not None and not (0 < of[0] < np.inf and 0 < of[1] < np.inf):
+        return (), f"its intrinsics are for {of[0]:g}x{of[1]:g} pixels; it has none now"
     if of is not None:
         x, y = size[0] / of[0], size[1] / of[1]
         if of != (1, 1) and abs(x / y - 1) > _SQUASH:
