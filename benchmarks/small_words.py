@@ -26,14 +26,16 @@ from manyview import zoo
 from manyview.config import override
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.streams import scene_of
+from manyview.engine.device import autocast
 from manyview.files import write_json
+from manyview.models.dense_heads import sample_maps
 from manyview.recipes.base import preset
 from manyview.recipes.sab3r import Sab3R
 from manyview.types import Views
 
 SIZES = ((168, 224), (168, 224), (168, 224), (224, 168), (196, 196))
 SEEDS = {"train": 1, "held-out": 77}
-VIEWS = 5
+VIEWS = 3
 SPACE = "minilm"
 
 
@@ -77,8 +79,10 @@ def train(out: Path, steps: int, scenes: int, settings: list[str], quiet: bool =
         labels = torch.stack([row["labels"] for row in drawn])
         views = Views(torch.empty(*labels.shape[:2], 3, *labels.shape[2:]), labels=labels)
         grid = (labels.shape[-2] // 14, labels.shape[-1] // 14)
-        points = torch.rand(len(drawn) * VIEWS, recipe.config.pixels, 2, generator=generator)
-        terms = recipe.meaning(SPACE, head(levels, grid).permute(0, 3, 1, 2), views, points)
+        points = torch.rand(labels.shape[0] * labels.shape[1], recipe.config.pixels, 2, generator=generator)
+        with autocast(torch.device("cpu"), "auto"):
+            said = head.space(sample_maps(head.pixels(levels, grid), points).transpose(1, 2))  # linear maps commute
+        terms = recipe.meaning(SPACE, said, views, points)
         loss = sum(share * term for share, term in terms.values()) * recipe.config.feature_weights[SPACE]
         optimiser.zero_grad()
         loss.backward()

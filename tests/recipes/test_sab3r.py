@@ -14,6 +14,7 @@ from manyview import zoo
 from manyview.errors import UserError
 from manyview.losses.features import feature_distance, word_loss
 from manyview.models import minilm
+from manyview.models.dense_heads import sample_maps
 from manyview.pipelines.train import train
 from manyview.recipes.base import preset
 from manyview.recipes.sab3r import Sab3R
@@ -102,7 +103,7 @@ def test_words_are_learned_and_the_points_stay_to_the_bit(tmp_path):
     labels, words = recipe.teacher("minilm").labels(views, points), recipe.teacher("minilm").words
     with torch.inference_mode():
         maps = model(views.images, points=False)["features"]["minilm"].flatten(0, 1).permute(0, 3, 1, 2)
-        _, told = recipe.meaning("minilm", maps, views, points).values()
+        _, told = recipe.meaning("minilm", sample_maps(maps, points).transpose(1, 2), views, points).values()
     shares = torch.bincount(labels.flatten(), minlength=len(words)) / labels.numel()
     assert float(told[1]) < 3.5  # telling 37 words apart by chance costs 3.61
     shuffled = words[torch.randperm(len(words), generator=torch.Generator().manual_seed(2))]

@@ -51,7 +51,7 @@ def encode_archive(
             members |= {name: archive.read(name) for name in archive.namelist() if name != HEADER}
     for name, values in fields.items():
         encoding = (encodings or {}).get(name) or codec.LOSSLESS[values.dtype.name]
-        dtype = "float32" if encoding in (codec.INT8, codec.PCA) else values.dtype.name
+        dtype = "float32" if encoding in (codec.INT8, codec.PCA, codec.STEPS) else values.dtype.name
         described[name] = {"dtype": dtype, "encoding": encoding, "shape": list(values.shape)}
         for view, plane in enumerate(values):
             members[_member(name, view)] = codec.encode(plane, encoding, bases(name))
@@ -86,7 +86,7 @@ def decode_archive(
             if any(not 0 <= view < count for view in chosen):
                 raise UserError(f"view {max(chosen)} was asked for; the sample has {count}")
             fields[name] = np.empty((len(chosen), *shape), about["dtype"])
-            basis = bases(name) if about["encoding"] == codec.PCA else None
+            basis = bases(name) if about["encoding"] in codec.ON_AXES else None
             for place, view in enumerate(chosen):
                 codec.decode_into(fields[name][place], archive.read(_member(name, view)), about["encoding"], basis)
     return header, fields

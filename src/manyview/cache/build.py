@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from manyview.cache import archive, signals
-from manyview.cache.codec import PCA, BrokenArchive
+from manyview.cache.codec import ON_AXES, BrokenArchive
 from manyview.cache.journal import journal
 from manyview.cache.options import Keep, KeepMaps
 from manyview.cache.record import Record, TeacherCard, claim, read_record, work_folder
@@ -218,8 +218,9 @@ class _Maker:
                 raise RuntimeError(f"teacher {card.name}: {name} has (V, H, W) = {shape}, not {expected}")
         packed = signals.pack(card, answers)
         for name, encoding in packed.encodings.items():
-            if encoding == PCA:
-                self.store.fit_basis(name, partial(self._rows, teacher, name.partition("/")[2]))
+            if encoding in ON_AXES:
+                rows = partial(self._rows, teacher, name.partition("/")[2])
+                self.store.fit_basis(name, rows, share=ON_AXES[encoding])
         return packed
 
     def _rows(self, teacher: Teacher, signal: str) -> np.ndarray:

@@ -97,7 +97,7 @@ def _encode(
         step *= 0.93
     parts = [_HEAD.pack(step, len(channels))]
     for fit, how, numbers in zip(fits, coded, quantised, strict=True):
-        content, size = _bytes_of(numbers, 15)
+        content, size = bytes_of(numbers, 15)
         parts += [_CHANNEL.pack(*fit, how, size, len(content)), content]
     return b"".join(parts)
 
@@ -133,7 +133,7 @@ def _best_coding(values: np.ndarray, tolerance: float) -> int:
     """The coding that needs the fewest bytes at a step that is about the final one."""
     if np.abs(values).max(initial=0) < tolerance / 50:
         return NOTHING
-    size = {how: len(_bytes_of(_quantised(values, how, tolerance), 1)[0]) for how in (ROWS, MIXED, COSINES)}
+    size = {how: len(bytes_of(_quantised(values, how, tolerance), 1)[0]) for how in (ROWS, MIXED, COSINES)}
     return min(size, key=lambda how: size[how])
 
 
@@ -168,7 +168,7 @@ def _dequantised(numbers: np.ndarray, how: int, step: float, like: np.ndarray) -
     return (values.float() * step).numpy()
 
 
-def _bytes_of(numbers: np.ndarray, level: int) -> tuple[bytes, int]:
+def bytes_of(numbers: np.ndarray, level: int) -> tuple[bytes, int]:
     """Whole numbers as bytes, and how many of them a number has."""
     signed = numbers.reshape(-1).astype(np.int64)
     plain = ((signed << 1) ^ (signed >> 63)).astype(np.uint32)
@@ -180,9 +180,16 @@ def _numbers(content: bytes, how: int, size: int, height: int, width: int) -> np
     shape = (height, width)
     if how == COSINES:
         shape = (BLOCK * BLOCK, -(-height // BLOCK) * -(-width // BLOCK))
+    if how not in (ROWS, MIXED, COSINES):
+        raise ValueError(f"numbers coded as {how}")
+    return numbers_of(content, size, shape)
+
+
+def numbers_of(content: bytes, size: int, shape: tuple[int, int]) -> np.ndarray:
+    """The inverse of bytes_of: int32. Raises ValueError or OSError for other bytes."""
     count = shape[0] * shape[1]
-    if not (1 <= size <= 4 and how in (ROWS, MIXED, COSINES)):
-        raise ValueError(f"numbers of {size} bytes, coded as {how}")
+    if not 1 <= size <= 4:
+        raise ValueError(f"numbers of {size} bytes")
     raw = np.frombuffer(_zstd(1).decompress(content, decompressed_size=size * count), np.uint8).reshape(size, count)
     plain = raw[0].astype(np.int32)
     for byte in range(1, size):

@@ -29,7 +29,7 @@ KINDS = {
     **dict.fromkeys(("features", "descriptors"), "features"),
     **dict.fromkeys(("pointmap", "pointmap_local"), "pointmaps"),
 }
-SMALLER = {"int8": codec.INT8, "pca": codec.PCA}
+SMALLER = {"int8": codec.INT8, "pca": codec.PCA, "cosine": codec.STEPS}
 Parts = dict[str, dict[str, Any]]
 """Signal -> the fields of its value, and of its valid, its weight and how it is moved, where it has them; "scale":
 what the value is multiplied by; "rule": "measured" for a confidence that is made from the value, a pointmap."""

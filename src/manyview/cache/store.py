@@ -4,7 +4,7 @@
     CACHE/index.jsonl         a line per sample: archive, sha256, bytes, raw_bytes, scene, frames, teachers
     CACHE/index-I-of-N.jsonl  the same, of one shard of a build; readers merge all of them
     CACHE/samples/000000.zip  one archive per sample with the answers of all teachers, see manyview.cache.archive
-    CACHE/basis/T.SIGNAL.zip  the principal axes on which a teacher's features are kept (keep = pca)
+    CACHE/basis/T.SIGNAL.zip  the principal axes on which a teacher's features are kept (keep = pca, cosine)
 
 A line is appended after its archive lies whole in its place, so whatever the index names is there. A last line cut
 off by a crash is ignored; every line carries a checksum. Reading needs no right to write, and many may read at once.
@@ -148,13 +148,16 @@ class Store:
             self._bases[name] = basis
         return self._bases[name]
 
-    def fit_basis(self, name: str, rows: Callable[[], np.ndarray]) -> None:
-        """Fit the axes of a field to (..., D) values, unless there are some; one process does, the others wait."""
+    def fit_basis(self, name: str, rows: Callable[[], np.ndarray], *, share: int) -> None:
+        """Fit the axes of a field, one for `share` channels, to (..., D) values, unless there are some.
+
+        One process does, the others wait.
+        """
         if self.basis(name) is not None:
             return
         with work_folder(self.folder).lock(".basis", wait=True):
             if self.basis(name) is None:
-                write_bytes(self._basis_path(name), _basis_archive(codec.Basis.fit(rows())))
+                write_bytes(self._basis_path(name), _basis_archive(codec.Basis.fit(rows(), share)))
 
     def _basis_path(self, name: str) -> Path:
         return self.folder / "basis" / f"{name.replace('/', '.')}.zip"

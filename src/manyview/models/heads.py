@@ -87,9 +87,12 @@ class FeatureMap(nn.Module):
 
     def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Lists of (N, h*w, D) -> (N, finer h, finer w, C)."""
+        return self.space(self.pixels(tokens, grid).permute(0, 2, 3, 1)).float()
+
+    def pixels(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """The same before the linear map, (N, inner, finer h, finer w): enough where few pixels are looked at."""
         joined = torch.cat([norm(level) for norm, level in zip(self.norms, tokens, strict=True)], -1)
-        maps = self.map(joined).transpose(1, 2).unflatten(2, grid)
-        return self.space(F.pixel_shuffle(maps, self.finer).permute(0, 2, 3, 1)).float()
+        return F.pixel_shuffle(self.map(joined).transpose(1, 2).unflatten(2, grid), self.finer)
 
 
 class Head(nn.Module):

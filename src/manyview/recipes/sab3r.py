@@ -132,7 +132,8 @@ class Sab3R(PairsRecipe):
             "freeze": "reconstructor",
             "geometry": False,
             "teachers": {"minilm": LABELS},
-            "feature_weights": {"minilm": 20.0},
+            "feature_weights": {"minilm": 1.0},
+            "distance": "norm",
             "words": 1.0,
         }
         small = Streaming(sizes=("28x42",), rendered=2, count=(2,))
@@ -176,15 +177,16 @@ class Sab3R(PairsRecipe):
         points = torch.rand(views.batch * views.views, config.pixels, 2, generator=generator).to(views.images.device)
         for space, weight in config.feature_weights.items():
             maps = said["features"][space].flatten(0, 1).permute(0, 3, 1, 2)  # (N, D, h, w)
-            for name, (factor, term) in self.meaning(space, maps, views, points).items():
+            for name, (factor, term) in self.meaning(
+                space, sample_maps(maps, points).transpose(1, 2), views, points
+            ).items():
                 loss = loss + factor * weight * term
                 logs[name] = term.detach()
         return StepResult(loss, logs, pictures=None if result is None else result.pictures)
 
-    def meaning(self, space: str, maps: Tensor, views: Views, points: Tensor) -> Mapping[str, tuple[float, Tensor]]:
-        """Terms of one head's maps (N, D, h, w) at points (N, K, 2): name -> share of the head's weight, and value."""
+    def meaning(self, space: str, said: Tensor, views: Views, points: Tensor) -> Mapping[str, tuple[float, Tensor]]:
+        """Terms of what a head says (N, K, D) at points (N, K, 2): name -> share of the head's weight, and value."""
         config, teacher = self.config, self.teacher(space)
-        said = sample_maps(maps, points).transpose(1, 2)
         terms = {space: (1.0, _mean(*feature_distance(said, teacher.at(views, points), config.distance), views))}
         if config.words and isinstance(teacher, LabelTeacher):
             words, labels = teacher.words.to(said.device), teacher.labels(views, points)

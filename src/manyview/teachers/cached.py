@@ -2,7 +2,7 @@
 
 FOLDER/cache.json             whose answers, to which pictures, how they are kept
 FOLDER/error.json             the error that this costs, and the bytes of an answer
-FOLDER/basis/T.patches.zip    the channels' mean and principal axes (keep="pca"), fitted to the first batch
+FOLDER/basis/T.patches.zip    the channels' mean and principal axes (keep="pca", "cosine"), fitted to the first batch
 FOLDER/samples/3fa/HASH.zip   one crop's answer
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from manyview.cache import archive, signals
-from manyview.cache.codec import BrokenArchive
+from manyview.cache.codec import ON_AXES, BrokenArchive
 from manyview.cache.options import Keep
 from manyview.cache.record import SAMPLES, Record, TeacherCard, claim
 from manyview.cache.store import Store
@@ -76,8 +76,9 @@ class CachedTeacher:
             live = self.teacher(replace(views, images=images, names=None, signals={}))
             live = {key: Signal(signal.value.float().cpu()) for key, signal in live.items()}
             whole = torch.stack([signal.value.flatten(1).isfinite().all(1) for signal in live.values()]).all(0)
-            if self.keep == "pca" and whole.any():
-                self.store.fit_basis(f"{self.name}/patches", live["patches"].value[whole].numpy)
+            share = ON_AXES.get(signals.SMALLER.get(self.keep, ""))
+            if share is not None and whole.any():
+                self.store.fit_basis(f"{self.name}/patches", live["patches"].value[whole].numpy, share=share)
             for place, row in enumerate(missing):
                 one = {key: Signal(signal.value[place : place + 1]) for key, signal in live.items()}
                 if whole[place]:
