@@ -279,3 +279,73 @@ def test_what_is_wrong_with_what_was_written_is_named(tmp_path):
     assert written.changed(tmp_path, "thing") == ["a", "b/c"]
     shutil.rmtree(tmp_path / "b")
     assert written.changed(tmp_path, "thing") == ["a", "b/c", "b/gone"]
+
+
+@pytest.fixture
+def student():
+    from manyview import zoo
+
+    return zoo.build("manyview-tiny", size="debug", seed=0)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_model_whose_writing_was_killed_is_the_old_or_the_new(tmp_path, student, stop, number):
+    from manyview import zoo
+
+    zoo.save_model(student, tmp_path, {"name": "old"})
+    (tmp_path / "mine.txt").write_text("mine")
+    stop(number)
+    with pytest.raises(Stopped):
+        zoo.save_model(student, tmp_path, {"name": "new"}, half=True)
+    stop(None)
+    found = (zoo.load(tmp_path, verify=True).card["name"], (tmp_path / "model.safetensors").stat().st_size)
+    again = [zoo.save_model(student, tmp_path / name, half=half) for name, half in (("o", False), ("n", True))]
+    sizes = [(path / "model.safetensors").stat().st_size for path in again]
+    assert found in (("old", sizes[0]), ("new", sizes[1]))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_conversion_replaces_nothing_of_a_project(tmp_path, student, monkeypatch, capsys):
+    from safetensors.torch import save_file
+
+    from manyview import zoo
+
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("my project")
+    save_file(zoo.export_official(student), project / "model.safetensors")
+    before = content(project)
+    monkeypatch.chdir(project)
+    for source in ("model.safetensors", "."):
+        assert main(["convert", source, "--arch", "manyview-tiny", "-o", "."]) == 2
+        assert "--overwrite" in capsys.readouterr().err
+        assert content(project) == before
+
+
+def test_every_flipped_bit_of_a_scene_and_a_model_is_found_by_verify(tmp_path, student):
+    from manyview import zoo
+
+    scene_of(1).save(tmp_path / "s")
+    zoo.save_model(student, tmp_path / "m")
+    draw = np.random.default_rng(0)
+    for folder, load in ((tmp_path / "s", Scene.load), (tmp_path / "m", zoo.load)):
+        load(folder, verify=True)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != written.RECORD):
+            whole = path.read_bytes()
+            flipped = bytearray(whole)
+            flipped[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
+            path.write_bytes(flipped)
+            with pytest.raises(UserError, match=f"{path.name} is not as it was written"):
+                load(folder, verify=True)
+            path.write_bytes(whole)
+    (tmp_path / "s" / written.RECORD).unlink()
+    with pytest.raises(UserError, match="carries no digests"):
+        Scene.load(tmp_path / "s", verify=True)
+
+
+@pytest.mark.parametrize("name", ["manyview-tiny", "manyview-small"])
+def test_the_bundled_models_are_as_they_were_written(name):
+    from manyview.zoo.models import ASSETS
+
+    assert written.changed(ASSETS / name, "model") == []
+    written.refuse_changed(ASSETS / name, "model")

@@ -60,6 +60,16 @@ def changed(folder: Path, what: str) -> list[str]:
     return sorted(name for name, known in read(folder).get(what, {}).items() if digest(folder / name) != known)
 
 
+def refuse_changed(folder: Path, what: str) -> None:
+    """Raise UserError when a file of this kind is not as it was written, or nothing says how that was."""
+    if not holds(folder, what):
+        raise UserError(f"{folder} carries no digests ({RECORD}), so it cannot be verified; write that {what} again")
+    if wrong := changed(folder, what):
+        raise UserError(
+            f"{folder / wrong[0]} is not as it was written ({len(wrong)} such files); copy or make it again"
+        )
+
+
 def note(folder: Path, what: str, names: Iterable[str]) -> None:
     """Record files that were written into `folder`."""
     record = read(folder)

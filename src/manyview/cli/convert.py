@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> Answer:
     licences = mv.zoo.licences_of(out)
     origin = read_config(out)["card"]["origin"]
     terms = [f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}" for entry in licences]
+    mv.load(out, verify=True)  # what lies on the disk is what was meant
     return Answer(
         values={"model": str(out), "arch": args.arch, "licences": licences},
         lines=[f"wrote {out} ({args.arch})", *terms],

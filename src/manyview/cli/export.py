@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("scene", type=Path, metavar="SCENE", help="a scene directory (manyview reconstruct)")
     parser.add_argument("--to", required=True, metavar="FORMAT", help=formats)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="file or directory to write")
+    parser.add_argument("--verify", action="store_true", help="first compare every file of SCENE with its digest")
     chosen = value_of(words, "--to")
     if chosen is not None:
         exporter = EXPORTERS.get(chosen)
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.scene.scene import Scene
 
     exporter = override(EXPORTERS.get(args.to)(overwrite=args.overwrite), args.settings)
-    scene = Scene.load(args.scene)
+    scene = Scene.load(args.scene, verify=args.verify)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         written = write(exporter, scene, args.out)

@@ -17,13 +17,14 @@ import inspect
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from manyview.cli.options import add_device, add_options, add_set, imported, named, number, value_of
-from manyview.cli.output import Answer
+from manyview.cli.output import Answer, printable
 from manyview.errors import UserError
 
 _recipes = partial(imported, "manyview.recipes.base:RECIPES")
@@ -84,7 +85,9 @@ def run(args: argparse.Namespace) -> Answer:
 
     joined = ranks.join()
     try:
-        answer = _report(_train(args), args)
+        with _resumable(args):
+            trained = _train(args)
+        answer = _report(trained, args)
         if ranks.rank() == 0:
             return answer
         args.json = None  # the first process speaks for all
@@ -92,6 +95,25 @@ def run(args: argparse.Namespace) -> Answer:
     finally:
         if joined:
             ranks.leave()
+
+
+@contextmanager
+def _resumable(args: argparse.Namespace) -> Iterator[None]:
+    """A second Ctrl-C, which ends the run at once, says what goes on from the newest checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from manyview.engine import checkpoint
+
+        if args.out is None or not (there := checkpoint.steps(args.out)):
+            raise
+        line = f"manyview train --resume -o {shlex.quote(str(args.out))}"
+        raise KeyboardInterrupt(f"the checkpoint of step {there[-1]} is kept, go on from it: {line}") from None
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _train(args: argparse.Namespace) -> Any:
@@ -194,6 +216,6 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("manyview")
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Plain("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -148,9 +148,11 @@ class Scene:
         return store.save(self, Path(directory), overwrite=overwrite)
 
     @staticmethod
-    def load(directory: str | Path) -> Scene:
-        """Read a scene directory. Raises UserError when it is none or is damaged."""
-        views, fields = store.load(Path(directory))
+    def load(directory: str | Path, *, verify: bool = False) -> Scene:
+        """Read a scene directory. Raises UserError when it is none or is damaged; verify: also when a file is not,
+        by its digest, as it was written.
+        """
+        views, fields = store.load(Path(directory), verify=verify)
         return Scene(views, **fields)
 
     def export(self, path: str | Path, *, to: str | None = None, **options: Any) -> Path:

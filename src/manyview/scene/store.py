@@ -14,7 +14,7 @@ from manyview.errors import UserError
 from manyview.files import load_arrays, save_arrays, write_json, write_npy
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
-from manyview.written import fresh_directory, settle
+from manyview.written import fresh_directory, refuse_changed, settle
 
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
@@ -104,10 +104,12 @@ def _write_view(view: SceneView, index: int, root: Path) -> dict[str, Any]:
     return entry
 
 
-def load(directory: Path) -> tuple[list[SceneView], dict[str, Any]]:
+def load(directory: Path, *, verify: bool = False) -> tuple[list[SceneView], dict[str, Any]]:
     """A scene's views and its other fields. Raises UserError when it is none, of a newer version, or damaged."""
     path = directory / "scene.json"
     settle(directory)
+    if verify:
+        refuse_changed(directory, WHAT)
     if not path.is_file():
         raise UserError(f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one")
     if not is_scene(directory):

@@ -14,9 +14,10 @@ from manyview.errors import UserError, mismatch
 from manyview.models.family import encoder_of, lookup, names_of, presets, require, require_name
 from manyview.models.model import Model, Role, device_of
 from manyview.models.outside import is_outside, outside
+from manyview.written import refuse_changed
 from manyview.zoo.cards import CARDS, Card, licences_of
 from manyview.zoo.converting import keep, network_of, recognise
-from manyview.zoo.directory import CONFIG, WEIGHTS, load_model, refuse_other_model
+from manyview.zoo.directory import CONFIG, WEIGHTS, WHAT, load_model, refuse_other_model
 from manyview.zoo.hub import download
 from manyview.zoo.reading import read_checkpoint
 
@@ -137,6 +138,7 @@ def load(
     dtype: torch.dtype | None = None,
     *,
     accept: Callable[[Card], bool] | None = None,
+    verify: bool = False,
 ) -> Model:
     """A zoo name, a model directory or its weights file -> the network in eval mode, float32 on the CPU
     unless told otherwise. `timm:NAME` and `hf:NAME` are encoders of those libraries.
@@ -144,12 +146,16 @@ def load(
     A name whose weights are not on this machine is downloaded and converted first. `accept` is shown the card
     with the licence before that and says whether to go on; without it only permissive licences are accepted.
     Raises UserError for an unknown name, a directory that is none, a licence not accepted or a download that
-    fails; the message then says how to put the file in place by hand.
+    fails; the message then says how to put the file in place by hand. verify: also compare every file with the
+    digest that was noted when it was written (UserError when one differs).
     """
     if is_outside(name_or_dir):
         model: Model = outside(str(name_or_dir))
     else:
-        model = load_model(_directory(name_or_dir, accept), dtype=dtype or torch.float32)
+        directory = _directory(name_or_dir, accept)
+    if verify:
+        refuse_changed(directory, WHAT)
+    model = load_model(directory, dtype=dtype or torch.float32)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model
