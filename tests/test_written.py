@@ -345,3 +345,25 @@ def test_the_bundled_models_are_as_they_were_written(name):
 
     assert written.changed(ASSETS / name, "model") == []
     written.refuse_changed(ASSETS / name, "model")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_file_that_is_added_to_a_work_is_ours_wherever_it_was_stopped(tmp_path, stop, number):
+    def put(text: str) -> None:
+        written.add(tmp_path, "thing", "report.html", lambda draft: draft.write_text(text))
+
+    write(tmp_path, OLD)
+    put("old")
+    stop(number)
+    try:
+        put("new")
+        assert number == 3  # the record, the file
+    except Stopped:
+        pass
+    stop(None)
+    assert (tmp_path / "report.html").read_text() in ("old", "new")
+    write(tmp_path, NEW, overwrite=number == 2)  # its record names the new one, the old one is there
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UserError, match=r"report.html is there and was not written by this program"):
+        put("newer")
+    assert (tmp_path / "report.html").read_text() == "mine"

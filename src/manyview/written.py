@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from manyview.errors import UserError
-from manyview.files import DRAFT, clear_drafts, draft_name, replace_file, sync_folder
+from manyview.files import DRAFT, clear_drafts, draft_name, fresh_file, replace_file, sync_folder
 
 RECORD = ".manyview.json"
 NEXT = ".manyview-next"
@@ -75,6 +75,20 @@ def note(folder: Path, what: str, names: Iterable[str]) -> None:
     record = read(folder)
     record.setdefault(what, {}).update({name: digest(folder / name) or "" for name in names})
     replace_file(folder / RECORD, _text(record))
+
+
+def add(folder: Path, what: str, name: str, write: Callable[[Path], object], *, overwrite: bool = False) -> Path:
+    """Add one file, which `write` puts where it is told, to a work of this kind that is there; returns its path.
+
+    Raises UserError when a file of that name is not ours, unless `overwrite`.
+    """
+    record = read(folder)
+    _refuse_collisions(folder, [name], record.get(what, {}), overwrite=overwrite)
+    with fresh_file(folder / name) as draft:
+        write(draft)
+        record.setdefault(what, {})[name] = digest(draft) or ""
+        replace_file(folder / RECORD, _text(record))  # first: a kill now leaves a file that is not there, no stranger
+    return folder / name
 
 
 def refuse_other_file(path: Path, *, overwrite: bool = False, flag: str = "") -> None:

@@ -105,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        place = str(error.filename or getattr(args, "out", None) or "the disk")
+        where = error.filename or getattr(args, "out", None) or "the disk"
         why = "no space left on the disk" if _cut_short(error) else reason(error)
-        return _tell(name, f"{place}: {why}; mend that or choose another place, then run the line again")
+        return _tell(name, f"{where}: {why}; mend that or choose another place, then run the line again")
 
 
 def _tell(name: str, what: object) -> int:

@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> Answer:
     from manyview.scene.report import REPORT, write_report
     from manyview.scene.scene import Scene
     from manyview.scene.store import WHAT
-    from manyview.written import note, refuse_other_files
+    from manyview.written import add as add_file
+    from manyview.written import refuse_other_files
 
     refuse_other_files(args.out, WHAT, overwrite=args.overwrite)  # before the work, not after it
     images = args.images[0] if len(args.images) == 1 else list_images(args.images)
@@ -88,9 +90,10 @@ def run(args: argparse.Namespace) -> Answer:
             options=override(ReconstructOptions(), args.settings),
         )
     _save(scene, args)
-    report = None if args.no_report else write_report(scene, args.out / REPORT)
-    if report is not None:
-        note(args.out, WHAT, [REPORT])
+    report = None
+    if not args.no_report:
+        write = partial(write_report, scene, of=args.out)
+        report = add_file(args.out, WHAT, REPORT, write, overwrite=args.overwrite)
     return _report(scene, args.out, report)
 
 
