@@ -12,7 +12,8 @@ import torch
 from by_model import reconstruct
 from manyview.cameras.align import Pairwise, align
 from manyview.geometry import poses
-from manyview.models.pair.network import PairReconstructor, debug, dust3r, mast3r
+from manyview.models.pair.network import PairReconstructor, debug, dust3r, mast3r, sab3r
+from manyview.pipelines.answers import told
 from manyview.pipelines.options import ReconstructOptions
 from manyview.pipelines.pairs import pair_graph
 from pair_of_depth import FOCAL, HEIGHT, WIDTH, PairOfDepth
@@ -86,3 +87,21 @@ def test_seeded_weights_go_through_from_end_to_end(layout, tmp_path):
     scene = reconstruct(photos, model=network, options=ReconstructOptions(image_size=64))
     assert [view.registered for view in scene.views] == [False] * 3  # noise has no matches
     scene.save(tmp_path / "scene")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_feature_heads_of_a_pair_model_speak_for_the_view_that_comes_first(count):
+    torch.manual_seed(0)
+    model = PairReconstructor(debug(sab3r(("clip", 512), ("dino", 384)))).eval()
+    pictures = [torch.rand(3, 32, 48) for _ in range(count)]
+    answers = told(model, pictures)
+    with torch.no_grad():
+        pair = torch.stack([pictures[0], pictures[-1]])[None]
+        said = model(pair)["features"]["clip"][0, 0]
+    means = said.unflatten(0, (4, 8)).unflatten(2, (6, 8)).mean((1, 3))
+    for answer in answers:
+        assert {name: tuple(cells.shape) for name, cells in answer["features"].items()} == {
+            "clip": (4, 6, 3),
+            "dino": (4, 6, 3),
+        }
+    assert torch.allclose(answers[0]["features"]["clip"], means, atol=1e-5) == (count < 3)  # of three: a mean of two

@@ -17,7 +17,7 @@ from manyview.pipelines.at_once import LEAST, Plan, in_first_frame, plan, too_la
 from manyview.pipelines.opening import evaluating
 from manyview.pipelines.options import PairGraph
 from manyview.pipelines.own_matches import DescriptorMatches
-from manyview.pipelines.pairs import in_one_frame
+from manyview.pipelines.pairs import feature_cells, feature_heads, in_one_frame
 from manyview.progress import track
 
 Answer = dict[str, Any]
@@ -117,17 +117,22 @@ def told(
 def _both_orders(network: Any, views: Any, seen: DescriptorMatches | None) -> Answer:
     """A pair model's maps in the first view's frame, and each view's map when it comes first."""
     first, second = network.encode_views(views)
-    forward = network.decode(first, second, heads=seen.heads if seen else ("pointmap",))
-    backward = network.decode(second, first, heads=("pointmap",))
+    meaning = feature_heads(network)
+    forward = network.decode(first, second, heads=(*(seen.heads if seen else ("pointmap",)), *meaning))
+    backward = network.decode(second, first, heads=("pointmap", *meaning))
     if seen is not None:
         seen(0, 1, forward)
     own = [_of_view(forward, 0, batch=None), _of_view(backward, 0, batch=None)]
-    return {
+    answer = {
         "pointmap": forward["pointmap"],
         "confidence": forward["confidence"],
         "pointmap_local": [view["pointmap"] for view in own],
         "confidence_local": [view["confidence"] for view in own],
     }
+    if meaning:
+        cells = [feature_cells(said, network.config.patch_size) for said in (forward, backward)]
+        answer["features"] = {name: [view[name][None] for view in cells] for name in meaning}
+    return answer
 
 
 def _of_view(answer: Answer, index: int, batch: int | None = 0) -> Answer:

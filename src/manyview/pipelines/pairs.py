@@ -26,6 +26,8 @@ COMPLETE = 12
 """Up to so many photos every pair is asked about unless something else is chosen."""
 GRID = 24
 """Rows and columns of the places of a photo at which pairs are aligned."""
+CELLS = 2
+"""Cells of a feature map along the side of a patch: at every pixel a photo would take hundreds of megabytes."""
 DEFAULT_FOCAL = 1.0
 """Focal length in long sides where a pointmap gives none."""
 
@@ -87,15 +89,15 @@ def in_one_frame(
     count = len(pictures)
     graph = pair_graph(kind, each, likeness(tokens) if kind in ("auto", "retrieval") else torch.zeros(count, count))
     sums = [_Sums(picture.shape[-2], picture.shape[-1], mask) for picture, mask in zip(pictures, masks, strict=True)]
-    pairs, points, weights = [], [], []
+    pairs, points, weights, meaning = [], [], [], feature_heads(network)
     for i, j in track(graph, label="pairs", unit="pair"):
         for first, second in ((i, j), (j, i)):
             heads = seen.heads if seen is not None and first == i else ("pointmap",)
-            said = network.decode(tokens[first], tokens[second], heads=heads)
+            said = network.decode(tokens[first], tokens[second], heads=(*heads, *meaning))
             if seen is not None and first == i:
                 seen(i, j, said)
             views = [(_one(said["pointmap"], side), _one(said["confidence"], side)) for side in (0, 1)]
-            sums[first].add(*views[0])
+            sums[first].add(*views[0], feature_cells(said, network.config.patch_size) if meaning else {})
             sampled = [sums[k].sampled(*maps) for k, maps in zip((first, second), views, strict=True)]
             pairs.append((first, second))
             points.append(torch.stack([one[0] for one in sampled]))
@@ -126,7 +128,24 @@ def in_one_frame(
         }
         for name, value in maps.items():
             answer[name].append(value[None])
+    if meaning:
+        answer["features"] = {name: [one.features[name][None] / one.answers for one in sums] for name in meaning}
     return answer
+
+
+def feature_heads(network: Any) -> tuple[str, ...]:
+    """The names of a pair model's feature heads."""
+    return tuple(name for name, _ in getattr(network.config, "feature_heads", ()))
+
+
+def feature_cells(said: dict[str, Any], patch: int) -> dict[str, Tensor]:
+    """What the feature heads say of the first of two views, a mean of every quarter of a patch: (h, w, C) on the CPU.
+
+    As published, a view's features are those of an answer in which it comes first.
+    """
+    maps = {name: _one(value, 0) for name, value in said.get("features", {}).items()}
+    side = max(1, patch // CELLS)
+    return {name: F.avg_pool2d(values.permute(2, 0, 1), side).permute(1, 2, 0) for name, values in maps.items()}
 
 
 def _one(maps: Any, side: int) -> Tensor:
@@ -149,6 +168,7 @@ class _Sums:
     answers: int = 0
     middles: list[float] = field(default_factory=list)
     focals: list[float] = field(default_factory=list)
+    features: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.logs, self.mass, self.sure = (torch.zeros(self.height, self.width) for _ in range(3))
@@ -157,8 +177,9 @@ class _Sums:
         self.place = (rows.flatten(), columns.flatten())
         self.uv = torch.stack([self.place[1] + 0.5 - self.width / 2, self.place[0] + 0.5 - self.height / 2], 1)
 
-    def add(self, points: Tensor, confidence: Tensor) -> None:
-        """An answer in which the photo comes first: points (H, W, 3) in its own frame, and their confidence."""
+    def add(self, points: Tensor, confidence: Tensor, features: dict[str, Tensor]) -> None:
+        """An answer in which the photo comes first: points (H, W, 3) in its own frame, confidence, features."""
+        self.features = {name: self.features.get(name, 0) + cells for name, cells in features.items()}
         known = torch.isfinite(points).all(-1) & (points[..., 2] > 1e-6)
         known = known if self.mask is None else known & self.mask
         self.sure += confidence.nan_to_num(0)
