@@ -56,6 +56,15 @@ SHOWN = 0.005
 CLOSE = 0.3
 """With --known: share of another class that is mixed into a feature at most."""
 
+HOW = """A pixel's feature is compared with the words of a query and with a hundred everyday words. Those that are
+about as near to the query as the nearest one speak for it (a sofa for "couch"), all others against it; the softmax
+of the two is the probability, and half of it the threshold. Regions of fewer than two cells of the feature map
+count as noise. A query is "not there" where no photo has more. Temperature and limits belong to the space of the
+features: those of `minilm` were chosen on the texts of the class names, blended and with noise, without a picture;
+those of `clip` have not been measured here. The text encoders read English; a word that is none of the everyday
+ones and near to none is found only if the model learned it. Numbers of `known` features come from the true classes
+and points with noise: they judge the words alone, not a model."""
+
 
 class Known:
     """True points, and features made of the texts of the true classes, with noise and a share of another class."""
@@ -170,13 +179,16 @@ def page(answer: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"| {name} | {shown(values)} |" for name, values in answer["table"].items()]
     words = [f"| {name} | {shown(values)} |" for name, values in answer["words"].items()]
     seconds = f"{len(answer['words'])} words in {answer['seconds_per_room']:.1f} s a room"
-    command = f"python benchmarks/locate.py OUT --model {args.model} --rooms {args.rooms} --write {args.write}"
+    of = f"--model {args.model}" if args.known is None else f"--known {args.known}"
+    command = f"python benchmarks/locate.py OUT {of} --rooms {args.rooms} --write {args.write}"
     return "\n".join(
         [
             "# Things found by their names",
             "",
             f"`{command}` wrote this page: {answer['rooms']} rooms of four photos that nothing was trained on "
             f"(seed {SEED}), {answer['model']}, {seconds}.",
+            "",
+            HOW,
             "",
             "A thing is there when it fills half a percent of a photo. Precision and recall are over (room, word).",
             "",
