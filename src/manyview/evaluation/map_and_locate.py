@@ -107,7 +107,7 @@ class MapAndLocate(Protocol):
         if not usable:
             raise UserError("no scene of the manifest has two frames with labels")
         spread = np.unique(np.linspace(0, len(usable) - 1, self.scenes).round().astype(int))
-        items = []
+        items: list[Item] = []
         for scene in track([usable[i] for i in spread], label="groups", unit="scene"):
             how: dict[str, Any] = {"sets": self.sets, "overlap": self.overlap, "seed": self.seed}
             for size, groups in groups_of_scene(data, scene, labelled[scene], SIZES, **how).items():
