@@ -41,7 +41,7 @@ from manyview.pipelines.camera_files import read_known
 from manyview.zoo.reading import read_checkpoint
 
 SECONDS, GIGABYTE = 20, 1 << 20  # of one file; kilobytes
-TIMES, MORE = 40, 300
+TIMES, MORE = 30, 300
 RNG = np.random.default_rng(0)
 PIXELS = cv2.resize(RNG.integers(0, 255, (6, 8, 3), np.uint8), (64, 48))
 
@@ -391,5 +391,7 @@ def test_damaged_files_end_in_one_line(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_many_damaged_files_end_in_one_line(name, tmp_path):
+def test_many_damaged_files_end_in_one_line(name, tmp_path, request):
+    if request.config.getoption("markexpr") != "slow":
+        pytest.skip("takes minutes: run with -m slow")
     try_many(name, tmp_path, MORE)

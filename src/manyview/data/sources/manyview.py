@@ -33,7 +33,7 @@ class _Frame(Row):
         """Everything a row may hold beside its image. Raises UserError for what cannot be right."""
         entry, where = self.entry, f"{self.folder / FILE}: frame {self.entry['file']!r}"
         given = entry.get("size")
-        if given is not None and tuple(given) != size:
+        if given is not None and given != [*size]:
             raise UserError(
                 f"{where} is {size[0]}x{size[1]} once upright but size says {given}; "
                 "write size and K for the upright, stored image"
