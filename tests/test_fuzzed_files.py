@@ -28,20 +28,30 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from manyview import zoo
+from manyview.cache.build import build
+from manyview.cache.store import Cache
+from manyview.cache.verify import verify
 from manyview.data import sources
 from manyview.data.check import check
 from manyview.data.depths import read_depth
 from manyview.data.loading import load_views
 from manyview.data.manifest import Frame, Manifest
+from manyview.engine import checkpoint
 from manyview.errors import UserError
 from manyview.images.maps import read_labels, read_mask
 from manyview.images.reading import probe_image, read_image, stated_focal, stored_as_seen
 from manyview.images.video import iter_video
 from manyview.pipelines.camera_files import read_known
+from manyview.pipelines.feature_set import FeatureSet
+from manyview.pipelines.features import features
+from manyview.pipelines.reconstruct import reconstruct
+from manyview.scene.report import write_report
+from manyview.scene.scene import Scene
+from manyview.teachers.sensor import Sensor
 from manyview.zoo.reading import read_checkpoint
 
 SECONDS, GIGABYTE = 20, 1 << 20  # of one file; kilobytes
-TIMES, MORE = 30, 300
+TIMES, MORE = 30, 140
 RNG = np.random.default_rng(0)
 PIXELS = cv2.resize(RNG.integers(0, 255, (6, 8, 3), np.uint8), (64, 48))
 
@@ -201,6 +211,48 @@ def tensors(folder: Path) -> None:
     save_file({"a.weight": torch.ones(3, 4), "b": torch.ones(2)}, folder / "w.safetensors")
 
 
+def store(folder: Path) -> None:
+    build(manifest(folder), Sensor(), folder / "cache", views=1, size=(28, 28))
+
+
+def read_store(folder: Path) -> None:
+    cache = Cache.open(folder / "cache")
+    cache.info()
+    verify(folder / "cache")
+    for index in range(len(cache)):
+        cache.sample(index)
+
+
+def scene(folder: Path) -> None:
+    picture(folder / "a.png")
+    torch.manual_seed(0)
+    made = reconstruct(folder / "a.png", model=zoo.build("manyview-tiny", size="debug").eval(), device="cpu")
+    made.save(folder / "scene")
+
+
+def read_scene(folder: Path) -> None:
+    loaded = Scene.load(folder / "scene")
+    loaded.cloud()
+    write_report(loaded, folder / "report.html")
+
+
+def feature_folder(folder: Path) -> None:
+    picture(folder / "a.png")
+    torch.manual_seed(0)
+    features([folder / "a.png"], model=zoo.build("dinov2-vits14", size="debug"), out=folder / "f", device="cpu")
+
+
+def checkpoints(folder: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    checkpoint.save(folder, 1, network.state_dict(), {0: {"step": torch.ones(1)}}, meta={"means": {}}, keep=1)
+
+
+def read_checkpoints(folder: Path) -> None:
+    if found := checkpoint.latest(folder):
+        found.moments()
+        checkpoint.load_weights(torch.nn.Linear(2, 2), found)
+
+
 def scan(format: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> None:
         found, _ = sources.scan(folder, format=format)
@@ -256,6 +308,11 @@ KINDS = {
     "model config": Kind(model_directory, "model/config.json", lambda folder: zoo.load(folder / "model")),
     "model weights": Kind(model_directory, "model/model.safetensors", lambda folder: zoo.load(folder / "model")),
     "pickle": Kind(official, "w.pth", lambda f: zoo.convert(f / "w.pth", "dinov2-vits14", f / "out", overwrite=True)),
+    "store": Kind(store, "cache/**/*.*", read_store),
+    "scene": Kind(scene, "scene/**/*.*", read_scene),
+    "scene.json": Kind(scene, "scene/scene.json", read_scene),
+    "features": Kind(feature_folder, "f/*.*", lambda folder: [*FeatureSet.load(folder / "f")]),
+    "checkpoint": Kind(checkpoints, "checkpoints/*/*", read_checkpoints),
     "safetensors": Kind(tensors, "w.safetensors", lambda folder: read_checkpoint(folder / "w.safetensors")),
 }
 
@@ -365,7 +422,9 @@ def in_time() -> Iterator[None]:
 def try_many(name: str, tmp_path: Path, times: int) -> None:
     kind, valid = KINDS[name], tmp_path / "valid"
     valid.mkdir()
-    kind.write(valid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind.write(valid)
     shutil.copytree(valid, tmp_path / "as it is")
     kind.read(tmp_path / "as it is")
     peak, wrong = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
