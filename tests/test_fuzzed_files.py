@@ -1,6 +1,6 @@
 """Every kind of file that is read, damaged at random: an answer or one line, never a traceback, a hang or gigabytes.
 
-`pytest -m slow tests/test_fuzzed_files.py` tries fifty times as many. A failure names the seed: `damaged(KIND, SEED)`
+`pytest -m slow tests/test_fuzzed_files.py` tries ten times as many. A failure names the seed: `damaged(KIND, SEED)`
 writes that very file again.
 """
 
@@ -51,7 +51,7 @@ from manyview.teachers.sensor import Sensor
 from manyview.zoo.reading import read_checkpoint
 
 SECONDS, GIGABYTE = 20, 1 << 20  # of one file; kilobytes
-TIMES, MORE = 30, 140
+TIMES, MORE = 30, 300
 RNG = np.random.default_rng(0)
 PIXELS = cv2.resize(RNG.integers(0, 255, (6, 8, 3), np.uint8), (64, 48))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from manyview.written import fresh_directory, refuse_changed, settle
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
 
+T = TypeVar("T")
 FORMAT = "manyview-scene"
 VERSION = 2  # 2 says what each pose rests on; 1 is read
 WHAT = "scene"
@@ -115,18 +116,42 @@ def load(directory: Path, *, verify: bool = False) -> tuple[list[SceneView], dic
     if not is_scene(directory):
         raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")
     header = json.loads(path.read_text(encoding="utf-8"))
-    if header.get("version", 0) > VERSION:
-        raise UserError(f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview")
     try:
+        if _typed(header.get("version", 0), int) > VERSION:
+            raise UserError(
+                f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview"
+            )
         views = [_read_view(entry, directory) for entry in header["views"]]
-        fields = {name: header[name] for name in ("frame", "scale", "scale_source")}
+        fields = {name: _typed(header[name], str) for name in ("frame", "scale", "scale_source")}
         shared = directory / "tracks.npz"
         tracks = Tracks(**load_arrays(shared)) if shared.is_file() else None
-        return views, {**fields, "info": header.get("info", {}), "tracks": tracks}
-    except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, UserError):
-            raise
+        return views, {**fields, "info": _info(header), "tracks": tracks}
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise anything on damaged data
         raise UserError(f"{path}: the scene is damaged ({error}); reconstruct it again") from error
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"{str(value)[:40]!r} is no {kind.__name__}")
+    return value
+
+
+def _info(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a scene or a view; lines for people are lists of text."""
+    info = _typed(entry.get("info", {}), dict)
+    for name in ("warnings", "skipped", "left_out"):
+        for line in _typed(info.get(name, []), list):
+            _typed(line, str)
+    return info
+
+
+def _matrix(values: Any, side: int) -> np.ndarray:
+    matrix = np.array(values, np.float64).reshape(side, side)
+    if not np.isfinite(matrix).all():
+        raise ValueError("a camera has numbers that are not finite")
+    return matrix
 
 
 def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
@@ -147,28 +172,28 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
             pixels = np.asarray(picture.convert("RGB"))
     source = Source(
         size=(int(described["height"]), int(described["width"])),
-        affine=np.array(described["affine"], np.float64).reshape(3, 3),
-        intrinsics=np.array(described["intrinsics"], np.float64).reshape(3, 3),
-        path=described.get("path"),
-        frame=described.get("frame"),
+        affine=_matrix(described["affine"], 3),
+        intrinsics=_matrix(described["intrinsics"], 3),
+        path=None if described.get("path") is None else _typed(described["path"], str),
+        frame=None if described.get("frame") is None else int(described["frame"]),
         pixels=pixels,
     )
     rests_on = _rests_on(entry)
     return SceneView(
-        name=entry["name"],
+        name=_typed(entry["name"], str),
         image=image,
         depth=maps["depth"],
         confidence=maps["confidence"],
-        intrinsics=np.array(entry["intrinsics"], np.float64).reshape(3, 3),
-        cam2world=None if rests_on == "nothing" else np.array(entry["cam2world"], np.float64).reshape(4, 4),
+        intrinsics=_matrix(entry["intrinsics"], 3),
+        cam2world=None if rests_on == "nothing" else _matrix(entry["cam2world"], 4),
         source=source,
         raw_pointmap=maps.get("pointmap"),
         contradicted=maps.get("contradicted"),
         rests_on=rests_on,
         component=int(entry.get("component", 0)),
         inliers=int(entry.get("inliers", 0)),
-        error_px=entry.get("error_px"),
-        info=entry.get("info", {}),
+        error_px=None if entry.get("error_px") is None else float(entry["error_px"]),
+        info=_info(entry),
         features={s: _features(_inside(root, file)) for s, file in entry.get("features", {}).items()},
         labels=maps.get("labels"),
         scores=maps.get("scores"),
