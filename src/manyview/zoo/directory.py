@@ -132,7 +132,7 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     family = FAMILIES.get(description["architecture"])
     try:
         config = family.configured(family.config(), description.get("config", {}))
-    except (TypeError, UserError) as error:
+    except (TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{directory / CONFIG}: {error}") from error
     path = directory / WEIGHTS
     if not path.exists():
