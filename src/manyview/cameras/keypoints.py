@@ -12,7 +12,10 @@ LONG_SIDE = 1024
 """Photos are looked at with at most this long side: finer detail moves keypoints by less than their own noise."""
 MOST, CONTRAST = 4000, 0.02
 """Keypoints of a photo, and the contrast that a keypoint must have (OpenCV's default of 0.04 misses dim rooms)."""
-TILTED_MOST, TILTS = 3000, 2
+TILTED_MOST, TILTS = (500, 1500), 2
+"""Keypoints of each of the ten tilted copies of a photo, in a first and in a second try; tilts up to this number."""
+BLOCK = 512
+"""Keypoints of tilted photos that are compared with all of another photo at once: bounds memory, not the result."""
 RATIO = 0.8
 """A match is at most this share of the distance to the next best one (Lowe)."""
 APART = 8.0
@@ -34,10 +37,10 @@ class Keypoints:
         return len(self.uv)
 
 
-def detect(photo: np.ndarray, size: tuple[int, int] | None = None, *, tilted: bool = False) -> Keypoints:
+def detect(photo: np.ndarray, size: tuple[int, int] | None = None, *, tilted: int = 0) -> Keypoints:
     """Keypoints of an (h, w, 3) uint8 photo, which may be a smaller copy of one of `size` (H, W).
 
-    `tilted`: also of the photo seen from aside (ASIFT; ten times slower).
+    `tilted`: so many of each of ten copies of the photo, as seen from aside (ASIFT; five times slower).
     """
     import cv2
 
@@ -47,7 +50,7 @@ def detect(photo: np.ndarray, size: tuple[int, int] | None = None, *, tilted: bo
     shrunk, scale = LONG_SIDE / max(grey.shape), min(1.0, 1 / pixel)
     if shrunk < 1:
         grey = cv2.resize(grey, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
-    sift = tools.SIFT_create(TILTED_MOST if tilted else MOST, contrastThreshold=CONTRAST)
+    sift = tools.SIFT_create(tilted or MOST, contrastThreshold=CONTRAST)
     finder = tools.AffineFeature_create(sift, TILTS, 0) if tilted else sift
     points, descriptors = finder.detectAndCompute(grey, None)
     if descriptors is None or not len(points):
@@ -70,14 +73,13 @@ def match(first: Keypoints, second: Keypoints, *, tilted: bool = False) -> np.nd
     few = 9 if tilted else 2
     if min(len(first), len(second)) < few:
         return np.empty((0, 2), np.int64)
-    similarity = (of_unit_length(first.descriptors) @ of_unit_length(second.descriptors).T).numpy()
+    one, two = of_unit_length(first.descriptors), of_unit_length(second.descriptors)
     if not tilted:
-        return _clear(similarity)
-    values, nearest = torch.from_numpy(similarity).topk(few, dim=1)
-    candidates = nearest.numpy()
-    distance = (2 - 2 * values).clamp(min=0).sqrt().numpy()
+        return _clear((one @ two.T).numpy())
+    values, candidates, back = _nearest(one, two, few)
+    distance = np.sqrt((2 - 2 * values).clip(min=0))
     rows, columns = np.arange(len(candidates)), candidates[:, 0]
-    back = similarity[:, columns].argmax(0)
+    back = back[columns]
     elsewhere = _apart(second.uv[candidates], second.uv[columns][:, None], second.pixel)
     elsewhere[:, -1] = True
     rival = distance[rows, elsewhere.argmax(1)]
@@ -86,6 +88,20 @@ def match(first: Keypoints, second: Keypoints, *, tilted: bool = False) -> np.nd
     places = np.concatenate([first.uv[pairs[:, 0]] / first.pixel, second.uv[pairs[:, 1]] / second.pixel], 1)
     _, once = np.unique(np.round(places / 3), axis=0, return_index=True)
     return pairs[np.sort(once)]
+
+
+def _nearest(one: torch.Tensor, two: torch.Tensor, few: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, few) products of unit descriptors (N, D) with their nearest of (K, D), and which; (K,) the nearest back."""
+    best, back = torch.full((len(two),), -torch.inf), torch.zeros(len(two), dtype=torch.long)
+    found = []
+    for start in range(0, len(one), BLOCK):
+        similarity = one[start : start + BLOCK] @ two.T
+        value, row = similarity.max(0)
+        better = value > best
+        best[better], back[better] = value[better], row[better] + start
+        found.append(similarity.topk(few, dim=1))
+    values, candidates = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return values, candidates, back.numpy()
 
 
 def _clear(similarity: np.ndarray) -> np.ndarray:

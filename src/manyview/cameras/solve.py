@@ -15,7 +15,7 @@ from manyview.cameras.cores import each
 from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.graph import connected
 from manyview.cameras.hypothesis import FEWEST, placed_by_network, relative
-from manyview.cameras.keypoints import Keypoints, detect, match
+from manyview.cameras.keypoints import TILTED_MOST, Keypoints, detect, match
 from manyview.cameras.known import denied, mistake, squared
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
@@ -25,7 +25,7 @@ from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
 from manyview.errors import UserError
 
 TILTED_PAIRS = 66
-"""Up to so many pairs of photos that no link joins are looked at again as seen from aside."""
+"""Up to so many pairs of photos that no chain of links joins are looked at again as seen from aside."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def solve(
     use_depth: bool = True,
     adjust: bool = True,
 ) -> Solved:
-    """The cameras of photos; `photos` gives their pixels in order, and is called once or twice.
+    """The cameras of photos; `photos` gives their pixels in order, and is called up to three times.
 
     Pixels are (h, w, 3) uint8, those of the original photo or of a smaller copy (LONG_SIDE is looked at).
 
@@ -67,13 +67,15 @@ def solve(
         new = _links(places, views, own.match([pair for pair in pairs if pair not in linked]), focals)
         looks, links = _together(looks, links, places, new)
     component = connected(len(views), [(one.i, one.j) for one in links])
-    apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
-    if sift and 0 < len(apart) <= TILTED_PAIRS:
-        aside = _keypoints(views, photos(), tilted=True)
+    for most in TILTED_MOST if sift else ():
+        apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
+        if not 0 < len(apart) <= TILTED_PAIRS:
+            break
+        aside = _keypoints(views, photos(), tilted=most)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
         new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
-    component = connected(len(views), [(one.i, one.j) for one in links])
+        component = connected(len(views), [(one.i, one.j) for one in links])
     against = _contradicted(looks, links, focals, views)
     cameras: list[Camera | None] = [None] * len(views)
     tracks: list[Tracks] = []
@@ -90,7 +92,7 @@ def solve(
     return replace(found, cameras=beside, denied=against)
 
 
-def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: bool = False) -> list[Keypoints]:
+def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: int = 0) -> list[Keypoints]:
     def seen(photo: tuple[View, np.ndarray]) -> Keypoints:
         return detect(photo[1], photo[0].size, tilted=tilted)
 

@@ -52,6 +52,15 @@ EPILOG = """first steps:
 JSON_TAKES_ANY_NAME = ("eval", "bench")
 """Commands whose `--json FILE` need not end in .json."""
 
+LESS = "nothing half written is left; free memory and run the same line again"
+OF_MEMORY = {
+    "reconstruct": "--max-frames N takes fewer photos, a smaller --image-size less of each",
+    "localise": "name fewer photos at a time",
+    "features": "a smaller --batch needs less, --max-frames N takes fewer pictures",
+    "train": "a smaller --run.batch with a larger --run.accumulate needs less; --resume goes on from the last save",
+}
+"""What needs less memory, of commands that have a flag for it; of the others `LESS`."""
+
 
 def build_parser(command: str | None, words: Sequence[str] = ()) -> Parser:
     """The top parser; only `command`'s own module is imported and asked for its arguments.
@@ -104,7 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except OSError as error:
+    except Exception as error:
+        if _out_of_memory(error):
+            return _tell(name, f"memory ran out ({_first_line(error)}); {OF_MEMORY.get(command or '', LESS)}")
+        if not isinstance(error, OSError):
+            raise
         where = error.filename or getattr(args, "out", None) or "the disk"
         why = "no space left on the disk" if _cut_short(error) else reason(error)
         return _tell(name, f"{where}: {why}; mend that or choose another place, then run the line again")
@@ -113,6 +126,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(name: str, what: object) -> int:
     print(f"{name}: {printable(what, one_line=True)}", file=sys.stderr)
     return 2
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Asked only of errors that would end in a traceback, so that the import of PyTorch costs nobody a second."""
+    from manyview.engine.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _first_line(error: Exception) -> str:
+    """How much was asked for, as the library that asked says it."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _cut_short(error: OSError) -> bool:

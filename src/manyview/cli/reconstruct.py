@@ -6,6 +6,12 @@ manyview reconstruct walk.mp4 --fps 2 --max-frames 60 -o scene    a video
 manyview reconstruct photos/ --cameras-from sparse/0 -o scene     cameras that are known, of some photos or of all
 manyview reconstruct photos/ --model runs/mine/model -o scene     a model of yours
 manyview reconstruct photos/ --model mast3r-vitl16 -o scene        a pair model, asked about pairs of them
+
+Of up to 40 photos every pair is matched. Of more, each is matched with the 6 next ones in order and the 10 that look
+most alike, which closes loops; groups of photos are placed alone, joined by the points they share, and adjusted
+together. The network is asked about as many photos at once as memory allows, in groups that overlap. Photos that
+nothing joins are looked at once more as seen from aside, if they are few. What does not fit the memory is said before
+the work, with the number of photos that would; --max-frames, --stride and --image-size need less.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "insufficient memory")
-    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
+    said = str(error).lower()  # OpenCV's error is an Exception and nothing more
+    return isinstance(error, Exception) and any(word in said for word in (*words, "can't start new thread"))
 
 
 def megabytes(count: float) -> str:

@@ -6,7 +6,7 @@ and its depth there is held against the depth that the other view has at that pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -39,33 +39,43 @@ def compare(views: Sequence[SceneView], tracks: Tracks) -> bool:
     rows = [index for index, view in enumerate(views) if view.registered and view.valid.any()]
     if 2 * sum(views[index].rests_on == "depth" for index in rows) > len(rows):
         return False
-    apart = {index: _differences(views, tracks, index, rows) for index in rows}
-    known = {index: values for index, values in apart.items() if len(values) and np.isfinite(values).any()}
-    if not known:
-        return False
     typical, far = {}, {}
-    for index, values in known.items():
-        view = views[index]
+    for index in rows:
+        view, values = views[index], _differences(views, tracks, index, rows)
         seen = np.isfinite(values)
+        if not seen.any():
+            continue
         view.contradicted = view.valid & seen.any(0) & ~(np.abs(values) < AGREES).any(0)
         ranked = np.sort(np.where(seen, np.abs(values), np.inf), 0)
         middle = np.take_along_axis(ranked, np.maximum(seen.sum(0) - 1, 0)[None] // 2, 0)[0]
-        typical[index] = np.where(seen.any(0), np.log(np.maximum(middle, FLOOR)), np.nan)
-        far[index] = _far(view, tracks, index)
-    used = {index: np.isfinite(typical[index]) & views[index].valid for index in known}
-    pooled = [np.concatenate([values[index][used[index]] for index in known]) for values in (typical, far)]
-    sure = np.concatenate([views[index].confidence[used[index]] for index in known])
-    step = max(1, len(sure) // SAMPLE)
-    by_confidence = _monotone(sure[::step], pooled[0][::step], rising=False)
-    by_distance = _monotone(pooled[1][::step], pooled[0][::step], rising=True)
-    usual = float(pooled[0].mean())
-    for index in known:
+        typical[index] = np.where(seen.any(0), np.log(np.maximum(middle, FLOOR)), np.float32(np.nan))
+        far[index] = _far(view, tracks, index).astype(np.float32)
+    if not typical:
+        return False
+    used = {index: np.isfinite(values) & views[index].valid for index, values in typical.items()}
+    total = sum(int(mask.sum()) for mask in used.values())
+    confidences = {index: views[index].confidence for index in used}
+    errors, distances, sure = (_sampled(used, maps, total) for maps in (typical, far, confidences))
+    usual = sum(float(typical[index][mask].sum(dtype=np.float64)) for index, mask in used.items()) / total
+    by_confidence = _monotone(sure, errors, rising=False)
+    by_distance = _monotone(distances, errors, rising=True)
+    for index in typical:
         view = views[index]
         view.info["confidence"] = "calibrated"
         alike = (np.interp(view.confidence, *by_confidence) + np.interp(far[index], *by_distance)) / 2
         own = np.where(np.isfinite(typical[index]), typical[index], usual)
         view.confidence = np.exp(-((1 - OWN) * alike + OWN * own)).astype(np.float32)
     return True
+
+
+def _sampled(used: Mapping[int, np.ndarray], maps: Mapping[int, np.ndarray], total: int) -> np.ndarray:
+    """About SAMPLE values of all views' maps (H, W), evenly, of the pixels that are used, `total` in number."""
+    step, start, chosen = max(1, total // SAMPLE), 0, []
+    for index, mask in used.items():
+        values = maps[index][mask]
+        chosen.append(values[-start % step :: step])
+        start += len(values)
+    return np.concatenate(chosen)
 
 
 def _differences(views: Sequence[SceneView], tracks: Tracks, index: int, rows: Sequence[int]) -> np.ndarray:
