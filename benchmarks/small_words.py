@@ -3,7 +3,7 @@
     python benchmarks/small_words.py OUT --gather 0 40      rooms 0 … 39, to OUT/train-0.pt: 40 take two CPU minutes
     python benchmarks/small_words.py OUT --gather 0 30 --held-out
     python benchmarks/small_words.py OUT --train            on all that was gathered; OUT/model is the answer
-    python benchmarks/small_words.py OUT --judge [--write docs/sab3r-study.md] [--install]
+    python benchmarks/small_words.py OUT --judge [--install]
 
 The trunk is frozen, so its tokens are read once per picture. Judged on rooms of another seed, view by view: mIoU over
 the classes by the nearest text, the same with the texts shuffled, and always saying "wall"; points must be those of
@@ -76,10 +76,10 @@ def train(out: Path, steps: int, scenes: int, settings: list[str], quiet: bool =
         kind = by_size[SIZES[step % len(SIZES)]]
         drawn = [kind[i] for i in torch.randint(len(kind), (scenes,), generator=generator)]
         levels = [torch.cat([row["levels"][i] for row in drawn]).float() for i in range(4)]
-        labels = torch.stack([row["labels"] for row in drawn])
+        labels = torch.cat([row["labels"] for row in drawn])[:, None]  # (N, 1, H, W)
         views = Views(torch.empty(*labels.shape[:2], 3, *labels.shape[2:]), labels=labels)
         grid = (labels.shape[-2] // 14, labels.shape[-1] // 14)
-        points = torch.rand(labels.shape[0] * labels.shape[1], recipe.config.pixels, 2, generator=generator)
+        points = torch.rand(len(labels), recipe.config.pixels, 2, generator=generator)
         with autocast(torch.device("cpu"), "auto"):
             said = head.space(sample_maps(head.pixels(levels, grid), points).transpose(1, 2))  # linear maps commute
         terms = recipe.meaning(SPACE, said, views, points)
@@ -151,7 +151,7 @@ def main() -> None:
     if args.gather:
         gather(args.out, *args.gather, "held-out" if args.held_out else "train")
     if args.train:
-        zoo.save_model(train(args.out, args.steps, args.scenes, args.set).student, args.out / "model")
+        zoo.save_model(train(args.out, args.steps, args.scenes, args.set).student, args.out / "model", overwrite=True)
     if args.judge or args.install:
         recipe = recipe_of(args.set)
         zoo.take_weights(recipe.student, zoo.load(args.out / "model").state_dict(), "the trained model", "train again")
@@ -160,7 +160,9 @@ def main() -> None:
         print(json.dumps(told, indent=1))
     if args.install:
         folder = zoo.models.ASSETS / "manyview-small-words"
-        zoo.save_model(recipe.student, folder, zoo.CARDS[folder.name], half=True, beside="manyview-small")
+        zoo.save_model(
+            recipe.student, folder, zoo.CARDS[folder.name], half=True, beside="manyview-small", overwrite=True
+        )
         print(f"wrote {folder}; put the numbers on its README.md")
 
 

@@ -43,7 +43,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
     assert files - set(wheel.namelist()) == set()
     assert {
         "manyview/py.typed",
-        *(f"manyview/assets/manyview-{size}/model.safetensors" for size in ("tiny", "small")),
+        *(f"manyview/assets/manyview-{size}/model.safetensors" for size in ("tiny", "small", "small-words")),
     } <= files
 
 
