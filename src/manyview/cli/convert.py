@@ -17,7 +17,6 @@ from manyview.cli.options import add_set
 from manyview.cli.output import Answer
 from manyview.config import read_assignments
 from manyview.errors import UserError
-from manyview.zoo.directory import read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -53,6 +52,8 @@ def run(args: argparse.Namespace) -> Answer:
             raise
         raise UserError(f"--set: {error}") from error
     licences = mv.zoo.licences_of(out)
+    from manyview.zoo.directory import read_config
+
     origin = read_config(out)["card"]["origin"]
     terms = [f"licence of {entry['name']}: {entry['licence']}: {entry['allows']}" for entry in licences]
     mv.load(out, verify=True)  # what lies on the disk is what was meant
