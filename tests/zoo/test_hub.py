@@ -253,3 +253,31 @@ def test_what_the_hub_client_says_becomes_one_line(published, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="huggingface_hub is not installed"):
         download(dataclasses.replace(published, hub="someone/model"))
+
+
+def test_a_file_without_a_stated_hash_is_known_again(published, server, tmp_path, recwarn):
+    download(published)
+    seen = zoo.models_folder().parent / "downloads" / "digests.json"
+    assert list(json.loads(seen.read_text()).values()) == [hashlib.sha256(server.content).hexdigest()]
+    download(published)
+    assert not [warning for warning in recwarn if "has changed" in str(warning.message)]
+    torch.save(zoo.export_official(zoo.build("dinov2-vits14", size="debug", seed=2)), tmp_path / "other.pth")
+    server.content = (tmp_path / "other.pth").read_bytes()
+    for kept in (zoo.models_folder().parent / "downloads").glob("*/*.pth"):
+        kept.unlink()
+    with pytest.warns(UserWarning, match=r"has changed since it was first downloaded: its sha256 was"):
+        download(published)
+    assert list(json.loads(seen.read_text()).values()) == [hashlib.sha256(server.content).hexdigest()]
+
+
+def test_a_pinned_revision_is_asked_for_and_a_commit_is_recorded(published, tmp_path, monkeypatch):
+    asked = []
+    snapshot = tmp_path / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "published.pth").rename(snapshot / "w.pth")
+    client = ModuleType("huggingface_hub")
+    client.hf_hub_download = lambda *_, **how: asked.append(how) or str(snapshot / "w.pth")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    out = download(dataclasses.replace(published, hub="someone/model", file="w.pth", revision="abc123"))
+    assert asked == [{"local_files_only": False, "revision": "abc123"}]
+    assert json.loads((out / "config.json").read_text())["card"]["origin"]["revision"] == "abc123"

@@ -40,6 +40,8 @@ class Card:
     """Hugging Face repository of the file; empty when it lies elsewhere."""
     url: str = ""
     """Direct link to the file; empty when there is none."""
+    revision: str = ""
+    """Commit of that repository; empty: its newest, which the model directory then records."""
     file: str = ""
     """Name of the published file (its path in the repository, for one on the hub)."""
     bytes: int | None = None

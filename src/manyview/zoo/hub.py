@@ -6,15 +6,18 @@ MANYVIEW_OFFLINE=1 (or HF_HUB_OFFLINE=1) never connects; what was downloaded bef
 from __future__ import annotations
 
 import errno
+import json
 import os
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from manyview.errors import UserError
+from manyview.files import write_json
 from manyview.progress import track
 from manyview.zoo.cards import CARDS, Card
 from manyview.zoo.converting import keep, network_of
@@ -22,6 +25,7 @@ from manyview.zoo.reading import sha256_of
 
 Accept = Callable[[Card], bool]
 OFFLINE = ("MANYVIEW_OFFLINE", "HF_HUB_OFFLINE")
+SEEN = "digests.json"
 CHUNK, TIMEOUT, TRIES = 1 << 20, 30.0, 3
 
 
@@ -57,7 +61,32 @@ def download(name: str, out: Path, *, accept: Accept | None = None, card: Card |
     except FetchError as error:
         raise UserError(f"cannot download {card.file} of {name}: {error}; {by_hand}") from error
     origin = {"file": card.file, "bytes": path.stat().st_size, "sha256": card.sha256 or sha256_of(path)}
-    return keep(network_of(path, name), name, out, origin)
+    if card.hub and path.parent.parent.name == "snapshots":
+        origin["revision"] = path.parent.name
+    model = network_of(path, name)
+    if card.sha256 is None:
+        _remember(card, str(origin["sha256"]), out.parent.parent / "downloads" / SEEN)
+    return keep(model, name, out, origin)
+
+
+def _remember(card: Card, digest: str, seen: Path) -> None:
+    """Keep the digest of a file whose publisher states none; warn when it is another one than at the first time."""
+    try:
+        known = json.loads(seen.read_text(encoding="utf-8"))
+        known = known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        known = {}
+    where = f"{card.hub or card.url} {card.file}"
+    before = known.setdefault(where, digest)
+    if before != digest:
+        warnings.warn(
+            f"{card.file} of {card.name} has changed since it was first downloaded: its sha256 was {before[:12]}…, "
+            f"now {digest[:12]}… (recorded in {seen}); ask its publisher why",
+            stacklevel=3,
+        )
+        known[where] = digest
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    write_json(seen, known)
 
 
 def _by_hand(card: Card, out: Path) -> str:
@@ -91,7 +120,8 @@ def _from_hub(card: Card) -> Path:
             "(pip install huggingface_hub)"
         ) from None
     try:
-        paths = [Path(hf_hub_download(card.hub, name, local_files_only=offline())) for name in names]
+        pinned = {"revision": card.revision} if card.revision else {}
+        paths = [Path(hf_hub_download(card.hub, name, local_files_only=offline(), **pinned)) for name in names]
     except Exception as error:  # the client raises what its transport raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FetchError(f"the Hugging Face hub says: {first[:200]}") from error
