@@ -72,6 +72,18 @@ def test_a_networks_features_are_of_the_crop_before_its_colours_changed(tmp_path
     assert not torch.equal(teacher.at(coloured, points).value, teacher.at(Views(clean**2), points).value)
 
 
+def test_an_upsampler_makes_a_networks_features_finer_led_by_the_clean_crop(tmp_path):
+    source = str(zoo.save_model(zoo.build("maskclip-vitb16", size="debug", seed=0, embed_dim=8), tmp_path / "clip"))
+    finer = str(zoo.save_model(zoo.build("featup-jbu-maskclip", size="debug", seed=0), tmp_path / "jbu"))
+    teacher = NetworkTeacher(source, student_patch=16, upsampler=finer)
+    clean = torch.rand(1, 2, 3, 32, 48)
+    maps = teacher.maps(Views(clean**2, unchanged=clean))
+    assert maps.shape == (2, 8, 32, 48)
+    assert NetworkTeacher(source, student_patch=16).maps(Views(clean)).shape == (2, 8, 2, 3)
+    assert torch.equal(maps, teacher.maps(Views(clean)))
+    assert not torch.equal(maps, teacher.maps(Views(clean**2)))
+
+
 def test_batches_keep_the_crop_before_its_colours_changed_where_a_network_teaches():
     of_network = replace(METHOD, teachers={"minilm": "dinov2-vits14"})
     run = preset(Sab3R, "debug")[1].run

@@ -74,7 +74,8 @@ class NetworkTeacher(SpaceTeacher):
         self.encoder = loaded(source, name=source, student_patch=student_patch)
         self.upsampler: Any = None
         if upsampler is not None:
-            self.upsampler = zoo.models.load_as(upsampler, UpsamplesFeatures)[0].requires_grad_(False)
+            network: Any = zoo.models.load_as(upsampler, UpsamplesFeatures)[0]
+            self.upsampler = network.requires_grad_(False)
 
     @torch.inference_mode()
     def maps(self, views: Views) -> Tensor:
