@@ -67,7 +67,9 @@ class Ring:
             shown = np.flatnonzero((local[:, 2] > 0) & (uv > 0).all(1) & (uv < SIZE[::-1]).all(1))
             uv = uv[shown] + 0.5 * rng.standard_normal((len(shown), 2))
             depth = local[shown, 2] * np.exp(0.1 * rng.standard_normal())
-            self.photos.append(Photo(Keypoints(uv, torch.empty(0), 1.0), SIZE, np.array(SIZE[::-1]) / 2, depth))
+            self.photos.append(
+                Photo(Keypoints(uv, torch.empty(0), 1.0), SIZE, np.array(SIZE[::-1]) / 2, depth, np.ones(len(uv)))
+            )
             seen.append(shown)
         self.links = []
         for i in range(count):

@@ -68,3 +68,26 @@ def test_running_out_is_recognised():
     assert memory.is_out_of_memory(caught.value)
     assert memory.is_out_of_memory(MemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+class Library:
+    """A C library that says what it was told."""
+
+    def __init__(self):
+        self.told = {}
+
+    def mallopt(self, option, value):
+        self.told[option] = value
+
+
+def test_glibc_gives_back_what_is_freed_only_where_memory_is_scarce(machine, monkeypatch):
+    library = Library()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    (machine / "meminfo").write_text("MemAvailable: 9000000 kB\n")
+    memory.spare_memory()
+    assert library.told == {}
+    (machine / "meminfo").write_text("MemAvailable: 900000 kB\n")
+    memory.spare_memory()
+    assert library.told == memory.MALLOPT
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())  # a library without it
+    memory.spare_memory()

@@ -20,6 +20,8 @@ SPREAD_OF_SCALES = 0.3
 """Standard deviation of the logarithm of a view's depth scale."""
 SOFT = 4.0
 """Squared error, in standard deviations, at which an observation counts half (Cauchy)."""
+BLOCK = 8192
+"""Observations whose squares are summed at once: bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class _Normal:
         weighted_point = (weights[:, :, None] * by_point).transpose(0, 2, 1)
         self.view, self.point_of, self.lens_of = seen.view, seen.point, problem.lens[seen.view]
         self.size = 7 * views + len(at.log_focal)
-        self.camera = self._by_views(summed(seen.view, weighted @ by_camera, views))
+        self.camera = self._by_views(_squares(seen.view, weighted, by_camera, views))
         slopes = (weighted @ errors[:, :, None])[:, :, 0]
         of_lens = np.bincount(self.lens_of, slopes[:, 7], len(at.log_focal))
         self.camera_slope = np.concatenate([summed(seen.view, slopes[:, :7], views).ravel(), of_lens])
@@ -243,6 +245,15 @@ def _slopes(problem: Problem, at: Solution, local: np.ndarray) -> tuple[np.ndarr
     by_camera[:, 2, 6] = -1 / seen.depth_spread
     by_camera[:, :2, 7] = place / seen.pixel[:, None]
     return by_camera, by_local @ at.rotation[seen.view]
+
+
+def _squares(view: np.ndarray, weighted: np.ndarray, by_camera: np.ndarray, views: int) -> np.ndarray:
+    """(V, 8, 8) sums of products (8, 3) @ (3, 8) of the observations of each view, a block of them at a time."""
+    total = np.zeros((views, 8, 8))
+    for start in range(0, len(view), BLOCK):
+        part = slice(start, start + BLOCK)
+        total += summed(view[part], weighted[part] @ by_camera[part], views)
+    return total
 
 
 def _cross(vectors: np.ndarray) -> np.ndarray:

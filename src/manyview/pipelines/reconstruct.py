@@ -14,6 +14,7 @@ from torch import Tensor
 from manyview.cameras.tracks import RestsOn
 from manyview.config import to_dict
 from manyview.engine.device import autocast, precision_on
+from manyview.engine.memory import spare_memory
 from manyview.errors import UserError
 from manyview.geometry import pointmaps, poses
 from manyview.images.fit import longest
@@ -59,6 +60,7 @@ def reconstruct(
     Raises UserError for given cameras that cannot be right, or that the matches between the pictures contradict.
     """
     options = options or ReconstructOptions()
+    spare_memory()
     network: Any
     network, name, target = opened(model, Reconstructs, device)
     patch = int(network.config.patch_size)
