@@ -120,7 +120,7 @@ def _from_hub(card: Card) -> Path:
             "(pip install huggingface_hub)"
         ) from None
     try:
-        pinned = {"revision": card.revision} if card.revision else {}
+        pinned: dict[str, Any] = {"revision": card.revision} if card.revision else {}
         paths = [Path(hf_hub_download(card.hub, name, local_files_only=offline(), **pinned)) for name in names]
     except Exception as error:  # the client raises what its transport raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
