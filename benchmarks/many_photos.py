@@ -174,9 +174,11 @@ def page(results: dict[str, dict[str, Any]], model: str) -> str:
 
 
 def main() -> None:
+    from manyview.pipelines.options import RECONSTRUCTOR
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="manyview-tiny")
+    parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--one", choices=list(ROWS), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path)
