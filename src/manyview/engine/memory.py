@@ -6,12 +6,16 @@ import ctypes
 import resource
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.linalg import cho_factor
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
 SCARCE = 4_000_000_000
 """Bytes of free memory below which it is worth the time to give back at once what is freed."""
+OPENBLAS = 80_000_000
+"""Bytes with which there is room for the buffer that SciPy's OpenBLAS takes at its first use and keeps (34 MB)."""
 MALLOPT = {-8: 1, -3: 1 << 16, -1: 1 << 16}
 """glibc's M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: one heap for all threads, and arrays of their own pages."""
 
@@ -92,6 +96,8 @@ def spare_memory() -> None:
         return
     for option, value in MALLOPT.items():
         mallopt(option, value)
+    if free_memory() > OPENBLAS:  # later it would wait for its buffer for ever, where there is no room for it
+        cho_factor(np.eye(2))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
