@@ -88,7 +88,9 @@ def test_the_defaults_are_those_of_the_preset(capsys):
     rates = {}
     for preset in ("tiny", "paper"):
         text = " ".join(help_of(capsys, "train", "distill3r", "--preset", preset).split())
-        rates[preset] = re.search(r"Peak learning rate. \(float; default ([\d.e-]+)\)", text)[1]
+        rates[preset] = re.search(
+            r"Peak learning rate; with lr_per the rate for so many images. \(float; default ([\d.e-]+)\)", text
+        )[1]
     presets = RECIPES.get("distill3r").presets()
     assert {name: float(rate) for name, rate in rates.items()} == {n: presets[n].run.lr for n in rates}
 

@@ -24,7 +24,7 @@ from manyview.engine.loop import fit
 from manyview.recipes.base import Preset, Recipe
 from manyview.types import StepResult, Views
 
-RUN = RunConfig(steps=60, batch=4, lr=1e-2, warmup=5, checkpoint_every=7, log_every=5, accumulate=2)
+RUN = RunConfig(steps=60, batch=4, lr=1e-2, warmup=5, checkpoint_every=7, log_every=5, accumulate=2, precision="fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
