@@ -52,4 +52,4 @@ def _can_speak(model: Any, options: LocateOptions | None, texts: Sequence[str]) 
     network, _ = load_as(model, Reconstructs)
     heads = getattr(getattr(network, "config", None), "feature_heads", None)
     if heads is not None:
-        embed_texts(space_of([name for name, _ in heads], options and options.space), texts)
+        embed_texts(space_of([name for name, _ in heads], None if options is None else options.space), texts)

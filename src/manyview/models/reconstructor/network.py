@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -253,7 +253,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
             sides = [decoded(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
             maps[f"pointmap{suffix}"], maps[f"confidence{suffix}"] = map(list, zip(*sides, strict=True))
         features = {
-            name: [featured(head, g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
+            name: [featured(cast(FeatureMap, head), g, grid, head_chunk) for g, grid in zip(groups, grids, strict=True)]
             for name, head in self.feature_heads.items()
         }
         if with_features:
