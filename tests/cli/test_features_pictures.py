@@ -102,7 +102,7 @@ def test_broken_photos_are_counted_and_left_out(models, photos, tmp_path, capsys
         ("student", ["--compare", "dinov2=nowhere"], "teacher dinov2: "),
         ("student", ["--compare", "dinov2"], "--compare takes TEACHER=SOURCE"),
         ("student", ["--compare", "dinov2={teacher}", "dinov2={plain}"], "names dinov2 twice"),
-        ("student", ["--attention", "0"], "at least 1"),
+        ("student", ["--attention", "0"], "give a number from 1 up"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(models, photos, tmp_path, capsys, model, more, message):

@@ -8,7 +8,8 @@ import pytest
 from manyview.data.manifest import Manifest
 from manyview.data.synthetic.figures import PARTS, render_figures, write_figures
 from manyview.errors import UserError
-from manyview.images.reading import read_image, read_labels
+from manyview.images.maps import read_labels
+from manyview.images.reading import read_image
 
 
 def test_a_seed_is_a_picture():

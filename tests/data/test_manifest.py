@@ -275,5 +275,5 @@ def test_writing_to_a_device_that_is_really_full(folder):
 
 def test_saving_into_a_new_folder_and_over_a_folder(folder, tmp_path):
     assert Manifest(numbered(1), folder).save(tmp_path / "new" / "deep" / "m.parquet").exists()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="is a directory; give the name of a file"):
         Manifest(numbered(1), folder).save(tmp_path / "new")

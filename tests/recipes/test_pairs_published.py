@@ -30,7 +30,8 @@ def test_presets_are_the_published_numbers():
 
     assert patches(SIZES_448, 14)[1:] == patches(SIZES_512, 16)
     measured = ("arkitscenes", "hypersim", "mapfree", "scannet", "scannetpp", "tartanair", "vkitti2", "wildrgbd")
-    assert set(in_metres()) == {"manyview-synth", *measured}
+    benchmarks = ("7scenes", "eth3d", "habitat", "tum")
+    assert set(in_metres()) == {"manyview-synth", *measured, *benchmarks}
     assert set(measured) <= set(SOURCES.names())
     tiny = PairsRecipe.build(presets["tiny"].method).student
     assert sum(p.numel() for p in tiny.parameters()) < 6e6

@@ -25,6 +25,7 @@ OPTIONAL = {
     "h5py": "data sets in HDF5 files: pip install 'manyview[datasets]'",
     "OpenEXR": "data sets in OpenEXR files: pip install 'manyview[datasets]'",
     "viser": "scenes in the browser (manyview view): pip install 'manyview[view]'",
+    "tokenizers": "texts for locate, offline: pip install 'manyview[text-offline]'",
     "timm": "timm's models as teachers: pip install 'manyview[timm]'",
 }
 

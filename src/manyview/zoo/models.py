@@ -153,9 +153,9 @@ def load(
         model: Model = outside(str(name_or_dir))
     else:
         directory = _directory(name_or_dir, accept)
-    if verify:
-        refuse_changed(directory, WHAT)
-    model = load_model(directory, dtype=dtype or torch.float32)
+        if verify:
+            refuse_changed(directory, WHAT)
+        model = load_model(directory, dtype=dtype or torch.float32)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=dtype)
     return model
