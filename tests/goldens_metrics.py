@@ -1,9 +1,9 @@
 """Golden cases of metrics and geometry: `run_metrics_folder(DIR)` for any folder with their manifest.json.
 
 Each case is `<item>/<case>.npz` with arrays in__* and out__*; an adapter per item (goldens_metrics_cases.py,
-goldens_geometry_cases.py, goldens_matching_cases.py) turns the inputs into our answers under the names of the
-outputs. Outputs it does not answer are not checked, and the line says how many were. An item without adapter is
-skipped.
+goldens_geometry_cases.py, goldens_matching_cases.py, goldens_probe_cases.py) turns the inputs into our answers under
+the names of the outputs. Outputs it does not answer are not checked, and the line says how many were. An item
+without adapter is skipped.
 
 Tolerances come from the case's `tol` in manifest.json, a sentence, read so:
 
@@ -129,9 +129,10 @@ def check(name: str, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarr
     from goldens_geometry_cases import ADAPTERS as GEOMETRY
     from goldens_matching_cases import ADAPTERS as MATCHING
     from goldens_metrics_cases import ADAPTERS as METRICS
+    from goldens_probe_cases import ADAPTERS as PROBES
 
     item = name.split("/")[0].partition("_")[2]  # 03a_cloud_metrics -> cloud_metrics
-    adapter = {**METRICS, **GEOMETRY, **MATCHING}.get(item)
+    adapter = {**METRICS, **GEOMETRY, **MATCHING, **PROBES}.get(item)
     if adapter is None:
         return Result("SKIP", name, reason=f"the package has no {item.replace('_', ' ')} yet")
     answers: dict[str, Any] = adapter(inputs, expected)

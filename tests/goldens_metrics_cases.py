@@ -39,6 +39,7 @@ def pose_auc(inputs: Arrays, expected: Arrays) -> dict[str, Any]:
         "sg_auc_5_10_20": np.array([metrics.pose_auc(largest, t) for t in (5, 10, 20)]),
         "sg_auc_R": np.array([metrics.pose_auc(rotation, t) for t in (5, 10, 20)]),
         "sg_auc_t": np.array([metrics.pose_auc(translation, t) for t in (5, 10, 20)]),
+        "exact_min_RRA_RTA_mAA_30": metrics.paper_average_accuracy(rotation, translation),
         "exact_joint_mAA_30": metrics.exact_average_accuracy(rotation, translation),
     }
     for t in (3, 5, 15, 30):

@@ -94,6 +94,21 @@ def exact_average_accuracy(rotation: Array, translation: Array, threshold: float
     return float(np.mean(np.nan_to_num(np.clip(1 - largest / threshold, 0, 1), nan=0.0)))
 
 
+def paper_average_accuracy(rotation: Array, translation: Array, threshold: float = 30.0) -> float:
+    """mAA as papers print it (DUSt3R, MASt3R, SAB3R): the mean over angles up to `threshold` of min(RRA, RTA).
+
+    Exact, without bins. Never smaller than `exact_average_accuracy`, which asks both of the same pair, and on noisy
+    answers much larger: published tables come from codes that ask both. NaN counts as a failure; NaN without pairs.
+    """
+    parts = [np.nan_to_num(as_numpy(errors, np.float64), nan=np.inf) for errors in (rotation, translation)]
+    if not len(parts[0]):
+        return float("nan")
+    edges = np.unique(np.concatenate([[0.0, threshold], *(part[part < threshold] for part in parts)]))
+    middles = (edges[1:] + edges[:-1]) / 2
+    shares = [np.searchsorted(np.sort(part), middles) / len(part) for part in parts]
+    return float((np.minimum(*shares) * np.diff(edges)).sum() / threshold)
+
+
 def align_centres(
     predicted: Array, true: Array, *, scale: bool = True, weights: Array | None = None
 ) -> tuple[float, np.ndarray, np.ndarray]:

@@ -5,6 +5,8 @@ Legend: N images, h x w patch grid, P = h*w patches, D channels, K sampled point
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,21 @@ class SegmentationHead(nn.Module):
         return rows.unflatten(0, tokens.shape[:2]).transpose(1, 2).unflatten(2, grid)
 
 
+Bins = Literal["linear", "softmax", "sigmoid"]
+
+
+def binned_depth(logits: Tensor, centres: Tensor, how: Bins = "linear") -> Tensor:
+    """Depth (N, ...) of logits (N, C, ...): the mean of the bins (C,) weighted by what the logits say.
+
+    linear: relu + 0.1, normalised (DINOv2, DINOv3, Probe3D); sigmoid: likewise normalised; softmax.
+    """
+    if how == "softmax":
+        weights = logits.softmax(1)
+    else:
+        weights = (logits.relu() + 0.1) if how == "linear" else logits.sigmoid()
+    return torch.einsum("nc...,c->n...", weights, centres) / weights.sum(1)
+
+
 class DepthHead(nn.Module):
     """One linear map into depth bins, uniform between `least` and `most`; the depth is their mean (DINOv2).
 
@@ -61,5 +78,4 @@ class DepthHead(nn.Module):
             logits = F.interpolate(maps, scale_factor=FINER, mode="bilinear", align_corners=False)
         else:
             logits = sample_maps(maps, points)
-        weights = logits.relu() + 0.1
-        return torch.einsum("nc...,c->n...", weights, self.centres) / weights.sum(1)
+        return binned_depth(logits, self.centres)
