@@ -55,6 +55,7 @@ def test_perfect_features_come_near_the_size_of_a_cell_and_blind_ones_do_not(jud
     assert rows["model"]["epe_cells"] < 0.6 * rows["zero_flow"]["epe_cells"]
     assert rows["untrained"]["epe_cells"] > 0.9 * rows["zero_flow"]["epe_cells"]
     assert rows["model"]["pck_16"] > 0.9 > rows["untrained"]["pck_16"]
+    assert rows["colours"]["epe_cells"] < 0.8 * rows["zero_flow"]["epe_cells"]  # a colour is a place in these rooms
     assert judged[0]["ratios"]["zero_flow"]["high"] < 1
 
 
@@ -89,7 +90,7 @@ def test_no_scene_is_in_two_splits_and_files_hold_everything(judged):
     assert not scenes["train"] & scenes["val"]
     assert not (scenes["train"] | scenes["val"]) & scenes["test"]
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert len(lines) == 12 * 4
+    assert len(lines) == 12 * 6
     assert np.mean([line["epe"] for line in lines if line["method"] == "model"]) == pytest.approx(
         rows_of(summary)["model"]["epe"]
     )

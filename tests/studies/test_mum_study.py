@@ -10,8 +10,8 @@ from manyview.cli.main import main
 from manyview.config import override
 from manyview.data.synthetic import write_scenes
 from manyview.recipes.base import RECIPES
-from manyview.studies.base import STUDIES
-from manyview.studies.mum import MumOptions, MumStudy
+from manyview.studies.base import BAR, STUDIES
+from manyview.studies.mum import UNTRAINED, MumOptions, MumStudy
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,13 @@ def manifests(tmp_path_factory) -> tuple[str, str]:
 
 def test_every_variant_is_a_setting_of_the_recipe():
     recipe = RECIPES.get("mum")
-    presets = recipe.presets()
+    base = override(recipe.presets()[MumOptions().preset], ["method.min_views=4", "method.max_views=8"])
     for variant in MumStudy.variants:
-        changed = override(presets[MumOptions().preset], list(variant.settings))
-        assert (changed.method == presets[MumOptions().preset].method) == (variant.name == "multi-view")
+        changed = override(base, list(variant.settings))
+        assert (changed.method == base.method) == variant.name.startswith("multi-view")
     names = {variant.name for variant in MumStudy.variants}
-    assert {name for q in MumStudy.questions for name in (q.better, q.worse)} <= names
+    assert {name for q in MumStudy.questions for name in (q.better, q.worse)} <= {*names, BAR}
+    assert {name for v in MumStudy.variants for name in v.beside} == {v.name for v in MumStudy.references}
     assert STUDIES.get("mum") is MumStudy
 
 
@@ -62,13 +63,17 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
     for name in ("multi-view", "mae"):
         numbers = first["results"][name]["0"]
         assert numbers["epe"] > 0
-        assert numbers["epe_untrained"] > 0
+        assert numbers["percent"] == pytest.approx(100 * numbers["epe"] / 32)
         assert (tmp_path / "study" / name / "seed-0" / "run" / "model" / "config.json").is_file()
     assert first["results"]["croco"] == {}
-    one, other = (first["results"][name]["0"] for name in ("multi-view", "mae"))
-    assert one["epe_untrained"] == other["epe_untrained"]  # the same start, judged once
-    assert len(list((tmp_path / "study" / "references").iterdir())) == 1
-    assert {answer["verdict"] for answer in first["answers"]} == {"undecided"}  # one seed decides nothing
+    one = first["results"]["multi-view"]["0"]
+    untrained = {name: first["results"][name]["0"]["epe"] for name in UNTRAINED}
+    assert one["below"] == pytest.approx(min(untrained.values()) - one["epe"])
+    assert first["results"]["colours-same-light"] == {}  # only what was asked for has its controls
+    answers = {answer["question"]["name"]: answer for answer in first["answers"]}
+    assert answers["many views"]["verdict"] in ("undecided", "uninformative")  # one seed decides nothing
+    assert answers["many views"]["low"] <= answers["many views"]["mean"] <= answers["many views"]["high"]
+    assert answers["it learned to match"]["mean"] == pytest.approx(one["below"])
     assert main(line) == 0
     assert json.loads(capsys.readouterr().out) == first  # nothing was done again
     (tmp_path / "study" / "multi-view" / "seed-0" / "result.json").unlink()  # stopped after its first probe
@@ -79,7 +84,9 @@ def test_a_study_runs_from_the_command_line_and_resumes(manifests, tmp_path, cap
     settings = line[line.index("--set") :]
     assert main([*line[:4], "--report", "--page", str(page), *settings]) == 0
     assert "not run" in capsys.readouterr().out
-    assert "random weights" in page.read_text()
+    text = page.read_text()
+    assert all(f"| {name} | {line} | {untrained[name]:.2f} |" in text for name, line in UNTRAINED.items())
+    assert "rooms that judge" not in text  # they were named
     assert main([*line[:4], "--report", "--page", str(tmp_path / "page.html"), *settings]) == 2
     assert "page.md" in capsys.readouterr().err
     mine = tmp_path / "mine.md"

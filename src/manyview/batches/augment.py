@@ -86,6 +86,8 @@ class Change:
     order: tuple[int, ...] = (0, 1, 2, 3)
     """In which order these four are applied."""
     gamma: float = 1.0
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Factors of red, green and blue, after gamma."""
     grey: bool = False
     sigma: float = 0.0
     """Of the blur, in pixels of the result; 0 for none."""
@@ -97,7 +99,8 @@ class Change:
 
     @property
     def coloured(self) -> bool:
-        return self.factors is not None or self.grey or self.sigma > 0 or self.solarised or self.noise > 0
+        lit = self.gamma != 1.0 or self.gains != (1.0, 1.0, 1.0)
+        return lit or self.factors is not None or self.grey or self.sigma > 0 or self.solarised or self.noise > 0
 
 
 def draw_change(
@@ -116,9 +119,10 @@ def draw_change(
     sigma = float(rng.uniform(*SIGMA)) if rng.random() < config.blur else 0.0
     solarised = bool(rng.random() < config.solarise)
     if not config.noise:
-        return Change(box, mirrored, factors, order, gamma, grey, sigma, solarised)
+        return Change(box, mirrored, factors, order, gamma, grey=grey, sigma=sigma, solarised=solarised)
     noise, grain = float(rng.uniform(0, config.noise)), (int(rng.integers(SHEET)), int(rng.integers(SHEET)))
-    return Change(box, mirrored, factors, order, gamma, grey, sigma, solarised, noise, grain)
+    drawn = {"grey": grey, "sigma": sigma, "solarised": solarised, "noise": noise, "grain": grain}
+    return Change(box, mirrored, factors, order, gamma, **drawn)
 
 
 def random_box(config: Augmentation, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -189,10 +193,10 @@ def _bicubic(length: int, count: int, sides: Tensor, first: Tensor, step: Tensor
 
 
 def recoloured(images: Tensor, changes: Sequence[Change]) -> Tensor:
-    """Jitter, gamma, grey, blur and inverted highlights of images (N, 3, H, W), each as its change says."""
+    """Jitter, gamma, gains, grey, blur and inverted highlights of images (N, 3, H, W), each as its change says."""
     device = images.device
     factors = torch.tensor([change.factors or (1.0, 1.0, 1.0, 0.0) for change in changes])
-    others = torch.tensor([[change.gamma, change.sigma or 1.0] for change in changes])
+    others = torch.tensor([[change.gamma, change.sigma or 1.0, *change.gains] for change in changes])
     factors, others = factors.to(device, non_blocking=True), others.to(device, non_blocking=True)
     images = images.clone()
     for place in range(4):
@@ -201,6 +205,8 @@ def recoloured(images: Tensor, changes: Sequence[Change]) -> Tensor:
             _apply(images, rows, lambda some, index: change_colour(some, factors[index, kind]))  # noqa: B023
     rows = [n for n, change in enumerate(changes) if change.gamma != 1.0]
     _apply(images, rows, lambda some, index: some.pow(others[index, 0, None, None, None]))
+    rows = [n for n, change in enumerate(changes) if change.gains != (1.0, 1.0, 1.0)]
+    _apply(images, rows, lambda some, index: some * others[index, 2:, None, None])
     rows = [n for n, change in enumerate(changes) if change.grey]
     _apply(images, rows, lambda some, index: grey(some).expand(-1, 3, -1, -1))
     rows = [n for n, change in enumerate(changes) if change.sigma]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from manyview.batches.shuffle import Shuffled
 from manyview.data.manifest import Manifest
 from manyview.data.overlap import groups_of
 from manyview.errors import UserError
+from manyview.images.exposure import Exposures
 from manyview.images.fit import cover
 from manyview.images.reading import read_fitted
 
@@ -48,6 +49,10 @@ class SequenceOptions:
     """A random part at a random aspect, frame by frame; the whole image squashed; or its centre, not squashed."""
     flip: bool = True
     """Mirror every second frame, frame by frame."""
+    gain: float = 0.0
+    """Exposure and white balance change from frame to frame: every channel by up to this share; 0.35: ±35 %."""
+    gamma: float = 0.0
+    """So does the exponent of the values: exp(-gamma) to exp(gamma)."""
     split: str | None = None
     """Only frames of this split of the manifests; none for all."""
     memory_mb: float = 2000.0
@@ -107,6 +112,7 @@ class Sequences(Road):
         elif longest < most:
             LOG.warning("the longest sequence has %d frames: 2 to %d views are drawn, not %d", longest, longest, most)
         flip = 0.5 if wish.flip else 0.0
+        self._exposures = Exposures(wish.gain, wish.gamma)
         self._crops = Augmentation(scale=AREA, flip=flip, jitter=0, grey=0, blur=0, solarise=0)
 
     def describe(self) -> dict[str, Any]:
@@ -169,6 +175,8 @@ class Sequences(Road):
             change = draw_change(self._crops, (frame.height, frame.width), self.wish.size, rng)
         else:
             change = Change(mirrored=self.wish.flip and bool(rng.random() < 0.5))
+        if self._exposures:
+            change = replace(change, **vars(self._exposures.draw(rng)))
         return None if pixels is None else (pixels, change, frame.image)
 
     def _pixels(self, path: Path) -> np.ndarray:

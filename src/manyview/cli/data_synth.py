@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kind", default="auto", help="room, tabletop or auto: two rooms for every tabletop")
     add("--trajectory", default="auto", help="orbit, walk, dolly, pan, zigzag, wander or auto")
     add("--normals", action="store_true", help="also write normals/*.png: (n + 1) / 2 in 8 bits, camera frame")
+    text = "exposure and white balance of every frame: channels brighter or darker by up to this share (0.35: ±35 %%)"
+    add("--gain", type=number(float, least=0), default=0.0, metavar="G", help=text)
+    text = "and an exponent of its values, exp(-G) to exp(G)"
+    add("--gamma", type=number(float, least=0), default=0.0, metavar="G", help=text)
     add("--workers", type=number(int, least=1), default=1, metavar="N", help="processes, one core each (default 1)")
     add("--device", default="cpu", help="cpu or cuda: where to render")
     add("--contact-sheet", type=Path, metavar="FILE", help="write one .jpg or .png of many scenes instead")
@@ -53,7 +57,9 @@ def _write(args: argparse.Namespace) -> Answer:
 
     start, size, device = time.perf_counter(), parse_size(args.size, "--size"), str(pick_device(args.device))
     scenes, views = (20 if value is None else value for value in (args.scenes, args.views))
-    choices = {name: getattr(args, name) for name in ("seed", "kind", "trajectory", "normals", "workers")}
+    choices = {
+        name: getattr(args, name) for name in ("seed", "kind", "trajectory", "normals", "gain", "gamma", "workers")
+    }
     manifest = write_scenes(args.out, scenes=scenes, views=views, size=size, device=device, **choices)
     seconds, frames = time.perf_counter() - start, scenes * views
     return Answer(

@@ -26,6 +26,7 @@ from manyview.evaluation.pairs import choose_pairs, key_of, pair_item, share_out
 from manyview.evaluation.probe import Examples, PairSet, Shape
 from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.tokens import (
+    UNCHANGED,
     Tokenise,
     Tokens,
     encode_frames,
@@ -36,6 +37,7 @@ from manyview.evaluation.tokens import (
     read_images,
 )
 from manyview.geometry.matching import Decoding, cell_centres, nearest_cells, upsample_warp, warp
+from manyview.images.exposure import Exposures
 from manyview.metrics.matching import end_point_errors, matching_scores
 from manyview.models.family import encoder_of
 from manyview.models.model import device_of
@@ -58,6 +60,8 @@ class Frames:
     device: torch.device
     width: int
     """Channels of the encoder; a probe on wider tokens (pixels) projects to as many."""
+    exposures: Exposures = UNCHANGED
+    seed: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     """Images that could not be read, and why."""
     _truths: dict[str, PairSet] = field(default_factory=dict)
@@ -67,7 +71,7 @@ class Frames:
         tokens: dict[str, dict[str, Tokens]] = {}
         for split, reader in self.readers.items():
             indices = sorted({index for pair in self.pairs[split] for index in (pair.a, pair.b)})
-            read = partial(read_images, reader.data, self.shape.size)
+            read = partial(read_images, reader.data, self.shape.size, exposures=self.exposures, seed=self.seed)
             answers, problems = encode_frames(
                 methods, read, indices, folder=work.scratch / split, device=self.device, workers=work.workers
             )
@@ -99,7 +103,8 @@ class Frames:
     def keep_pictures(self, work: Work) -> None:
         """The images of a few pairs spread over the scenes, for the report."""
         chosen = [self.pairs["test"][place] for place in places(len(self.pairs["test"]), SHOWN)]
-        images, _ = read_images(self.readers["test"].data, self.shape.size, [i for p in chosen for i in (p.a, p.b)])
+        frames, data = [i for p in chosen for i in (p.a, p.b)], self.readers["test"].data
+        images, _ = read_images(data, self.shape.size, frames, exposures=self.exposures, seed=self.seed)
         keys = np.array([key_of(pair) for pair in chosen])
         work.keep_measured("pictures", keys=keys, images=images.unflatten(0, (-1, 2)).numpy())
 
@@ -114,7 +119,8 @@ class Matching(Protocol):
     train: Manifest | None = None
     """Frames for training and validation; by default the scenes of the data are split."""
     baselines: bool = True
-    """Also raw pixels and the same encoder with random weights (zero flow is always there)."""
+    """Also raw pixels and the same encoder with random weights (zero flow is always there), and, where a probe learns,
+    mean colours with positions."""
     size: int | tuple[int, int] | None = None
     """Evaluation resolution, (H, W) or a square; by default what the model was made for."""
     pairs: int = 500
@@ -131,6 +137,10 @@ class Matching(Protocol):
     """Every choice of the published evaluation of this kind, where ours differs."""
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Shares of the scenes for train, val and test, when the manifest has no splits of its own."""
+    gain: float = 0.0
+    """Exposure and white balance of every frame: its channels brighter or darker by up to this share."""
+    gamma: float = 0.0
+    """And an exponent of its values, exp(-gamma) to exp(gamma)."""
     seed: int = 0
     """Seed of splits, pairs, random weights and probes."""
 
@@ -164,6 +174,7 @@ class Matching(Protocol):
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         encoder = encoder_of(model)
         layers_of(encoder, self.layers)
+        Exposures(self.gain, self.gamma)
         shape, readers = self._shape(encoder), self._readers(encoder, data)
         scenes, pairs = self._split(data), dict[str, list[Pair]]()
         for number, (split, (count, crowd)) in enumerate(self.wanted.items()):
@@ -188,6 +199,8 @@ class Matching(Protocol):
             self.published,
             device_of(encoder),
             int(encoder.config.dim),
+            Exposures(self.gain, self.gamma),
+            self.seed,
         )
         tokens = frames.encode(self.tokenisers(model, encoder, self.norms), work)
         counts = {split: len(of) for split, of in frames.pairs.items()}

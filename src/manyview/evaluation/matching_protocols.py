@@ -15,7 +15,7 @@ from torch import Tensor
 from manyview.evaluation.base import PROTOCOLS, Model, Work
 from manyview.evaluation.matching import Frames, Matching
 from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
-from manyview.evaluation.tokens import Scaling, Tokenise, Tokens
+from manyview.evaluation.tokens import Scaling, Tokenise, Tokens, from_colours
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 
 BATCH = 8
@@ -57,7 +57,8 @@ class MatchingProbe(Matching):
         return {**train, **super().wanted}
 
     def tokenisers(self, model: Model, encoder: Any, norms: Sequence[bool]) -> list[Tokenise]:
-        return super().tokenisers(model, encoder, (self.norm,))
+        colours = [from_colours(int(encoder.config.patch_size))] if self.baselines else []
+        return [*super().tokenisers(model, encoder, (self.norm,)), *colours]
 
     def predict(self, name: str, tokens: dict[str, Tokens], frames: Frames, work: Work) -> Iterator[Tensor]:
         scalings: Sequence[Scaling | None] = (None,) if self.published or not self.scalings else self.scalings
@@ -70,8 +71,7 @@ class MatchingProbe(Matching):
                 of_split = {split: rows.scaled(*numbers) for split, rows in tokens.items()}
             picked_on = "test" if self.published else self.pick
             train, picking, test = (frames.examples(of_split, split) for split in ("train", picked_on, "test"))
-            width = min(train.tokens.dim, frames.width)
-            probe, learned = train_sweep(train, picking, **common, width=width)
+            probe, learned = train_sweep(train, picking, **common, width=frames.width)
             tried.append((probe, {"scaling": scaling, **learned}, test))
         probe, learned, test = min(tried, key=lambda one: one[1]["picked"]["epe"])
         work.keep_learned(name, learned)

@@ -21,6 +21,7 @@ from manyview.data.manifest import Manifest
 from manyview.engine.feed import Feed, workers_for
 from manyview.errors import UserError
 from manyview.files import write_bytes
+from manyview.images.exposure import Exposures, exposed
 from manyview.images.fit import cover
 from manyview.images.reading import ImageProblem, read_fitted
 from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
@@ -35,11 +36,14 @@ Scaling = Literal["channels", "whitened"]
 RIDGE = 0.1
 """What whitening adds to every direction's variance, in units of their mean, so that noise is not blown up."""
 CHUNK = 64
+UNCHANGED = Exposures()
 LABELS = {
     "model": "model",
     "projected": "model, through its projector",
     "untrained": "the same encoder, random weights",
     "pixels": "raw pixels",
+    "colours": "mean colour and position of the patch",
+    "balanced": "the same, colours balanced within the frame",
     "constant": "one answer for every pixel",
     "zero_flow": "zero flow",
 }
@@ -97,6 +101,23 @@ def from_pixels(patch: int) -> Tokenise:
     def tokenise(images: Tensor) -> dict[str, Tensor]:
         normalised = (images - mean.to(images)) / std.to(images)
         return {"pixels": F.pixel_unshuffle(normalised, patch).flatten(2).transpose(1, 2)}
+
+    return tokenise
+
+
+def from_colours(patch: int) -> Tokenise:
+    """What is there before anything is learned: mean colour and position (x, y in [-1, 1]) of every patch, D = 5.
+
+    `balanced`: each channel less its mean over the frame, divided by its spread, which undoes gains.
+    """
+
+    def tokenise(images: Tensor) -> dict[str, Tensor]:
+        colours = F.avg_pool2d(images, patch)
+        spread, mean = torch.std_mean(colours, (2, 3), keepdim=True)
+        rows, columns = (torch.linspace(-1, 1, 2 * n + 1, device=images.device)[1::2] for n in colours.shape[2:])
+        places = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).expand(len(images), -1, -1, -1)
+        kinds = {"colours": colours, "balanced": (colours - mean) / spread.clamp(min=1e-3)}
+        return {name: torch.cat([of, places], 1).flatten(2).transpose(1, 2) for name, of in kinds.items()}
 
     return tokenise
 
@@ -201,13 +222,19 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def read_images(data: Manifest, size: tuple[int, int], frames: Sequence[int]) -> tuple[Tensor, dict[int, str]]:
-    """Pictures (N, H, W, 3) uint8 scaled to cover the size, black where unreadable, and why those are."""
+def read_images(
+    data: Manifest, size: tuple[int, int], frames: Sequence[int], *, exposures: Exposures = UNCHANGED, seed: int = 0
+) -> tuple[Tensor, dict[int, str]]:
+    """Pictures (N, H, W, 3) uint8 scaled to cover the size, black where unreadable, and why those are.
+
+    exposures: how each is changed, always in the same way for a seed.
+    """
     pixels, problems = torch.zeros(len(frames), *size, 3, dtype=torch.uint8), {}
     for row, frame in enumerate(frames):
         try:
             image, _ = read_fitted(data.path(data[frame].image), lambda source: cover(source, size))
-            pixels[row] = torch.from_numpy(image)
+            changed = exposed(image, exposures.of(data[frame].image, seed)) if exposures else image
+            pixels[row] = torch.from_numpy(changed)
         except ImageProblem as problem:
             problems[frame] = problem.reason
     return pixels, problems

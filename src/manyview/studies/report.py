@@ -75,32 +75,36 @@ def markdown(study: Study, results: Results) -> str:
     columns = study.columns
     heads = ["variant", "what", study.score, *columns.values(), "seeds", "paper"]
     rows = []
-    for variant in study.variants:
+    for variant in (*study.variants, *study.references):
         runs = list(results[variant.name].values())
         numbers = (_spread([run[key] for run in runs if key in run], 3) for key in columns)
         paper = "" if variant.paper is None else f"{variant.paper:g}"
         score = _spread([run[study.score] for run in runs])
-        rows.append([variant.name, variant.line, score, *numbers, len(runs), paper])
+        seeds = "no training" if variant in study.references else len(runs)
+        rows.append([variant.name, variant.line, score, *numbers, seeds, paper])
     judged = []
     for answer in answers(study, results):
         question, spread = answer.question, "" if math.isnan(answer.spread) else f" ± {answer.spread:.3f}"
         size = "not run" if math.isnan(answer.mean) else f"{answer.mean:+.3f}{spread}"
         claim = f"{question.name}: `{question.better}` beats `{question.worse}`"
-        judged.append([claim, size, answer.seeds, answer.verdict, question.source])
-    claims = ["claim", "better by here", "seeds", "verdict", "source"]
+        scenes = "" if math.isnan(answer.low) else f"{answer.low:+.3f} to {answer.high:+.3f}"
+        judged.append([claim, size, scenes, answer.seeds, answer.verdict, question.source])
+    claims = ["claim", "better by here", "95 % over scenes", "seeds", "verdict", "source"]
     parts = [
         f"# {study.line}",
         markdown_table(heads, rows, texts=True),
         "Mean ± standard deviation over seeds. The paper's numbers are at its own scale.",
         markdown_table(claims, judged, texts=True),
-        "A verdict needs three seeds or more that agree in sign, and a mean difference above its spread; "
-        "everything else is undecided.",
+        "A verdict needs three seeds or more that agree in sign, a mean difference above its spread and, where scores "
+        "are of scenes, an interval over scenes drawn anew that leaves out zero; everything else is undecided."
+        + (" What clears no row without training is uninformative." if study.references else ""),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def plot(study: Study, results: Results) -> str:
     """An SVG: a row per variant that ran, a dot per seed, a bar at the mean."""
-    rows = {v.name: [run[study.score] for run in results[v.name].values()] for v in study.variants}
+    every = (*study.variants, *study.references)
+    rows = {v.name: [run[study.score] for run in results[v.name].values()] for v in every}
     ran = {name: values for name, values in rows.items() if values}
     return dot_chart(ran, f"{study.score} (lower is better), a dot per seed")

@@ -18,6 +18,7 @@ from manyview.data.manifest import Frame, Manifest
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.scene import RenderedScene, check_request, render_scene
 from manyview.errors import UserError
+from manyview.images.exposure import Exposures, exposed
 from manyview.progress import track
 from manyview.written import note_file, refuse_other_file
 
@@ -47,10 +48,19 @@ class Settings:
     kind: str = "auto"
     trajectory: str = "auto"
     normals: bool = False  # also write normals/*.png
+    gain: float = 0.0  # every frame's channels are brighter or darker by up to this share
+    gamma: float = 0.0  # and their values get an exponent of exp(-gamma) to exp(gamma)
+
+    @property
+    def exposures(self) -> Exposures:
+        return Exposures(self.gain, self.gamma)
 
     def of_scene(self, index: int) -> dict[str, Any]:
         """As kept beside every scene, to recognise it again."""
-        return {"version": VERSION, **asdict(self), "seed": self.scene_seed(index), "size": list(self.size)}
+        choices = asdict(self) | {"seed": self.scene_seed(index), "size": list(self.size)}
+        if not self.exposures:  # as before there were any
+            del choices["gain"], choices["gamma"]
+        return {"version": VERSION, **choices}
 
     def scene_seed(self, index: int) -> int:
         """Sets of different seeds share no scene."""
@@ -62,7 +72,7 @@ def write_scenes(
 ) -> Path:
     """Render scenes 0 .. `scenes` - 1 into `out` and return the manifest's path.
 
-    `choices` are the fields of Settings: seed, views, size, kind, trajectory, normals.
+    `choices` are the fields of Settings: seed, views, size, kind, trajectory, normals, gain, gamma.
 
     Scenes that are there already are kept, so an interrupted run goes on where it stopped and a larger number
     adds to a smaller one. Raises UserError when `out` holds scenes of other settings. `workers` processes work on
@@ -72,6 +82,7 @@ def write_scenes(
     if scenes < 1 or workers < 1:
         raise UserError(f"scenes={scenes}, workers={workers}: both must be at least 1")
     check_request(settings.views, settings.size, settings.kind, settings.trajectory)
+    settings.exposures  # noqa: B018 - refuses what no frame could bear
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder to write scenes into")
     refuse_other_file(out / MANIFEST)
@@ -133,7 +144,7 @@ def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") 
     )
     draft, target = out / f".{scene_name(index)}.partial", out / scene_name(index)
     shutil.rmtree(draft, ignore_errors=True)
-    maps = _maps(scene, normals=settings.normals)
+    maps = _maps(scene, settings, seed)
     for (folder, _), pictures in maps.items():
         (draft / folder).mkdir(parents=True)
         for view, picture in enumerate(pictures):
@@ -151,20 +162,24 @@ def write_scene(out: Path, index: int, settings: Settings, device: str = "cpu") 
     draft.rename(target)
 
 
-def _maps(scene: RenderedScene, *, normals: bool) -> dict[tuple[str, str], np.ndarray]:
+def _maps(scene: RenderedScene, settings: Settings, seed: int) -> dict[tuple[str, str], np.ndarray]:
     """What is stored, by folder and key in cameras.json.
 
     BGR pictures, depth (16-bit millimetres), labels (8-bit), instances (16-bit), and, if wanted, normals in the camera
     frame as (n + 1) / 2.
     """
     depth = (scene.depth / DEPTH_SCALE + 0.5).clamp(1, 65535)
+    images = _bytes(scene.images.permute(0, 2, 3, 1) * 255)
+    if settings.exposures:
+        frames = enumerate(images)
+        images = np.stack([exposed(image, settings.exposures.of(f"{view}", seed)) for view, image in frames])
     maps = {
-        ("images", "file"): _bytes(scene.images.permute(0, 2, 3, 1).flip(-1) * 255),
+        ("images", "file"): np.ascontiguousarray(images[..., ::-1]),
         ("depth", "depth"): depth.to(torch.int32).cpu().numpy().astype(np.uint16),
         ("labels", "label"): scene.labels.cpu().numpy(),
         ("instances", "instances"): scene.instances.cpu().numpy().astype(np.uint16),
     }
-    return maps | ({("normals", "normals"): _bytes((scene.normals.flip(-1) + 1) * 127.5)} if normals else {})
+    return maps | ({("normals", "normals"): _bytes((scene.normals.flip(-1) + 1) * 127.5)} if settings.normals else {})
 
 
 def _bytes(values: Tensor) -> np.ndarray:
