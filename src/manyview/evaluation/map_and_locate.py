@@ -132,7 +132,9 @@ class MapAndLocate(Protocol):
             methods["model"] = partial(self._answers, model, None, data)
         if self.pipelined:
             other, _ = load_as(self.pipelined, models.Reconstructs, device_of(model))
-            self._space(told(other, [first[0, 0]])[0].get("features", {}))  # before the work, and for its first call
+            self._space(
+                features_alone(other, [first[0, 0]])[0].get("features", {})
+            )  # before the work, and for its first call
             methods["pipelined"] = partial(self._answers, model, other, data)
         if not methods:
             raise UserError(
@@ -157,14 +159,14 @@ class MapAndLocate(Protocol):
             start = time.perf_counter()
             answers = told(model, pictures)
             between = time.perf_counter()
-            speaking = answers if other is None else [told(other, [picture])[0] for picture in pictures]
+            speaking = answers if other is None else features_alone(other, pictures)
             spent = time.perf_counter() - between
             space = self._space(speaking[0].get("features", {}))
             if space not in texts:  # once for all groups
                 texts[space] = embed_texts(space, classes, "imagenet" if space == "clip" else ("{}",))
             named = time.perf_counter()
             size, step = images.shape[-2:], slice(None, None, self.stride)
-            labels = _classes([one["features"][space] for one in speaking], texts[space], size)
+            labels = nearest_classes([one["features"][space] for one in speaking], texts[space], size)
             spent += time.perf_counter() - named
             points = torch.stack([one["pointmap"].float().cpu() for one in answers]).numpy()
             answer = {
@@ -178,7 +180,7 @@ class MapAndLocate(Protocol):
                 generator = torch.Generator().manual_seed(self.seed + int(item.key))
                 shapes = [one["features"][space].shape for one in speaking]
                 noise = [torch.randn(shape, generator=generator) for shape in shapes]
-                answer["noise"] = _classes(noise, texts[space], size)[:, step, step]
+                answer["noise"] = nearest_classes(noise, texts[space], size)[:, step, step]
             yield item, answer
 
     def _space(self, features: Mapping[str, Any]) -> str:
@@ -282,7 +284,13 @@ def _measure(data: Manifest, rows: Sequence[int], size: tuple[int, int], key: st
     return None
 
 
-def _classes(features: Sequence[torch.Tensor], texts: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
+def features_alone(other: Model, pictures: Sequence[torch.Tensor]) -> list[dict[str, Any]]:
+    """What a feature student says of each picture (3, H, W) alone; points that it could say too are not computed."""
+    asked: dict[str, Any] = {"points": False} if hasattr(other, "feature_heads") else {}
+    return [told(other, [picture], **asked)[0] for picture in pictures]
+
+
+def nearest_classes(features: Sequence[torch.Tensor], texts: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
     """Features of V views (h, w, D), texts (C, D) -> (V, H, W) int16: the nearest text's, after upsampling."""
     labels = []
     for cells in features:

@@ -61,6 +61,8 @@ class Sab3RConfig(PairsConfig):
     """Of that loss."""
     names: tuple[str, ...] = CLASSES
     """Names of the labels, in their order."""
+    alone: bool = False
+    """Students of many views look at each photo by itself: the features of single images, a baseline."""
     stream: Streaming = field(default_factory=lambda: Streaming(sizes=("168x224", "168x224", "224x168", "196x196")))
     """How procedural scenes become batches, of students of many views."""
 
@@ -97,6 +99,8 @@ class Sab3R(PairsRecipe):
     def _many(self, config: Sab3RConfig) -> None:
         from manyview import zoo
 
+        if config.alone and config.geometry:
+            raise UserError("method.alone leaves the photos without each other; set method.geometry=false with it")
         torch.nn.Module.__init__(self)
         self.config = config
         self.student = require(zoo.build(config.model, size=config.size), Reconstructs, config.model)
@@ -171,7 +175,8 @@ class Sab3R(PairsRecipe):
             views, said = self.predict(views)
             result = self.geometry(views, said, generator) if config.geometry else None
         else:
-            said = self.student(views.images, points=config.geometry)
+            asked = views.images.flatten(0, 1)[:, None] if config.alone else views.images
+            said = self.student(asked, points=config.geometry)
             result = self._points(said, views) if config.geometry else None
         loss, logs = (views.images.new_zeros(()), {}) if result is None else (result.loss, dict(result.logs))
         points = torch.rand(views.batch * views.views, config.pixels, 2, generator=generator).to(views.images.device)
