@@ -13,7 +13,7 @@ import numpy as np
 
 from manyview.errors import UserError
 from manyview.evaluation import intervals
-from manyview.evaluation.base import Answer, Item, Number, Row
+from manyview.evaluation.base import Answer, Item, Number, Protocol, Row
 from manyview.evaluation.dense_maps import Kind, Part
 from manyview.evaluation.dense_probe import DenseProbe, Facts
 
@@ -21,14 +21,31 @@ MOST = 4096  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationProbe(DenseProbe):
-    """Classes 0 to C - 1; label 255 and those outside are neither learned nor judged."""
+class OverClasses(Protocol):
+    """mIoU and accuracy of all pictures' pixels together, as the field does; rows hold class sums under `_sums`."""
 
-    kind: ClassVar[Kind] = "labels"
     numbers: ClassVar[tuple[Number, ...]] = (
         Number("miou", "mIoU", "higher"),
         Number("accuracy", "pixel accuracy", "higher"),
     )
+
+    def means(self, rows: Sequence[Row]) -> Row:
+        return as_json(scores_of(np.sum([row["_sums"] for row in rows], 0)))
+
+    def interval(self, key: str, rows: Sequence[Row], seed: int) -> tuple[float, float]:
+        parts = np.stack([row["_sums"].ravel() for row in rows])
+
+        def number(sums: np.ndarray) -> np.ndarray:
+            return scores_of(sums.reshape(*sums.shape[:-1], 3, -1))[key]
+
+        return intervals.over_scenes(parts, [row["scene"] for row in rows], seed, number=number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationProbe(OverClasses, DenseProbe):
+    """Classes 0 to C - 1; label 255 and those outside are neither learned nor judged."""
+
+    kind: ClassVar[Kind] = "labels"
 
     classes: int = 0
     """Labels 0 to this minus one are judged; 0: as many as the manifest names, else as occur in training."""
@@ -46,18 +63,6 @@ class SegmentationProbe(DenseProbe):
     def judge(self, item: Item, answer: Answer, truth: tuple[np.ndarray, Facts]) -> Row:
         sums = class_sums(confusion(answer["map"], truth[0], truth[1]["classes"]))
         return {"accuracy": float(scores_of(sums)["accuracy"]), "_sums": sums}
-
-    def means(self, rows: Sequence[Row]) -> Row:
-        """Of all pictures' pixels together, as the field does."""
-        return as_json(scores_of(np.sum([row["_sums"] for row in rows], 0)))
-
-    def interval(self, key: str, rows: Sequence[Row], seed: int) -> tuple[float, float]:
-        parts = np.stack([row["_sums"].ravel() for row in rows])
-
-        def number(sums: np.ndarray) -> np.ndarray:
-            return scores_of(sums.reshape(*sums.shape[:-1], 3, -1))[key]
-
-        return intervals.over_scenes(parts, [row["scene"] for row in rows], seed, number=number)
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:

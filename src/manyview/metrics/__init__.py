@@ -11,7 +11,7 @@ from typing import Any
 _OF_FILE = {
     "cloud": "accuracy chamfer cloud_distances cloud_metrics completeness f_score normal_consistency",
     "correspondence": "binned_means ratio_matches semantic_errors surface_matches",
-    "depth": "abs_rel align_depth depth_errors eigen_crop inverse_fit valid_depth",
+    "depth": "abs_rel align_depth depth_errors eigen_crop garg_crop inverse_fit valid_depth",
     "located": "map_and_locate",
     "mapfree": "mapfree_scores precision_recall virtual_correspondence_error virtual_points",
     "matching": "end_point_errors matching_scores",

@@ -156,3 +156,9 @@ def eigen_crop(height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of Eigen's NYU crop, 45:471 and 41:601 of 480x640, scaled and cut to whole pixels."""
     rows = slice(int(45 / 480 * height), int(471 / 480 * height))
     return rows, slice(int(41 / 640 * width), int(601 / 640 * width))
+
+
+def garg_crop(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of Garg's crop of KITTI pictures, where the laser measures."""
+    rows = slice(int(0.40810811 * height), int(0.99189189 * height))
+    return rows, slice(int(0.03594771 * width), int(0.96405229 * width))

@@ -68,6 +68,38 @@ def _ade20k_names(path: Path) -> list[str]:
     return names
 
 
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""In the order of the stored numbers; 255 is the border of things."""
+
+
+@SOURCES.add("voc")
+@reader("ImageSets/Segmentation folder beside JPEGImages and SegmentationClass")
+def voc(src: Source) -> Scenes:
+    """Pascal VOC 2012's segmentation: `[VOCdevkit/]VOC2012/{JPEGImages,SegmentationClass}`, 21 classes.
+
+    Layout: the development kit's documentation (host.robots.ox.ac.uk/pascal/VOC/voc2012): palette PNGs whose indices
+    are the classes, 0 the background, 255 not looked at; `ImageSets/Segmentation/{train,val}.txt` name the pictures.
+    Each is a scene of its own. Photos are from Flickr, under Flickr's terms of use.
+    SRC: the folder VOC2012, VOCdevkit, or the one it lies in.
+    """
+    for folder in [src.root, *src.folders("VOC2*", "VOCdevkit/VOC2*")]:
+        lists = folder / "ImageSets" / "Segmentation"
+        if not lists.is_dir():
+            continue
+        rows = []
+        for split in ("train", "val"):
+            names = src.read(lists / f"{split}.txt", lambda path: path.read_text(encoding="utf-8").split()) or ()
+            for name in names:
+                labels = folder / "SegmentationClass" / f"{name}.png"
+                rows.append(Row(image=folder / "JPEGImages" / f"{name}.jpg", labels=labels, split=split))
+        if rows:
+            yield None, rows
+    src.info |= {"classes": list(VOC), LABEL_MAP: list(range(21))}
+
+
 @SOURCES.add("cityscapes")
 @reader("leftImg8bit/SPLIT/CITY folder")
 def cityscapes(src: Source) -> Scenes:
