@@ -76,6 +76,8 @@ class RunConfig:
     """Optimiser steps between checkpoints: at most this much work is lost by an interruption."""
     log_every: int = 10
     """Optimiser steps between lines of metrics.jsonl."""
+    judge_every: int = 0
+    """Optimiser steps between judgements, where a run has any (--validate, --probe); 0: ten over the whole run."""
     workers: int | None = None
     """Processes that load the data; none: up to eight beside a GPU, 0 (in the training process) beside a CPU."""
     keep: int = 2

@@ -73,6 +73,25 @@ def test_the_student_says_what_the_teachers_are(config):
     assert not any(name.startswith("teachers") for name, _ in recipe.named_parameters())
 
 
+def test_class_tokens_and_the_generic_domain_are_options_whatever_teachers_are_called(config, tmp_path):
+    mast3r, dinov2 = (text.partition("=")[2] for text in config.teachers)  # names that say nothing
+    config = replace(config, teachers=(f"mast3r={mast3r}", f"dinov2={dinov2}"))
+    assert DuneRecipe.build(config).student.config.cls_teachers == ("mast3r",)
+    without = DuneRecipe.build(replace(config, cls=())).student
+    assert without.config.cls_teachers == ()
+    assert "cls" not in without.statistics["mast3r"]
+    for change, message in (
+        ({"cls": ("dinov2",)}, "'dinov2', but that teacher has no class token"),
+        ({"cls": ("dino",)}, "method.cls names 'dino', which is no teacher; they are mast3r, dinov2"),
+        ({"generic": "dino"}, "method.generic names 'dino', which is no teacher"),
+    ):
+        with pytest.raises(UserError, match=message):
+            DuneRecipe.build(replace(config, **change))
+    data = [manifest(tmp_path / name, 4, seed) for seed, name in enumerate("ab")]
+    with pytest.raises(UserError, match=r"say with method\.generic whose domain that is: mast3r, dinov2"):
+        DuneRecipe.batches(replace(config, sharing="generic"), RunConfig(batch=4), cache=None, data=data)
+
+
 @pytest.mark.parametrize("projector", ["transformer", "ladder", "simple"])
 def test_training_lowers_every_teachers_loss_and_repeats_bit_for_bit(config, tmp_path, projector):
     data = [manifest(tmp_path / name, 6, seed) for seed, name in enumerate("ab")]

@@ -98,7 +98,7 @@ def counted(table: Sequence[Sequence[float]], sharing: str, drop: float) -> floa
             owner = OWNERS[image]
             takes_part = {
                 "full": teacher == hardest or drop == 0,
-                "generic": teacher == owner or owner == 0,
+                "generic": teacher == owner or owner == 1,
                 "none": teacher == owner,
             }[sharing]
             chosen += [row[image]] if takes_part else []
@@ -106,7 +106,7 @@ def counted(table: Sequence[Sequence[float]], sharing: str, drop: float) -> floa
 
 
 def step(recipe: DuneRecipe, views: Views, *, progress: float = 0.4, seed: int = 1, **settings: Any) -> Any:
-    recipe.config = replace(recipe.config, **settings)
+    recipe.config = replace(recipe.config, **{"generic": "two", **settings})
     return recipe.step(views, progress=progress, generator=torch.Generator().manual_seed(seed))
 
 

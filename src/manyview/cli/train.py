@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         metavar="S",
         help="a run of so many seconds in place of --steps (--run.seconds)",
     )
+    text = "manifests of pictures not to learn from: their loss every run.judge_every steps, and data for --probe"
+    add("--validate", nargs="+", default=[], type=Path, metavar="M.parquet", help=text)
+    text = "an evaluation (manyview eval --list) of the student on the first of --validate, at the same steps"
+    add("--probe", metavar="PROTOCOL", help=text)
+    text = "options of the probe: pairs=100 sweep.steps=400"
+    add("--probe-set", nargs="+", default=[], metavar="KEY=VALUE", help=text)
     add_device(parser)
     add("-o", "--out", type=Path, metavar="DIR", help="run directory; default: runs/RECIPE-PRESET")
     add("--resume", action="store_true", help="continue the run in DIR")
@@ -130,7 +136,14 @@ def _train(args: argparse.Namespace) -> Any:
         if args.out is None:
             raise UserError("--resume needs the folder of the run: -o DIR")
         return pipeline.resume(
-            args.out, recipe=args.recipe, steps=args.steps, data=args.data, cache=args.cache, device=args.device
+            args.out,
+            recipe=args.recipe,
+            steps=args.steps,
+            data=args.data,
+            cache=args.cache,
+            device=args.device,
+            validate=args.validate,
+            judges=_judges(args),
         )
     settings = args.settings + ([f"run.steps={args.steps}"] if args.steps is not None else [])
     settings += [f"run.seconds={args.seconds}"] if args.seconds is not None else []
@@ -145,7 +158,26 @@ def _train(args: argparse.Namespace) -> Any:
         init=args.init,
         settings=settings,
         device=args.device,
+        validate=args.validate,
+        judges=_judges(args),
     )
+
+
+def _judges(args: argparse.Namespace) -> list[Any]:
+    """The probe that is asked for, if one is."""
+    if args.probe is None:
+        if args.probe_set:
+            raise UserError("--probe-set has options of a probe, but none is named: add --probe PROTOCOL")
+        return []
+    if not args.validate:
+        raise UserError(f"--probe {args.probe} needs unseen data: add --validate M.parquet")
+    from manyview.config import override
+    from manyview.data.manifest import Manifest
+    from manyview.evaluation.base import PROTOCOLS
+    from manyview.evaluation.while_training import Probed
+
+    protocol = override(PROTOCOLS.get(args.probe)(), args.probe_set)
+    return [Probed(protocol, Manifest.load(args.validate[0]), args.out / "judged")]
 
 
 def _report(trained: Any, args: argparse.Namespace) -> Answer:
@@ -166,9 +198,11 @@ def _report(trained: Any, args: argparse.Namespace) -> Answer:
         line = f"interrupted at step {done.steps}; everything is in {done.checkpoint}"
         return Answer(values=values, lines=[line, f"go on: {following[0]}"], code=130)
     loss = "" if done.final_loss is None else f", last loss {done.final_loss:.4g}"
+    judged = trained.out / "report.html"
     lines = [
         f"trained {done.steps} steps in {done.seconds:.0f} s, {done.precision}{loss}",
         f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}",
+        *([f"wrote {judged}: how it was judged while it trained"] if args.validate and judged.is_file() else []),
     ]
     return Answer(values=values, lines=lines, next=following)
 

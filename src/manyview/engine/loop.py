@@ -73,16 +73,22 @@ def fit(
     resume: bool = False,
     describe: dict[str, Any] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    judge: Callable[[Any, int], dict[str, float]] | None = None,
 ) -> FitResult:
     """Train `recipe` (a torch module with `step`, see Trainable) and leave a run directory in `out`.
 
     `batches(i)` makes the views of forward pass `i`, which is pass `a` of step `s` on one of `world` ranks:
     `i = (s * accumulate + a) * world + rank`. `Batches` are loaded ahead of time by `run.workers` processes, a plain
     function is called when its batch is due; the randomness of either must be its own.
+    `judge` is asked for numbers of the recipe every `run.judge_every` steps, by the first rank; they join that line.
     `describe` (recipe, method, data …) goes to config.json; `on_log` receives each line of metrics.jsonl.
     SIGINT and SIGTERM finish the step, save and return `stopped`. The global random state is left as found.
     """
     check(run)
+    if judge is not None and run.shard:
+        raise UserError(
+            "a run whose blocks are split cannot be judged while it trains: leave run.shard or judging away"
+        )
     target = pick_device(device)
     out = Path(out)
     describe = {"recipe": type(recipe).__name__, **(describe or {})}
@@ -97,7 +103,7 @@ def fit(
         if found is not None:
             step = found.step
             ranks.from_first(lambda: rundir.proceed(out, run, describe, step))
-        return loop.train(batches, on_log)
+        return loop.train(batches, on_log, judge)
 
 
 class _Loop:
@@ -139,7 +145,10 @@ class _Loop:
         self._pictures: Callable[[], dict[str, torch.Tensor]] | None = None  # of the last forward pass
 
     def train(
-        self, batches: Batches | Callable[[int], Views], on_log: Callable[[dict[str, Any]], None] | None
+        self,
+        batches: Batches | Callable[[int], Views],
+        on_log: Callable[[dict[str, Any]], None] | None,
+        judge: Callable[[Any, int], dict[str, float]] | None,
     ) -> FitResult:
         run, started = self.run, time.perf_counter()
         first, last = (steps * run.accumulate * ranks.world() for steps in (self.done, self.steps))
@@ -166,8 +175,10 @@ class _Loop:
                     console.update(
                         self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total, waited=self._data_share()
                     )
-                    if self.done % run.log_every == 0 or self._over():
-                        self._log(on_log)
+                    judging = self.done % (run.judge_every or max(1, run.steps // 10)) == 0 or self._over()
+                    numbers = self._judged(judge) if judge is not None and judging else {}
+                    if self.done % run.log_every == 0 or self._over() or numbers:
+                        self._log(on_log, numbers)
                     if stop or self.done % run.checkpoint_every == 0 or self._over():
                         self._save()
         finally:
@@ -253,8 +264,14 @@ class _Loop:
                 f"check the data or start anew with a smaller --set run.lr (it is {self.run.lr:g})"
             )
 
-    def _log(self, on_log: Callable[[dict[str, Any]], None] | None) -> None:
-        """Write a line with the means since the last one (every rank must call)."""
+    def _judged(self, judge: Callable[[Any, int], dict[str, float]]) -> dict[str, float]:
+        """What the judge says, by the first rank (every rank must call)."""
+        numbers = ranks.from_first(lambda: judge(self.recipe, self.done))
+        self.recipe.train()
+        return numbers
+
+    def _log(self, on_log: Callable[[dict[str, Any]], None] | None, numbers: dict[str, float]) -> None:
+        """Write a line with the means since the last one, and these numbers (every rank must call)."""
         means = self.means.flush()
         if self.metrics is None:
             return
@@ -264,6 +281,7 @@ class _Loop:
             "step": self.done,
             "loss": means.pop("loss", None),
             **means,
+            **numbers,
             "lr": self._rate(self.done - 1),
             "skipped": self.skipped,
             "seconds": round(elapsed / max(1, self.done - self._told_step), 4),

@@ -17,7 +17,7 @@ from manyview.version import __version__
 from manyview.workfolder import WorkFolder
 
 MAY_CHANGE = (
-    *(f"run.{name}" for name in ("steps", "checkpoint_every", "log_every", "keep", "shard", "workers")),
+    *(f"run.{name}" for name in ("steps", "checkpoint_every", "log_every", "judge_every", "keep", "shard", "workers")),
     "batches.cache",
 )
 """What a resumed run may have anew: fields of RunConfig that do not change a step, and where the data lie."""
@@ -88,7 +88,7 @@ def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> N
 
 def work_folder(out: Path) -> WorkFolder:
     """A run's folder: its record is config.json."""
-    own = ("metrics.jsonl", "checkpoints", "model", "tensorboard")
+    own = ("metrics.jsonl", "checkpoints", "model", "tensorboard", "report.html", "judged")
     return WorkFolder(out, "run", "config.json", own, needs=("recipe", "run"))
 
 

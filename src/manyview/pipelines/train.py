@@ -19,6 +19,7 @@ from manyview.engine.rundir import read_config
 from manyview.engine.schedule import sized
 from manyview.errors import UserError
 from manyview.layers.positions import refit_table
+from manyview.pipelines.judging import Judge, ValidationLoss, all_of, write_report
 from manyview.recipes.base import RECIPES, Preset, Recipe
 from manyview.recipes.base import preset as find_preset
 from manyview.types import Batches
@@ -48,11 +49,14 @@ def train(
     init: str | Path | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
+    validate: Sequence[str | Path] = (),
+    judges: Sequence[Judge] = (),
 ) -> Trained:
     """Start a run of `recipe` in the new folder `out`.
 
     `settings` are assignments over the preset, such as `run.lr=1e-4` or `method.views=8`; `init` is a zoo
-    name or a model directory whose weights the student starts from.
+    name or a model directory whose weights the student starts from. `validate`: manifests whose loss is told every
+    `run.judge_every` steps, beside the numbers of `judges`.
     """
     kind = RECIPES.get(recipe)
     preset, chosen = find_preset(kind, preset)
@@ -67,7 +71,8 @@ def train(
         weights = _with_refitted_tables(zoo.load(init).state_dict(), model.student)
         zoo.take_weights(model.student, weights, f"--init {init}", mend)
     described = {"recipe": recipe, "preset": preset, "init": None if init is None else str(init)}
-    return _fit(model, chosen, Path(out), described, _Inputs(data, cache, device), resume=False)
+    inputs = _Inputs(data, cache, device, validate, judges)
+    return _fit(model, chosen, Path(out), described, inputs, resume=False)
 
 
 def resume(
@@ -78,6 +83,8 @@ def resume(
     data: Sequence[str | Path] = (),
     cache: str | Path | None = None,
     device: str = "auto",
+    validate: Sequence[str | Path] = (),
+    judges: Sequence[Judge] = (),
 ) -> Trained:
     """Go on with the run in `out` from its newest checkpoint, with the options it was started with.
 
@@ -99,7 +106,7 @@ def resume(
             out,
         )
     described = {key: config.get(key) for key in ("recipe", "preset", "init")}
-    inputs = _Inputs(data or config.get("data", ()), cache or config.get("cache"), device)
+    inputs = _Inputs(data or config.get("data", ()), cache or config.get("cache"), device, validate, judges)
     return _fit(kind.build(chosen.method), chosen, Path(out), described, inputs, resume=True)
 
 
@@ -117,6 +124,19 @@ class _Inputs:
     data: Sequence[str | Path]
     cache: str | Path | None
     device: str
+    validate: Sequence[str | Path] = ()
+    judges: Sequence[Judge] = ()
+
+    def judge(self, model: Recipe, chosen: Preset) -> Judge | None:
+        """All that judges the run while it trains."""
+        judges = list(self.judges)
+        if self.validate:
+            paths = [Path(path) for path in self.validate]
+            batches = model.batches(chosen.method, chosen.run, cache=None, data=paths)
+            if not isinstance(batches, Batches):
+                raise UserError("--validate: this recipe makes its own data; leave it away")
+            judges.insert(0, ValidationLoss(batches, chosen.run))
+        return all_of(judges)
 
 
 def _fit(
@@ -136,7 +156,10 @@ def _fit(
         "cache": None if cache is None else str(cache.resolve()),
         "batches": batches.describe() if isinstance(batches, Batches) else None,
     }
-    result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described)
+    judge = inputs.judge(model, chosen)
+    result = fit(model, batches, chosen.run, out, device=inputs.device, resume=resume, describe=described, judge=judge)
+    if judge is not None and ranks.rank() == 0:
+        write_report(out, title=f"{described.get('recipe')}: {out.name}")
     if result.stopped:
         return Trained(out, None, result)
     sources = [described.get("init"), *(t.source for t in getattr(model, "teachers", {}).values())]

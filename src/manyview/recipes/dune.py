@@ -31,9 +31,6 @@ from manyview.types import Batches, Features, StepResult, Views
 
 PUBLISHED = ("dinov2=dinov2-vitl14-reg4", "mast3r=mast3r-vitl16", "multihmr=multihmr-vitl14-672")
 
-WITHOUT_CLS = ("mast3r", "multihmr")
-"""Published teachers whose class token is not distilled; Multi-HMR's was not trained."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DuneRecipeConfig:
@@ -47,6 +44,8 @@ class DuneRecipeConfig:
     """Encoder fields to override, as key=value: dim=192, depth=6, heads=3, registers=0."""
     teachers: tuple[str, ...] = PUBLISHED
     """name=source for each: a zoo name, a model directory, or timm:NAME."""
+    cls: tuple[str, ...] | None = None
+    """Teachers whose class token is distilled, too; null: all that have one."""
     projector: ProjectorKind = "transformer"
     """One block and a linear map (TP), a ladder of MLPs over all blocks (LP), or its last rung (SP)."""
     image_size: int = 336
@@ -54,7 +53,9 @@ class DuneRecipeConfig:
     domains: tuple[str, ...] = ()
     """For each --data manifest, the teacher whose domain it is; empty: in the teachers' order, one each."""
     sharing: Sharing = "full"
-    """Which images a teacher sees: all (full), its own domain's (none), its own and the first domain's (generic)."""
+    """Which images a teacher sees: all (full), its own domain's (none), its own and the generic domain's (generic)."""
+    generic: str = ""
+    """With generic sharing: the teacher whose domain every teacher sees."""
     drop: float = 0.5
     """With full sharing: probability that a teacher which is not an image's hardest is dropped for it."""
     loss: LossForm = "released"
@@ -97,6 +98,12 @@ class DuneRecipe(Recipe):
                 "dune needs teachers: --set 'method.teachers=[a=NAME|DIR, b=timm:NAME]' (manyview study dune makes "
                 "three small ones)"
             )
+        names = [name for name, _ in sources]
+        for option, asked in (("cls", config.cls or ()), ("generic", (config.generic,) if config.generic else ())):
+            if unknown := [name for name in asked if name not in names]:
+                raise UserError(
+                    f"method.{option} names {unknown[0]!r}, which is no teacher; they are {', '.join(names)}"
+                )
         overrides = read_assignments(config.encoder, "method.encoder")
         patch = overrides.get("patch_size", 14)
         # A plain dictionary: teachers are neither trained nor saved with the run.
@@ -109,13 +116,21 @@ class DuneRecipe(Recipe):
             size=config.size,
             teachers=tuple(self.teachers),
             teacher_dims=tuple(teacher.dim for teacher in self.teachers.values()),
-            cls_teachers=tuple(name for name, t in self.teachers.items() if t.has_cls and name not in WITHOUT_CLS),
+            cls_teachers=self._cls_teachers(),
             projector=config.projector,
             image_size=config.image_size,
             **overrides,
         )
         self.student.encoder.norm.requires_grad_(False)  # the projectors read the tokens before it
         self.student.train()
+
+    def _cls_teachers(self) -> tuple[str, ...]:
+        """Whose class tokens are distilled. Raises UserError for one asked for that has none."""
+        having = [name for name, teacher in self.teachers.items() if teacher.has_cls]
+        asked = having if self.config.cls is None else self.config.cls
+        if without := [name for name in asked if name not in having]:
+            raise UserError(f"method.cls names {without[0]!r}, but that teacher has no class token; leave it out")
+        return tuple(name for name in self.teachers if name in asked)
 
     @staticmethod
     def presets() -> dict[str, Preset]:
@@ -132,6 +147,8 @@ class DuneRecipe(Recipe):
             "warmup": 0.2,
             "min_lr": 1e-6,
         }
+        # Multi-HMR's class token was never trained, MASt3R has none; the generic pictures are DINOv2's.
+        chosen = {"cls": ("dinov2",), "generic": "dinov2"}
         published = {**shared, "batch": 128, "lr_per": 256, "checkpoint_every": 2500, "seed": 22}
         passes = 1_281_167  # images that the paper calls an epoch
         first = RunConfig(images=100 * passes, lr=3e-4, **published)
@@ -141,11 +158,11 @@ class DuneRecipe(Recipe):
         small = ("dim=128", "depth=6", "heads=2", "registers=0", "patch_size=8", "positions=12", "layer_scale=null")
         return {
             "tiny": _preset(tiny, encoder=small, image_size=96, teachers=()),
-            "paper": _preset(first, encoder=("registers=0",)),
-            "paper-448": _preset(second, model="dune-vitb14-448", image_size=448, encoder=("registers=0",)),
-            "released": _preset(first),
-            "released-448": _preset(second, model="dune-vitb14-448", image_size=448),
-            "small": _preset(first, model="dune-vits14-336"),
+            "paper": _preset(first, encoder=("registers=0",), **chosen),
+            "paper-448": _preset(second, model="dune-vitb14-448", image_size=448, encoder=("registers=0",), **chosen),
+            "released": _preset(first, **chosen),
+            "released-448": _preset(second, model="dune-vitb14-448", image_size=448, **chosen),
+            "small": _preset(first, model="dune-vits14-336", **chosen),
             "debug": _preset(debug, size="debug", image_size=56, teachers=()),
         }
 
@@ -165,6 +182,8 @@ class DuneRecipe(Recipe):
         if config.sharing != "full" and present != names:
             absent = next(name for name in names if name not in owners)
             raise UserError(f"sharing {config.sharing!r} needs images of every teacher's domain; {absent} has none")
+        if config.sharing == "generic" and config.generic not in names:
+            raise UserError(f"sharing 'generic': say with method.generic whose domain that is: {', '.join(names)}")
         size = (config.image_size, config.image_size)
         wish = wish_of(PictureWish, config, size=size, batch=run.batch, seed=run.seed)
         pictures = PictureBatches(data, wish, domains=[present.index(owner) for owner in owners])
@@ -184,7 +203,14 @@ class DuneRecipe(Recipe):
             losses.append(teacher_loss(student.project(blocks, name), target, config.loss))
         stacked = torch.stack(losses)  # (K, N)
         domain = views.signals[DOMAIN].value if DOMAIN in views.signals else None
-        kept = coefficients(stacked, sharing=config.sharing, owner=domain, drop=config.drop, generator=generator)
+        kept = coefficients(
+            stacked,
+            sharing=config.sharing,
+            owner=domain,
+            generic=list(self.teachers).index(config.generic) if config.sharing == "generic" else 0,
+            drop=config.drop,
+            generator=generator,
+        )
         logs: dict[str, float | Tensor] = {
             f"loss_{name}": loss.detach().mean() for name, loss in zip(self.teachers, losses, strict=True)
         }
