@@ -2,7 +2,8 @@
 
 Everything comes out as (H, W) float32 along the optical axis, 0 = none; what means none is decided in `nothing` alone.
 Which encoding a file has is told by its name, as the data sets name them; each line of ENCODINGS says where that is
-from. h5py (and OpenEXR, where OpenCV was built without it) are optional and imported here only.
+from. NAVI's is told by the annotations beside its folder. h5py (and OpenEXR, where OpenCV was built without it) are
+optional and imported here only.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def nothing(stored: np.ndarray, scale: float, farthest: float = np.inf) -> np.nd
 def read_stored(path: Path) -> np.ndarray:
     """(H, W) numbers as a depth file holds them. Raises ImageProblem."""
     reader = next((reader for ending, reader in ENCODINGS.items() if path.name.lower().endswith(ending)), None)
+    if reader is None and path.parent.name == "depth" and (path.parent.parent / "annotations.json").is_file():
+        reader = _navi
     if reader is None:
         return read_map(path, "depth")
     if not path.is_file():
@@ -97,6 +100,12 @@ def _co3d(path: Path) -> np.ndarray:
     values = read_map(path, "depth").astype(np.uint16).view(np.float16)
     mask = path.parent.parent / "depth_masks" / f"{path.name.split('.')[0]}.png"
     return np.where(read_map(mask, "mask") > 0, values, 0) if mask.is_file() else values
+
+
+def _navi(path: Path) -> np.ndarray:
+    """Millimetres of inverse depth in a 16-bit PNG: 655350 / stored (evals/datasets/utils.py of mbanani/probe3d)."""
+    stored = read_map(path, "depth").astype(np.float32)
+    return np.where(stored > 0, 655350 / np.maximum(stored, 1), 0)
 
 
 def _pfm(path: Path) -> np.ndarray:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from manyview.data.manifest import LABEL_MAP, NO_CLASS
 from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, first_file, images_of, reader
 from manyview.data.sources.poses import full, matrix_of
@@ -150,7 +152,9 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
     40 classes of NYU (BenchmarkScripts/util.py of github.com/ScanNet/ScanNet: columns id and nyu40id). The
     benchmark's 20 of these (BenchmarkScripts/2d_evaluation there) are the default, `--classes 40` takes all; the
     others are ignored. Instances: `SCENE/instance-filt/N.png` (SCENE_2d-instance-filt.zip), 8 bit, numbered through a
-    scene, 0 is none. Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the scenes too.
+    scene, 0 is none. Splits: scannetv2_{train,val,test}.txt of that repository, if put beside the scenes too. LoFTR's
+    `scannet_test_1500` has one `intrinsics.npz` (assets of github.com/zju3dv/LoFTR), for 640x480, in place of
+    `intrinsic` folders.
     SRC: the folder of scenes (scans, or what a frames archive unpacks to), or one scene.
     """
     folders = [path.parent for path in src.folders("color", "*/color", "*/*/color")]
@@ -160,7 +164,8 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
     splits = {scene: split for split, file in lists.items() if file for scene in file.read_text("utf-8").split()}
     for scene in folders:
         file = first_file([scene / "intrinsic" / "intrinsic_color.txt", scene / "intrinsics_color.txt"])
-        lens, images = src.read(file, matrix_of), images_of(scene / "color")
+        lens, size = _scannet_lens(src, scene.name, file)
+        images = images_of(scene / "color")
         aligned = _aligned(scene, images)
         if not aligned:
             src.note(
@@ -173,7 +178,7 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
             rows.append(
                 Row(
                     image=image,
-                    camera=Camera.of(lens, cam2world=pose, size=(1296, 968)),
+                    camera=Camera.of(lens, cam2world=pose, size=size),
                     depth=scene / "depth" / name if aligned else None,
                     depth_scale=0.001,
                     labels=scene / "label-filt" / name if labels else None,
@@ -183,6 +188,15 @@ def scannet(src: Source[ScannetOptions]) -> Scenes:
             )
         yield scene.name, rows
     src.info |= labels
+
+
+def _scannet_lens(src: Source[ScannetOptions], scene: str, file: Path) -> tuple[np.ndarray | None, tuple[int, int]]:
+    """Intrinsics of a scene and the size they are for: its own file, else LoFTR's intrinsics.npz beside the scenes."""
+    every = src.beside("intrinsics.npz")
+    if every is None or file.is_file():
+        return src.read(file, matrix_of), (1296, 968)
+    with np.load(every, allow_pickle=False) as stored:
+        return (np.asarray(stored[scene], np.float64) if scene in stored else None), (640, 480)
 
 
 def _scannet_labels(src: Source[ScannetOptions], folders: Sequence[Path]) -> dict[str, Any]:
