@@ -64,6 +64,7 @@ def build(
     step: int | None = None,
     size: tuple[int, int],
     aspect: Literal["size", "own"] = "size",
+    samples: Sequence[Sequence[int]] | None = None,
     shard: tuple[int, int] = (0, 1),
     keep: Keep = "float16",
     maps: KeepMaps | None = None,
@@ -73,10 +74,10 @@ def build(
     """Fill the cache `out` with the teachers' answers for windows of `views` frames, a new one every `step`.
 
     `step` defaults to `views`. `shard` = (i, n): only every n-th window, from the i-th; the shards of one cache may
-    run side by side. aspect "own": `size` is a number of pixels, samples take the aspect of their first frame. keep,
-    maps: how features and maps are kept (maps None: as `out` keeps them, compact in a new one). device: where the
-    teachers' networks run. say: is told the time and the space that a long build will take, once its first sample is
-    there.
+    run side by side. aspect "own": `size` is a number of pixels, samples take the aspect of their first frame. samples:
+    rows of the manifest instead of windows, at most `views` each. keep, maps: how features and maps are kept (maps
+    None: as `out` keeps them, compact in a new one). device: where the teachers' networks run. say: is told the time
+    and the space that a long build will take, once its first sample is there.
 
     Raises UserError when `out` was made with other settings, when the disk is full (what is written stays), and when
     not one sample can be made.
@@ -87,7 +88,7 @@ def build(
     _check(size, shard, [teacher.name for teacher in asked])
     place = None if isinstance(manifest, Manifest) else _relative(Path(manifest), out)
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
-    groups = windows(manifest, views, step)
+    groups = windows(manifest, views, step) if samples is None else [list(rows) for rows in samples]
     if not groups:
         raise UserError("the manifest has no frames, so there is nothing to ask the teacher; scan some data first")
     about = {
@@ -98,6 +99,7 @@ def build(
         "manifest": manifest.digest(),
         "manifest_path": place,
         **({"aspect": "own"} if aspect == "own" else {}),
+        **({} if samples is None else {"rows": hashlib.sha256(repr(groups).encode()).hexdigest()}),
     }
     here = read_record(out)
     cards = {teacher.name: TeacherCard.of(teacher, keep, maps or _maps_of(here, teacher.name)) for teacher in asked}

@@ -56,6 +56,8 @@ class Meta:
     """Where the manifest lay, relative to the cache: a hint."""
     aspect: str = "size"
     """"own" where samples have the aspect of their frames."""
+    rows: str = ""
+    """The digest of the samples' rows, where they are no windows."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ manyview cache build scenes.parquet --teacher sensor -o cache      one archive p
 manyview cache build scenes.parquet --teacher dinov2-vits14 -o cache    another teacher's answers to the same samples
 manyview cache info cache                                          what it holds, how big, whose, under which licence
 manyview cache verify cache                                        every checksum, every map, every value
+manyview cache import their_cache --images their_images -o cache   a cache as Distill3R's authors publish it
 
 A sample is a window of consecutive frames of one scene. Images are scaled and cropped to --size, never
 squashed; depth is sampled at the nearest pixel, so no value lies between two surfaces.
@@ -15,15 +16,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manyview.cache.options import BuildOptions
 from manyview.cli.options import add_device, add_options
-from manyview.cli.output import Answer, rows
+from manyview.cli.output import Answer, output_file, rows
 from manyview.errors import UserError
+
+if TYPE_CHECKING:
+    from manyview.cache.build import BuildReport
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="build|info|verify")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|info|verify|import")
     text = "ask teachers about every sample of a manifest; goes on where an earlier build stopped"
     build = actions.add_parser("build", help=text, description=text)
     build.add_argument("manifest", type=Path, metavar="MANIFEST")
@@ -39,12 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     build.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE")
     add_device(build)
     add_options(build, BuildOptions())
+    text = "take over a published cache (consolidated.npz, sampled_views.json), in the aspect of its pictures"
+    taken = actions.add_parser("import", help=text, description=text)
+    taken.add_argument("released", type=Path, metavar="FOLDER")
+    taken.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder below which its pictures lie")
+    taken.add_argument("-o", "--out", type=Path, required=True, metavar="CACHE", help="and CACHE.parquet, its manifest")
     for name, text in (("info", "what a cache holds"), ("verify", "check every byte of a cache")):
         actions.add_parser(name, help=text, description=text).add_argument("cache", type=Path, metavar="CACHE")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    return {"build": _build, "info": _info, "verify": _verify}[args.action](args)
+    return {"build": _build, "info": _info, "verify": _verify, "import": _import}[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> Answer:
@@ -70,10 +80,31 @@ def _build(args: argparse.Namespace) -> Answer:
         device=device,
         say=lambda line: print(line, file=sys.stderr),
     )
-    problem, next_steps = (
-        "",
-        [f"manyview cache info {args.out}", f"manyview train distill3r --cache {args.out} -o run"],
+    return _built(args.out, report)
+
+
+def _import(args: argparse.Namespace) -> Answer:
+    from manyview.cache.build import build
+    from manyview.teachers.released import open_released
+
+    released = open_released(args.released, args.images)
+    manifest = args.out.with_name(f"{args.out.name}.parquet")
+    with output_file(manifest, args):
+        released.manifest.save(manifest)
+    report = build(
+        manifest,
+        released.teacher,
+        args.out,
+        views=max(len(rows) for rows in released.samples),
+        size=BuildOptions().size,
+        aspect="own",
+        samples=released.samples,
     )
+    return _built(args.out, report)
+
+
+def _built(out: Path, report: BuildReport) -> Answer:
+    problem, next_steps = "", [f"manyview cache info {out}", f"manyview train distill3r --cache {out} -o run"]
     if report.problems:
         problem = (
             f"{len(report.problems)} samples are left out, the first because {report.problems[0].reason}; "
@@ -82,13 +113,13 @@ def _build(args: argparse.Namespace) -> Answer:
     earlier = f", {report.skipped} were there already" if report.skipped else ""
     return Answer(
         values={
-            "cache": str(args.out),
+            "cache": str(out),
             "written": report.written,
             "skipped": report.skipped,
             "seconds": round(report.seconds, 2),
             "problems": [{"sample": p.file, "reason": p.reason} for p in report.problems],
         },
-        lines=[f"wrote {report.written} samples to {args.out} in {report.seconds:.1f} s{earlier}"],
+        lines=[f"wrote {report.written} samples to {out} in {report.seconds:.1f} s{earlier}"],
         next=[] if problem else next_steps,
         problem=problem,
     )
