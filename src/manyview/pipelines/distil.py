@@ -25,6 +25,7 @@ from manyview.config import to_dict
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.sources import SOURCES, scan
+from manyview.engine import checkpoint
 from manyview.errors import UserError
 from manyview.files import write_json
 from manyview.images.choosing import choose_frames
@@ -42,7 +43,8 @@ from manyview.pipelines.train import resume, train
 from manyview.progress import track
 from manyview.scene.scene import Scene
 from manyview.teachers.named import teacher_named
-from manyview.types import Teacher, Views
+from manyview.teachers.photos import Photos
+from manyview.types import Teacher
 from manyview.workfolder import WorkFolder
 from manyview.written import fresh_directory, holds
 
@@ -50,6 +52,8 @@ RECORD, REPORT = "distil.json", "report.html"
 FRAMES = "frames of a video"
 LOOKED_AT = 10.0
 """Frames of a video a second that are looked at when some are chosen."""
+AT_ONCE = 64
+"""Views of a scene, at most, that a teacher with poses is asked about together."""
 FEWEST = 8
 """Photos with a camera below which there is nothing to learn from."""
 
@@ -82,13 +86,15 @@ def distil(
         for part, name in ((seen, "train"), (held, "test")):
             part.save(out / f"{name}.parquet")
         say(f"2/4 asking {config.teacher} about {len(seen)} frames of {size[0]}x{size[1]}")
-        teacher = teacher_named(config.teacher, size)
+        judge = teacher_named(config.teacher, size)
+        teacher = Photos(fill=zoo.load(config.student)) if isinstance(judge, Photos) else judge
+        at_once, step = _at_once(teacher, seen, config)
         asked = build(
             out / "train.parquet",
             teacher,
             out / "cache",
-            views=min(config.window, len(seen)),
-            step=max(1, config.window // 2),
+            views=at_once,
+            step=step,
             size=size,
             device=device if device != "auto" else "cpu",
             say=say,
@@ -98,7 +104,7 @@ def distil(
         say(f"3/4 training {config.student} for {config.steps} steps")
         model = _trained(out, config, size, device)
         say(f"4/4 judging on {len(held)} frames that it did not see")
-        rows, shown = _judged({"before": config.student, "after": str(model)}, held, teacher, size, config)
+        rows, shown = _judged({"before": config.student, "after": str(model)}, held, judge, size, config)
         result = {
             "model": str(model),
             "report": str(out / REPORT),
@@ -189,16 +195,17 @@ def _trained(out: Path, config: DistilOptions, size: tuple[int, int], device: st
     if holds(run / "model", "model"):
         return run / "model"
     inputs: dict[str, Any] = {"cache": out / "cache", "data": [out / "train.parquet"], "device": device}
-    if (run / "config.json").is_file():
+    if checkpoint.latest(run) is not None:
         done = resume(run, **inputs)
     else:
+        (run / "metrics.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         settings = [
             f"method.model={_shape_of(config.student)}",
             f"method.views={config.views}",
             f"method.loss={config.loss}",
             *("method.alpha_global=0.5", "method.gamma=0", "method.flip=true", "method.jitter=0.3"),
-            *("run.batch=1", f"run.steps={config.steps}", f"run.lr={config.lr}", f"run.seed={config.seed}"),
-            "run.checkpoint_every=25",
+            *("run.batch=2", f"run.steps={config.steps}", f"run.lr={config.lr}", f"run.seed={config.seed}"),
+            "run.checkpoint_every=10",
         ]
         done = train("distill3r", out=run, preset="tiny", init=config.student, settings=settings, **inputs)
     if done.model is None:
@@ -217,16 +224,32 @@ def _shape_of(student: str) -> str:
     raise UserError(f"{student} has a shape of its own; give a model that began as one of: {', '.join(zoo.names())}")
 
 
+def _at_once(teacher: Teacher, manifest: Manifest, config: DistilOptions) -> tuple[int, int]:
+    """Views that a teacher sees together, and from one such group to the next.
+
+    One that is given the poses sees a whole scene, so that stereo finds the neighbours that suit each view.
+    """
+    longest = max(len(rows) for rows in manifest.scenes().values())
+    if teacher.uses_given_poses:
+        together = longest // -(-longest // AT_ONCE)
+        return together, together
+    return min(config.window, longest), max(1, config.window // 2)
+
+
+Shown = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+"""A photo (H, W, 3) uint8, its true depth, and what each model says of it (H, W)."""
+
+
 def _judged(
     models: dict[str, str], held: Manifest, teacher: Teacher, size: tuple[int, int], config: DistilOptions
-) -> tuple[dict[str, Any], list[tuple[Views, np.ndarray, dict[str, np.ndarray]]]]:
+) -> tuple[dict[str, Any], list[Shown]]:
     """AbsRel after median scaling of every model against the teacher's depth and measured depth; maps to look at."""
     networks = {name: zoo.load(source).eval() for name, source in models.items()}
     scores: dict[str, dict[str, list[float]]] = {}
-    shown: list[tuple[Views, np.ndarray, dict[str, np.ndarray]]] = []
-    starts = list(range(0, len(held), config.window))
-    for start in track(starts, label="judging", unit="window"):
-        rows = list(range(len(held)))[max(0, min(start, len(held) - config.window)) : start + config.window]
+    shown: list[Shown] = []
+    count = _at_once(teacher, held, config)[0]
+    for start in track(list(range(0, len(held), count)), label="judging", unit="window"):
+        rows = list(range(len(held)))[max(0, min(start, len(held) - count)) : start + count]
         views = load_views(held, rows, size)
         truths = {}
         try:
@@ -246,7 +269,9 @@ def _judged(
             for name, depths in said.items():
                 errors = scores.setdefault(against, {}).setdefault(name, [])
                 errors += [abs_rel(d, t, t > 0) for d, t in zip(depths, truth, strict=True) if (t > 0).mean() > 0.02]
-        shown.append((views, truths.get("measured", truths.get("teacher", np.zeros_like(said["after"]))), said))
+        depths = truths.get("measured", truths.get("teacher", np.zeros_like(said["after"])))
+        photos = (views.images[0].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+        shown += [(photos[i], depths[i], {name: maps[i] for name, maps in said.items()}) for i in range(len(rows))]
     table = {
         against: {name: float(np.mean(errors)) for name, errors in rows.items() if errors}
         for against, rows in scores.items()
@@ -254,7 +279,7 @@ def _judged(
     return {"abs_rel": {against: row for against, row in table.items() if row}}, shown
 
 
-def _write_report(out: Path, config: DistilOptions, result: dict[str, Any], shown: Sequence[Any]) -> None:
+def _write_report(out: Path, config: DistilOptions, result: dict[str, Any], shown: Sequence[Shown]) -> None:
     page = Page(
         "A student of this place",
         f"{config.student} learned from {result['frames']} frames; teacher: {config.teacher}. The numbers and pictures "
@@ -268,15 +293,13 @@ def _write_report(out: Path, config: DistilOptions, result: dict[str, Any], show
     page.table(("relative depth error against", "before", "after", "change"), rows)
     if any(row["after"] >= row["before"] for row in result["abs_rel"].values()):
         page.text("It did not get better on all of them: more frames, more texture or more steps may help.")
-    for views, truth, said in shown[:4]:
-        depth = truth[0]
+    for photo, depth, said in shown[:: -(-len(shown) // 4)]:
         low, high = depth_range(depth)
-        photo = (views.images[0, 0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         pictures = [("photo", photo), ("teacher or sensor", colour_map(depth, low, high, depth > 0))]
-        for name, depths in said.items():
+        for name, maps in said.items():
             valid = depth > 0
-            scale = np.median(depth[valid]) / np.median(depths[0][valid]) if valid.any() else 1.0
-            pictures.append((name, colour_map(depths[0] * scale, low, high)))
+            scale = np.median(depth[valid]) / np.median(maps[valid]) if valid.any() else 1.0
+            pictures.append((name, colour_map(maps * scale, low, high)))
         page.pictures(pictures)
     page.heading("Next")
     page.code(f"manyview reconstruct photos/ --model {result['model']} -o scene")

@@ -82,8 +82,8 @@ class DistilOptions:
     """How a place is learned."""
 
     teacher: str = "photos"
-    """Who says where things are: photos (multi-view stereo of the photos), sensor (a manifest's measured depth), or a
-    reconstructor: a model of the zoo or a directory."""
+    """Who says where things are: photos (multi-view stereo of the photos, and between what it finds the student's own
+    depth, bent to it), sensor (a manifest's measured depth), or a reconstructor: a model of the zoo or a directory."""
     student: str = RECONSTRUCTOR
     """The model that learns: a zoo name or a directory of the Distill3R family."""
     frames: int = 60
@@ -93,12 +93,12 @@ class DistilOptions:
     pixels: int = 37_632
     """Pixels of a view, in the frames' own aspect; 37,632 is 168x224."""
     window: int = 8
-    """Frames that the teacher sees at once."""
-    views: int = 4
-    """Views of a scene and step in training."""
-    steps: int = 300
+    """Frames that a network as teacher sees at once; photos and sensor see up to 64."""
+    views: int = 2
+    """Views that the student sees together in training; a step has two such groups."""
+    steps: int = 100
     """Training steps."""
-    lr: float = 1e-4
+    lr: float = 2e-4
     """Learning rate."""
     loss: str = "robust"
     """The recipe's loss: robust, confident or distill3r."""
