@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,27 @@ def test_build_and_read_back(make_manifest, tmp_path, maps):
             assert differ.quantile(0.99) < (1e-3 if maps == "float16" else 0.05)
     assert cache.meta.manifest == manifest.digest()
     assert (tmp_path / "cache" / cache.meta.manifest_path).resolve() == tmp_path / "data.parquet"
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e5])
+def test_lengths_in_any_unit_survive(make_manifest, tmp_path, unit):
+    manifest = make_manifest({"room": 3})
+    frames = []
+    for frame in manifest.frames:
+        pose = frame.pose
+        pose[:3, 3] *= unit
+        frames.append(replace(frame, cam2world=tuple(pose.flatten().tolist()), depth_scale=0.001 * unit))
+    other = Manifest(frames, manifest.root)
+    for maps in ("compact", "float16"):
+        build(manifest, Sensor(), tmp_path / f"{maps}-metres", views=3, size=SIZE, maps=maps)
+        build(other, Sensor(), tmp_path / maps, views=3, size=SIZE, maps=maps)
+        metres, others = (Cache.open(tmp_path / name).sample(0).signals for name in (f"{maps}-metres", maps))
+        for name in ("pointmap", "pointmap_local"):
+            valid = metres[name].valid
+            assert torch.equal(others[name].valid, valid)
+            away = (others[name].value / unit - metres[name].value).norm(dim=-1) / metres[name].value.norm(dim=-1)
+            assert away[valid].quantile(0.999) < 2.5e-3
+            assert torch.allclose(others[name].weight[valid], metres[name].weight[valid], atol=0.05)
 
 
 def test_depth_is_never_interpolated(make_manifest, tmp_path):

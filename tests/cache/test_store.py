@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from manyview import zoo
+from manyview.batches.scenes import SceneBatches, SceneWish
 from manyview.cache import archive, codec
 from manyview.cache import build as building
 from manyview.cache.build import build
@@ -267,6 +268,16 @@ def test_a_teacher_that_says_nothing_is_reported_and_left_out(make_manifest, tmp
     with pytest.raises(UserError, match="no answer of teacher 'blind'"):
         cache.sample(0, teacher="blind")
     assert [problem.reason for problem in verify(tmp_path / "both")] == ["2 of 3 samples of teacher blind are there"]
+
+
+def test_samples_without_an_answer_are_never_trained_on(make_manifest, tmp_path):
+    make_manifest({"hall": 2, "room": 4})
+    build(tmp_path / "data.parquet", [Sensor(), Blind()], tmp_path / "both", views=2, size=SIZE)
+    for teacher, scenes in (("sensor", {"hall", "room"}), ("blind", {"room"})):
+        batches = SceneBatches(tmp_path / "both", wish=SceneWish(teacher=teacher, views=2))
+        views = [batches(index) for index in range(8)]
+        assert {v.names[0][0].partition("-")[0] for v in views} == scenes
+        assert all(s.valid is None or s.valid.any() for v in views for s in v.signals.values())
 
 
 def test_weights_by_quantile_are_those_of_the_whole_sample(make_manifest, tmp_path):

@@ -90,14 +90,41 @@ def test_an_interrupted_training_goes_on(manifest, tmp_path, monkeypatch):
     assert distil(manifest, out, config=SMALL, device="cpu")["held_out"] == 3
 
 
-def test_photos_that_nothing_ties_together_end_before_any_training(tmp_path):
-    (tmp_path / "photos").mkdir()
-    rng = np.random.default_rng(0)
+def white_wall(folder):
+    """A video of a bare wall."""
+    writer = cv2.VideoWriter(str(folder / "wall.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (128, 96))
+    for number in range(12):
+        writer.write(np.full((96, 128, 3), 225 + number % 3, np.uint8))
+    writer.release()
+    return folder / "wall.mp4"
+
+
+def unrelated_photos(folder):
+    """Nine photos, each of another textured thing."""
+    (folder / "photos").mkdir()
     for number in range(9):
-        cv2.imwrite(str(tmp_path / f"photos/{number}.png"), rng.integers(0, 255, (90, 120, 3), np.uint8))
-    with pytest.raises(UserError, match=r"only 0 of 9 photos could be tied together, 8 are needed"):
-        distil(tmp_path / "photos", tmp_path / "place", config=DistilOptions(student="manyview-tiny"), device="cpu")
+        texture = np.random.default_rng(number).integers(0, 255, (12, 16, 3), np.uint8)
+        cv2.imwrite(str(folder / f"photos/{number}.png"), cv2.resize(texture, (128, 96)))
+    return folder / "photos"
+
+
+@pytest.mark.parametrize(("make", "words"), [(white_wall, "0 of 8"), (unrelated_photos, "0 of 9")])
+def test_photos_that_nothing_ties_together_end_before_any_training(tmp_path, make, words):
+    options = DistilOptions(student="manyview-tiny", frames=8, pixels=28 * 42)
+    with pytest.raises(UserError, match=f"only {words} photos could be tied together, 8 are needed") as error:
+        distil(make(tmp_path), tmp_path / "place", config=options, device="cpu")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "place/cache").exists()
+    assert (tmp_path / "place/scene/report.html").exists()
+
+
+def test_the_last_frames_of_every_scene_judge(tmp_path):
+    frames = write_walls(tmp_path, scenes=["a", "b", "c"], frames=5)
+    seen, held = module._split(Manifest(frames, tmp_path), 0.2)
+    assert [(frame.scene, frame.frame) for frame in held.frames] == [("a", "4"), ("b", "4"), ("c", "4")]
+    assert len(seen) == 12
+    with pytest.raises(UserError, match="2 frames to learn from and 1 to judge on"):
+        module._split(Manifest(frames[:3], tmp_path), 0.2)
 
 
 @pytest.mark.parametrize(("options", "words"), [({"holdout": 1.0}, "holdout is 1"), ({"views": 9}, "views 9")])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ from manyview.pipelines.options import DistilOptions, ReconstructOptions
 from manyview.pipelines.reconstruct import reconstruct
 from manyview.pipelines.train import resume, train
 from manyview.progress import track
+from manyview.scene.report import write_report
 from manyview.scene.scene import Scene
+from manyview.scene.store import WHAT as SCENE
 from manyview.teachers.named import teacher_named
 from manyview.teachers.photos import Photos
 from manyview.types import Teacher
 from manyview.workfolder import WorkFolder
-from manyview.written import fresh_directory, holds
+from manyview.written import add, fresh_directory, holds
 
 RECORD, REPORT = "distil.json", "report.html"
 FRAMES = "frames of a video"
@@ -81,8 +84,7 @@ def distil(
         say("1/4 frames and their cameras")
         posed = _posed(images, out, config, device, say)
         size = _size(posed, config)
-        split = max(1, round(len(posed) * (1 - config.holdout)))
-        seen, held = posed.select(slice(0, split)), posed.select(slice(split, None))
+        seen, held = _split(posed, config.holdout)
         for part, name in ((seen, "train"), (held, "test")):
             part.save(out / f"{name}.parquet")
         say(f"2/4 asking {config.teacher} about {len(seen)} frames of {size[0]}x{size[1]}")
@@ -154,6 +156,21 @@ def _posed(images: Any, out: Path, config: DistilOptions, device: str, say: Call
     return manifest
 
 
+def _split(posed: Manifest, holdout: float) -> tuple[Manifest, Manifest]:
+    """The frames to learn from, and the last ones of every scene. Raises UserError for too few."""
+    seen: list[int] = []
+    for rows in posed.scenes().values():
+        seen += rows[: max(1, round(len(rows) * (1 - holdout)))]
+    held = sorted(set(range(len(posed))) - set(seen))
+    if len(seen) < FEWEST - 1 or not held:
+        raise UserError(
+            f"{len(seen)} frames to learn from and {len(held)} to judge on, at least {FEWEST - 1} and 1 are needed; "
+            "give more frames, or another --holdout"
+        )
+    parts = (Manifest(posed.frames.take(np.array(rows)), posed.root, posed.info) for rows in (seen, held))
+    return next(parts), next(parts)
+
+
 def _chosen_frames(video: Path, folder: Path, count: int) -> Path:
     if not holds(folder, FRAMES):
         native = video_info(video).fps
@@ -174,12 +191,15 @@ def _chosen_frames(video: Path, folder: Path, count: int) -> Path:
 
 def _scene(images: Any, folder: Path, config: DistilOptions, device: str) -> Scene:
     if (folder / "scene.json").is_file():
-        return Scene.load(folder)
-    options = ReconstructOptions(cameras="matches")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the scene's report says them
-        scene = reconstruct(images, model=config.student, device=device, options=options)
-    scene.save(folder)
+        scene = Scene.load(folder)
+    else:
+        options = ReconstructOptions(cameras="matches")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scene's report says them
+            scene = reconstruct(images, model=config.student, device=device, options=options)
+        scene.save(folder)
+    if not (folder / REPORT).is_file():
+        add(folder, SCENE, REPORT, partial(write_report, scene, of=folder))
     return scene
 
 
