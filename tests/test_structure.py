@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"geometry"},
     "data": {"images", "geometry"},
     "zoo": {"geometry", "layers", "models"},
-    "teachers": {"geometry", "models", "data", "zoo", "cache"},
+    "teachers": {"images", "geometry", "models", "data", "zoo", "cache"},
     "cache": {"images", "geometry", "data"},
     "batches": {"geometry", "images", "data", "cache"},
     "recipes": {"batches", "geometry", "models", "losses", "zoo", "data", "teachers", "cache"},
