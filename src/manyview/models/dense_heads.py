@@ -79,3 +79,24 @@ class DepthHead(nn.Module):
         else:
             logits = sample_maps(maps, points)
         return binned_depth(logits, self.centres)
+
+
+class AttentiveHead(nn.Module):
+    """One learnt query looks at all tokens, heads of 64 channels, and a linear map says the class (CAPI's probe).
+
+    Keys and values share one linear map of the tokens; what the query saw goes to the classes as it is.
+    """
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.heads = next(n for n in range(max(1, dim // 64), 0, -1) if dim % n == 0)
+        self.query = nn.Parameter(torch.randn(dim) * 0.02)
+        self.keys_values, self.linear = nn.Linear(dim, 2 * dim), nn.Linear(dim, classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, P, D) -> logits (N, C)."""
+        keys, values = self.keys_values(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = self.query.unflatten(0, (self.heads, -1))[None, :, None].expand(len(tokens), -1, -1, -1)
+        return self.linear(F.scaled_dot_product_attention(query, keys, values)[:, :, 0].flatten(1))
