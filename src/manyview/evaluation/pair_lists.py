@@ -29,7 +29,7 @@ def listed_pairs(path: str | Path, data: Manifest) -> list[tuple[int, int]]:
     names = _names(path)
     if not names:
         raise UserError(f"{path} holds no pair; a line needs two images")
-    places = _Places(data)
+    places = Places(data)
     rows = [(places.row(a), places.row(b)) for a, b in names]
     missing = [(a if row[0] is None else b) for (a, b), row in zip(names, rows, strict=True) if None in row]
     if missing:
@@ -69,7 +69,7 @@ def _names(path: Path) -> list[tuple[str, str]]:
     return [(of[0], of[1]) for of in words]
 
 
-class _Places:
+class Places:
     """Where images are in a manifest."""
 
     def __init__(self, data: Manifest) -> None:

@@ -96,7 +96,7 @@ class MonocularDepth(Protocol):
         items: list[Item] = []
         for place in track(places(len(rows), self.images or len(rows)), label="measurements", unit="image"):
             row, key = rows[place], f"{len(items):06d}"
-            why = _measure(data, row, key, work)
+            why = measure(data, row, key, work)
             items.append(Item(key, data[row].scene, {"image": data[row].image}, {"row": row}, skipped=why))
         if all(item.skipped for item in items):
             raise UserError(f"no picture can be judged: {items[0].names['image']}: {items[0].skipped}")
@@ -151,7 +151,7 @@ class MonocularDepth(Protocol):
         ]
 
 
-def _measure(data: Manifest, row: int, key: str, work: Work) -> str | None:
+def measure(data: Manifest, row: int, key: str, work: Work) -> str | None:
     """Keep the measured depth (H, W) of a frame, in metres; why it cannot be judged, else None."""
     frame = data[row]
     try:

@@ -26,7 +26,7 @@ FORMAT = 2
 AGAIN = "run the evaluation again with --overwrite"
 OWN = (
     *("measured", "predictions", "training", "scratch", "panels", "items.json", "results.jsonl"),
-    *("summary.json", "summary.md", "report.html", "layers.svg"),
+    *("summary.json", "summary.md", "report.html", "layers.svg", "submission.zip"),
 )
 
 
