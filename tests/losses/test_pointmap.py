@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from manyview.losses.pointmap import distill3r_loss, trust
+from manyview.losses.pointmap import distill3r_loss, surest, trust
 from manyview.types import Signal
 
 B, V, H, W = 2, 3, 4, 5
@@ -190,3 +190,25 @@ def test_an_unknown_switch_is_refused(option):
 
 def test_trust_is_clamped():
     assert trust(torch.tensor([0.0, 5.0, 50.0])).tolist() == pytest.approx([0.1, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("factor", [1, 1e-6, 1e5])
+def test_the_surest_share_of_each_scene_counts_whatever_the_numbers_mean(factor):
+    _, signals = scene()
+    for name in ("confidence", "confidence_local"):
+        signals[name].value *= factor
+    signals["pointmap"].valid[1] = False  # a scene of which nothing is known stays so
+    for share in (1.0, 0.5, 0.1):
+        kept = surest(signals, share)
+        for suffix in ("", "_local"):
+            before, after = signals[f"pointmap{suffix}"].valid, kept[f"pointmap{suffix}"].valid
+            sure = signals[f"confidence{suffix}"].value
+            assert not (after & ~before).any()
+            for b in range(B):
+                assert abs(int(after[b].sum()) - share * int(before[b].sum())) <= 1
+                if (before[b] & ~after[b]).any():
+                    assert sure[b][after[b]].min() >= sure[b][before[b] & ~after[b]].max()
+            assert kept[f"confidence{suffix}"] is signals[f"confidence{suffix}"], "what is unsure is still learned"
+    for name in ("confidence", "confidence_local"):
+        signals[name].value.fill_(3.0)
+    assert torch.equal(surest(signals, 0.2)["pointmap"].valid, signals["pointmap"].valid), "all are as sure"

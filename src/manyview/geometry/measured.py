@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -13,9 +14,8 @@ def confidence_of_depth(local: Tensor, valid: Tensor, edge_step: float, full_cos
     edge_step: the relative step of inverse depth at which trust falls to 1/e. full_cosine: the |cos| between normal
     and viewing ray from which on an angle costs nothing.
     """
-    edge = torch.exp(-(plane_step(local[..., 2], valid) / edge_step).square())
-    quality = edge * grazing_factor(local, valid, full_cosine)
-    return 1 + 9 * torch.where(valid, quality, torch.zeros_like(quality))
+    edge = plane_step(local[..., 2], valid).div_(edge_step).square_().neg_().exp_()
+    return edge.mul_(grazing_factor(local, valid, full_cosine)).mul_(valid).mul_(9).add_(1)
 
 
 def plane_step(depth: Tensor, valid: Tensor) -> Tensor:
@@ -24,13 +24,8 @@ def plane_step(depth: Tensor, valid: Tensor) -> Tensor:
     Both neighbours valid: |left + right - 2 * here| / here; one valid: |neighbour - here| / here.
     """
     inverse = torch.where(valid, 1 / depth.clamp(min=1e-12), torch.zeros_like(depth))
-    around, known = F.pad(inverse, (1, 1, 1, 1)), F.pad(valid, (1, 1, 1, 1))
-    same, behind, ahead = slice(1, -1), slice(-2), slice(2, None)
-    step = torch.zeros_like(depth)
-    for sides in ([(same, behind), (same, ahead)], [(behind, same), (ahead, same)]):
-        both = [torch.where(known[..., y, x], around[..., y, x] - inverse, 0) for y, x in sides]
-        step = torch.maximum(step, (both[0] + both[1]).abs() / inverse.clamp(min=1e-12))
-    return torch.where(valid, step, torch.zeros_like(step))
+    across, down = (_sums(_differences(inverse, valid, dim), dim, -1).abs_() for dim in (-1, -2))
+    return torch.maximum(across, down).div_(inverse.clamp_(min=1e-12)).mul_(valid)
 
 
 def grazing_factor(local: Tensor, valid: Tensor, full_cosine: float) -> Tensor:
@@ -38,22 +33,37 @@ def grazing_factor(local: Tensor, valid: Tensor, full_cosine: float) -> Tensor:
 
     The normal is the one of `pointmaps.normals`, made coordinate by coordinate: that takes a fifth of its time.
     """
-    planes = torch.where(valid[..., None], local, 0).movedim(-1, 0).contiguous()
-    (ax, ay, az), (dx, dy, dz) = (_steps(planes, valid, dim) for dim in (-1, -2))
-    normal = torch.stack([dy * az - dz * ay, dz * ax - dx * az, dx * ay - dy * ax])
-    cosine = (normal * planes).sum(0).abs()
+    planes = torch.where(valid, local.movedim(-1, 0).contiguous(), 0.0)
+    (ax, ay, az), (dx, dy, dz) = (_sums(_differences(planes, valid, dim), dim, 1) for dim in (-1, -2))
+    normal = [_minus(dy * az, dz, ay), _minus(dz * ax, dx, az), _minus(dx * ay, dy, ax)]
+    cosine = _product(normal, planes).abs_()
     for vectors in (normal, planes):
-        cosine *= vectors.square().sum(0).clamp(min=1e-37).rsqrt()
-    part = (cosine / full_cosine).clamp(0, 1)
-    return part * part * (3 - 2 * part)
+        cosine *= _product(vectors, vectors).clamp_(min=1e-37).rsqrt_()
+    part = cosine.div_(full_cosine).clamp_(0, 1)
+    return (3 - 2 * part).mul_(part).mul_(part)
 
 
-def _steps(planes: Tensor, valid: Tensor, dim: int) -> Tensor:
-    """Sums of the valid one-sided differences of (3, ..., H, W) along a dimension, 0 without any."""
+def _minus(first: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """first - left * right, in place."""
+    return first.addcmul_(left, right, value=-1)
+
+
+def _product(left: Sequence[Tensor] | Tensor, right: Sequence[Tensor] | Tensor) -> Tensor:
+    """The scalar product of vectors whose three coordinates are (..., H, W) each."""
+    return (left[0] * right[0]).addcmul_(left[1], right[1]).addcmul_(left[2], right[2])
+
+
+def _differences(planes: Tensor, valid: Tensor, dim: int) -> Tensor:
+    """From each pixel of (..., H, W) to the next along a dimension, 0 unless both are valid: one shorter."""
     size = valid.shape[dim]
-    both = valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
-    step = (planes.narrow(dim, 1, size - 1) - planes.narrow(dim, 0, size - 1)).mul_(both)
-    steps = torch.zeros_like(planes)
-    steps.narrow(dim, 0, size - 1).add_(step)
-    steps.narrow(dim, 1, size - 1).add_(step)
-    return steps
+    step = planes.narrow(dim, 1, size - 1) - planes.narrow(dim, 0, size - 1)
+    return step.mul_(valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1))
+
+
+def _sums(step: Tensor, dim: int, sign: int) -> Tensor:
+    """Of each pixel: the difference to the next one, plus `sign` times the one from the last."""
+    size = step.shape[dim]
+    edges = torch.zeros_like(step.narrow(dim, 0, 1))
+    sums = torch.cat([step, edges], dim)
+    sums.narrow(dim, 1, size).add_(step, alpha=sign)
+    return sums

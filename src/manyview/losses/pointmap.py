@@ -26,6 +26,26 @@ def usable(signal: Signal) -> Tensor:
     return finite if signal.valid is None else finite & signal.valid
 
 
+def surest(signals: Mapping[str, Signal], share: float) -> dict[str, Signal]:
+    """The same signals, of whose pointmaps only the surest `share` of each scene's valid pixels still count.
+
+    Confidences are compared within a scene and map, never with a number: those of Fast3R, for one, are all above 1, so
+    that the paper's threshold of 0.3 leaves out nothing. Pixels as sure as the last one stay.
+    """
+    kept = dict(signals)
+    for name, by in (("pointmap", "confidence"), ("pointmap_local", "confidence_local")):
+        if name in signals and by in signals:
+            points, sure = signals[name], signals[by].value
+            valid = usable(points) & usable(signals[by])
+            left_out = []
+            for values, known in zip(sure, valid, strict=True):
+                number = min(int((1 - share) * int(known.sum())), int(known.sum()) - 1) + 1
+                least = values[known].float().kthvalue(number).values if number > 0 else 0
+                left_out.append(known & (values < least))
+            kept[name] = Signal(points.value, points.weight, valid & ~torch.stack(left_out))
+    return kept
+
+
 def trust(confidence: Tensor, scale: float = 10.0, low: float = 0.1, high: float = 1.0) -> Tensor:
     """The weight that a raw confidence earns a point: clamp(confidence / scale, low, high)."""
     return (confidence / scale).clamp(low, high)

@@ -22,7 +22,7 @@ from manyview.batches.worlds import Streaming, WorldBatches
 from manyview.config import RunConfig
 from manyview.data.synthetic.streams import parse_stream
 from manyview.errors import UserError
-from manyview.losses.pointmap import distill3r_loss
+from manyview.losses.pointmap import distill3r_loss, surest
 from manyview.losses.relating import attention_matching, camera_error, confident_maps, measured_points, token_matching
 from manyview.losses.robust import robust_pointmap_loss
 from manyview.models.fusion import MOST_VIEWS
@@ -66,6 +66,8 @@ class Distill3RConfig:
     loss: Literal["distill3r", "robust", "confident"] = "distill3r"
     """The paper's loss; or log-depth and ray errors; docs/results.md compares them (take alpha_global 0.5 and gamma
     0.05 with the latter); or DUSt3R's, both maps in one scale and weighted by the student's own confidence."""
+    surest: float = 1.0
+    """Share of a scene's valid pixels whose points are learned, those first that the teacher is surest of."""
     reduction: Literal["released", "per_scene", "printed"] = "released"
     """Means per view position, then over views (the released loss); the same scene by scene (how the released trainer
     calls it); or one mean over all valid pixels (equations 2 and 6)."""
@@ -124,6 +126,8 @@ class Distill3R(Recipe):
                 f"method.attending is {config.attending:g}, but this fusion has no blocks in turn; "
                 "set method.student={fusion: turns} or method.attending=0"
             )
+        if not 0 < config.surest <= 1:
+            raise UserError(f"method.surest is {config.surest:g}; give a share above 0, up to 1 for all pixels")
         if config.camera and not self.student.config.camera_depth:
             raise UserError(
                 f"method.camera is {config.camera:g}, but the student has no camera head; "
@@ -254,6 +258,8 @@ class Distill3R(Recipe):
             return self._confident(predictions, views, generator)
         if not views.signals:
             views.signals = self.sensor(views)
+        if config.surest < 1:
+            views.signals = surest(views.signals, config.surest)
         factors = {"alpha_global": config.alpha_global, "alpha_local": config.alpha_local, "gamma": config.gamma}
         if config.loss == "robust":
             terms = robust_pointmap_loss(predictions, views.signals, **factors)
@@ -272,7 +278,8 @@ class Distill3R(Recipe):
     def _confident(self, predictions: dict[str, Any], views: Views, generator: torch.Generator) -> StepResult:
         """DUSt3R's loss on both maps, and what of cameras and matching is asked for."""
         config = self.config
-        terms, said, true = confident_maps(predictions, views.signals or measured_points(views))
+        signals = surest(views.signals, config.surest) if config.surest < 1 else views.signals
+        terms, said, true = confident_maps(predictions, signals or measured_points(views))
         total = config.alpha_global * terms["global"] + config.alpha_local * terms["local"]
         total = total + config.scale * terms["scale"]
         if config.camera:
