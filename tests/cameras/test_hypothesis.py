@@ -10,7 +10,7 @@ import torch
 
 from manyview.cameras.hypothesis import placed_by_network
 from manyview.cameras.keypoints import Keypoints
-from manyview.cameras.links import Photo, link
+from manyview.cameras.links import Photo, Unlinked, link
 from manyview.cameras.place import Camera, View
 from manyview.geometry.poses import look_at
 
@@ -55,7 +55,7 @@ def rotation_error(one: np.ndarray, other: np.ndarray) -> float:
 def test_a_hypothesis_never_makes_a_link_that_matches_do_not_support():
     chance = Pair(0, 60)
     for said in (None, chance.j_from_i, turned(chance.j_from_i, 30)):
-        assert link(0, 1, *chance.photos, chance.matches, (FOCAL, FOCAL), 15, said) is None
+        assert isinstance(link(0, 1, *chance.photos, chance.matches, (FOCAL, FOCAL), 15, said), Unlinked)
 
 
 def test_a_wrong_hypothesis_changes_nothing_and_a_near_one_ends_where_the_matches_are():

@@ -64,6 +64,11 @@ def test_links_are_lines_and_many_photos_keep_the_strongest():
     assert svg.count("<circle") == 3
     assert "<title>0 and 1 share 5</title>" in svg
     assert svg.count("<title>") == 2
+    assert "dash" not in svg
+    dashed = link_chart(few, ["#000000"] * 3, [0, 0, 1], refused={(0, 2): "7 matches, <too few>"})
+    assert dashed.count("stroke-dasharray") == 2  # the pair, and the legend
+    assert "<title>0 and 2: 7 matches, &lt;too few&gt;</title>" in dashed
+    assert "matched, but refused" in dashed
     many = link_chart(np.random.default_rng(0).integers(1, 1000, (40, 40)), ["#000000"] * 40, [0] * 40)
     assert 40 * 3 <= many.count("<title>") <= 40 * 6
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 import manyview as mv
 from manyview import zoo
+from manyview.cameras.keypoints import Keypoints
+from manyview.cameras.locate import Landmarks, locate
 from manyview.cli.main import main
 from manyview.data.synthetic.scene import render_scene
 from manyview.errors import UserError
@@ -63,6 +65,34 @@ def test_a_photo_held_out_is_found_where_it_was_taken(work, tmp_path, capsys):
     known = [[focal, 0, 160], [0, focal, 120], [0, 0, 1]]
     (found,) = mv.localise([folder / "room" / "2.png"], folder / "scene", intrinsics=known)
     assert np.array_equal(found.camera.intrinsics, known)
+
+
+def test_a_stretched_photo_is_found_by_its_two_focal_lengths(work):
+    folder, true, focal = work
+    with Image.open(folder / "room" / "2.png") as image:
+        tall = np.asarray(image.resize((320, 300), Image.Resampling.BICUBIC))
+    known = np.array([[focal, 0, 160], [0, 1.25 * focal, 150], [0, 0, 1]])
+    (found,) = mv.localise([tall], folder / "scene", intrinsics=known)
+    assert np.array_equal(found.camera.intrinsics, known)
+    off = found.camera.cam2world[:3, 3] - true[2][:3, 3]
+    assert np.linalg.norm(off) < 0.05 * np.ptp(true[:, :3, 3], axis=0).max()
+
+
+def test_the_error_along_a_long_axis_counts_whole():
+    """Points 1 px off along y alone, in a photo whose fy is three times its fx: the error said is that pixel."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-1, -0.3, 2], [1, 0.3, 4], (200, 3))
+    uv = np.array([300.0, 900.0]) * points[:, :2] / points[:, 2:] + [320, 240]
+    uv[:, 1] += rng.choice([-1.0, 1.0], 200)
+    descriptors = torch.from_numpy(rng.integers(0, 255, (200, 128), np.uint8))
+    photo, scene = Keypoints(uv, descriptors, 1.0), Landmarks(Keypoints(uv, descriptors, 1.0), points)
+    camera, matched = locate(
+        photo, (480, 640), [scene], np.array([320.0, 240.0]), focals=[300.0], known=True, aspect=3.0
+    )
+    assert matched == camera.inliers == 200
+    assert camera.error_px == pytest.approx(1.0, abs=0.05)
+    assert np.allclose(camera.cam2world, np.eye(4), atol=0.01)
+    assert np.allclose(camera.intrinsics, [[300, 0, 320], [0, 900, 240], [0, 0, 1]])
 
 
 def test_unrelated_photos_are_refused_with_exit_2(work, tmp_path, capsys):

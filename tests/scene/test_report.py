@@ -63,6 +63,20 @@ def test_a_scene_without_fault_has_no_failures_and_weak_ones_are_named():
     assert "fewer than 30 observations: 1 (1.png, 11)." in failures(scene)[1]
 
 
+def test_refused_pairs_are_drawn_and_listed_with_why(tmp_path):
+    scene = coloured_wall()
+    pair = {"views": ["1.png", "3.png"], "matches": 41, "agreeing": 12, "why": "too few matches agree"}
+    scene.info["unlinked"] = [pair, {**pair, "views": ["1.png", "gone.png"]}]
+    scene.save(tmp_path / "s")
+    text = write_report(Scene.load(tmp_path / "s"), tmp_path / "report.html").read_text()
+    assert "<title>1 and 3: 41 matches, too few matches agree</title>" in text
+    assert "<td>1 and 3</td><td>41</td><td>12</td><td>too few matches agree</td>" in text
+    assert "stroke-dasharray" in text
+    assert "matched, but refused" in text
+    scene.info["unlinked"] = []
+    assert "but refused" not in write_report(scene, tmp_path / "report.html").read_text()
+
+
 def test_shared_points_count_each_point_once():
     shared = shared_points(coloured_wall())
     assert shared[0, 1] == 60

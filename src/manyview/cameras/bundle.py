@@ -74,6 +74,8 @@ class Problem:
     """(G,) their standard deviations; 0 keeps a lens as it is."""
     fixed: np.ndarray
     """(V,) views whose pose is kept."""
+    still: bool = False
+    """Whether all views stay where they are, and only turn."""
 
     def within(self, rows: np.ndarray) -> tuple[Problem, np.ndarray]:
         """The same of some views (n,), which are numbered anew, and the points (N,) that two of them show."""
@@ -160,9 +162,10 @@ class _Normal:
         self.point_slope = summed(seen.point, (weighted_point @ errors[:, :, None])[:, :, 0], count)
         self.both = weighted @ by_point  # (M, 8, 3), the last row of the lens
         self._add_priors()
-        kept = np.repeat(problem.fixed, 7)
-        kept[6::7] = False  # the depth scale of a fixed view is free
-        self.free = ~np.concatenate([kept, problem.guess_spread == 0])
+        kept = np.repeat(problem.fixed[:, None], 7, 1)
+        kept[:, 3:6] |= problem.still
+        kept[:, 6] = False  # the depth scale of a fixed view is free
+        self.free = ~np.concatenate([kept.ravel(), problem.guess_spread == 0])
 
     def _by_views(self, blocks: np.ndarray) -> np.ndarray:
         """(size, size) of blocks (V, 8, 8), whose last row and column are those of the view's lens."""

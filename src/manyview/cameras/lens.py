@@ -23,9 +23,9 @@ PAIRS, MANY = 20, 40
 have hardly moved, the ones whose matches have moved most."""
 
 
-def camera(focal: float, size: tuple[int, int], principal: np.ndarray) -> dict[str, object]:
-    """A pinhole camera as poselib wants it; size is (H, W)."""
-    params = [focal, focal, float(principal[0]), float(principal[1])]
+def camera(focal: float, size: tuple[int, int], principal: np.ndarray, aspect: float = 1.0) -> dict[str, object]:
+    """A pinhole camera as poselib wants it; size is (H, W), aspect is fy over fx."""
+    params = [focal, focal * aspect, float(principal[0]), float(principal[1])]
     return {"model": "PINHOLE", "width": size[1], "height": size[0], "params": params}
 
 

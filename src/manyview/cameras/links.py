@@ -14,6 +14,7 @@ from scipy.special import gammaln
 
 from manyview.cameras.keypoints import Keypoints
 from manyview.cameras.lens import camera
+from manyview.cameras.turn import AS_WELL, PRECISE, off_by_turning
 
 LEAST, TILTED_LEAST = 15, 30
 """Matches that must agree on one epipolar geometry; of tilted photos, where one place gives several."""
@@ -62,6 +63,31 @@ class Link:
     rests_on: Evidence
     parallax: float
     """Median angle in degrees between the rays of matches."""
+    turned: bool = False
+    """Whether a turn alone explains the matches: they show no baseline, and its length is that of the depth."""
+
+
+Why = Literal["few", "chance", "wide", "depth", "turn", "others"]
+UNLINKED: dict[str, str] = {
+    "few": "too few matches agree on one geometry",
+    "chance": "as many matches would agree by chance",
+    "wide": "the geometry is so wide that nothing would be recognised",
+    "depth": "the predicted depth contradicts the matches",
+    "turn": "a turn of the camera explains the matches: no parallax, and no depth that fits",
+    "others": "the other photos contradict it",
+}
+"""Why matches of two photos say nothing of their cameras."""
+
+
+@dataclass(frozen=True)
+class Unlinked:
+    """Two photos i < j whose matches make no link."""
+
+    i: int
+    j: int
+    matches: int
+    agreeing: int
+    why: Why
 
 
 def rays(photo: Photo, chosen: np.ndarray, focal: float) -> np.ndarray:
@@ -101,16 +127,17 @@ def link(
     focals: tuple[float, float],
     least: int,
     said: np.ndarray | None = None,
-) -> Link | None:
-    """The link of two photos by their matches (M, 2); None when fewer than `least` agree, or depth contradicts them.
+) -> Link | Unlinked:
+    """The link of two photos by their matches (M, 2), or why there is none.
 
     said: (4, 4) j from i as a network has it, which is taken where it is nearer to more matches than what they say
     themselves.
     """
     import poselib
 
-    if len(matches) < least:
-        return None
+    tried = len(matches)
+    if tried < least:
+        return Unlinked(i, j, tried, 0, "few")
     first, second = matches.T
     lenses = [camera(f, photo.size, photo.principal) for f, photo in zip(focals, (one, two), strict=True)]
     pixel = (one.keypoints.pixel + two.keypoints.pixel) / 2
@@ -120,23 +147,31 @@ def link(
     if said is not None:
         pose, agreeing = _better(pose, agreeing, said, one, two, matches, focals, lenses)
     count = int(agreeing.sum())
-    if count < least or chance(count, len(matches), two.size, two.keypoints.pixel) > CHANCE:
-        return None
+    if count < least or chance(count, tried, two.size, two.keypoints.pixel) > CHANCE:
+        return Unlinked(i, j, tried, count, "few" if count < least else "chance")
     matches = matches[agreeing]
     first, second = matches.T
-    seen = rays(one, first, focals[0]) @ pose.R.T, rays(two, second, focals[1])
+    here, there = rays(one, first, focals[0]), rays(two, second, focals[1])
+    seen = here @ pose.R.T, there
     cosine = (seen[0] * seen[1]).sum(1) / np.linalg.norm(seen[0], axis=1) / np.linalg.norm(seen[1], axis=1)
     angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    j_from_i = np.eye(4)
+    j_from_i[:3, :3], j_from_i[:3, 3] = pose.R, pose.t
+    precise = np.median(epipolar_distances(here, there, focals[1], j_from_i)) / two.keypoints.pixel
+    off = off_by_turning(here, there, focals[1]) / two.keypoints.pixel
+    by_depth = _by_depth(one, two, matches, focals, lenses)
+    if off < AS_WELL * max(precise, PRECISE):
+        if by_depth is None:
+            return Unlinked(i, j, tried, count, "turn")
+        return Link(i, j, matches, by_depth, "depth", float(np.median(angles)), turned=True)
     length, spread = _length(*seen, pose.t, angles, one.depth[first])
     if np.median(angles) > WIDEST or spread > DISPUTE:
-        return None
-    by_depth = _by_depth(one, two, matches, focals, lenses)
+        return Unlinked(i, j, tried, count, "depth" if spread > DISPUTE else "wide")
     if by_depth is not None and (length is None or np.median(angles) <= PARALLAX):
         return Link(i, j, matches, by_depth, "depth", float(np.median(angles)))
     if np.median(angles) <= PARALLAX / 4:  # a direction that no parallax shows is no evidence
-        return None
-    j_from_i = np.eye(4)
-    j_from_i[:3, :3], j_from_i[:3, 3] = pose.R, pose.t * (1.0 if length is None else length)
+        return Unlinked(i, j, tried, count, "turn")
+    j_from_i[:3, 3] *= 1.0 if length is None else length
     return Link(i, j, matches, j_from_i, "matches", float(np.median(angles)))
 
 

@@ -59,10 +59,11 @@ def locate(
     *,
     focals: Sequence[float],
     known: bool,
+    aspect: float = 1.0,
 ) -> tuple[Located | None, int]:
     """The camera of a photo of (H, W), or None; and how many of its keypoints match a point of the scene.
 
-    focals: in pixels, the likeliest first; unless it is `known`, others are tried too.
+    focals: in pixels, the likeliest first; unless it is `known`, others are tried too. aspect: fy over fx.
     """
     import poselib
 
@@ -73,7 +74,7 @@ def locate(
     best: tuple[int, float, np.ndarray, np.ndarray] | None = None
     for number, focal in enumerate(tried):
         ransac = {"max_reproj_error": REPROJECTION * photo.pixel, "max_iterations": 2000, "seed": 1}
-        pose, about = poselib.estimate_absolute_pose(uv, points, camera(focal, size, principal), ransac, {})
+        pose, about = poselib.estimate_absolute_pose(uv, points, camera(focal, size, principal, aspect), ransac, {})
         agreeing = np.array(about["inliers"], bool)
         count = int(agreeing.sum())
         if number >= len(focals) and best is not None and count * OWN_LENS <= best[0] and best[1] in focals:
@@ -84,11 +85,12 @@ def locate(
     _, focal, world2cam, agreeing = best
     if _is_chance(int(agreeing.sum()), len(uv), size, photo.pixel):
         return None, len(uv)
-    world2cam, focal = _polished(world2cam, focal, uv[agreeing] - principal, points[agreeing], photo.pixel, fixed=known)
-    local = points[agreeing] @ world2cam[:3, :3].T + world2cam[:3, 3]
-    error = np.linalg.norm(focal * local[:, :2] / local[:, 2:] + principal - uv[agreeing], axis=1)
-    intrinsics = np.array([[focal, 0, principal[0]], [0, focal, principal[1]], [0, 0, 1.0]])
-    return Located(np.linalg.inv(world2cam), intrinsics, int(agreeing.sum()), float(np.median(error))), len(uv)
+    uv, points, shape = uv[agreeing] - principal, points[agreeing], np.array([1.0, aspect])
+    world2cam, focal = _polished(world2cam, focal, uv, points, photo.pixel, shape, fixed=known)
+    local = points @ world2cam[:3, :3].T + world2cam[:3, 3]
+    error = np.linalg.norm(focal * shape * local[:, :2] / local[:, 2:] - uv, axis=1)
+    intrinsics = np.array([[focal, 0, principal[0]], [0, focal * aspect, principal[1]], [0, 0, 1.0]])
+    return Located(np.linalg.inv(world2cam), intrinsics, int(agreeing.sum()), float(np.median(error))), len(agreeing)
 
 
 def _matched(photo: Keypoints, scene: Sequence[Landmarks]) -> tuple[np.ndarray, np.ndarray]:
@@ -113,9 +115,19 @@ def _is_chance(agreeing: int, of: int, size: tuple[int, int], pixel: float) -> b
 
 
 def _polished(
-    world2cam: np.ndarray, focal: float, uv: np.ndarray, points: np.ndarray, pixel: float, *, fixed: bool
+    world2cam: np.ndarray,
+    focal: float,
+    uv: np.ndarray,
+    points: np.ndarray,
+    pixel: float,
+    shape: np.ndarray,
+    *,
+    fixed: bool,
 ) -> tuple[np.ndarray, float]:
-    """Pose and, unless it is fixed, focal length of least robust error; uv (M, 2) less the principal point."""
+    """Pose and, unless it is fixed, focal length of least robust error; uv (M, 2) less the principal point.
+
+    shape: (1, fy over fx).
+    """
     from scipy.optimize import least_squares
     from scipy.spatial.transform import Rotation
 
@@ -126,7 +138,7 @@ def _polished(
     def errors(x: np.ndarray) -> np.ndarray:
         turn, shift, length = at(x)
         local = points @ turn.T + shift
-        place = length * local[:, :2] / np.maximum(local[:, 2:], 1e-6)
+        place = length * shape * local[:, :2] / np.maximum(local[:, 2:], 1e-6)
         return np.append((place - uv) / pixel, x[6] / STATED_SPREAD)
 
     scale = np.r_[np.ones(3), np.full(3, max(float(np.ptp(points, axis=0).max()), 1e-9)), [1.0]]

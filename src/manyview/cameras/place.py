@@ -93,6 +93,9 @@ def place(
     problem = bundle.Problem(seen, row_lens, guess, spread, np.arange(len(members)) == 0)
     if len(members) <= MOST_AT_ONCE or not adjust:
         poses = along_tree(len(members), own)
+        if all(one.turned for one in own) and all(views[index].cam2world is None for index in members):
+            poses[:, :3, 3] = 0  # nothing shows a baseline, so there is none
+            problem = replace(problem, still=True)
         sets = [Placed(np.arange(len(members)), poses, guess, np.zeros(len(members)))]
     else:
         sets = by_windows(problem, own)

@@ -18,7 +18,7 @@ from manyview.cameras.hypothesis import FEWEST, placed_by_network, relative
 from manyview.cameras.keypoints import TILTED_MOST, Keypoints, detect, match
 from manyview.cameras.known import denied, mistake, squared
 from manyview.cameras.lens import focal_from_matches
-from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, link
+from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, Unlinked, link
 from manyview.cameras.pairs import pairs_to_match
 from manyview.cameras.place import Camera, View, place
 from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
@@ -36,6 +36,8 @@ class Solved:
     tracks: Tracks
     denied: list[int] = field(default_factory=list)
     """Photos whose given pose the matches contradict."""
+    unlinked: list[Unlinked] = field(default_factory=list)
+    """Pairs whose matches tie nothing in the end, and why; those with most matches first."""
 
 
 def solve(
@@ -60,11 +62,12 @@ def solve(
     lens = _lenses(views)
     focals = _focals(views, keypoints, matches, lens)
     looks = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
-    links = _links(looks, views, matches, focals)
+    tried: dict[tuple[int, int], Unlinked] = {}
+    links = _links(looks, views, matches, focals, tried)
     if own is not None and sift:
         linked = {(one.i, one.j) for one in links}
         places = [_photo(view, points, use_depth) for view, points in zip(views, own.keypoints, strict=True)]
-        new = _links(places, views, own.match([pair for pair in pairs if pair not in linked]), focals)
+        new = _links(places, views, own.match([pair for pair in pairs if pair not in linked]), focals, tried)
         looks, links = _together(looks, links, places, new)
     component = connected(len(views), [(one.i, one.j) for one in links])
     for most in TILTED_MOST if sift else ():
@@ -73,7 +76,7 @@ def solve(
             break
         aside = _keypoints(views, photos(), tilted=most)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
-        new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, TILTED_LEAST)
+        new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, tried, TILTED_LEAST)
         looks, links = _together(looks, links, tilted, new)
         component = connected(len(views), [(one.i, one.j) for one in links])
     against = _contradicted(looks, links, focals, views)
@@ -89,7 +92,7 @@ def solve(
     alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, focals, strict=True)]
     found = _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks, views)
     beside = placed_by_network(found.cameras, views, looks, matches, focals)
-    return replace(found, cameras=beside, denied=against)
+    return replace(found, cameras=beside, denied=against, unlinked=_unlinked(tried, links, found.tracks))
 
 
 def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: int = 0) -> list[Keypoints]:
@@ -160,14 +163,36 @@ def _links(
     views: Sequence[View],
     matches: dict[tuple[int, int], np.ndarray],
     focals: Sequence[float],
+    tried: dict[tuple[int, int], Unlinked],
     least: int = LEAST,
 ) -> list[Link]:
-    def linked(pair: tuple[int, int]) -> Link | None:
+    """The links; pairs that give none go into `tried`, where those of an earlier look stay if more of them agreed."""
+
+    def linked(pair: tuple[int, int]) -> Link | Unlinked:
         i, j = pair
         said = relative(views, i, j)
         return link(i, j, photos[i], photos[j], matches[pair], (focals[i], focals[j]), least, said)
 
-    return [one for one in each(linked, matches, label="verifying", unit="pair") if one is not None]
+    links = []
+    for one in each(linked, matches, label="verifying", unit="pair"):
+        if isinstance(one, Link):
+            links.append(one)
+        elif (one.i, one.j) not in tried or tried[one.i, one.j].agreeing < one.agreeing:
+            tried[one.i, one.j] = one
+    return links
+
+
+def _unlinked(tried: dict[tuple[int, int], Unlinked], links: Sequence[Link], tracks: Tracks) -> list[Unlinked]:
+    """Pairs that gave no link, and those whose link the others outvoted: photos that share no point in the end."""
+    shown: dict[int, set[int]] = {}
+    for view, point in zip(tracks.view.tolist(), tracks.point.tolist(), strict=True):
+        shown.setdefault(view, set()).add(point)
+    linked = {(one.i, one.j) for one in links}
+    found = [one for pair, one in tried.items() if pair not in linked]
+    for one in links:
+        if not shown.get(one.i, set()) & shown.get(one.j, set()):
+            found.append(Unlinked(one.i, one.j, len(one.matches), len(one.matches), "others"))
+    return sorted(found, key=lambda one: (-one.matches, one.i, one.j))
 
 
 def _together(

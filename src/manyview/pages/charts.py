@@ -123,12 +123,21 @@ def _round_length(length: float) -> float:
 
 
 MANY, STRONGEST = 24, 6
+SHARING, REFUSED = "#37474f", "#c2410c"
 
 
-def link_chart(counts: np.ndarray, colours: Sequence[str], groups: Sequence[int], *, size: float = 460) -> str:
+def link_chart(
+    counts: np.ndarray,
+    colours: Sequence[str],
+    groups: Sequence[int],
+    *,
+    refused: Mapping[tuple[int, int], str] | None = None,
+    size: float = 460,
+) -> str:
     """Who shares how much: a numbered dot each on a circle, group by group, a line where counts (V, V) are not zero.
 
     Thicker lines share more; pointing at one says how much. Of more than 24 each keeps its six thickest lines.
+    refused: pairs that are joined by a dashed line, and why; with a legend below.
     """
     order = sorted(range(len(counts)), key=lambda index: (groups[index], index))
     jumps = [0, *(int(groups[a] != groups[b]) for a, b in pairwise(order))]
@@ -144,11 +153,15 @@ def link_chart(counts: np.ndarray, colours: Sequence[str], groups: Sequence[int]
     pairs = sorted((int(between[i, j]), i, j) for i in range(len(counts)) for j in range(i) if between[i, j] > 0)
     most = max((count for count, _, _ in pairs), default=1)
     parts = []
+    for (i, j), why in (refused or {}).items():
+        (x1, y1), (x2, y2) = place[i], place[j]
+        ends = _line(x1, y1, x2, y2, REFUSED, dash="4 4")
+        parts.append(ends.replace("/>", f"><title>{i} and {j}: {escape(why)}</title></line>"))
     for count, i, j in pairs:
         share = float(np.log1p(count) / np.log1p(most))
         (x1, y1), (x2, y2) = place[i], place[j]
         parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#37474f" '
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{SHARING}" '
             f'stroke-width="{0.4 + 4 * share**3:.1f}" stroke-opacity="{0.25 + 0.6 * share**2:.2f}">'
             f"<title>{j} and {i} share {count:,}</title></line>"
         )
@@ -157,7 +170,14 @@ def link_chart(counts: np.ndarray, colours: Sequence[str], groups: Sequence[int]
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{dot}" fill="{colours[index]}"/>')
         if dot == 9:
             parts.append(_text(x, y + 4, str(index), "middle", style="fill:#fff;font-weight:600"))
-    return _document(parts, size, size)
+    if not refused:
+        return _document(parts, size, size)
+    for left, words, colour, dash in ((8, "share points", SHARING, ""), (148, "matched, but refused", REFUSED, "4 4")):
+        parts += [
+            _line(left, size + 10, left + 30, size + 10, colour, 2, dash),
+            _text(left + 36, size + 14, words, "start"),
+        ]
+    return _document(parts, size, size + 22)
 
 
 def _text(x: float, y: float, words: str, anchor: str, **more: str) -> str:
@@ -165,9 +185,10 @@ def _text(x: float, y: float, words: str, anchor: str, **more: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1, dash: str = "") -> str:
     ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"{dashes}/>'
 
 
 def _document(parts: Sequence[str], width: float, height: float) -> str:

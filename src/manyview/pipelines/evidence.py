@@ -13,6 +13,7 @@ from manyview.cameras.cores import cores
 from manyview.cameras.descriptors import OwnMatches
 from manyview.cameras.fit import fitted
 from manyview.cameras.keypoints import LONG_SIDE
+from manyview.cameras.links import UNLINKED, Unlinked
 from manyview.cameras.place import Camera, View
 from manyview.cameras.solve import Solved, solve
 from manyview.cameras.tracks import Tracks
@@ -28,6 +29,9 @@ from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.agreement import compare
 from manyview.scene.scene import Scene
 from manyview.scene.views import SceneView, Source
+
+MOST_UNLINKED = 500
+"""Pairs of photos of which a scene says why they are not linked: those with most matches."""
 
 
 def scene_by_matches(
@@ -69,7 +73,16 @@ def scene_by_matches(
             "the given cameras do not fix the unit of the points (no distance between them, or nothing seen from two); "
             "lengths are relative"
         )
-    scene.info["warnings"] = notes + _complaints(views)
+    scene.info["warnings"] = notes + _complaints(views, found.unlinked)
+    scene.info["unlinked"] = [
+        {
+            "views": [views[one.i].name, views[one.j].name],
+            "matches": one.matches,
+            "agreeing": one.agreeing,
+            "why": UNLINKED[one.why],
+        }
+        for one in found.unlinked[:MOST_UNLINKED]
+    ]
     return scene
 
 
@@ -218,15 +231,30 @@ def without_points(views: Sequence[SceneView]) -> list[str]:
     return [f"views without a single point: {', '.join(empty[:5])}"] if empty else []
 
 
-def _complaints(views: Sequence[SceneView]) -> list[str]:
-    """One line for photos that no evidence places, one for a scene that falls apart; maybe none."""
-    lone = [view.name for view in views if not view.registered]
+def _complaints(views: Sequence[SceneView], unlinked: Sequence[Unlinked]) -> list[str]:
+    """One line each for photos that no evidence places, for lack of parallax, and for a scene that falls apart."""
+    lone = [index for index, view in enumerate(views) if not view.registered]
+    turning = {end for one in unlinked if one.why == "turn" for end in (one.i, one.j)}
     notes = without_points(views)
-    if lone and len(views) > 1:
-        shown = ", ".join(lone[:5]) + (" …" if len(lone) > 5 else "")
+    for those, what in (
+        (
+            [index for index in lone if index in turning],
+            "match others without parallax, and nothing says how far away things are: they are placed nowhere {}: take "
+            "photos a step aside from each other, or let a model's depth place them (--cameras auto)",
+        ),
+        (
+            [index for index in lone if index not in turning],
+            "match no other one and are placed nowhere {}: take photos that overlap more, from nearer viewpoints",
+        ),
+    ):
+        if those and len(views) > 1:
+            shown = ", ".join(views[index].name for index in those[:5]) + (" …" if len(those) > 5 else "")
+            notes.append(f"{len(those)} of {len(views)} photos " + what.format(f"({shown})"))
+    worth = {view.rests_on for view in views}
+    if "depth" in worth and "matches" not in worth:
         notes.append(
-            f"{len(lone)} of {len(views)} photos match no other one and are placed nowhere ({shown}): take photos that "
-            "overlap more, from nearer viewpoints"
+            "no photo is seen under parallax: the photos were taken from about one place, so distances between them "
+            "are only as good as the predicted depth"
         )
     if lone and len(views) == 1:
         notes.append(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from manyview.cameras.keypoints import LONG_SIDE, Keypoints, detect
-from manyview.cameras.known import squared
 from manyview.cameras.links import LEAST
 from manyview.cameras.locate import Landmarks, Located, landmarks, locate
 from manyview.errors import UserError
@@ -103,11 +102,13 @@ def _localised(picture: Picture, scene: Scene, sets: dict[int, list[Landmarks]],
     if known is not None and (problem := lens_problem(known, size)):
         raise UserError(f"the intrinsics of {picture.name} {problem}")
     focals = _focals(picture, size, scene, known)
-    keypoints = squared(detect(pixels), known)
+    keypoints = detect(pixels)
     centre = np.array(size[::-1]) / 2 if known is None else known[:2, 2]
+    aspect = 1.0 if known is None else float(known[1, 1] / known[0, 0])
+    asked: dict[str, Any] = {"focals": focals, "known": known is not None, "aspect": aspect}
     best = Localised(picture.name, picture.path, size, None, 0, 0)
     for component, members in sorted(sets.items()):
-        camera, matched = locate(keypoints, size, members, centre, focals=focals, known=known is not None)
+        camera, matched = locate(keypoints, size, members, centre, **asked)
         if camera is not None and known is not None:
             camera = replace(camera, intrinsics=known)
         better = camera is not None and (best.camera is None or camera.inliers > best.camera.inliers)

@@ -192,7 +192,7 @@ def _describe(
         scene.scale, scene.scale_source = "metric", f"the model {name}"
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    scene.info = {
+    scene.info |= {
         "made_by": f"manyview {__version__}",
         "model": name,
         "precision": precision,

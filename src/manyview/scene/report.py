@@ -23,6 +23,8 @@ from manyview.version import __version__
 REPORT = "report.html"
 MOST_PHOTOS, MOST_PARTS = 30, 4
 """So many photos and so many separate scenes are shown as pictures; tables and charts hold all."""
+MOST_REFUSED = 40
+"""So many pairs of photos that matched and were refused are drawn and listed: those with most matches."""
 STRIP = 200
 """Width in pixels of each picture in the strip of depths."""
 
@@ -94,17 +96,32 @@ def _show_part(page: Page, scene: Scene, component: int, members: Sequence[int],
 
 def _show_matches(page: Page, scene: Scene, worth: Sequence[RestsOn], shared: np.ndarray) -> None:
     page.heading("Which photos share what")
+    refused = _refused(scene)
     if not shared.any():
         without = "No two photos share a verified match." if scene.tracks is not None else "Photos were not matched."
         page.text(without)
+    if not shared.any() and not refused:
         return
     page.text(
         "A line joins photos that share points of verified matches; pointing at it says how many. A gap in the circle "
         "separates scenes that nothing joins."
         + (" Of so many photos each keeps its six thickest lines." if len(scene) > MANY else "")
+        + (" A dashed line joins photos that matched but were refused; pointing at it says why." if refused else "")
     )
-    chart = link_chart(shared, [COLOURS[kind] for kind in worth], [view.component for view in scene.views])
+    drawn = {pair: f"{found} matches, {why}" for pair, (found, _, why) in refused.items()}
+    groups = [view.component for view in scene.views]
+    chart = link_chart(shared, [COLOURS[kind] for kind in worth], groups, refused=drawn)
     page.charts([("numbers are those of the photos below", chart)])
+    if refused:
+        page.table(
+            ["refused pair", "matches", "that agree", "why"],
+            [[f"{i} and {j}", *map(str, values)] for (i, j), values in refused.items()],
+        )
+        more = len(scene.info["unlinked"]) - len(refused)
+        if more > 0:
+            page.text(f"{more} more, with fewer matches, are in scene.json (info, unlinked).", note=True)
+    if not shared.any():
+        return
     between = np.triu(shared, 1)
     strongest = divmod(int(between.argmax()), len(scene))
     whole = shared - np.diag(np.diag(shared))
@@ -114,6 +131,17 @@ def _show_matches(page: Page, scene: Scene, worth: Sequence[RestsOn], shared: np
     shown = [(i, j, *pair_picture(scene, i, j)) for i, j in sorted(pairs, key=lambda ij: -int(shared[ij]))]
     names = ["the pair that shares most", "what ties the loosest photo"]
     page.pictures([(f"{name}: {i} and {j}, {n:,} points", p) for name, (i, j, p, n) in zip(names, shown, strict=False)])
+
+
+def _refused(scene: Scene) -> dict[tuple[int, int], tuple[int, int, str]]:
+    """Pairs that matched and tie nothing: how many matches, how many of them agree, and why; those with most first."""
+    number = {view.name: index for index, view in enumerate(scene.views)}
+    found: dict[tuple[int, int], tuple[int, int, str]] = {}
+    for pair in scene.info.get("unlinked", [])[:MOST_REFUSED]:
+        one, other = (number.get(name) for name in pair["views"])
+        if one is not None and other is not None:
+            found[one, other] = pair["matches"], pair["agreeing"], pair["why"]
+    return found
 
 
 def _show_depths(page: Page, scene: Scene, worth: Sequence[RestsOn]) -> None:

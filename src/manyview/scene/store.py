@@ -144,6 +144,16 @@ def _info(entry: dict[str, Any]) -> dict[str, Any]:
     for name in ("warnings", "skipped", "left_out"):
         for line in _typed(info.get(name, []), list):
             _typed(line, str)
+    for pair in _typed(info.get("unlinked", []), list):
+        one, other = _typed(pair["views"], list)
+        for value, kind in (
+            (one, str),
+            (other, str),
+            (pair["matches"], int),
+            (pair["agreeing"], int),
+            (pair["why"], str),
+        ):
+            _typed(value, kind)
     return info
 
 

@@ -105,11 +105,6 @@ def failures(scene: Scene) -> list[str]:
     ]
     if weak:
         found.append(f"In doubtful places, for they hang on fewer than {FEW} observations: {_listed(weak)}.")
-    if "depth" in worth and "matches" not in worth:
-        found.append(
-            "No photo is seen under parallax: the photos were taken from about one place, so distances are only "
-            "as good as the predicted depth."
-        )
     if "model" in worth and len(scene) > 1:
         found.append("Photos that rest on the network's word were not compared with each other: distrust their cloud.")
     return found
