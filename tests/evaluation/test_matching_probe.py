@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 from matching_world import HEIGHT, PATCH, WIDTH, PlaceEncoder, write_scenes
 
 from manyview.data.manifest import Manifest
+from manyview.data.pairs import Choice, DepthReader
 from manyview.errors import UserError
 from manyview.evaluation.base import evaluate
+from manyview.evaluation.matching_changes import changed_pairs
 from manyview.evaluation.matching_protocols import MatchingProbe, MatchingZeroshot
+from manyview.evaluation.pairs import choose_pairs
 from manyview.evaluation.probe import (
     PUBLISHED_LRS,
     Examples,
@@ -27,6 +31,7 @@ from manyview.evaluation.probe import (
     train_sweep,
 )
 from manyview.evaluation.tokens import Tokens
+from manyview.geometry.matching import warp
 
 QUANTISED = 0.3826 * PATCH  # mean distance of a place from the centre of its cell
 SWEEP = Sweep(lrs=(1e-3, 5e-3), decays=(1e-3,), steps=60, evaluations=2)
@@ -129,6 +134,7 @@ def test_every_published_choice_at_once(rooms, tmp_path):
         val_pairs=4,
         baselines=False,
         published=True,
+        size=(HEIGHT, WIDTH),
         overlap=(0.3, 1.0),
         motion=0.05,
         sweep=Sweep(steps=4, evaluations=2),
@@ -138,6 +144,47 @@ def test_every_published_choice_at_once(rooms, tmp_path):
     assert len(found["table"]) == 2 * 3 * len(PUBLISHED_LRS)
     assert quick.the_sweep.clip == "global"
     assert quick.decode == "neighbours_wrapped"
+    plain = MatchingProbe(published=True)
+    assert (plain.the_sweep.steps, plain.the_sweep.evaluations, plain.the_sweep.batch) == (25_000, 10, 8)
+    assert plain._size(SimpleNamespace(config=SimpleNamespace(patch_size=14, image_size=518))) == (448, 448)
+
+
+def test_a_published_list_is_judged_as_a_whole_and_in_percent_of_the_side(rooms, tmp_path):
+    names = [frame.image for frame in rooms.frames]
+    listed = tmp_path / "pairs_calibrated.txt"
+    listed.write_text(f"{names[0]} {names[1]} 1 0 0\n{names[5]} {names[4]} 1 0 0\n{names[0]} {names[9]} 1 0 0\n")
+    protocol = MatchingZeroshot(pair_list=str(listed), baselines=False)
+    summary = evaluate(protocol, PlaceEncoder(dim=512), rooms, tmp_path / "out")
+    assert summary["pairs"] == {"test": 3}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    judged = [(line["frame_a"], line["frame_b"]) for line in lines if line["method"] == "model"]
+    assert judged == [(names[0], names[1]), (names[5], names[4]), (names[0], names[9])]
+    row = rows_of(summary)["model"]
+    assert row["epe_percent"] == pytest.approx(row["epe"] / WIDTH)
+    listed.write_text(f"{names[0]} gone.png\n")
+    with pytest.raises(UserError, match=r"1 of 1 pairs of .* lacks, first gone\.png; scan the folder"):
+        evaluate(protocol, PlaceEncoder(dim=512), rooms, tmp_path / "other")
+
+
+def test_changed_pairs_are_true_pairs_and_the_probe_learns_from_them(rooms, tmp_path):
+    reader = DepthReader(rooms, (HEIGHT, WIDTH))
+    pairs = choose_pairs(reader, 4, Choice(overlap=(0.3, 1.0), motion=0.05))
+    changed, every = changed_pairs(reader, pairs, 3, seed=0)
+    assert len(every) == 16
+    flips = {changed.changes[pair.a].flip for pair in every[4:]}
+    assert flips == {False, True}
+    for pair in every[4:]:
+        (a, b), problems = changed.read((HEIGHT, WIDTH), [pair.a, pair.b])
+        assert problems == {}
+        uv, valid = warp(changed.measured(pair.a), changed.measured(pair.b))
+        cells = uv[valid].long()
+        assert len(cells) > 50
+        off = (a[valid].float() - b[cells[:, 1], cells[:, 0]].float()).abs().max(-1).values
+        assert float(off.median()) < 12  # one place has one colour, and still has it
+    few = {**SMALL, "train_pairs": 8, "baselines": False, "sweep": Sweep(lrs=(1e-3,), steps=4, evaluations=1)}
+    protocol = MatchingProbe(**few, scalings=(), augment=2)
+    summary = evaluate(protocol, PlaceEncoder(), rooms, tmp_path / "out")
+    assert 8 < summary["pairs"]["train"] <= 24
 
 
 def test_layers_give_a_curve(rooms, tmp_path):

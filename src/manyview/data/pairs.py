@@ -67,6 +67,17 @@ def measured_pairs(
     return [Pair(scene, a, b, *numbers) for (a, b), numbers in zip(asked, measured, strict=True)]
 
 
+def measured_rows(reader: DepthReader, rows: Sequence[tuple[int, int]]) -> list[Pair]:
+    """These pairs of frames with what they share (0 and 0 where nothing is). Raises UserError for a frame without
+    depth, pose or intrinsics, ImageProblem for depth that cannot be read.
+    """
+    pairs = []
+    for a, b in rows:
+        overlap, motion = _measure([reader[a]], [reader[b]])[0]
+        pairs.append(Pair(reader.data[a].scene, a, b, overlap, motion if math.isfinite(motion) else 0.0))
+    return pairs
+
+
 def is_measured(frame: Frame) -> bool:
     """Whether a frame has depth, pose and intrinsics."""
     return frame.depth is not None and frame.cam2world is not None and frame.fx is not None

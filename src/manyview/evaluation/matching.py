@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from manyview.data.manifest import Manifest
-from manyview.data.pairs import Choice, DepthReader, Pair, stack
+from manyview.data.pairs import Choice, DepthReader, Pair, measured_rows, stack
 from manyview.errors import UserError
 from manyview.evaluation import matching_report
 from manyview.evaluation.base import Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work, in_order
+from manyview.evaluation.matching_changes import Changed
 from manyview.evaluation.matching_report import posed_depth
+from manyview.evaluation.pair_lists import digest_of, listed_pairs
 from manyview.evaluation.pairs import choose_pairs, key_of, pair_item, share_out, split_scenes
 from manyview.evaluation.probe import Examples, PairSet, Shape
 from manyview.evaluation.tables import markdown_table
@@ -43,6 +45,8 @@ from manyview.models.family import encoder_of
 from manyview.models.model import device_of
 from manyview.pipelines.picture_table import places
 
+PUBLISHED_SIDE = 448
+"""Pixels along the pictures in the published evaluation."""
 SHOWN = 6
 """Pairs in the report."""
 Truth = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -53,7 +57,7 @@ Truth = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Frames:
     """The pairs of every split with the manifests they index, and their truth."""
 
-    readers: dict[str, DepthReader]
+    readers: dict[str, Changed]
     pairs: dict[str, list[Pair]]
     shape: Shape
     published: bool
@@ -71,14 +75,15 @@ class Frames:
         tokens: dict[str, dict[str, Tokens]] = {}
         for split, reader in self.readers.items():
             indices = sorted({index for pair in self.pairs[split] for index in (pair.a, pair.b)})
-            read = partial(read_images, reader.data, self.shape.size, exposures=self.exposures, seed=self.seed)
+            read = partial(reader.read, self.shape.size, exposures=self.exposures, seed=self.seed)
             answers, problems = encode_frames(
                 methods, read, indices, folder=work.scratch / split, device=self.device, workers=work.workers
             )
             for name, values in answers.items():
                 tokens.setdefault(name, {})[split] = values
             self.pairs[split] = [p for p in self.pairs[split] if not {p.a, p.b} & set(problems)]
-            self.unreadable.update({reader.data[frame].image: why for frame, why in problems.items()})
+            data = reader.reader.data
+            self.unreadable.update({data[reader.frame(number)].image: why for number, why in problems.items()})
             if not self.pairs[split]:
                 raise UserError(f"no {split} pair is readable; first {next(iter(self.unreadable.items()))}")
         return tokens
@@ -93,7 +98,7 @@ class Frames:
             centres, parts = cell_centres(grid, size), []
             for start in range(0, len(pairs), 64):
                 part = pairs[start : start + 64]
-                a, b = (stack([reader[getattr(pair, side)] for pair in part]) for side in "ab")
+                a, b = (stack([reader.measured(getattr(pair, side)) for pair in part]) for side in "ab")
                 parts.append(warp(a, b, uv=centres, published=self.published))
             uv, valid = (torch.cat(column).flatten(1, 2) for column in zip(*parts, strict=True))
             target = torch.where(valid, nearest_cells(uv, grid, size), -1)
@@ -103,7 +108,7 @@ class Frames:
     def keep_pictures(self, work: Work) -> None:
         """The images of a few pairs spread over the scenes, for the report."""
         chosen = [self.pairs["test"][place] for place in places(len(self.pairs["test"]), SHOWN)]
-        frames, data = [i for p in chosen for i in (p.a, p.b)], self.readers["test"].data
+        frames, data = [i for p in chosen for i in (p.a, p.b)], self.readers["test"].reader.data
         images, _ = read_images(data, self.shape.size, frames, exposures=self.exposures, seed=self.seed)
         keys = np.array([key_of(pair) for pair in chosen])
         work.keep_measured("pictures", keys=keys, images=images.unflatten(0, (-1, 2)).numpy())
@@ -122,9 +127,12 @@ class Matching(Protocol):
     """Also raw pixels and the same encoder with random weights (zero flow is always there), and, where a probe learns,
     mean colours with positions."""
     size: int | tuple[int, int] | None = None
-    """Evaluation resolution, (H, W) or a square; by default what the model was made for."""
+    """Evaluation resolution, (H, W) or a square; by default what the model was made for, or 448 as published."""
+    pair_list: str = ""
+    """A published list of test pairs, all of which are judged: ScanNet-1500 (test.npz or SuperGlue's text),
+    MegaDepth-1500 (pairs_calibrated.txt of glue-factory), or a text of two images a line."""
     pairs: int = 500
-    """Test pairs."""
+    """Test pairs that are drawn where there is no list."""
     overlap: tuple[float, float] = (0.3, 0.9)
     """Share of A's measured places that B sees: smallest and largest."""
     motion: float = 0.1
@@ -171,6 +179,9 @@ class Matching(Protocol):
 
     # Asking.
 
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "pair_list": digest_of(self.pair_list)}
+
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         encoder = encoder_of(model)
         layers_of(encoder, self.layers)
@@ -178,6 +189,9 @@ class Matching(Protocol):
         shape, readers = self._shape(encoder), self._readers(encoder, data)
         scenes, pairs = self._split(data), dict[str, list[Pair]]()
         for number, (split, (count, crowd)) in enumerate(self.wanted.items()):
+            if split == "test" and self.pair_list:
+                pairs[split] = measured_rows(readers[split], listed_pairs(self.pair_list, data))
+                continue
             seed = self.seed + 1000 * number
             choice = Choice(overlap=self.overlap, motion=self.motion, seed=seed, per_scene=crowd)
             pairs[split] = choose_pairs(readers[split], count, choice, scenes=scenes[split])
@@ -193,7 +207,7 @@ class Matching(Protocol):
         pairs = {split: [Pair(**row) for row in rows] for split, rows in work.about["pairs"].items()}
         pairs["test"] = [Pair(**item.about) for item in work.items]
         frames = Frames(
-            self._readers(encoder, data),
+            self._seen_anew(self._readers(encoder, data), pairs),
             pairs,
             self._shape(encoder),
             self.published,
@@ -222,12 +236,21 @@ class Matching(Protocol):
         methods = {"zero_flow": in_order(work, lambda: zero_flow, unreadable)}
         return methods | {name: in_order(work, partial(warps, name), unreadable) for name in tokens}
 
+    def _seen_anew(self, readers: Mapping[str, DepthReader], pairs: dict[str, list[Pair]]) -> dict[str, Changed]:
+        """The readers; a protocol may add changed pairs."""
+        return {split: Changed(reader) for split, reader in readers.items()}
+
+    def _size(self, encoder: Any) -> tuple[int, int]:
+        patch = int(encoder.config.patch_size)
+        published = PUBLISHED_SIDE // patch * patch if self.published else None
+        return image_size(encoder, published if self.size is None else self.size)
+
     def _shape(self, encoder: Any) -> Shape:
-        (height, width), patch = image_size(encoder, self.size), int(encoder.config.patch_size)
+        (height, width), patch = self._size(encoder), int(encoder.config.patch_size)
         return Shape((height // patch, width // patch), (height, width), self.decode)
 
     def _readers(self, encoder: Any, data: Manifest) -> dict[str, DepthReader]:
-        test = DepthReader(data, image_size(encoder, self.size))
+        test = DepthReader(data, self._size(encoder))
         train = test if self.train is None else DepthReader(self.train, test.size)
         return {split: test if split == "test" else train for split in self.wanted}
 
@@ -258,6 +281,7 @@ class Matching(Protocol):
         errors = end_point_errors(fine, true, valid)
         at_cells = end_point_errors(uv.unflatten(0, (rows, columns)), cells, seen)
         numbers = {**matching_scores(errors), "epe_cells": matching_scores(at_cells)["epe"]}
+        numbers["epe_percent"] = numbers["epe"] / max(height, width)
         failed = {} if errors.size else {"failed": "no measured place is seen in both"}
         return {**numbers, "pixels": errors.size, **failed}
 

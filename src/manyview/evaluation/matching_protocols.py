@@ -6,19 +6,22 @@ place; the probe is one linear projection of the tokens, shared by both images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from manyview.data.pairs import DepthReader, Pair
 from manyview.evaluation.base import PROTOCOLS, Model, Work
 from manyview.evaluation.matching import Frames, Matching
+from manyview.evaluation.matching_changes import Changed, changed_pairs, usable
 from manyview.evaluation.probe import PUBLISHED_DECAYS, PUBLISHED_LRS, Sweep, predict, train_sweep
 from manyview.evaluation.tokens import Scaling, Tokenise, Tokens, from_colours
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 
 BATCH = 8
+PUBLISHED_STEPS = 25_000
 
 
 @PROTOCOLS.add("matching-probe")
@@ -28,7 +31,9 @@ class MatchingProbe(Matching):
 
     `published=true` sets what the released evaluation does: 30 probes, gradients clipped over all of them
     together, tokens as they are, neighbours by flat index, absolute positions interpolated, the probe and the
-    moment picked on the test pairs themselves, RoMa's mask of valid pixels.
+    moment picked on the test pairs themselves, RoMa's mask of valid pixels; and, unless they are given, pictures of 448
+    pixels, 25,000 steps judged ten times, and changed copies of the training pairs. The published list of test pairs is
+    `pair_list`.
     """
 
     name: ClassVar[str] = "matching-probe"
@@ -44,6 +49,9 @@ class MatchingProbe(Matching):
     """Pairs the probes learn from."""
     val_pairs: int = 200
     """Pairs that pick the probe."""
+    augment: int = -1
+    """Copies of every training pair, flipped and shifted by up to 32 pixels, that the probes learn from beside it; -1:
+    4 with published=true, which draws them anew each time where this keeps them, else none."""
     pairs_per_scene: int = 6
     """Training pairs of a scene, before another scene's are taken: fewer frames to encode."""
     pick: Literal["val", "test"] = "val"
@@ -80,8 +88,21 @@ class MatchingProbe(Matching):
     @property
     def the_sweep(self) -> Sweep:
         if self.published:
-            return replace(self.sweep, lrs=PUBLISHED_LRS, decays=PUBLISHED_DECAYS, clip="global")
+            plain = Sweep()
+            own = self.sweep.steps != plain.steps
+            steps = self.sweep.steps if own else PUBLISHED_STEPS
+            often = self.sweep.evaluations if own or self.sweep.evaluations != plain.evaluations else 10
+            lrs, decays = PUBLISHED_LRS, PUBLISHED_DECAYS
+            return replace(self.sweep, lrs=lrs, decays=decays, clip="global", steps=steps, evaluations=often)
         return self.sweep
+
+    def _seen_anew(self, readers: Mapping[str, DepthReader], pairs: dict[str, list[Pair]]) -> dict[str, Changed]:
+        of, copies = super()._seen_anew(readers, pairs), self.augment
+        copies = (4 if self.published else 0) if copies < 0 else copies
+        if copies:
+            of["train"], every = changed_pairs(readers["train"], pairs["train"], copies, self.seed)
+            pairs["train"] = usable(of["train"], every, readers["train"].size)
+        return of
 
 
 @PROTOCOLS.add("matching-zeroshot")

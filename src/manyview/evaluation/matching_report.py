@@ -21,6 +21,7 @@ from manyview.pages.pictures import PAPER
 
 NUMBERS = (
     Number("epe", "EPE px", digits=2),
+    Number("epe_percent", "EPE % of side", digits=2, percent=True),
     Number("robustness", "< 32 px", "higher", digits=1, percent=True),
     *(Number(f"pck_{t}", f"< {t} px", "higher", digits=1, percent=True) for t in (1, 3, 5, 8, 16)),
     Number("epe_cells", "EPE at cells", digits=2),
