@@ -70,7 +70,7 @@ class Examples:
 
     def take(self, crops: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Tokens (n, P, D) and maps (n, H, W), where padding holds what is not to be looked at."""
-        framing, nothing = self.part.framing, -1 if self.part.kind == "labels" else 0
+        framing, nothing = self.part.framing, 0 if self.part.kind == "depth" else -1
         maps = np.full((len(crops), *framing.padded), nothing, self.maps[0].dtype)
         for place, index in enumerate(crops):
             maps[place, *framing.inside] = self.maps[self.part.crops[index].row][self.part.place(index)]

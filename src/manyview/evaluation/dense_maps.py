@@ -21,6 +21,7 @@ from manyview.data.loading import read_classes
 from manyview.data.manifest import Frame, Manifest
 from manyview.errors import UserError
 from manyview.evaluation.dense_framing import Framing, Size
+from manyview.evaluation.normal_maps import normals_of
 from manyview.evaluation.pairs import share_out
 from manyview.files import fresh_file
 from manyview.images.fit import same_picture
@@ -28,11 +29,16 @@ from manyview.images.reading import ImageProblem
 from manyview.pipelines.picture_table import places
 from manyview.progress import track
 
-Kind = Literal["labels", "depth"]
+Kind = Literal["labels", "depth", "normals"]
 Clean = Callable[[np.ndarray], np.ndarray]
-"""Marks in a stored map what is not to be looked at: -1 in labels, 0 in depth."""
+"""Marks in a stored map what is not to be looked at: -1 in labels and packed normals, 0 in depth."""
 SPLITS = {"train": ("train", "training"), "test": ("val", "validation", "test")}
 """What data sets call them."""
+
+
+def column_of(kind: Kind) -> str:
+    """The manifest's column that a map is read from; normals lie beside depth, or are made of it."""
+    return "depth" if kind == "normals" else kind
 
 
 class Crop(NamedTuple):
@@ -94,15 +100,17 @@ class Part:
         """The cleaned maps (h, w), int32 or float32, kept in `path`; made when it is not there."""
         if not path.is_file():
             maps = self.cleaned(path.stem, clean)
-            write_maps(path, maps, self.sizes, np.int32 if self.kind == "labels" else np.float32)
+            write_maps(path, maps, self.sizes, np.float32 if self.kind == "depth" else np.int32)
         return read_maps(path, self.sizes)
 
     def cleaned(self, name: str, clean: Clean) -> Iterator[np.ndarray]:
         """The cleaned maps (h, w), one after the other; `name` is what progress calls them."""
         for index in track(self.frames, label=f"{self.kind}, {name}", unit="frame"):
             frame = self.data[index]
-            relative = str(getattr(frame, self.kind))
-            if self.kind == "labels":
+            relative = str(getattr(frame, column_of(self.kind)))
+            if self.kind == "normals":
+                values = normals_of(self.data, frame)
+            elif self.kind == "labels":
                 values = read_classes(self.data, relative)
             else:
                 values = read_depth(self.data.path(relative), frame.depth_scale or 1.0, self.data.farthest)
@@ -112,7 +120,7 @@ class Part:
                     f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
                 )
             kept = self.framing.map(clean(values), _size(frame))
-            yield kept.astype(np.int32 if self.kind == "labels" else np.float32, copy=False)
+            yield kept.astype(np.float32 if self.kind == "depth" else np.int32, copy=False)
 
 
 def write_maps(path: Path, maps: Iterable[np.ndarray], sizes: Sequence[Size], dtype: type) -> None:
@@ -156,7 +164,7 @@ def split(
     def having(manifest: Manifest, indices: Iterable[int], splits: Sequence[str] = ()) -> tuple[int, ...]:
         """Those of the frames that have the map, of these splits or of any."""
         wanted = (index for index in sorted(indices) if not splits or manifest[index].split in splits)
-        return tuple(index for index in wanted if getattr(manifest[index], kind) is not None)
+        return tuple(index for index in wanted if getattr(manifest[index], column_of(kind)) is not None)
 
     named = {name: having(data, range(len(data)), words) for name, words in SPLITS.items()}
     if train is not None:

@@ -151,7 +151,8 @@ class DenseProbe(Protocol):
 
         def answers(method: str) -> Iterator[Answer]:
             if method == "constant":
-                predictions: Iterable[np.ndarray] = (np.full(size, facts["constant"]) for size in parts["test"].sizes)
+                said = np.asarray(facts["constant"])
+                predictions: Iterable[np.ndarray] = (np.full((*s, *said.shape), said) for s in parts["test"].sizes)
             else:
                 about, predictions = self.predict(method, **examples[method], facts=facts)
                 work.keep_learned(method, about)

@@ -20,6 +20,7 @@ from manyview.images.reading import ImageProblem
 from manyview.images.writing import write_picture
 
 FILE = "nyu_depth_v2_labeled.mat"
+NORMALS = "all_normals.npy"
 _STORED = 894
 _TO_40, _TO_13 = ("classMapping40.mat", "mapClass"), ("class13Mapping.mat", "labels13")
 _MAPPINGS = {_STORED: (), 40: (_TO_40,), 13: (_TO_40, _TO_13)}
@@ -48,6 +49,8 @@ def nyuv2(src: Source[NyuOptions]) -> Scenes:
     Classes: `--classes 40` (the default) needs classMapping40.mat (mapClass, Gupta's 40), `--classes 13` also
     class13Mapping.mat of github.com/ankurhanda/nyuv2-meta-data (classMapping13.labels13, from the 40), both beside the
     .mat file; `--classes 894` keeps what is stored, minus 1. Which one DUNE's column means is unverified.
+    Normals: `all_normals.npy` (N, H, W, 3) beside the .mat file goes into `normals/` beside the depth: the array of
+    all_normals.pklz of Facebook's SSL benchmark (Ladicky's), which is pickled and therefore not read here.
     Folders: train_test_inputs and utils of github.com/cleinc/bts: any depth of folders, each a scene, depth in
     millimetres.
     SRC: the .mat file, the folder it lies in, or a folder of folders of rgb_N.jpg.
@@ -131,6 +134,10 @@ def _extract(row: Row, file: Path, images: Any, depths: Any, labels: Any, index:
     for path, values in pictures:
         if path is not None and not path.is_file():
             write_picture(path, values)
+    normals = row.image.parent.parent / "normals" / f"{row.name}.npy"
+    if (every := file.parent / NORMALS).is_file() and not normals.is_file():
+        normals.parent.mkdir(parents=True, exist_ok=True)
+        np.save(normals, np.asarray(np.load(every, mmap_mode="r", allow_pickle=False)[index], np.float32))
 
 
 def _classes(file: Path, count: int) -> dict[str, list[Any]]:
