@@ -23,7 +23,7 @@ from manyview.models.vit import EncoderConfig
 from manyview.types import Features
 
 SIDE, PATCH = 32, 8
-FIT = Schedule(steps=40, batch=6, lr=5e-3, weight_decay=0.0)
+FIT = Schedule(steps=60, batch=8, lr=5e-3, weight_decay=0.0)
 
 
 class Seer(nn.Module, EncodesImages):
