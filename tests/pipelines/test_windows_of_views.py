@@ -75,6 +75,24 @@ def test_answers_of_windows_lie_in_the_first_frame(monkeypatch, views):
         assert torch.allclose(one.cam2world, other.cam2world, atol=1e-4)
 
 
+def test_a_view_keeps_no_window_in_memory_and_in_the_end_only_its_depth(monkeypatch):
+    """Pixel by pixel 34 bytes, then 9: point and confidence of both heads, two masks; depth, confidence, a mask."""
+    monkeypatch.setattr(answers, "plan", lambda *_: at_once.Plan(8, {}))
+    maps = answers.ask(Frames(), photos(20), [None] * 20, CPU)
+
+    def held(one):
+        tensors = [value for value in vars(one).values() if isinstance(value, torch.Tensor) and value.ndim >= 2]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor.shape != (4, 4))
+
+    pixels = SIZE[0] * SIZE[1]
+    for one in maps:
+        assert held(one) == 34 * pixels
+        before = torch.where(one.valid, one.local[..., 2], 0)
+        one.keep_depth()
+        assert held(one) == 9 * pixels
+        assert torch.equal(one.depth, before)
+
+
 def test_a_window_that_disagrees_in_places_is_still_brought_home():
     rng = torch.Generator().manual_seed(0)
     points = torch.rand((*SIZE, 3), generator=rng) + 1

@@ -37,6 +37,20 @@ class ViewMaps:
     intrinsics: Tensor | None = None  # (3, 3) likewise, in pixels of its maps
     features: dict[str, np.ndarray] = field(default_factory=dict)  # space -> (h, w, D) float16, of feature heads
 
+    @property
+    def depth(self) -> Tensor:
+        """(H, W) along the view's own optical axis, 0 where it is not valid."""
+        return self.local[..., 0] if self.local.shape[-1] == 1 else torch.where(self.valid, self.local[..., 2], 0)
+
+    def keep_depth(self) -> None:
+        """Let go of all points but the depth: three quarters of the memory."""
+        self.local = self.depth[..., None].clone()
+        self.world, self.confidence, self.used = (
+            self.world[:0].clone(),
+            self.confidence[:0].clone(),
+            self.used[:0].clone(),
+        )
+
 
 def ask(
     network: Any, photos: Sequence[Photo], masks: Sequence[np.ndarray | None], device: torch.device, **how: Any
@@ -153,8 +167,8 @@ def _view_maps(answer: Answer, mask: Tensor | None, quantile: float = 0.5) -> Vi
 
     Masked pixels are never read.
     """
-    maps = {
-        name: answer[name].detach().float().cpu()
+    maps = {  # copies: a view of the answer would keep its whole window
+        name: answer[name].detach().to("cpu", torch.float32, copy=True)
         for name in ("pointmap", "confidence", "pointmap_local", "confidence_local")
     }
     world, local = maps["pointmap"], maps["pointmap_local"]

@@ -43,8 +43,8 @@ def scene_by_matches(
 ) -> Scene:
     """Views at the cameras that matches of the original pictures show, depth at the scale of the shared points.
 
-    own: the model's own matches. Given cameras are checked against all matches. Raises UserError when these contradict
-    most of them.
+    own: the model's own matches. Given cameras are checked against all matches. Of the maps only depth and confidence
+    are left in the end. Raises UserError when the matches contradict most of the given cameras.
     """
     if options.cameras == "given" and given.poses is None:
         lacking = [photo.name for photo, pose in zip(photos, given.cam2world, strict=True) if pose is None]
@@ -52,7 +52,12 @@ def scene_by_matches(
             f"cameras=given needs a pose for every photo, and {len(lacking)} have none ({', '.join(lacking[:3])}): "
             "give cam2world or --cameras-from, or choose auto"
         )
-    found, notes = solved(photos, maps, given, options, own), []
+    asked, notes = to_place(photos, maps, given, options), []
+    if not given.any_pose:  # then the maps' points say in the end how long its unit is
+        for one in maps:
+            one.keep_depth()
+        asked = [replace(view, depth=one.depth.numpy()) for view, one in zip(asked, maps, strict=True)]
+    found = _solved(photos, asked, options, own)
     if found.denied:
         names = ", ".join(photos[index].name for index in found.denied[:5])
         notes.append(
@@ -118,21 +123,39 @@ def solved(
     adjust: bool = True,
 ) -> Solved:
     """The cameras by matches, with the model's depth unless they are to rest on matches alone."""
+    return _solved(photos, to_place(photos, maps, given, options), options, own, adjust=adjust)
+
+
+def _solved(
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    options: ReconstructOptions,
+    own: OwnMatches | None,
+    *,
+    adjust: bool = True,
+) -> Solved:
+    by_sift, use_depth = options.matches != "model", options.cameras != "matches"
+    return solve(views, _originals(photos), own=own, sift=by_sift, use_depth=use_depth, adjust=adjust)
+
+
+def to_place(
+    photos: Sequence[Photo], maps: Sequence[ViewMaps], given: Given, options: ReconstructOptions
+) -> list[View]:
+    """What is known of each photo before the matches: what is given, and what the model says."""
     guessed, _ = source_intrinsics(maps, [photo.fit for photo in photos], shared=options.shared_focal)
     each = zip(photos, maps, guessed, given.intrinsics, given.cam2world, strict=True)
     views = [_view(*one, keep=not options.refine) for one in each]
-    if options.cameras != "matches":
-        matrices = [
-            p.fit.affine @ torch.from_numpy(v.intrinsics if v.intrinsics is not None else k)
-            for p, v, k in zip(photos, views, guessed, strict=True)
-        ]
-        said = place_by_maps(maps, matrices, options.poses).choices
-        views = [
-            replace(v, said=one.cam2world.numpy()) if one.method != "identity" else v
-            for v, one in zip(views, said, strict=True)
-        ]
-    by_sift, use_depth = options.matches != "model", options.cameras != "matches"
-    return solve(views, _originals(photos), own=own, sift=by_sift, use_depth=use_depth, adjust=adjust)
+    if options.cameras == "matches":
+        return views
+    matrices = [
+        p.fit.affine @ torch.from_numpy(v.intrinsics if v.intrinsics is not None else k)
+        for p, v, k in zip(photos, views, guessed, strict=True)
+    ]
+    said = place_by_maps(maps, matrices, options.poses).choices
+    return [
+        replace(v, said=one.cam2world.numpy()) if one.method != "identity" else v
+        for v, one in zip(views, said, strict=True)
+    ]
 
 
 def _view(
@@ -148,7 +171,7 @@ def _view(
     stated = stated_focal(picture.path) if picture.path is not None and picture.frame is None else None
     return View(
         size=photo.fit.source,
-        depth=torch.where(maps.valid, maps.local[..., 2], 0).numpy(),
+        depth=maps.depth.numpy(),
         affine=photo.fit.affine.numpy(),
         focal=stated or float(guess[0, 0]) / max(photo.fit.source),
         focal_known=stated is not None,
@@ -188,12 +211,11 @@ def _to_look_at(size: tuple[int, int]) -> Fit:
 def _scene_view(photo: Photo, maps: ViewMaps, camera: Camera) -> SceneView:
     """A view with a camera of its own, its depth brought to the scale of the points that it shares."""
     picture, fit = photo.picture, photo.fit
-    depth = torch.where(maps.valid, camera.depth_scale * maps.local[..., 2], 0)
     affine = fit.affine.numpy()
     return SceneView(
         name=photo.name,
         image=photo.image,
-        depth=depth.float().numpy(),
+        depth=(camera.depth_scale * maps.depth).float().numpy(),
         confidence=maps.confidence_local.nan_to_num(0).float().numpy(),
         intrinsics=affine @ camera.intrinsics,
         cam2world=camera.cam2world,
