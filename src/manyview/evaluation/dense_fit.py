@@ -70,11 +70,15 @@ class Examples:
 
     def take(self, crops: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Tokens (n, P, D) and maps (n, H, W), where padding holds what is not to be looked at."""
+        return self.tokens[crops].to(device), self.stored(crops).to(device)
+
+    def stored(self, crops: Sequence[int]) -> Tensor:
+        """The maps (n, H, W) of crops."""
         framing, nothing = self.part.framing, 0 if self.part.kind == "depth" else -1
         maps = np.full((len(crops), *framing.padded), nothing, self.maps[0].dtype)
         for place, index in enumerate(crops):
             maps[place, *framing.inside] = self.maps[self.part.crops[index].row][self.part.place(index)]
-        return self.tokens[crops].to(device), torch.from_numpy(maps).to(device)
+        return torch.from_numpy(maps)
 
 
 def train_head(

@@ -7,7 +7,7 @@ Everything is plain PyTorch.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -74,6 +74,10 @@ class DenseProbe(Protocol):
         self, method: str, train: Examples, test: Examples, facts: Facts
     ) -> tuple[dict[str, Any], Iterable[np.ndarray]]:
         """Learn; what is worth keeping about that, and the answers (h, w) for the test pictures, in order."""
+
+    def seen_anew(self, train: Examples, encode: Callable[[Tensor], Tensor]) -> Examples:
+        """What is learned from: the kept tokens, unless a protocol changes pictures at every step and encodes them."""
+        return train
 
     def tokens(self, encoder: Any, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> what the head sees of an encoder, (N, P, D)."""
@@ -154,7 +158,9 @@ class DenseProbe(Protocol):
                 said = np.asarray(facts["constant"])
                 predictions: Iterable[np.ndarray] = (np.full((*s, *said.shape), said) for s in parts["test"].sizes)
             else:
-                about, predictions = self.predict(method, **examples[method], facts=facts)
+                parts_of = examples[method]
+                learning = self.seen_anew(parts_of["train"], partial(named, self.tokenisers(model), method))
+                about, predictions = self.predict(method, learning, parts_of["test"], facts)
                 work.keep_learned(method, about)
             for item, values in zip(work.items, predictions, strict=True):
                 if item.key not in skipped_keys:
@@ -190,3 +196,8 @@ class DenseProbe(Protocol):
             *super().sections(summary),
             *(f"Left out: {image}: {why}." for image, why in list(summary["skipped"].items())[:20]),
         ]
+
+
+def named(tokenisers: Sequence[Tokenise], name: str, images: Tensor) -> Tensor:
+    """The tokens of that name; each way of making tokens is asked until one knows it."""
+    return next(tokens[name] for tokens in (tokenise(images) for tokenise in tokenisers) if name in tokens)

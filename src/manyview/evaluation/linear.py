@@ -8,8 +8,8 @@ multiple of the patch: it is padded, as DINOv2's evaluation pads 512 pixels.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Number, Row
+from manyview.evaluation.dense_changes import Changes, SeenAnew
 from manyview.evaluation.dense_fit import Examples, Schedule, answers, train_head
 from manyview.evaluation.dense_framing import Framing
 from manyview.evaluation.dense_labels import SegmentationProbe
@@ -40,6 +41,21 @@ class LinearProbe(DenseProbe):
     """Pixels from window to window of framing=slide; 0 for two thirds of the size."""
     fit: Schedule = field(default_factory=Schedule)
     """How the head is trained (fit.steps, fit.batch, fit.lr, ...)."""
+
+    augment: bool = False
+    """Pictures are changed at every step (changes.crop, changes.degrees, …), as published for depth; the encoder then
+    runs at every step, in place of once per picture."""
+    changes: Changes = field(default_factory=Changes)
+    """How."""
+
+    def seen_anew(self, train: Examples, encode: Callable[[Tensor], Tensor]) -> Examples:
+        if not self.augment:
+            return train
+        known = {of.name: getattr(train, of.name) for of in fields(train)}
+        rng = np.random.default_rng([self.seed, 7])
+        found = SeenAnew(**known, encode=encode, changes=self.changes, rng=rng)
+        _ = found.cropped  # refuses a crop that leaves nothing, before the work
+        return found
 
     @abc.abstractmethod
     def head(self, dim: int, facts: Facts) -> SegmentationHead | DepthHead:
