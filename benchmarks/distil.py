@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,69 +50,81 @@ def judge(model: str | Path, manifest: Manifest, rows: range) -> float:
     return float(np.mean(errors))
 
 
-def judge_answers(cache: Cache, manifest: Manifest, half: int) -> tuple[float, float]:
-    """Mean AbsRel of a teacher's answers to photos of the first half, all valid pixels and the surest of each."""
+def judge_answers(cache: Cache, manifest: Manifest, half: int, *, share: float) -> float:
+    """Mean AbsRel of a teacher's answers to photos of the first half, on the surest `share` of each photo's pixels."""
     row_of = {Path(manifest[row].image).stem: row for row in range(half)}
-    everywhere, surest = [], []
+    errors = []
     for index in range(len(cache)):
         sample = cache.sample(index)
         local, sure = (sample.signals[name] for name in ("pointmap_local", "confidence_local"))
+        assert local.valid is not None
         for view, name in enumerate(sample.frames):
             views = load_views(manifest, [row_of[Path(name).stem]], cache.size_of(index))
             assert views.depth is not None
-            assert local.valid is not None
-            true = views.depth[0, 0].numpy()
-            said, how = local.value[0, view, ..., 2].numpy(), sure.value[0, view].numpy()
+            true, how = views.depth[0, 0].numpy(), sure.value[0, view].numpy()
             known = (true > 0) & (true < DEEPEST) & local.valid[0, view].numpy()
-            best = known & (how >= np.quantile(how[known], 1 - SUREST)) if known.any() else known
-            everywhere += [abs_rel(said, true, known)] if known.any() else []
-            surest += [abs_rel(said, true, best)] if best.any() else []
-    return float(np.mean(everywhere)), float(np.mean(surest))
+            if known.any():
+                best = known & (how >= np.quantile(how[known], 1 - share))
+                errors.append(abs_rel(local.value[0, view, ..., 2].numpy(), true, best))
+    return float(np.mean(errors))
 
 
-def measure(folder: Path, work: Path, steps: int) -> dict[str, float]:
-    done = work / "numbers.json"
-    if done.is_file():
-        return dict(json.loads(done.read_text(encoding="utf-8")))
+def measure(folder: Path, work: Path, options: DistilOptions, taught_by: Sequence[str]) -> dict[str, float]:
+    """What is known of a set, each number as soon as it is there: kept in `work`, and taken from there."""
     work.mkdir(parents=True, exist_ok=True)
+    kept = work / f"numbers-{options.steps}.json"
+    numbers: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+
+    def note(name: str, number: Callable[[], float]) -> None:
+        if name not in numbers:
+            numbers[name] = number()
+            write_text(kept, json.dumps(numbers, indent=1) + "\n")
+            print(folder.name, name, round(numbers[name], 4), flush=True)
+
     manifest, _ = scan(folder, format="manyview", options=SOURCES.get("manyview").options())
     half = len(manifest) // 2
     rows = range(half, len(manifest), EVERY)
     first = manifest.select(slice(0, half))
     first.save(work / "first.parquet")
     pictures = [manifest.path(manifest[row].image) for row in range(half)]
-    student = DistilOptions().student
-    numbers = {"before": judge(student, manifest, rows), "seen": judge(student, manifest, range(0, half, EVERY))}
-    for teacher, images in (("photos", pictures), ("sensor", work / "first.parquet")):
-        start = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            options = DistilOptions(teacher=teacher, steps=steps)
-            result = distil(
-                images, work / teacher, config=options, device="cpu", say=lambda line: print(line, flush=True)
-            )
-        numbers[f"{teacher}: CPU seconds"] = time.process_time() - start
-        numbers[teacher] = judge(result["model"], manifest, rows)
-        print(folder.name, teacher, numbers, flush=True)
-    numbers["answers"], numbers["surest"] = judge_answers(Cache.open(work / "photos/cache"), manifest, half)
-    write_text(done, json.dumps(numbers, indent=1) + "\n")
+    note("before", lambda: judge(options.student, manifest, rows))
+    for teacher in taught_by:
+
+        def taught(teacher: str = teacher) -> float:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                images = pictures if teacher == "photos" else work / "first.parquet"
+                config = replace(options, teacher=teacher)
+                result = distil(
+                    images, work / teacher, config=config, device="cpu", say=lambda line: print(line, flush=True)
+                )
+            return judge(result["model"], manifest, rows)
+
+        note(teacher, taught)
+        if teacher == "photos":
+            cache = Cache.open(work / "photos/cache")
+            note("answers", lambda: judge_answers(cache, manifest, half, share=1.0))  # noqa: B023
+            note("surest", lambda: judge_answers(cache, manifest, half, share=SUREST))  # noqa: B023
+            note("seen", lambda: judge(options.student, manifest, range(0, half, EVERY)))
     return numbers
 
 
-def page(found: dict[str, dict[str, float]], data: Path, write: Path | None, steps: int) -> str:
-    learned, answered = [], []
-    for name, n in found.items():
-        cells = [f"{n[t]:.3f} ({n[t] / n['before'] - 1:+.0%})" for t in ("photos", "sensor")]
-        seconds = f"{n['photos: CPU seconds']:.0f}, {n['sensor: CPU seconds']:.0f}"
-        learned.append([name, f"{n['before']:.3f}", *cells, seconds])
-        answered.append([name, f"{n['seen']:.3f}", f"{n['answers']:.3f}", f"{n['surest']:.3f}"])
+def page(found: dict[str, dict[str, float]], command: str, options: DistilOptions) -> str:
+    def against(n: dict[str, float], teacher: str) -> str:
+        return f"{n[teacher]:.3f} ({n[teacher] / n['before'] - 1:+.0%})" if teacher in n else "not measured"
+
+    learned = [[name, f"{n['before']:.3f}", against(n, "photos"), against(n, "sensor")] for name, n in found.items()]
+    answered = [
+        [name, *(f"{n[key]:.3f}" if key in n else "not measured" for key in ("seen", "answers", "surest"))]
+        for name, n in found.items()
+    ]
     parts = [
         "# A student of a place",
-        f"Written by `python benchmarks/distil.py {data} --write {write}`.",
+        f"Written by `{command}`.",
         "`manyview distil` on the pictures of the first half of a real set; AbsRel against measured depth on every "
         "third frame of the other half, one picture at a time. Beside it the same with measured depth and poses as the "
-        f"teacher. {steps} steps. The other half of the second set looks mostly elsewhere: its views are up to 100 "
-        "degrees from any that was learned.",
+        f"teacher. {options.steps} steps. The other half of the second set looks mostly elsewhere: its views are up to "
+        "100 degrees from any that was learned.",
         markdown_table(
             [
                 "set",
@@ -136,14 +149,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--steps", type=int, default=DistilOptions().steps)
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--only", choices=SETS)
+    parser.add_argument("--work", type=Path, help="folder where what was measured is kept")
+    parser.add_argument("--only", choices=SETS, help="measure this set; the page has what is known of both")
+    parser.add_argument("--teachers", nargs="+", choices=("photos", "sensor"), default=["photos", "sensor"])
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    options, found = DistilOptions(steps=args.steps), {}
     with tempfile.TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        names = [args.only] if args.only else SETS
-        found = {name: measure(args.data / name, work / name, args.steps) for name in names}
-    text = page(found, args.data, args.write, args.steps)
+        for name in SETS:
+            work = (args.work or Path(temporary)) / name
+            teachers = args.teachers if args.only in (None, name) else ()
+            found[name] = measure(args.data / name, work, options, teachers)
+    steps = f" --steps {args.steps}" if args.steps != DistilOptions().steps else ""
+    text = page(found, f"python benchmarks/distil.py {args.data} --write {args.write}{steps}", options)
     print(text)
     if args.write:
         write_text(args.write, text)

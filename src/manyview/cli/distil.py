@@ -1,7 +1,8 @@
 """From a phone video or photos of a place to a student of that place.
 
-Chooses frames by motion and sharpness, finds their cameras from matches, makes depth from the photos alone (or asks a
-model), trains the bundled student on it and judges it on frames it did not see. Interrupted, the same line goes on.
+Chooses frames by motion and sharpness, finds their cameras from matches, makes depth from the photos alone (and, where
+they show nothing to compare, from the student's own depth, bent to what was found; or asks a model), trains the bundled
+student on it and judges it on frames it did not see. Interrupted, the same line goes on.
 
 manyview distil walk.mp4 -o place                                a video, with nobody's licence but yours
 manyview distil photos/ -o place --teacher fast3r-vitl16         a folder of photos in order, a network as teacher
@@ -47,6 +48,6 @@ def run(args: argparse.Namespace) -> Answer:
     written = f"wrote {result['model']} and {result['report']}; judged on {result['held_out']} frames it did not see"
     return Answer(
         values=result,
-        lines=[*table(cells, right=(1, 2, 3)), written],
+        lines=[*(table(cells, right=(1, 2, 3)) if result["abs_rel"] else ()), written],
         next=[f"manyview reconstruct photos/ --model {result['model']} -o scene"],
     )

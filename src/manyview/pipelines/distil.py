@@ -57,6 +57,7 @@ LOOKED_AT = 10.0
 """Frames of a video a second that are looked at when some are chosen."""
 AT_ONCE = 64
 """Views of a scene, at most, that a teacher with poses is asked about together."""
+UNJUDGED = "The held-out frames are too few for the teacher, and have no measured depth: nothing says what it is worth."
 FEWEST = 8
 """Photos with a camera below which there is nothing to learn from."""
 
@@ -116,6 +117,8 @@ def distil(
             "left_out_samples": len(asked.problems),
             **rows,
         }
+        if not result["abs_rel"]:
+            say(f"{UNJUDGED} Give more frames, or another --holdout.")
         _write_report(out, config, result, shown)
         write_json(out / "result.json", result)
     return result
@@ -310,7 +313,10 @@ def _write_report(out: Path, config: DistilOptions, result: dict[str, Any], show
         (against, f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['after'] / row['before'] - 1:+.0%}")
         for against, row in result["abs_rel"].items()
     ]
-    page.table(("relative depth error against", "before", "after", "change"), rows)
+    if rows:
+        page.table(("relative depth error against", "before", "after", "change"), rows)
+    else:
+        page.text(UNJUDGED)
     if any(row["after"] >= row["before"] for row in result["abs_rel"].values()):
         page.text("It did not get better on all of them: more frames, more texture or more steps may help.")
     for photo, depth, said in shown[:: -(-len(shown) // 4)]:
