@@ -8,7 +8,8 @@ from 0.5 to 0.9 and how far the views that agree lie from one less than needed t
 
 With `fill`, a reconstructor's depth of single views is bent smoothly to what was found (`geometry.bending`) and is the
 answer everywhere: half of the pixels of a room have no texture, and what is known of them is not to be forgotten.
-Quality is then a fifth, and up to four fifths where there is much found around.
+Quality is then a fifth, and up to four fifths where there is much found around. Lengths are in the unit of the guess:
+that of cameras from matches is arbitrary, and a student that has to learn another one forgets what is near and far.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Photos(Teacher):
 
     def settings(self) -> dict[str, Any]:
         votes = {"min_votes": self.min_votes, "one_vote_in": ONE_IN, "min_score": self.min_score}
-        return {**votes, "agree": AGREE, "planes": 96, "filled": self.fill is not None}
+        return {**votes, "agree": AGREE, "planes": 96, "filled": self.fill is not None and "in its unit"}
 
     def weights_digest(self) -> str:
         if self.fill is not None and not self._digest:
@@ -97,6 +98,10 @@ class Photos(Teacher):
             depth, support = bent(torch.where(usable, guess, 1.0), depth, torch.where(valid & usable, agreeing, 0.0))
             valid = usable & (valid.flatten(1).float().mean(1) > LEAST)[:, None, None]
             quality = 0.2 + 0.6 * support
+            if valid.any():
+                unit = (guess / depth)[valid].median()
+                depth, moved = depth * unit, moved.clone()
+                moved[:, :3, 3] *= unit
         local = torch.where(valid[..., None], pointmaps.unproject(depth, intrinsics), 0)
         first = torch.where(valid[..., None], pointmaps.transform(moved, local), 0)
         return local, first, 1 + 9 * torch.where(valid, quality, 0), valid
