@@ -117,6 +117,16 @@ def test_navi_from_its_folders_colours_that_say_the_place_find_it_and_noise_does
     assert cropped["model"]["within_5cm"] > 0.9
 
 
+def test_navi_s_own_list_of_pairs_and_collections_of_both_versions(tmp_path):
+    root = navi(tmp_path / "navi", TURNS)
+    (root / "dino_bowl" / "wild_set").rename(root / "dino_bowl" / "multiview-00-pixel_5")
+    data, _ = scan(root, format="navi")
+    assert {(frame.scene, frame.split) for frame in data.frames} == {("dino_bowl/multiview-00-pixel_5", "train")}
+    name = "dino_bowl/multiview-00-pixel_5/images/{:03d}.jpg"
+    listed = text(tmp_path / "pairs-multiview.txt", f"{name.format(1)} {name.format(3)} 45.0")
+    assert listed_pairs(listed, data) == [(1, 3)]
+
+
 def test_a_wrong_camera_is_noticed(tmp_path):
     root = navi(tmp_path / "navi", TURNS)
     file = root / "dino_bowl" / "wild_set" / "annotations.json"

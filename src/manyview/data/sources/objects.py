@@ -15,22 +15,24 @@ from manyview.data.sources.rows import Camera, Row
 
 KEYPOINTS = "keypoint_pairs"
 """In a manifest's `info`: pairs of images with keypoints that mean the same."""
+_NAVI = ("multiview[-_]*", "video*[-_]*", "wild_set")
 _SPLITS = {"trn": "train", "val": "val", "test": "test"}
 
 
 @SOURCES.add("navi")
-@reader("OBJECT/{multiview_*,wild_set} folder with annotations.json and images", metric=True)
+@reader("OBJECT/{multiview-*,wild_set} folder with annotations.json and images", metric=True)
 def navi(src: Source) -> Scenes:
-    """NAVI: `OBJECT/{multiview_NN_CAMERA,wild_set}/{images/N.jpg,depth/N.png,annotations.json}`.
+    """NAVI: `OBJECT/{multiview-NN-CAMERA,video-NN-CAMERA,wild_set}/{images/N.jpg,depth/N.png,annotations.json}`.
 
     Layout: README of github.com/google/navi and evals/datasets/navi.py of github.com/mbanani/probe3d: annotations are a
     list of {filename, split, image_size (height, width), camera {q (real part first), t in millimetres, focal_length}},
     object to camera with OpenCV axes, the principal point in the middle; depth PNGs hold 655350 / millimetres, 0 for
     none (the object alone has depth). Copies that begin with downsampled_ are not read. A collection is a scene, its
-    split `train` for multi-view ones and `test` for wild_set, as Probe3D has them. Licence: CC BY 4.0.
-    SRC: the folder of objects (navi_v1 or later), or one object.
+    split `train` for multi-view ones and `test` for wild_set, as Probe3D has them. Lists of pairs lie in
+    `custom_splits/pairwise_pixel_correspondences`.
+    SRC: the folder of objects (v1.0, v1.5), or one object.
     """
-    for folder in src.folders("multiview_*", "wild_set", "*/multiview_*", "*/wild_set"):
+    for folder in src.folders(*_NAVI, *(f"*/{pattern}" for pattern in _NAVI)):
         said: list[dict[str, Any]] = (
             src.read(folder / "annotations.json", lambda path: json.loads(path.read_text())) or []
         )
