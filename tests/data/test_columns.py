@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from manyview.data import columns
+from manyview.data import columns, manifest, shared
 from manyview.data.columns import Frame, Frames, Groups, by_scene, suspects
+from manyview.data.manifest import Manifest
 from manyview.files import natural_key
 
 POSE = tuple(float(x) for x in np.eye(4).ravel())
@@ -60,6 +61,37 @@ def test_large_tables_travel_as_a_file_that_goes_when_they_go(monkeypatch, tmp_p
     assert len(list(tmp_path.iterdir())) == 1
     del frames
     assert not list(tmp_path.iterdir())
+
+
+def test_a_large_manifest_is_read_once_and_mapped_by_all_others(monkeypatch, tmp_path, caplog):
+    path = Manifest(rows(), tmp_path).save(tmp_path / "m.parquet")
+    monkeypatch.setattr(manifest, "LARGE", 10)
+    monkeypatch.setattr(shared.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    read, table = [], manifest._read_table
+    monkeypatch.setattr(manifest, "_read_table", lambda path: read.append(path) or table(path))
+    one, other = (Manifest.load(path, check_files=False) for _ in range(2))
+    assert len(read) == 1
+    assert list(one.frames) == list(other.frames) == rows()
+    [file] = (tmp_path / "tmp").glob("*/*.arrow")
+    assert file.parent.stat().st_mode & 0o077 == 0  # nobody else's
+    assert pickle.loads(pickle.dumps(other.frames)) == rows()
+    assert one.fingerprint() == Manifest(rows(), tmp_path).fingerprint()
+    changed = Manifest(rows()[1:], tmp_path).save(path)
+    assert len(Manifest.load(changed, check_files=False)) == len(rows()) - 1  # another file under the same name
+    del one
+    assert not file.exists()  # goes with the process that made it, and others keep what they look at
+    assert other.frames[3] == rows()[3]
+    monkeypatch.setattr(columns, "SPILL", 0)
+    assert pickle.loads(pickle.dumps(other.frames)) == rows()  # written anew for a process that loads
+
+    def full(self: Frames, path: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Frames, "spill", full)
+    again = Manifest(rows()[2:], tmp_path).save(path)
+    assert len(Manifest.load(again, check_files=False)) == len(rows()) - 2
+    assert "no space left on device): every process keeps its own" in caplog.text
 
 
 def test_whole_columns_answer_as_a_walk_over_the_rows_would():

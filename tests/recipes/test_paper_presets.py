@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import manyview
+from manyview import zoo
 from manyview.config import RunConfig, to_dict
+from manyview.data.manifest import Frame, Manifest
 from manyview.engine.schedule import sized, warmup_steps
 from manyview.errors import UserError
 from manyview.pipelines.train import _plainly
@@ -44,6 +52,73 @@ def test_on_one_gpu_the_rate_falls_and_the_budget_stays(recipe, name):
     ranks = TABLE[recipe][name]["ranks"]
     assert alone["sized.lr"] == pytest.approx(published["sized.lr"] / ranks)
     assert alone["sized.steps"] == pytest.approx(published["sized.steps"] * ranks, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A manifest of one scene of 24 pictures, and debug networks where the published teachers would be."""
+    folder = tmp_path_factory.mktemp("paper")
+    frames = []
+    for place in range(24):
+        Image.new("RGB", (48, 40), (10 * place, 90, 120)).save(folder / f"{place}.png")
+        frames.append(Frame("imagenet", "s", str(place), "train", f"{place}.png", 48, 40))
+    Manifest(frames, folder).save(folder / "m.parquet")
+    for seed, name in enumerate(("dinov2", "mast3r", "multihmr")):
+        zoo.save_model(zoo.build("dinov2-vits14", size="debug", seed=seed, cls_token=name == "dinov2"), folder / name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("recipe", ["mum", "dune"])
+def test_a_run_of_debug_width_says_the_numbers_of_the_table(recipe, ranks, folder, tmp_path):
+    """The paper's preset as it starts, on one process and on two; it is stopped after its first step."""
+    table = dict(TABLE[recipe]["paper"])
+    settings = ["method.size=debug", "run.log_every=1", "run.workers=0"]
+    if recipe == "dune":
+        named = ", ".join(f"{name}={folder / name}" for name in ("dinov2", "mast3r", "multihmr"))
+        settings += [f"method.teachers=[{named}]", "method.image_size=28"]
+    else:
+        settings += ["method.image_size=32"]
+    line = [
+        "train",
+        recipe,
+        "--preset",
+        "paper",
+        "--data",
+        folder / "m.parquet",
+        "--device",
+        "cpu",
+        "-o",
+        tmp_path / "r",
+    ]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "-m"] if ranks > 1 else []
+    words = [sys.executable, "-m", *launch, "manyview", *line, "--set", *settings]
+    path = str(Path(manyview.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    log, metrics = tmp_path / "log", tmp_path / "r" / "metrics.jsonl"
+    with log.open("w") as output:
+        process = subprocess.Popen([str(word) for word in words], env=environment, stdout=output, stderr=output)
+        try:
+            begun = time.monotonic()
+            while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None:
+                assert time.monotonic() - begun < 500, log.read_text()
+                time.sleep(0.2)
+        finally:
+            process.terminate()
+            process.wait(100)
+    told, config = log.read_text(), json.loads((tmp_path / "r" / "config.json").read_text())
+    a_pass = table["method.frames"] if recipe == "mum" else table["run.batch"]
+    images, budget = a_pass * ranks, table["run.images"]
+    rate, steps = table["run.lr"] * images / table["run.lr_per"], round(budget / images)
+    assert f"learning rate {rate:.3g} = {table['run.lr']:.3g} x {images:,} images a step" in told, told
+    assert f"{steps:,} steps = {budget:,} images / {images:,} a step" in told
+    assert config["run"]["lr"] == pytest.approx(rate)
+    assert config["run"]["steps"] == steps
+    first = json.loads(metrics.read_text().splitlines()[0])
+    assert first["lr"] == pytest.approx(rate / (config["run"]["warmup"] * steps), rel=1e-3)  # the first of its warm-up
+    if recipe == "mum":
+        assert first["frames"] <= a_pass
 
 
 def test_the_parts_are_said_and_accumulation_counts():

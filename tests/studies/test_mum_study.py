@@ -32,7 +32,7 @@ def test_every_variant_is_a_setting_of_the_recipe():
         assert (changed.method == base.method) == variant.name.startswith("multi-view")
     names = {variant.name for variant in MumStudy.variants}
     assert {name for q in MumStudy.questions for name in (q.better, q.worse)} <= {*names, BAR}
-    assert {name for v in MumStudy.variants for name in v.beside} == {v.name for v in MumStudy.references}
+    assert {name for v in MumStudy.variants for name in v.beside} == {v.name for v in MumStudy.untrained}
     assert STUDIES.get("mum") is MumStudy
 
 

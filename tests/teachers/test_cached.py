@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
 from manyview import zoo
+from manyview.cache import codec
 from manyview.config import RunConfig
 from manyview.data.manifest import Frame, Manifest
 from manyview.data.synthetic.figures import write_figures
@@ -32,6 +35,35 @@ def source(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("teacher")
     zoo.save_model(model, folder / "model")
     return str(folder / "model")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_axes_are_fitted_once_by_whoever_comes_first(source, tmp_path, monkeypatch, first):
+    """Ranks see other pictures; with axes of its own each, an answer would be read on axes that it was not kept on."""
+    fitted, fit_axes = [], codec.Basis.fit
+
+    def slow(rows, share):
+        fitted.append(rows)
+        time.sleep(0.2)  # the other one comes meanwhile
+        return fit_axes(rows, share)
+
+    monkeypatch.setattr(codec.Basis, "fit", slow)
+    monkeypatch.setattr(CachedTeacher, "_say_error", lambda self: None)  # drafts of files are told apart by process
+    ranks = [
+        CachedTeacher(FeatureTeacher(source, name="one", student_patch=8), tmp_path, pictures=PICTURES, keep="pca")
+        for _ in range(2)
+    ]
+    seen = []
+    for rank in range(2):
+        images = torch.rand(6, 1, 3, 32, 32, generator=torch.Generator().manual_seed(rank))
+        seen.append(Views(images, names=[[f"{rank}/{index}.png#0"] for index in range(6)]))
+    order = [first, 1 - first]
+    with ThreadPoolExecutor(2) as pool:
+        answers = dict(zip(order, pool.map(lambda rank: ranks[rank](seen[rank]), order), strict=True))
+    assert len(fitted) == 1
+    for rank in range(2):  # each reads the other's answers as they were given
+        read = ranks[1 - rank](seen[rank])["patches"].value
+        assert torch.equal(read, answers[rank]["patches"].value)
 
 
 @pytest.fixture

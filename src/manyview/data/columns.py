@@ -123,18 +123,36 @@ class Frames(Sequence[Frame]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Small tables are copied to another process; large ones are written to a file that it maps."""
-        import pyarrow as pa
-
         if self._table.nbytes < SPILL:
             return Frames, (self._table,)
-        if self._spilled is None:
+        if self._spilled is None or not Path(self._spilled).is_file():
             handle, name = tempfile.mkstemp(prefix="manyview-rows-", suffix=".arrow")
             os.close(handle)
-            with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, self._table.schema) as writer:
-                writer.write_table(self._table)
+            self.spill(Path(name))
             self._spilled = name
             weakref.finalize(self, Path(name).unlink, missing_ok=True)
-        return _mapped, (self._spilled,)
+        return Frames.mapped, (self._spilled,)
+
+    def spill(self, path: Path) -> None:
+        """Write the rows as a file to map, whole or not at all. Raises OSError."""
+        import pyarrow as pa
+
+        draft = path.with_suffix(f".{os.getpid()}")
+        try:
+            with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, self._table.schema) as writer:
+                writer.write_table(self._table)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def mapped(cls, path: str | Path) -> Frames:
+        """The frames of a file that `spill` wrote: they take memory as far as they are looked at."""
+        import pyarrow as pa
+
+        frames = cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        frames._spilled = str(path)
+        return frames
 
     @property
     def table(self) -> Any:
@@ -319,13 +337,6 @@ def _compact(table: Any) -> Any:
             column = column.dictionary_encode()
         columns.append(column)
     return pa.table(columns, names=list(NAMES)).unify_dictionaries().combine_chunks()
-
-
-def _mapped(path: str) -> Frames:
-    """The frames of a file that another process wrote."""
-    import pyarrow as pa
-
-    return Frames(pa.ipc.open_file(pa.memory_map(path)).read_all())
 
 
 def _bytes(column: Any) -> bytes:

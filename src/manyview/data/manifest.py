@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from manyview.data.columns import NAMES, Frame, Frames, by_scene, first_twin, schema, suspects
+from manyview.data.shared import LARGE, shared
 from manyview.errors import UserError
 from manyview.files import write_bytes
 
@@ -145,9 +146,14 @@ class Manifest:
         `root` replaces the stored one; `check_files=False` leaves out the look at the first image.
         """
         path = Path(path)
-        table, header = _read_table(path)
-        frames = Frames(table)
-        check_frames(frames, path)
+        header, rows = _read_header(path)
+
+        def read() -> Frames:
+            frames = Frames(_read_table(path))
+            check_frames(frames, path)
+            return frames
+
+        frames = read() if rows < LARGE else shared(path, read)
         folder = Path(header["root"]) if root is None else Path(root)
         if root is None and not folder.is_absolute():
             folder = path.resolve().parent / folder
@@ -238,7 +244,8 @@ def check_frames(frames: Frames, where: Path) -> None:
             raise UserError(f"{where}: frame {frame.image!r} {problem}; mend the source or leave the frame out")
 
 
-def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a manifest says of itself, and how many rows it has. Raises UserError for what is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -246,20 +253,32 @@ def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
         what = "is a folder, not a manifest" if path.is_dir() else "does not exist"
         raise UserError(f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet")
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[b"manyview"])
+        about = pq.read_metadata(path)
+        header = json.loads((about.metadata or {})[b"manyview"])
         version = int(header["version"])
         str(header["root"])
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a manyview manifest, or is damaged; scan the data again") from error
     if version > VERSION:
         raise UserError(f"{path} was made by a newer manyview (manifest version {version}); update manyview")
+    return header, about.num_rows
+
+
+def _read_table(path: Path) -> Any:
+    """The rows. Raises UserError for damaged ones and wrong columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a manyview manifest, or is damaged; scan the data again") from error
     expected = schema()
     wrong = [field.name for field in expected if field.name not in table.schema.names]
     if wrong:
         raise UserError(f"{path} has no column {wrong[0]!r}; scan the data again")
     try:
-        return table.select(expected.names).cast(expected), header
+        return table.select(expected.names).cast(expected)
     except (pa.ArrowException, ValueError) as error:
         raise UserError(f"{path} has a column of another type than a manifest's; scan the data again") from error
 

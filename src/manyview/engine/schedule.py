@@ -66,7 +66,7 @@ def check(run: RunConfig) -> None:
         raise UserError(f"run.lr is {run.lr}; it must be a positive number")
     if not 0 <= run.min_lr <= run.lr:
         raise UserError(f"run.min_lr is {run.min_lr}; it must lie between 0 and run.lr = {run.lr}")
-    for name in ("warmup", "weight_decay", "clip"):
+    for name in ("warmup", "weight_decay", "clip", "judge_every"):
         if not (getattr(run, name) >= 0 and math.isfinite(getattr(run, name))):
             raise UserError(f"run.{name} is {getattr(run, name)}; it must be 0 or more")
     if run.seconds is None and warmup_steps(run) >= run.steps > 1:

@@ -77,7 +77,7 @@ class Study(abc.ABC):
     details: ClassVar[dict[str, str]] = {}
     """Keys that only the table of every run shows, likewise."""
     variants: ClassVar[Sequence[Variant]]
-    references: ClassVar[Sequence[Variant]] = ()
+    untrained: ClassVar[Sequence[Variant]] = ()
     """What needs no training and is judged alike: rows of every table, results of one seed in folders of their own."""
     questions: ClassVar[Sequence[Question]]
     Options: ClassVar[type]
@@ -199,7 +199,7 @@ def run_study(
 
 def read_results(study: Study, out: Path) -> Results:
     """Variant -> seed -> numbers, of every finished job."""
-    every = [*study.variants, *study.references]
+    every = [*study.variants, *study.untrained]
     results: Results = {variant.name: {} for variant in every}
     for variant in every:
         for path in sorted((out / variant.name).glob(f"seed-*/{RESULT}")):

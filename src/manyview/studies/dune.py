@@ -1,12 +1,14 @@
 """DUNE's ablations (the poster's two tables) in miniature: three small teachers, one student no larger than any.
 
 A job trains a student and asks the probe of each teacher's task. What counts is the share of the way from a student
-with random weights to the teacher itself, the gap closed, on pictures that neither has seen.
+with random weights to the teacher itself, the gap closed, on pictures that neither has seen. A task whose gap is closed
+by the control, which is told the answers to other pictures, says nothing of what is distilled, and does not count.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from manyview.files import read_json, write_json, write_text
 from manyview.losses.distillation import token_loss
 from manyview.models.dune.network import Dune
 from manyview.models.family import encoder_of
-from manyview.studies.base import STUDIES, Question, Study, Variant, trained
+from manyview.studies.base import STUDIES, Question, Results, Study, Variant, read_results, trained
 from manyview.studies.teachers import TASKS, Task, draw_domains, train_teacher
 
 SHARING = "poster, data sharing (ADE20K mIoU / NYUd RMSE: full 44.9 / 0.377, {})"
@@ -32,6 +34,9 @@ PROJECTOR = "poster, projector design (ADE20K mIoU / NYUd RMSE / BEDLAM PA-PVE: 
 ALONE = "alone-"
 REFERENCES = "references.json"
 GENERIC = ("method.sharing=generic", f"method.generic={TASKS[0].name}")
+CONTROL = "shuffled"
+CLOSED = 0.5
+"""Share of a task's gap from which on the control closes it."""
 IMAGES = 48
 """Unseen pictures on which losses are measured."""
 
@@ -72,7 +77,12 @@ class DuneStudy(Study):
     score = "unclosed"
     columns = {  # noqa: RUF012
         **{f"closed_{task.name}": f"gap closed, {task.name}" for task in TASKS},
-        **{f"over_constant_{task.name}": f"loss / best constant, {task.name}" for task in TASKS},
+        **{f"over_constant_{task.name}": f"loss / best constant on fresh pictures, {task.name}" for task in TASKS},
+    }
+    details = {  # noqa: RUF012
+        key.format(task.name): f"{words} on fresh pictures, {task.name}"
+        for task in TASKS
+        for key, words in (("loss_{}", "loss"), ("constant_{}", "loss of the best constant"))
     }
     Options = DuneOptions
     variants = (
@@ -84,7 +94,7 @@ class DuneStudy(Study):
         *(Variant(ALONE + task.name, f"a student of {task.name} alone, on its domain") for task in TASKS),
         Variant("float16", "teachers' answers kept unquantised", ("method.keep=float16",)),
         Variant("pca", "a quarter of the answers' channels kept", ("method.keep=pca",)),
-        Variant("shuffled", "control: answers to another image", ("method.shuffle=true",)),
+        Variant(CONTROL, "control: answers to another image", ("method.shuffle=true",)),
     )
     questions = (
         Question("share all", "full", "none", SHARING.format("none 41.6 / 0.426")),
@@ -92,7 +102,7 @@ class DuneStudy(Study):
         Question("attend when projecting", "full", "simple", PROJECTOR.format("SP 42.3 / 0.413 / 73.1")),
         Question("attend when projecting", "full", "ladder", PROJECTOR.format("LP 44.7 / 0.384 / 78.2")),
         Question("quantising costs something", "float16", "full", "ours: int8 answers"),
-        Question("the answers matter", "full", "shuffled", "control"),
+        Question("the answers matter", "full", CONTROL, "control"),
     )
 
     def prepare(self, out: Path) -> None:
@@ -140,10 +150,20 @@ class DuneStudy(Study):
             numbers[f"over_constant_{task.name}"] = losses["loss"] / losses["constant"]
         return numbers
 
+    def judged(self, results: Results) -> Results:
+        """The score over the tasks that inform alone, once the control is there."""
+        counting = [task for task in TASKS if task.name not in uninformative(results)]
+        if 0 < len(counting) < len(TASKS):
+            for run in (run for runs in results.values() for run in runs.values()):
+                run["unclosed"] = 1 - sum(run[f"closed_{task.name}"] for task in counting) / len(counting)
+        return results
+
     def notes(self, out: Path) -> list[str]:
-        """The references, and how large student and teachers are."""
+        """What counts, the references, and how large student and teachers are."""
         if not (out / REFERENCES).is_file():
             return []
+        results = read_results(self, out)
+        without = uninformative(results)
         from manyview import zoo
 
         folders = {task.name: out / "teachers" / task.name / "model" for task in TASKS}
@@ -152,6 +172,8 @@ class DuneStudy(Study):
         there = {name: zoo.load(folder) for name, folder in folders.items() if (folder / "config.json").is_file()}
         counts = (f"{name} {sum(p.numel() for p in model.parameters()):,}" for name, model in there.items())
         return [
+            "Losses and probes are on fresh pictures: of the domains, but none that a teacher or student learned from.",
+            *([told(without)] if results[CONTROL] else []),
             "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "
             "that nothing was trained on:",
             describe(_read(out)).strip(),
@@ -211,6 +233,26 @@ class DuneStudy(Study):
             for name, directory in self.teachers.items():
                 references[name][task.name] = self._probe(zoo.load(directory), task, folder / name)["model"]
         return references
+
+
+def uninformative(results: Results) -> dict[str, float]:
+    """Task -> share of its gap that the control closes, of the tasks where that is CLOSED or more."""
+    runs = list(results.get(CONTROL, {}).values())
+    shares = {t.name: statistics.fmean(run[f"closed_{t.name}"] for run in runs) for t in TASKS} if runs else {}
+    return {name: share for name, share in shares.items() if share >= CLOSED}
+
+
+def told(without: dict[str, float]) -> str:
+    """Which tasks count, for the page."""
+    if not without:
+        return f"The control closes less than {CLOSED:.0%} of every task's gap: all of them count."
+    tasks = ", ".join(f"{name} ({share:.0%})" for name, share in without.items())
+    if len(without) == len(TASKS):
+        return f"Uninformative, since students that were told the answers to other pictures close their gaps: {tasks}."
+    return (
+        f"Uninformative: {tasks}. So much of the gap is closed by students that were told the answers to other "
+        "pictures. These tasks are shown, and count neither in `unclosed` nor in a verdict."
+    )
 
 
 def _read(out: Path) -> dict[str, dict[str, float]]:

@@ -118,7 +118,7 @@ class MumStudy(Study):
         _variant("encoder", "attention across views in the encoder", ("method.across=encoder",), 16.7),
         _variant("absolute", "learned absolute positions", ("method.positions=absolute",), 12.1),
     )
-    references = (
+    untrained = (
         *(Variant(name, line) for name, line in UNTRAINED.items()),
         *(Variant(name + SAME, f"{line}; all frames exposed alike") for name, line in UNTRAINED.items()),
     )

@@ -75,12 +75,12 @@ def markdown(study: Study, results: Results) -> str:
     columns = study.columns
     heads = ["variant", "what", study.score, *columns.values(), "seeds", "paper"]
     rows = []
-    for variant in (*study.variants, *study.references):
+    for variant in (*study.variants, *study.untrained):
         runs = list(results[variant.name].values())
         numbers = (_spread([run[key] for run in runs if key in run], 3) for key in columns)
         paper = "" if variant.paper is None else f"{variant.paper:g}"
         score = _spread([run[study.score] for run in runs])
-        seeds = "no training" if variant in study.references else len(runs)
+        seeds = "no training" if variant in study.untrained else len(runs)
         rows.append([variant.name, variant.line, score, *numbers, seeds, paper])
     judged = []
     for answer in answers(study, results):
@@ -97,14 +97,14 @@ def markdown(study: Study, results: Results) -> str:
         markdown_table(claims, judged, texts=True),
         "A verdict needs three seeds or more that agree in sign, a mean difference above its spread and, where scores "
         "are of scenes, an interval over scenes drawn anew that leaves out zero; everything else is undecided."
-        + (" What clears no row without training is uninformative." if study.references else ""),
+        + (" What clears no row without training is uninformative." if study.untrained else ""),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def plot(study: Study, results: Results) -> str:
     """An SVG: a row per variant that ran, a dot per seed, a bar at the mean."""
-    every = (*study.variants, *study.references)
+    every = (*study.variants, *study.untrained)
     rows = {v.name: [run[study.score] for run in results[v.name].values()] for v in every}
     ran = {name: values for name, values in rows.items() if values}
     return dot_chart(ran, f"{study.score} (lower is better), a dot per seed")
