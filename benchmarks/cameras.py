@@ -4,7 +4,7 @@ python benchmarks/cameras.py ../shared/data --write docs/cameras.md
 
 Intrinsics are unknown to every row; a cameras.json is read only to judge. AUC@30: area under the recall of the larger
 of rotation and translation error over all pairs of photos, up to 30 degrees; a pair that is not registered together
-counts as 180 degrees.
+counts as 180 degrees. Without matches nothing says where photos stand but the network's own poses: one column for both.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROWS = {
     "ours": "matches + depth, adjusted",
     "no_depth": "without depth",
     "no_adjustment": "without bundle adjustment",
-    "network": "network alone",
+    "network": "network alone, without matches",
     "colmap": "COLMAP's mapper",
     "identity": "every camera the same",
 }
