@@ -124,3 +124,13 @@ def test_clouds_lie_on_what_other_photos_see(kitchen, tmp_path, kind):
     apart = np.concatenate(apart)
     assert len(apart) > 5000
     assert np.median(apart) < 0.15
+
+
+def test_open3d_reads_the_cloud(kitchen, tmp_path):
+    """Not in the extra dev: it brings forty packages and wants a library of the system."""
+    why = "needs Open3D: pip install open3d-cpu, and the system's libusb-1.0"
+    open3d = pytest.importorskip("open3d", reason=why, exc_type=ImportError)
+    loaded = open3d.io.read_point_cloud(str(kitchen.export(tmp_path / "kitchen.ply")))
+    cloud = kitchen.cloud()
+    assert np.allclose(np.asarray(loaded.points), cloud.xyz, atol=1e-5)
+    assert np.abs(np.asarray(loaded.colors) * 255 - cloud.rgb).max() < 0.51
