@@ -49,6 +49,8 @@ class VggtConfig(WithHeads):
     """Attention heads of those blocks, and of the camera head's, which are twice as wide."""
     registers: int = 4
     """Register tokens per view of the alternating attention."""
+    embed: bool = False
+    """Patches go through a linear map to `dim`, so that an encoder of any width may be taken (MuM, section 4.1)."""
     decoder_eps: float = 1e-5
     """LayerNorm epsilon everywhere but in the encoder."""
     decoder_layer_scale: float = 0.01
@@ -99,11 +101,12 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         super().__init__()
         self.config = config
         dim, eps, gain = config.dim, config.decoder_eps, config.decoder_layer_scale
-        if config.encoder.dim != dim:
+        if config.encoder.dim != dim and not config.embed:
             raise UserError(
                 f"the encoder (patch_embed) is {config.encoder.dim} wide and dim is {dim}; they must be the same"
             )
         self.encoder = Encoder(config.encoder)
+        self.embed = nn.Linear(config.encoder.dim, dim) if config.embed else None
         # One set for the first view, one for all the others.
         self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.empty(1, 2, config.registers, dim))
@@ -203,6 +206,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         """(B, v, 3, H, W) -> (B, v, P + n, D); `first`: the first of them is the first view of the scene."""
         batch, count = images.shape[:2]
         patches = encoded(self.encoder, images, chunk)
+        patches = patches if self.embed is None else self.embed(patches)
         kinds = [int(not (first and index == 0)) for index in range(count)]
         prefix = torch.cat([self.camera_token, self.register_token], dim=2)[:, kinds].to(patches.dtype)
         return torch.cat([prefix.expand(batch, -1, -1, -1), patches], dim=2)
