@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from manyview import zoo
+from manyview.cli.main import main
+from manyview.data.synthetic import write_scenes
 from manyview.errors import UserError
 from manyview.losses.features import feature_distance, word_loss
 from manyview.models import minilm
 from manyview.models.dense_heads import sample_maps
 from manyview.pipelines.train import train
-from manyview.recipes.base import preset
+from manyview.recipes.base import Preset, preset
 from manyview.recipes.sab3r import Sab3R
 from manyview.teachers.spaces import LabelTeacher, NetworkTeacher
 from manyview.types import Signal, Views
@@ -24,7 +28,7 @@ from manyview.types import Signal, Views
 needs_words = pytest.mark.skipif(
     importlib.util.find_spec(minilm.PACKAGE) is None, reason="manyview[text-offline] is not installed"
 )
-METHOD = preset(Sab3R, "debug")[1].method
+METHOD, RUN = preset(Sab3R, "debug")[1].method, preset(Sab3R, "debug")[1].run
 
 
 def test_distances_are_means_of_squares_or_norms_of_what_is_valid():
@@ -154,3 +158,103 @@ def test_pairs_learn_geometry_and_features_together():
 def test_heads_and_teachers_must_be_of_the_same_spaces():
     with pytest.raises(UserError, match=r"has feature heads for minilm, method.teachers for clip"):
         Sab3R.build(replace(METHOD, teachers={"clip": "maskclip-vitb16"}))
+
+
+@pytest.fixture(scope="module")
+def posed(tmp_path_factory):
+    """Frames with depth and poses; seeded MASt3R, teachers and upsamplers of debug size."""
+    folder = tmp_path_factory.mktemp("posed")
+    write_scenes(folder / "rooms", scenes=2, views=4, size=(48, 64), seed=3, trajectory="orbit")
+    networks = {
+        "mast3r": zoo.build("mast3r-vitl16", size="debug", seed=0),
+        "clip": zoo.build("maskclip-vitb16", size="debug", seed=1, embed_dim=8),
+        "dino": zoo.build("dinov2-vits14", size="debug", seed=2),
+        "clip-finer": zoo.build("featup-jbu-maskclip", size="debug", seed=3),
+        "dino-finer": zoo.build("featup-jbu-dinov2", size="debug", seed=4),
+    }
+    for name, network in networks.items():
+        zoo.save_model(network.eval(), folder / name)
+    return folder
+
+
+def in_small(folder, name, **changes):
+    """Preset c or cd at debug size on these networks."""
+    method = preset(Sab3R, name)[1].method
+    spaces = list(method.teachers)
+    return replace(
+        method,
+        size="debug",
+        student=(f"feature_heads={json.dumps([[space, 8] for space in spaces])}",),
+        start=str(folder / "mast3r"),
+        sizes=((48, 64),),
+        matches=32,
+        overlap=(0.05, 1.0),
+        teachers={space: str(folder / space) for space in spaces},
+        upsamplers={space: str(folder / f"{space}-finer") for space in spaces},
+        metric=(),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("name", ["c", "cd"])
+def test_kept_answers_teach_what_live_ones_teach(posed, tmp_path, monkeypatch, name):
+    """From seeded MASt3R weights; answers of other crops, the trivial way to keep them, are told apart."""
+    method = in_small(posed, name)
+    monkeypatch.setattr(Sab3R, "presets", staticmethod(lambda: {name: preset_of(method)}))
+    data, losses = [posed / "rooms" / "manifest.parquet"], {}
+    for cache in (None, tmp_path / "answers"):
+        out = tmp_path / f"{len(losses)}"
+        train("sab3r", out=out, preset=name, data=data, cache=cache, settings=["run.workers=0"])
+        losses[out.name] = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    live, kept = losses.values()
+    assert len(live) == 6
+    assert live != kept  # what is kept is a little different
+    np.testing.assert_allclose(kept, live, rtol=0.02)
+    recipe, batches = Sab3R.build(method), Sab3R.batches(method, preset_of(method).run, cache=cache, data=data)
+    views = batches(0)
+    assert [teacher.asked for teacher in batches.teachers.values()] == [0] * len(method.teachers)
+    wrong = replace(
+        views, signals={key: Signal(s.value.flip(2)) if "/" in key else s for key, s in views.signals.items()}
+    )
+    right, other = (
+        recipe.step(v, progress=0.0, generator=torch.Generator().manual_seed(0)).logs for v in (views, wrong)
+    )
+    for space in method.teachers:
+        assert abs(float(other[space] / right[space]) - 1) > 0.02
+    assert torch.equal(other["points"], right["points"])
+
+
+def preset_of(method):
+    return Preset(method=method, run=replace(RUN, steps=6, lr=1e-3, log_every=1, checkpoint_every=6))
+
+
+def test_teachers_are_asked_once_about_pairs_that_count_both_ways(posed):
+    method = in_small(posed, "c")
+    views = Sab3R.batches(method, preset_of(method).run, cache=None, data=[posed / "rooms" / "manifest.parquet"])(0)
+    recipe, asked = Sab3R.build(method), []
+    teacher = recipe.teacher("clip")
+    network = teacher.encoder
+    teacher.encoder = lambda shown: asked.append(len(shown.images.flatten(0, 1))) or network(shown)
+    teacher.encoder.student_patch = 16
+    recipe.step(views, progress=0.0, generator=torch.Generator().manual_seed(0))
+    assert asked == [4]
+
+
+def test_forgetting_is_watched_before_while_and_after_training(posed, tmp_path, monkeypatch, capsys):
+    """A rate that wrecks the reconstructor is seen there, a head on a frozen one leaves the numbers as they were."""
+    watched = str(posed / "rooms" / "manifest.parquet")
+    method = in_small(posed, "c", watched=watched, watched_batches=2, matching=0.0, jitter=0.0)
+    monkeypatch.setattr(Sab3R, "presets", staticmethod(lambda: {"c": preset_of(method)}))
+    ends = {}
+    for freeze in ("reconstructor", "nothing"):
+        out = tmp_path / freeze
+        settings = ["run.workers=0", "run.checkpoint_every=3", "run.lr=0.1", f"method.freeze={freeze}"]
+        line = ["train", "sab3r", "--preset", "c", "--data", watched, "-o", str(out), "--set", *settings]
+        assert main([*line, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)["watched"]
+        assert [row["step"] for row in said] == [0, 3, 6]
+        ends[freeze] = [row["distance"] for row in said]
+    assert main(["train", "--resume", "-o", str(out), "--steps", "7"]) == 0
+    assert "not learned from, before and after: points" in capsys.readouterr().out
+    assert ends["reconstructor"][0] == ends["nothing"][0] == ends["reconstructor"][2]
+    assert abs(ends["nothing"][2] / ends["nothing"][0] - 1) > 0.05

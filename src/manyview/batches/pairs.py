@@ -29,6 +29,8 @@ from manyview.types import Signal
 
 METRIC = "metric"
 """The signal (B,) bool that says whose lengths are metres."""
+SOURCE = "source"
+"""The signal (B,) of numbers that says which manifest a pair is of: names of frames are unique in one only."""
 MEASURED_SIDE = 96
 """Longer side in pixels at which overlap is measured."""
 ATTEMPTS = 200
@@ -136,6 +138,7 @@ class PairBatches(Road):
             values = torch.stack([getattr(frame, name) for frame in frames])
             loaded.cameras[name] = values.unflatten(0, (len(rows), 2))
         loaded.signals[METRIC] = Signal(torch.tensor([scene.dataset in self.wish.metric for scene, *_ in rows]))
+        loaded.signals[SOURCE] = Signal(torch.tensor([scene.source for scene, *_ in rows]))
         return loaded
 
     def _row(

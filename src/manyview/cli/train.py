@@ -182,7 +182,9 @@ def _judges(args: argparse.Namespace) -> list[Any]:
 
 def _report(trained: Any, args: argparse.Namespace) -> Answer:
     """What was written and what to do next."""
-    done, following = trained.fit, _next_steps(trained, args)
+    from manyview.engine.track import watched
+
+    done, following, seen = trained.fit, _next_steps(trained, args), watched(trained.out)
     values = {
         "out": str(trained.out),
         "model": trained.model and str(trained.model),
@@ -193,6 +195,7 @@ def _report(trained: Any, args: argparse.Namespace) -> Answer:
         "precision": done.precision,
         "checkpoint": str(done.checkpoint),
         "next": following,
+        **({"watched": seen} if seen else {}),
     }
     if done.stopped:
         line = f"interrupted at step {done.steps}; everything is in {done.checkpoint}"
@@ -204,6 +207,12 @@ def _report(trained: Any, args: argparse.Namespace) -> Answer:
         f"wrote {trained.model} (the student), {trained.out / 'metrics.jsonl'}, {done.checkpoint}",
         *([f"wrote {judged}: how it was judged while it trained"] if args.validate and judged.is_file() else []),
     ]
+    if len(seen) > 1:
+        before, after = seen[0], seen[-1]
+        both = {key: [row.get(key) for row in (before, after)] for key in before if key != "step"}
+        shown = {key: ["not finite" if v is None else f"{v:.4g}" for v in values] for key, values in both.items()}
+        told = ", ".join(f"{key} {first} -> {last}" for key, (first, last) in shown.items())
+        lines.append(f"not learned from, before and after: {told}")
     return Answer(values=values, lines=lines, next=following)
 
 

@@ -27,7 +27,7 @@ from manyview.engine.feed import Feed, LoadingEnded, workers_for
 from manyview.engine.interrupt import Interruption
 from manyview.engine.optim import adamw, clip_gradients, load_moments, moments, ordered, set_learning_rate, trainable
 from manyview.engine.schedule import check, learning_rate
-from manyview.engine.track import Console, Means, Metrics, write_pictures
+from manyview.engine.track import WATCHED, Console, Means, Metrics, write_pictures
 from manyview.errors import UserError
 from manyview.types import Batches, StepResult, Views
 
@@ -162,6 +162,7 @@ class _Loop:
         try:
             with Interruption() as interruption:
                 if self.saved is None:
+                    self._watch()
                     self._save()  # a run killed early can be resumed, and a full disk is noticed now
                 while not self._over() and not stop:
                     try:
@@ -180,6 +181,7 @@ class _Loop:
                     if self.done % run.log_every == 0 or self._over() or numbers:
                         self._log(on_log, numbers)
                     if stop or self.done % run.checkpoint_every == 0 or self._over():
+                        self._watch()
                         self._save()
         finally:
             feed.close()
@@ -292,6 +294,15 @@ class _Loop:
         self.metrics.write(line)
         if on_log is not None:
             on_log(line)
+
+    def _watch(self) -> None:
+        """Write a line with what a recipe finds on data that nothing is learned from (every rank must call)."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            found = self.recipe.watch() if hasattr(self.recipe, "watch") else {}
+        if found and self.metrics is not None:
+            self.metrics.write({"step": self.done, **{f"{WATCHED}{name}": value for name, value in found.items()}})
+            said = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            LOG.info("step %d, not learned from: %s", self.done, said)
 
     def _save(self) -> None:
         """Write a checkpoint (every rank must call)."""

@@ -26,6 +26,21 @@ LEAST_IDLE = 0.05
 """Fields of a metrics line that differ from run to run; all others are the same bits for the same seed."""
 
 
+WATCHED = "watched/"
+"""What stands before the names of numbers on data that nothing is learned from."""
+
+
+def watched(run_dir: Path) -> list[dict[str, float | None]]:
+    """The lines of metrics.jsonl that hold such numbers, without that prefix: before, while and after training.
+
+    None stands for what was not finite.
+    """
+    path = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    found = [{k.removeprefix(WATCHED): v for k, v in line.items() if k == "step" or WATCHED in k} for line in lines]
+    return [line for line in found if len(line) > 1]
+
+
 class Means:
     """Running means, since the last line, of whatever the steps report. A checkpoint holds them, exactly."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
-from manyview.batches.road import wish_of
+from manyview.batches.road import Road, wish_of
 from manyview.config import RunConfig, read_assignments, to_dict
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
@@ -233,7 +233,7 @@ class WithAnswers(Batches):
     Answers are read, asked for and kept in the process that trains, on the run's device.
     """
 
-    def __init__(self, pictures: PictureBatches, teachers: Mapping[str, CachedTeacher]) -> None:
+    def __init__(self, pictures: Road, teachers: Mapping[str, CachedTeacher]) -> None:
         self.pictures, self.teachers = pictures, teachers
 
     def describe(self) -> dict[str, Any]:
@@ -245,12 +245,17 @@ class WithAnswers(Batches):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process only loads, so it gets no networks."""
-        return WithAnswers, (self.pictures, {})
+        return type(self), (self.pictures, {})
+
+    def asked(self, views: Views) -> Views:
+        """What the teachers are shown, under the names of their answers."""
+        return views
 
     def finish(self, loaded: Any, device: torch.device) -> Views:
         views = self.pictures.finish(loaded, device)
+        shown = self.asked(views)
         for name, teacher in self.teachers.items():
-            views.signals |= {f"{name}/{key}": signal for key, signal in teacher(views).items()}
+            views.signals |= {f"{name}/{key}": signal for key, signal in teacher(shown).items()}
         return views
 
 

@@ -8,15 +8,16 @@ of images, on a reconstructor that stays as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from manyview.batches.pairs import PairBatches
+from manyview.batches.pairs import SOURCE, PairBatches
 from manyview.batches.worlds import Streaming, WorldBatches
+from manyview.cache.options import Keep
 from manyview.config import RunConfig
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.streams import parse_stream
@@ -28,7 +29,10 @@ from manyview.models.dense_heads import sample_maps
 from manyview.models.family import require
 from manyview.models.model import Reconstructs, ReconstructsPairs
 from manyview.recipes.base import RECIPES, Preset
+from manyview.recipes.dune import WithAnswers
 from manyview.recipes.pairs import SIZES_512, PairsConfig, PairsRecipe, start_from
+from manyview.teachers.cached import CachedTeacher
+from manyview.teachers.features import loaded
 from manyview.teachers.spaces import LABELS, LabelTeacher, NetworkTeacher, SpaceTeacher
 from manyview.types import Batches, StepResult, Views
 
@@ -61,6 +65,13 @@ class Sab3RConfig(PairsConfig):
     """Of that loss."""
     names: tuple[str, ...] = CLASSES
     """Names of the labels, in their order."""
+    keep: Keep = "cosine"
+    """How --cache keeps the patches of teachers that are networks; they are made finer when they are read."""
+    watched: str | None = None
+    """Data that nothing is learned from, a manifest or rooms:SEED: geometry's losses on these, before, while and after
+    training, go to the log and the report."""
+    watched_batches: int = 8
+    """Pairs, or rooms, of those data that are looked at."""
     alone: bool = False
     """Students of many views look at each photo by itself: the features of single images, a baseline."""
     stream: Streaming = field(default_factory=lambda: Streaming(sizes=("168x224", "168x224", "224x168", "196x196")))
@@ -95,6 +106,7 @@ class Sab3R(PairsRecipe):
             for name, weight in self.student.named_parameters():
                 weight.requires_grad_(name.startswith(HEADS) or any(f".{space}." in name for space in channels))
         self._teachers: dict[str, SpaceTeacher] = {}
+        self._watched: Any = None
 
     def _many(self, config: Sab3RConfig) -> None:
         from manyview import zoo
@@ -155,49 +167,86 @@ class Sab3R(PairsRecipe):
 
     @staticmethod
     def batches(config: Sab3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:  # type: ignore[override]
-        """Pairs of measured frames, or rendered scenes where the data name them."""
+        """Pairs of measured frames, or rendered scenes where the data name them; `cache`: the teachers' answers."""
         batches: WorldBatches | PairBatches
         if any(parse_stream(item) for item in data):
             if cache is not None:
                 raise UserError(f"--data {data[0]} renders scenes and --cache {cache} holds others; leave one away")
             batches = WorldBatches(data, config.stream, scenes=run.batch, seed=run.seed)
         else:
-            made = PairsRecipe.batches(config, run, cache=cache, data=data)
+            made = PairsRecipe.batches(config, run, cache=None, data=data)
             assert isinstance(made, PairBatches)
             batches = made
         batches.keep_unchanged = any(source != LABELS for source in config.teachers.values())
+        if cache is not None and isinstance(batches, PairBatches):
+            return WithFeatures(batches, _kept(config, batches, cache))
         return batches
 
     def step(self, views: Views, *, progress: float, generator: torch.Generator) -> StepResult:
         """One forward pass, the geometry's loss and each head's feature regression (equation 7)."""
-        config = self.config
-        if self.pairs:
-            views, said = self.predict(views)
-            result = self.geometry(views, said, generator) if config.geometry else None
-        else:
-            asked = views.images.flatten(0, 1)[:, None] if config.alone else views.images
-            said = self.student(asked, points=config.geometry)
-            result = self._points(said, views) if config.geometry else None
+        config, shown = self.config, views
+        views, said = self.answer(views)
+        result = self.shape(views, said, generator) if config.geometry else None
         loss, logs = (views.images.new_zeros(()), {}) if result is None else (result.loss, dict(result.logs))
         points = torch.rand(views.batch * views.views, config.pixels, 2, generator=generator).to(views.images.device)
+        where = _once(points, shown)
         for space, weight in config.feature_weights.items():
             maps = said["features"][space].flatten(0, 1).permute(0, 3, 1, 2)  # (N, D, h, w)
-            for name, (factor, term) in self.meaning(
-                space, sample_maps(maps, points).transpose(1, 2), views, points
-            ).items():
+            sampled = _once(sample_maps(maps, points).transpose(1, 2), shown)
+            for name, (factor, term) in self.meaning(space, sampled, shown, where).items():
                 loss = loss + factor * weight * term
                 logs[name] = term.detach()
         return StepResult(loss, logs, pictures=None if result is None else result.pictures)
 
+    def answer(self, views: Views) -> tuple[Views, dict[str, Any]]:
+        """What the student says of views, and these, pairs both ways round where that is asked."""
+        if self.pairs:
+            return self.predict(views)
+        asked = views.images.flatten(0, 1)[:, None] if self.config.alone else views.images
+        return views, self.student(asked, points=self.config.geometry)
+
+    def shape(self, views: Views, said: dict[str, Any], generator: torch.Generator) -> StepResult:
+        """The reconstructor's own losses: MASt3R's of pairs, DUSt3R's on both maps of a student of many views."""
+        if self.pairs:
+            return self.geometry(views, said, generator)
+        terms, _, _ = confident_maps(said, measured_points(views), alpha=self.config.alpha)
+        total = (terms["global"] + terms["local"]).mean()
+        return StepResult(total, {name: term.detach().mean() for name, term in terms.items()})
+
+    @torch.no_grad()
+    def watch(self) -> dict[str, float]:
+        """Means of geometry's losses on the data that are watched; nothing where none are."""
+        config, sums = self.config, dict[str, float]()
+        if config.watched is None:
+            return {}
+        if self._watched is None:
+            still = replace(config.stream, mirror=0.0, jitter=0.0, hue=0.0, grey=0.0, blur=0.0, noise=0.0)
+            plain = replace(config, jitter=0.0, stream=still, teachers={})
+            self._watched = self.batches(plain, RunConfig(steps=1, batch=1), cache=None, data=[Path(config.watched)])
+        training, device = self.training, next(self.parameters()).device
+        self.eval()
+        for index in range(config.watched_batches):
+            views, said = self.answer(self._watched(index).to(device))
+            logs = self.shape(views, said, torch.Generator().manual_seed(index)).logs
+            for name, value in logs.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / config.watched_batches
+        self.train(training)
+        return sums
+
     def meaning(self, space: str, said: Tensor, views: Views, points: Tensor) -> Mapping[str, tuple[float, Tensor]]:
         """Terms of what a head says (N, K, D) at points (N, K, 2): name -> share of the head's weight, and value."""
         config, teacher = self.config, self.teacher(space)
-        terms = {space: (1.0, _mean(*feature_distance(said, teacher.at(views, points), config.distance), views))}
+        shape, positions = (views.batch, views.views), 1 if self.pairs else views.views  # pairs add theirs up
+
+        def mean(sums: Tensor, counts: Tensor) -> Tensor:
+            return sum_of_views(sums.view(shape), counts.view(shape)) / positions
+
+        terms = {space: (1.0, mean(*feature_distance(said, teacher.at(views, points), config.distance)))}
         if config.words and isinstance(teacher, LabelTeacher):
             words, labels = teacher.words.to(said.device), teacher.labels(views, points)
             told = word_loss(said, words, labels, config.word_temperature)
             share = config.words / config.feature_weights[space]
-            terms[f"{space}_words"] = (share, _mean(*told, views))
+            terms[f"{space}_words"] = (share, mean(*told))
         return terms
 
     def teacher(self, space: str) -> SpaceTeacher:
@@ -208,19 +257,45 @@ class Sab3R(PairsRecipe):
                 LabelTeacher(config.names, space)
                 if source == LABELS
                 else NetworkTeacher(
-                    source, student_patch=self.student.config.patch_size, upsampler=config.upsamplers.get(space)
+                    source,
+                    student_patch=self.student.config.patch_size,
+                    upsampler=config.upsamplers.get(space),
+                    kept=f"{space}/patches",
                 )
             )
         return self._teachers[space]
 
-    def _points(self, said: dict[str, Any], views: Views) -> StepResult:
-        """DUSt3R's loss on both maps of a student of many views."""
-        terms, _, _ = confident_maps(said, measured_points(views), alpha=self.config.alpha)
-        total = (terms["global"] + terms["local"]).mean()
-        return StepResult(total, {name: term.detach().mean() for name, term in terms.items()})
+
+def _once(values: Tensor, views: Views) -> Tensor:
+    """What belongs to pixels of the views (N, K, D), of pairs perhaps both ways round, with each image there once."""
+    if len(values) == views.batch * views.views:
+        return values
+    there, back = values.unflatten(0, (2, views.batch, views.views))
+    return torch.cat([there, back.flip(1)], 2).flatten(0, 1)
 
 
-def _mean(sums: Tensor, counts: Tensor, views: Views) -> Tensor:
-    """Means over the pixels of each view's position, the positions averaged."""
-    shape = (views.batch, views.views)
-    return sum_of_views(sums.view(shape), counts.view(shape)) / views.views
+class WithFeatures(WithAnswers):
+    """Pairs whose views carry the patches of their teachers, "SPACE/patches", which were asked once for each crop."""
+
+    def asked(self, views: Views) -> Views:
+        clean = views.images if views.unchanged is None else views.unchanged
+        size, sources = f"{views.size[0]}x{views.size[1]}", views.signals[SOURCE].value.tolist()
+        pairs = zip(sources, views.names or (), strict=True)
+        return Views(clean, names=[[f"{source}/{name} {size}" for name in row] for source, row in pairs])
+
+
+def _kept(config: Sab3RConfig, batches: PairBatches, cache: Path) -> dict[str, CachedTeacher]:
+    """Each teacher that is a network with a folder of its answers, where missing ones are kept."""
+    from manyview.models.family import lookup
+
+    patch = lookup(config.model)[1].patch_size
+    return {
+        space: CachedTeacher(
+            loaded(source, name=source, student_patch=patch),
+            cache / space,
+            pictures={"frames": batches.describe()["rows"]},
+            keep=config.keep,
+        )
+        for space, source in config.teachers.items()
+        if source != LABELS
+    }

@@ -68,9 +68,11 @@ class NetworkTeacher(SpaceTeacher):
     """An image encoder's features, bilinear between its patches or through an upsampler that the image leads (FeatUp).
 
     It sees the student's own crop before its colours were changed. `upsampler`: a zoo name or model directory.
+    `kept`: the signal that holds the patches of views whose answers were read from a cache.
     """
 
-    def __init__(self, source: str, *, student_patch: int, upsampler: str | None = None) -> None:
+    def __init__(self, source: str, *, student_patch: int, upsampler: str | None = None, kept: str = "") -> None:
+        self.kept = kept
         self.encoder = loaded(source, name=source, student_patch=student_patch)
         self.upsampler: Any = None
         if upsampler is not None:
@@ -81,7 +83,8 @@ class NetworkTeacher(SpaceTeacher):
     def maps(self, views: Views) -> Tensor:
         """(N, D, h, w), or 16 times as fine."""
         clean = views.images if views.unchanged is None else views.unchanged
-        patches = self.encoder(Views(clean))["patches"].value.flatten(0, 1)
+        signal = views.signals.get(self.kept) or self.encoder(Views(clean))["patches"]
+        patches = signal.value.float().flatten(0, 1)
         patch = self.encoder.student_patch
         maps = patches.transpose(1, 2).unflatten(2, (views.size[0] // patch, views.size[1] // patch))
         if self.upsampler is None:
