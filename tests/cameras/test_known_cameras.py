@@ -99,7 +99,9 @@ def test_unequal_focals_and_a_principal_point_off_centre_are_honoured(room):
     own = tracks.view == 1
     local = np.linalg.inv(solved.cameras[1].cam2world) @ np.c_[tracks.points[tracks.point[own]], np.ones(own.sum())].T
     uv = (matrix @ (local[:3] / local[2])).T[:, :2]
-    assert np.median(np.linalg.norm(uv - tracks.uv[own], axis=1)) < 1
+    error = np.median(np.linalg.norm(uv - tracks.uv[own], axis=1))
+    assert error < 1
+    assert solved.cameras[1].error_px == pytest.approx(error, rel=1e-6)  # in pixels of the photo, not in square ones
 
 
 def test_one_wrong_pose_is_named_and_kept_and_most_wrong_ones_are_refused(room):

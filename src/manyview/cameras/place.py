@@ -138,8 +138,17 @@ def _adjusted(
             if given is not None:
                 rows = tracks.view == index
                 uv[rows] = stretched(uv[rows], given, back=True)
+                error = _error(cameras[index], uv[rows], tracks.points[tracks.point[rows]])
+                cameras[index] = replace(cameras[index], error_px=error)
         placed.append((cameras, replace(tracks, uv=uv)))
     return placed
+
+
+def _error(camera: Camera, uv: np.ndarray, points: np.ndarray) -> float:
+    """Median distance in pixels (N, 2) of the original photo from where points (N, 3) project."""
+    assert camera.cam2world is not None
+    place = (points - camera.cam2world[:3, 3]) @ camera.cam2world[:3, :3] @ camera.intrinsics.T
+    return float(np.median(np.linalg.norm(place[:, :2] / place[:, 2:] - uv, axis=1)))
 
 
 def _in_frame(at: bundle.Solution, part: np.ndarray, known: Sequence[np.ndarray | None]) -> bundle.Solution:
