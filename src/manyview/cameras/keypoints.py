@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ RATIO = 0.8
 """A match is at most this share of the distance to the next best one (Lowe)."""
 APART = 8.0
 """Keypoints of a tilted photo that are nearer than this many pixels are the same place."""
+
+MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8)].ravel()
+"""Where the numbers of a SIFT descriptor are when the photo is turned over."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ def detect(photo: np.ndarray, size: tuple[int, int] | None = None, *, tilted: in
     uv = (np.array([point.pt for point in points], np.float64) + 0.5) / scale
     share = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-9)
     return Keypoints(uv, torch.from_numpy(np.rint(512 * np.sqrt(share)).clip(0, 255).astype(np.uint8)), pixel)
+
+
+def mirrored(keypoints: Keypoints, width: float) -> Keypoints:
+    """SIFT keypoints of a photo turned over, left to right, without looking again: (N, 128) descriptors.
+
+    A descriptor has 4 x 4 places, counted along and across the keypoint's direction, and 8 angles each.
+    """
+    kept = torch.from_numpy(MIRRORED)
+    return replace(keypoints, uv=keypoints.uv * [-1, 1] + [width, 0], descriptors=keypoints.descriptors[:, kept])
 
 
 def of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
             "inliers": one.camera.inliers if one.camera else 0,
             "error_px": one.camera.error_px if one.camera else None,
             "matched": one.matched,
+            "mirrored": one.mirrored,
         }
         for one in answers
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from manyview.cameras.keypoints import LONG_SIDE, Keypoints, detect
+from manyview.cameras.keypoints import LONG_SIDE, Keypoints, detect, mirrored
 from manyview.cameras.links import LEAST
 from manyview.cameras.locate import Landmarks, Located, landmarks, locate
 from manyview.errors import UserError
@@ -40,6 +40,8 @@ class Localised:
     """Which set of the scene's views its frame is that of."""
     matched: int
     """Keypoints that match a point of the scene."""
+    mirrored: bool = False
+    """Whether it was refused because it fits better turned over, left to right, or as well."""
 
     @property
     def found(self) -> bool:
@@ -53,8 +55,9 @@ def localise(
 
     images: as for `reconstruct`. intrinsics: (3, 3) of all of them, in their own pixels; else EXIF, the scene's own
     focal length for photos of its size, or whatever explains most. out: a cameras.json of those that were found. A
-    photo is found when at least 15 points agree on a pose, more than chance would give; what is not is None. Raises
-    UserError for a scene without a single camera.
+    photo is found when at least 15 points agree on a pose, more than chance would give, and more than on one of the
+    photo turned over (a mirrored photo of a symmetric façade fits, but less well than its mirror image); what is not is
+    None. Raises UserError for a scene without a single camera.
     """
     scene = scene if isinstance(scene, Scene) else Scene.load(scene)
     known = None if intrinsics is None else np.asarray(intrinsics, np.float64)
@@ -114,7 +117,21 @@ def _localised(picture: Picture, scene: Scene, sets: dict[int, list[Landmarks]],
         better = camera is not None and (best.camera is None or camera.inliers > best.camera.inliers)
         if better or (best.camera is None and matched > best.matched):
             best = Localised(picture.name, picture.path, size, camera, component, matched)
-    return best
+    return _unless_mirrored(best, keypoints, sets, centre, asked)
+
+
+def _unless_mirrored(
+    one: Localised, keypoints: Keypoints, sets: dict[int, list[Landmarks]], centre: np.ndarray, asked: dict[str, Any]
+) -> Localised:
+    """A photo that was found, or refused where it fits better turned over: symmetric things fit both ways, one less."""
+    if one.camera is None:
+        return one
+    width, focal = one.size[1], float(one.camera.intrinsics[0, 0])
+    asked = {**asked, "focals": [*asked["focals"], focal], "known": True}
+    middle = np.array([width - centre[0], centre[1]])
+    other, _ = locate(mirrored(keypoints, width), one.size, sets[one.component], middle, **asked)
+    better = other is not None and other.inliers >= one.camera.inliers
+    return replace(one, camera=None, mirrored=True) if better else one
 
 
 def _focals(picture: Picture, size: tuple[int, int], scene: Scene, known: np.ndarray | None) -> list[float]:
@@ -151,7 +168,10 @@ def lost(answers: Sequence[Localised]) -> str:
     missing = [one for one in answers if not one.found]
     if not missing:
         return ""
-    shown = ", ".join(f"{one.name} ({one.matched} matches with its points)" for one in missing[:5])
+    shown = ", ".join(
+        f"{one.name} ({'mirrored: turn it over' if one.mirrored else f'{one.matched} matches with its points'})"
+        for one in missing[:5]
+    )
     return (
         f"{len(missing)} of {len(answers)} photos were not found in the scene: {shown}; at least {LEAST} points must "
         f"agree on one pose (photos are looked at {LONG_SIDE} pixels wide)"
