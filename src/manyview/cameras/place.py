@@ -83,20 +83,12 @@ def place(
 
     Each set is in the frame of the given poses in it, or of its first photo; photos of no set are left out.
     """
-    row_of = {int(index): row for row, index in enumerate(members)}
-    links = [one for one in links if one.i in row_of and one.j in row_of]
-    own = [replace(one, i=row_of[one.i], j=row_of[one.j]) for one in links]
-    numbers, row_lens = np.unique(lens[members], return_inverse=True)
-    first = [int(np.flatnonzero(lens == number)[0]) for number in numbers]
-    guess, spread = np.log([focals[index] for index in first]), np.array([_focal_spread(views[i]) for i in first])
-    seen = joined_keypoints([photos[index] for index in members], own)
-    problem = bundle.Problem(seen, row_lens, guess, spread, np.arange(len(members)) == 0)
+    own, problem = posed(photos, views, members, links, focals, lens)
     if len(members) <= MOST_AT_ONCE or not adjust:
         poses = along_tree(len(members), own)
-        if all(one.turned for one in own) and all(views[index].cam2world is None for index in members):
-            poses[:, :3, 3] = 0  # nothing shows a baseline, so there is none
-            problem = replace(problem, still=True)
-        sets = [Placed(np.arange(len(members)), poses, guess, np.zeros(len(members)))]
+        if problem.still:
+            poses[:, :3, 3] = 0
+        sets = [Placed(np.arange(len(members)), poses, problem.guess, np.zeros(len(members)))]
     else:
         sets = by_windows(problem, own)
     return [
@@ -104,6 +96,26 @@ def place(
         for one in sets
         for found in _adjusted(problem, one, photos, views, members[one.rows], links, ROUNDS if adjust else ())
     ]
+
+
+def posed(
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    members: np.ndarray,
+    links: Sequence[Link],
+    focals: Sequence[float],
+    lens: np.ndarray,
+) -> tuple[list[Link], bundle.Problem]:
+    """What is to be adjusted of some photos, and the links between them, numbered as these are."""
+    row_of = {int(index): row for row, index in enumerate(members)}
+    own = [replace(one, i=row_of[one.i], j=row_of[one.j]) for one in links if one.i in row_of and one.j in row_of]
+    numbers, row_lens = np.unique(lens[members], return_inverse=True)
+    first = [int(np.flatnonzero(lens == number)[0]) for number in numbers]
+    guess, spread = np.log([focals[index] for index in first]), np.array([_focal_spread(views[i]) for i in first])
+    seen = joined_keypoints([photos[index] for index in members], own)
+    still = len(members) <= MOST_AT_ONCE and all(one.turned for one in own)  # nothing shows a baseline: there is none
+    still = still and all(views[index].cam2world is None for index in members)
+    return own, bundle.Problem(seen, row_lens, guess, spread, np.arange(len(members)) == 0, still)
 
 
 def _adjusted(

@@ -21,11 +21,23 @@ from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, Unlinked, link
 from manyview.cameras.pairs import pairs_to_match
 from manyview.cameras.place import Camera, View, place
+from manyview.cameras.sharing import Placement, by_own_lenses
 from manyview.cameras.tracks import RestsOn, Tracks, no_tracks
 from manyview.errors import UserError
 
 TILTED_PAIRS = 66
 """Up to so many pairs of photos that no chain of links joins are looked at again as seen from aside."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Photos as looked at in one way, and their matches."""
+
+    photos: list[Photo]
+    matches: dict[tuple[int, int], np.ndarray]
+    """(M, 2) indices of keypoints by pair of photos."""
+    least: int = LEAST
+    """Matches that must agree."""
 
 
 @dataclass(frozen=True)
@@ -61,38 +73,39 @@ def solve(
     matches = _matched(keypoints, pairs) if sift or own is None else own.match(pairs)
     lens = _lenses(views)
     focals = _focals(views, keypoints, matches, lens)
-    looks = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
-    tried: dict[tuple[int, int], Unlinked] = {}
-    links = _links(looks, views, matches, focals, tried)
+    looks = [Look([_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)], matches)]
+    links = [_links(looks[0], views, focals)]
     if own is not None and sift:
-        linked = {(one.i, one.j) for one in links}
+        linked = {(one.i, one.j) for one in _those(links)}
         places = [_photo(view, points, use_depth) for view, points in zip(views, own.keypoints, strict=True)]
-        new = _links(places, views, own.match([pair for pair in pairs if pair not in linked]), focals, tried)
-        looks, links = _together(looks, links, places, new)
-    component = connected(len(views), [(one.i, one.j) for one in links])
+        looks.append(Look(places, own.match([pair for pair in pairs if pair not in linked])))
+        links.append(_links(looks[-1], views, focals))
     for most in TILTED_MOST if sift else ():
+        component = connected(len(views), [(one.i, one.j) for one in _those(links)])
         apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
         if not 0 < len(apart) <= TILTED_PAIRS:
             break
         aside = _keypoints(views, photos(), tilted=most)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
-        new = _links(tilted, views, _matched(aside, apart, tilted=True), focals, tried, TILTED_LEAST)
-        looks, links = _together(looks, links, tilted, new)
-        component = connected(len(views), [(one.i, one.j) for one in links])
-    against = _contradicted(looks, links, focals, views)
+        looks.append(Look(tilted, _matched(aside, apart, tilted=True), TILTED_LEAST))
+        links.append(_links(looks[-1], views, focals))
+    best = _placed(looks, links, views, focals, lens, adjust=adjust)
+    if adjust:
+
+        def again(focals: Sequence[float], lens: np.ndarray) -> Placement:
+            return _placed(looks, [_links(look, views, focals) for look in looks], views, focals, lens)
+
+        best = by_own_lenses(best, again, views)
+    against = _contradicted(best.photos, best.links, best.focals, views)
     cameras: list[Camera | None] = [None] * len(views)
-    tracks: list[Tracks] = []
-    for number in range(component.max(initial=-1) + 1):
-        members = np.flatnonzero(component == number)
-        if len(members) > 1:
-            for placed, seen in place(looks, views, members, links, focals, lens, adjust=adjust):
-                tracks.append(seen)
-                for index, camera in placed.items():
-                    cameras[index] = camera
-    alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, focals, strict=True)]
-    found = _numbered([camera or lone for camera, lone in zip(cameras, alone, strict=True)], tracks, views)
-    beside = placed_by_network(found.cameras, views, looks, matches, focals)
-    return replace(found, cameras=beside, denied=against, unlinked=_unlinked(tried, links, found.tracks))
+    for part, _ in best.sets:
+        for index, camera in part.items():
+            cameras[index] = camera
+    alone = [_alone(view, focal, of=len(views)) for view, focal in zip(views, best.focals, strict=True)]
+    every = [camera or lone for camera, lone in zip(cameras, alone, strict=True)]
+    found = _numbered(every, [tracks for _, tracks in best.sets], views)
+    beside = placed_by_network(found.cameras, views, best.photos, matches, best.focals)
+    return replace(found, cameras=beside, denied=against, unlinked=_unlinked(best, found.tracks))
 
 
 def _keypoints(views: Sequence[View], photos: Iterable[np.ndarray], *, tilted: int = 0) -> list[Keypoints]:
@@ -158,50 +171,61 @@ def _photo(view: View, keypoints: Keypoints, use_depth: bool) -> Photo:
     return Photo(places, view.size, principal, depth, np.full(len(keypoints), keypoints.pixel))
 
 
-def _links(
-    photos: Sequence[Photo],
-    views: Sequence[View],
-    matches: dict[tuple[int, int], np.ndarray],
-    focals: Sequence[float],
-    tried: dict[tuple[int, int], Unlinked],
-    least: int = LEAST,
-) -> list[Link]:
-    """The links; pairs that give none go into `tried`, where those of an earlier look stay if more of them agreed."""
+def _links(look: Look, views: Sequence[View], focals: Sequence[float]) -> list[Link | Unlinked]:
+    """Of every pair of photos with matches, the link or why there is none."""
 
     def linked(pair: tuple[int, int]) -> Link | Unlinked:
         i, j = pair
         said = relative(views, i, j)
-        return link(i, j, photos[i], photos[j], matches[pair], (focals[i], focals[j]), least, said)
+        ends = look.photos[i], look.photos[j]
+        return link(i, j, *ends, look.matches[pair], (focals[i], focals[j]), look.least, said)
 
-    links = []
-    for one in each(linked, matches, label="verifying", unit="pair"):
-        if isinstance(one, Link):
-            links.append(one)
-        elif (one.i, one.j) not in tried or tried[one.i, one.j].agreeing < one.agreeing:
-            tried[one.i, one.j] = one
-    return links
+    return list(each(linked, look.matches, label="verifying", unit="pair"))
 
 
-def _unlinked(tried: dict[tuple[int, int], Unlinked], links: Sequence[Link], tracks: Tracks) -> list[Unlinked]:
+def _those(links: Sequence[Sequence[Link | Unlinked]]) -> list[Link]:
+    return [one for some in links for one in some if isinstance(one, Link)]
+
+
+def _placed(
+    looks: Sequence[Look],
+    links: Sequence[Sequence[Link | Unlinked]],
+    views: Sequence[View],
+    focals: Sequence[float],
+    lens: np.ndarray,
+    *,
+    adjust: bool = True,
+) -> Placement:
+    """Cameras by the links of every look at the photos."""
+    photos, every = list(looks[0].photos), _those(links[:1])
+    for look, new in zip(looks[1:], links[1:], strict=True):
+        start = [len(photo.keypoints) for photo in photos]
+        every += [replace(one, matches=one.matches + [start[one.i], start[one.j]]) for one in _those([new])]
+        photos = [_joined(one, other) for one, other in zip(photos, look.photos, strict=True)]
+    unlinked: dict[tuple[int, int], Unlinked] = {}
+    for one in (one for some in links for one in some if isinstance(one, Unlinked)):
+        if (one.i, one.j) not in unlinked or unlinked[one.i, one.j].agreeing < one.agreeing:
+            unlinked[one.i, one.j] = one
+    component = connected(len(views), [(one.i, one.j) for one in every])
+    sets = []
+    for number in range(component.max(initial=-1) + 1):
+        members = np.flatnonzero(component == number)
+        if len(members) > 1:
+            sets += place(photos, views, members, every, focals, lens, adjust=adjust)
+    return Placement(photos, every, list(unlinked.values()), list(focals), lens, sets)
+
+
+def _unlinked(placement: Placement, tracks: Tracks) -> list[Unlinked]:
     """Pairs that gave no link, and those whose link the others outvoted: photos that share no point in the end."""
     shown: dict[int, set[int]] = {}
     for view, point in zip(tracks.view.tolist(), tracks.point.tolist(), strict=True):
         shown.setdefault(view, set()).add(point)
-    linked = {(one.i, one.j) for one in links}
-    found = [one for pair, one in tried.items() if pair not in linked]
-    for one in links:
+    linked = {(one.i, one.j) for one in placement.links}
+    found = [one for one in placement.unlinked if (one.i, one.j) not in linked]
+    for one in placement.links:
         if not shown.get(one.i, set()) & shown.get(one.j, set()):
             found.append(Unlinked(one.i, one.j, len(one.matches), len(one.matches), "others"))
     return sorted(found, key=lambda one: (-one.matches, one.i, one.j))
-
-
-def _together(
-    looks: Sequence[Photo], links: list[Link], tilted: Sequence[Photo], new: Sequence[Link]
-) -> tuple[list[Photo], list[Link]]:
-    """Photos with the keypoints of both looks, and the links of both."""
-    start = [len(look.keypoints) for look in looks]
-    moved = [replace(one, matches=one.matches + [start[one.i], start[one.j]]) for one in new]
-    return [_joined(one, other) for one, other in zip(looks, tilted, strict=True)], [*links, *moved]
 
 
 def _joined(one: Photo, other: Photo) -> Photo:
