@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from manyview.errors import UserError
 from manyview.images.inputs import Picture
 from manyview.pipelines import localise as localising
 from manyview.pipelines.options import ReconstructOptions
+from symmetric_wall import FOCAL, symmetric_wall, wall_seen
 
 SIZE = (240, 320)
 
@@ -137,27 +137,14 @@ def test_a_scene_without_cameras_is_refused(work):
         mv.localise([folder / "room" / "2.png"], scene)
 
 
-def wall_seen(texture, focal, shift):
-    """A wall one unit away and one unit high as seen from `shift` to the right: pixels and their points (H, W, 3)."""
-    v, u = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
-    x, y = (u - SIZE[1] / 2) / focal + shift, (v - SIZE[0] / 2) / focal
-    side = texture.shape[0]
-    places = ((np.stack([x, y]) + 0.5) * side - 0.5).astype(np.float32)
-    return cv2.remap(texture, *places, cv2.INTER_LINEAR), np.stack([x, y, np.ones_like(x)], -1)
-
-
 def test_a_mirrored_photo_of_a_symmetric_wall_fits_and_is_refused_for_its_mirror_image():
-    rng, focal = np.random.default_rng(0), 350.0
-    texture = cv2.GaussianBlur(rng.integers(0, 256, (800, 800), np.uint8), (0, 0), 4)
-    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
-    texture[300:, 400:] = texture[300:, 399::-1]  # more than half of it is symmetric
-    texture = np.repeat(texture[..., None], 3, -1)
-    pixels, points = wall_seen(texture, focal, 0.05)
+    texture = symmetric_wall()
+    pixels, points = wall_seen(texture, 0.05)
     keypoints = detect(pixels)
     column, row = keypoints.uv.astype(int).T
-    known = np.array([[focal, 0, SIZE[1] / 2], [0, focal, SIZE[0] / 2], [0, 0, 1]])
+    known = np.array([[FOCAL, 0, SIZE[1] / 2], [0, FOCAL, SIZE[0] / 2], [0, 0, 1]])
     sets = {0: [Landmarks(keypoints, points[row, column])]}
-    photo, _ = wall_seen(texture, focal, -0.05)
+    photo, _ = wall_seen(texture, -0.05)
     turned = np.ascontiguousarray(photo[:, ::-1])
 
     one = localising._localised(Picture("photo", "", pixels=photo), None, sets, known)
@@ -167,5 +154,5 @@ def test_a_mirrored_photo_of_a_symmetric_wall_fits_and_is_refused_for_its_mirror
     assert other.camera is None
     assert other.mirrored
     assert "turned (mirrored" in localising.lost([one, other])
-    camera, _ = locate(detect(turned), SIZE, sets[0], known[:2, 2], focals=[focal], known=True)
+    camera, _ = locate(detect(turned), SIZE, sets[0], known[:2, 2], focals=[FOCAL], known=True)
     assert camera is not None  # by its symmetry alone it would be found

@@ -67,13 +67,14 @@ class Link:
     """Whether a turn alone explains the matches: they show no baseline, and its length is that of the depth."""
 
 
-Why = Literal["few", "chance", "wide", "depth", "turn", "others"]
+Why = Literal["few", "chance", "wide", "depth", "turn", "mirrored", "others"]
 UNLINKED: dict[str, str] = {
     "few": "too few matches agree on one geometry",
     "chance": "as many matches would agree by chance",
     "wide": "the geometry is so wide that nothing would be recognised",
     "depth": "the predicted depth contradicts the matches",
     "turn": "a turn of the camera explains the matches: no parallax, and no depth that fits",
+    "mirrored": "one of the photos fits better turned over, left to right: it is mirrored",
     "others": "the other photos contradict it",
 }
 """Why matches of two photos say nothing of their cameras."""

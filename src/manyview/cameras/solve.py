@@ -19,6 +19,7 @@ from manyview.cameras.keypoints import TILTED_MOST, Keypoints, detect, match
 from manyview.cameras.known import denied, mistake, squared
 from manyview.cameras.lens import focal_from_matches
 from manyview.cameras.links import LEAST, TILTED_LEAST, Link, Photo, Unlinked, link
+from manyview.cameras.mirror import unless_mirrored
 from manyview.cameras.pairs import pairs_to_match
 from manyview.cameras.place import Camera, View, place
 from manyview.cameras.sharing import Placement, by_own_lenses
@@ -38,6 +39,8 @@ class Look:
     """(M, 2) indices of keypoints by pair of photos."""
     least: int = LEAST
     """Matches that must agree."""
+    mirrors: Sequence[Keypoints] | None = None
+    """SIFT keypoints of each photo, with which links are held against those of mirror images."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,18 @@ def solve(
     matches = _matched(keypoints, pairs) if sift or own is None else own.match(pairs)
     lens = _lenses(views)
     focals = _focals(views, keypoints, matches, lens)
-    looks = [Look([_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)], matches)]
+    seen = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
+    looks = [Look(seen, matches, mirrors=keypoints if sift or own is None else None)]
     links = [_links(looks[0], views, focals)]
+    done = {(one.i, one.j) for one in links[0] if isinstance(one, Link) or one.why == "mirrored"}
     if own is not None and sift:
-        linked = {(one.i, one.j) for one in _those(links)}
         places = [_photo(view, points, use_depth) for view, points in zip(views, own.keypoints, strict=True)]
-        looks.append(Look(places, own.match([pair for pair in pairs if pair not in linked])))
+        looks.append(Look(places, own.match([pair for pair in pairs if pair not in done])))
         links.append(_links(looks[-1], views, focals))
     for most in TILTED_MOST if sift else ():
         component = connected(len(views), [(one.i, one.j) for one in _those(links)])
         apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
+        apart = [pair for pair in apart if pair not in done]
         if not 0 < len(apart) <= TILTED_PAIRS:
             break
         aside = _keypoints(views, photos(), tilted=most)
@@ -177,8 +182,11 @@ def _links(look: Look, views: Sequence[View], focals: Sequence[float]) -> list[L
     def linked(pair: tuple[int, int]) -> Link | Unlinked:
         i, j = pair
         said = relative(views, i, j)
-        ends = look.photos[i], look.photos[j]
-        return link(i, j, *ends, look.matches[pair], (focals[i], focals[j]), look.least, said)
+        ends, matches = (look.photos[i], look.photos[j]), look.matches[pair]
+        found = link(i, j, *ends, matches, (focals[i], focals[j]), look.least, said)
+        if look.mirrors is None or isinstance(found, Unlinked):
+            return found
+        return unless_mirrored(found, look.photos, look.mirrors, focals, len(matches))
 
     return list(each(linked, look.matches, label="verifying", unit="pair"))
 

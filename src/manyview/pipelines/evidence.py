@@ -257,15 +257,21 @@ def _complaints(views: Sequence[SceneView], unlinked: Sequence[Unlinked]) -> lis
     """One line each for photos that no evidence places, for lack of parallax, and for a scene that falls apart."""
     lone = [index for index, view in enumerate(views) if not view.registered]
     turning = {end for one in unlinked if one.why == "turn" for end in (one.i, one.j)}
+    over = {end for one in unlinked if one.why == "mirrored" for end in (one.i, one.j)}
     notes = without_points(views)
     for those, what in (
         (
-            [index for index in lone if index in turning],
+            [index for index in lone if index in over],
+            "fit other ones better turned over, left to right, and are placed nowhere {}: turn over those "
+            "that are mirrored",
+        ),
+        (
+            [index for index in lone if index in turning - over],
             "match others without parallax, and nothing says how far away things are: they are placed nowhere {}: take "
             "photos a step aside from each other, or let a model's depth place them (--cameras auto)",
         ),
         (
-            [index for index in lone if index not in turning],
+            [index for index in lone if index not in turning | over],
             "match no other one and are placed nowhere {}: take photos that overlap more, from nearer viewpoints",
         ),
     ):
