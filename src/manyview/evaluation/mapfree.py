@@ -82,8 +82,8 @@ class MapFree(Protocol):
                     raise UserError(
                         f"{pair[1].image} or its reference has no intrinsics; unpack intrinsics.txt, scan again"
                     )
-                poses = [frame.pose for frame in pair]
-                true = None if any(p is None for p in poses) else (np.linalg.inv(poses[0]) @ poses[1]).tolist()  # type: ignore[arg-type]
+                here, there = pair[0].pose, pair[1].pose
+                true = None if here is None or there is None else (np.linalg.inv(here) @ there).tolist()
                 about = {
                     "images": [str(data.path(frame.image)) for frame in pair],
                     "intrinsics": [np.asarray(frame.intrinsics).tolist() for frame in pair],
