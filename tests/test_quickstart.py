@@ -33,7 +33,7 @@ def test_leaves_a_report_a_model_and_scenes(done):
 
 def test_the_report_needs_nothing_else(done):
     html = (done[0] / "report.html").read_text(encoding="utf-8")
-    assert html.count("data:image/jpeg;base64,") == 4  # one room: maps, two sides, the truth
+    assert html.count("data:image/jpeg;base64,") == 5  # one room: maps, answer and truth from two sides
     assert "<svg" in html
     assert "best constant plane" in html
     assert not re.search(r"""(src|href)=["'](?!data:)""", html)

@@ -16,7 +16,10 @@ from manyview.version import __version__
 _PUBLIC = {
     "Cache": "manyview.cache.store",
     "Features": "manyview.types",
+    "FeatureOptions": "manyview.pipelines.options",
+    "FeatureSet": "manyview.pipelines.feature_set",
     "Manifest": "manyview.data.manifest",
+    "ReconstructOptions": "manyview.pipelines.options",
     "Scene": "manyview.scene.scene",
     "Signal": "manyview.types",
     "UserError": "manyview.errors",
@@ -38,9 +41,12 @@ if TYPE_CHECKING:
     from manyview.cache.store import Cache as Cache
     from manyview.data.manifest import Manifest as Manifest
     from manyview.errors import UserError as UserError
+    from manyview.pipelines.feature_set import FeatureSet as FeatureSet
     from manyview.pipelines.features import features as features
     from manyview.pipelines.localise import localise as localise
     from manyview.pipelines.locate import locate as locate
+    from manyview.pipelines.options import FeatureOptions as FeatureOptions
+    from manyview.pipelines.options import ReconstructOptions as ReconstructOptions
     from manyview.pipelines.reconstruct import reconstruct as reconstruct
     from manyview.pipelines.train import train as train
     from manyview.scene.scene import Scene as Scene

@@ -211,14 +211,15 @@ def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: 
         (name, *(f"{row[k]:.3f}" if k == "abs_rel" else f"{row[k]:.1f}" for k in row))
         for name, row in facts["table"].items()
     ]
-    best = min(range(len(rows)), key=lambda i: list(facts["table"].values())[i]["abs_rel"])
-    page.table(["", "AbsRel", "accuracy, cm", "completeness, cm"], rows, best=best)
+    page.table(["method", "AbsRel", "accuracy, cm", "completeness, cm"], rows, bold=_better(facts["table"]))
+    page.text("Bold: the better of before and after, where it is better than the plane too.", note=True)
     page.heading("Training")
     lines = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     series = {key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")}
     page.svg(line_chart(series, x_label="step", y_label="loss", log=True))
     page.heading("The teacher cache")
-    page.table(["", ""], [(key.replace("_", " "), _plain(value)) for key, value in facts["cache"].items()])
+    shown = [(key.replace("_", " "), _plain(value)) for key, value in facts["cache"].items() if _plain(value)]
+    page.table(["what", "value"], shown)
     page.heading("Next")
     page.code(
         f"manyview reconstruct photos/ --model {out / 'run/model'} -o scene\n"
@@ -228,14 +229,24 @@ def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: 
     page.write(out / REPORT)
 
 
+def _better(table: dict[str, dict[str, float]]) -> set[tuple[int, int]]:
+    """Cells of the table that are the best of their column, the trivial answer's last row included."""
+    rows = [list(numbers.values()) for numbers in table.values()]
+    best = [min(range(len(rows)), key=lambda row: rows[row][column]) for column in range(len(rows[0]))]
+    return {(row, column + 1) for column, row in enumerate(best) if row < len(rows) - 1}
+
+
 def _show_scene(page: Any, scene: Any, truth: Any) -> None:
     from manyview.pages.pictures import colour_map, depth_range, grid, two_sides
 
-    rows = []
+    rows, scales, nearest, farthest = [], [], [], []
     for index, view in enumerate(scene.views):
         true = truth.depth[0, index].numpy()
         scale = float(np.median(true[view.valid] / view.depth[view.valid])) if view.valid.any() else 1.0
+        scales.append(scale)
         low, high = depth_range(true)
+        nearest.append(low)
+        farthest.append(high)
         error = np.abs(scale * view.depth - true) / true
         sure = view.confidence
         rows.append(
@@ -248,15 +259,72 @@ def _show_scene(page: Any, scene: Any, truth: Any) -> None:
             ]
         )
     page.pictures(
-        [("input · predicted depth · true depth · relative error (black 0, yellow 30 %) · confidence", grid(rows))],
-        zoom=2,
+        [("input · predicted depth · true depth · relative error · confidence, a row per picture", grid(rows))], zoom=2
     )
-    left, right = two_sides(*scene.points())
-    true_left, _ = two_sides(*_true_cloud(truth))
-    page.pictures([("its cloud from the left", left), ("from the right", right), ("the true cloud", true_left)])
+    depths = f"{np.mean(nearest):.1f} m to {np.mean(farthest):.1f} m"
+    page.legend(
+        [("#30123b", "near, and"), ("#7a0403", f"far: about {depths}")]
+        + [("#000000", "no error, and"), ("#fcffa4", "30 % or more")]
+        + [("#440154", "unsure, and"), ("#fde725", "sure")]
+    )
+    scale = float(np.median(scales))
+    xyz, rgb = scene.points()
+    true, colours = _true_cloud(truth)
+    sides = [two_sides(scale * xyz, rgb, like=true), two_sides(true, colours)]
+    places = ("from the upper left", "from the upper right")
+    page.pictures(
+        [
+            (f"{what} {place}", picture)
+            for place, of in zip(places, zip(*sides, strict=True), strict=True)
+            for what, picture in zip(("the answer", "the truth"), of, strict=True)
+        ]
+    )
+    _show_cameras(page, scene, truth, scale)
     notes = [str(w) for w in scene.info.get("warnings", [])]
     if notes:
         page.text("warnings: " + "; ".join(notes), note=True)
+
+
+TRUE, FOUND = "#222222", "#d1495b"
+"""Colours of the cameras."""
+
+
+def _show_cameras(page: Any, scene: Any, truth: Any, scale: float) -> None:
+    """Where the cameras are said to be and where they are, in the first one's frame, and by how much they differ."""
+    from dataclasses import replace
+
+    from manyview.metrics.pose import rotation_error
+    from manyview.pages.charts import Wedge, plan_chart
+    from manyview.scene.drawing import pyramid, pyramid_length
+
+    first = truth.cam2world[0, 0].double().numpy()
+    true = [np.linalg.inv(first) @ pose for pose in truth.cam2world[0].double().numpy()]
+    found = [view.pose.copy() for view in scene.views]
+    for pose in found:
+        pose[:3, 3] *= scale
+    wedges, length = (
+        [],
+        max(pyramid_length([replace(v, cam2world=p) for v, p in zip(scene.views, true, strict=True)]), 0.1),
+    )
+    for way, (colour, poses) in enumerate(((TRUE, true), (FOUND, found))):
+        for index, (view, pose) in enumerate(zip(scene.views, poses, strict=True)):
+            corners = pyramid(replace(view, cam2world=pose), length)
+            wedges.append(Wedge(corners[[0, 1, 2]][:, [0, 2]], colour, index + 1, way))
+    page.charts(
+        [("cameras from above; both ways begin in the first one", plan_chart(wedges, np.empty((0, 2)), unit="m"))]
+    )
+    page.legend([(TRUE, "where they are"), (FOUND, "where the student says they are")])
+    rows = []
+    for index in range(1, len(true)):
+        turned = rotation_error(found[index][None, :3, :3], true[index][None, :3, :3])[0]
+        still = rotation_error(np.eye(3)[None], true[index][None, :3, :3])[0]
+        apart = 100 * np.linalg.norm(found[index][:3, 3] - true[index][:3, 3])
+        moved = 100 * np.linalg.norm(true[index][:3, 3])
+        rows.append((str(index + 1), f"{turned:.1f}", f"{still:.1f}", f"{apart:.0f}", f"{moved:.0f}"))
+    if rows:
+        page.table(
+            ["camera", "rotation off by, °", "if it had not turned", "position off by, cm", "if it had not moved"], rows
+        )
 
 
 def _true_cloud(truth: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -270,6 +338,8 @@ def _true_cloud(truth: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return ""
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 

@@ -67,6 +67,22 @@ def test_trains_writes_the_model_and_says_what_is_next(tmp_path, capsys):
     assert any(not torch.equal(trained[name], value) for name, value in INITIAL.state_dict().items())
 
 
+def test_the_last_loss_is_the_log_s(tmp_path, capsys, caplog):
+    caplog.set_level("INFO", logger="manyview")
+    command("toy", "--steps", 14, "--set", "run.log_every=5", "-o", tmp_path / "run")
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 14
+    assert f"last loss {last['loss']:.4g}\n" in capsys.readouterr().out
+    assert f"step 14/14  loss {last['loss']:.4g}  " in caplog.text
+
+
+def test_a_resumed_run_with_other_steps_says_so(tmp_path, caplog):
+    command("toy", "--steps", 6, "-o", tmp_path / "run")
+    caplog.clear()
+    command("toy", "--resume", "--steps", 9, "-o", tmp_path / "run")
+    assert "resumed at step 6: 9 steps instead of 6; from here on the learning rate follows" in caplog.text
+
+
 def test_resume_reads_its_options_from_the_run(tmp_path, capsys):
     options = ("--set", "run.lr=2e-3", "run.precision=fp32")
     command("toy", *options, "-o", tmp_path / "whole")

@@ -54,7 +54,7 @@ def test_hdf5(tmp_path):
 def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"\x89HDF")
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(UserError, match="pip install h5py"):
+    with pytest.raises(UserError, match=r"manyview\[datasets\]"):
         read_depth(tmp_path / "a.h5", 1.0)
 
 

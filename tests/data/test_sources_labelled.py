@@ -261,7 +261,7 @@ def test_nyuv2_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     text(tmp_path / "nyu_depth_v2_labeled.mat", "MATLAB 7.3")
     options = NyuOptions(extract_to=tmp_path / "m_frames", classes=894)
-    with pytest.raises(UserError, match="pip install h5py"):
+    with pytest.raises(UserError, match=r"manyview\[datasets\]"):
         scan(tmp_path, format="nyuv2", options=options)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from manyview.engine import track
+from manyview.progress import clock
 
 
 def test_means_survive_a_checkpoint_exactly():
@@ -77,4 +78,4 @@ def test_progress_without_a_terminal_is_a_line_with_the_time_left(caplog, monkey
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (3725, "1:02:05"), (59.6, "0:01:00")])
 def test_duration(seconds, text):
-    assert track.duration(seconds) == text
+    assert clock(seconds) == text

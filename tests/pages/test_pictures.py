@@ -98,7 +98,7 @@ def test_one_steps_back_until_what_must_be_seen_is():
 
 def test_page_escapes_and_stands_alone(tmp_path):
     page = Page("<b>", "a & b")
-    page.table(["<th>"], [["<script>"]], best=0)
+    page.table(["<th>"], [["<script>"]], bold={(0, 0)})
     page.pictures([("caption <i>", np.zeros((2, 2, 3), np.uint8))])
     page.write(tmp_path / "sub/report.html")
     html = (tmp_path / "sub/report.html").read_text()

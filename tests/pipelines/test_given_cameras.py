@@ -57,6 +57,17 @@ def test_our_own_file_honours_where_pixel_centres_are(photos, tmp_path):
     check(given_cameras(two, None, None, file), MATRIX + [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
+def test_poses_of_three_rows_are_taken(photos, tmp_path):
+    two = photos(a=(640, 480), b=(640, 480))
+    for poses in (np.stack([POSE[:3]] * 2), [POSE[:3], POSE[:3].tolist()], [POSE[:3], POSE]):
+        given = given_cameras(two, None, poses, None)
+        assert np.array_equal(np.stack(given.cam2world), np.stack([POSE, POSE]))
+    frame = {"file": "a.jpg", "K": MATRIX.tolist(), "cam2world": POSE[:3].tolist()}
+    check(given_cameras(two, None, None, write_json(tmp_path / "c.json", {"pixel_centres": 0.5, "frames": [frame]})))
+    with pytest.raises(UserError, match=r"cam2world has shape \(2, 3, 3\); 2 pictures take \(2, 4, 4\)"):
+        given_cameras(two, None, np.stack([POSE[:3, :3]] * 2), None)
+
+
 def colmap_text(folder, model="PINHOLE", numbers="500 510 330 230"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cameras.txt").write_text(f"1 {model} 640 480 {numbers}\n")

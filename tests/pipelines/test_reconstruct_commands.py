@@ -122,3 +122,16 @@ def test_export_refuses_a_suffix_of_another_format(model, folder, tmp_path, caps
     main(["reconstruct", str(folder), "-o", str(tmp_path / "s"), "--model", model])
     assert main(["export", str(tmp_path / "s"), "--to", "ply", "-o", str(tmp_path / "x.glb")]) == 2
     assert "change one of them" in capsys.readouterr().err
+
+
+def test_export_takes_the_format_from_where_it_goes(model, folder, tmp_path, capsys):
+    main(["reconstruct", str(folder), "-o", str(tmp_path / "s"), "--model", model, "--cameras", "model"])
+    for flags, what in (
+        (["-o", str(tmp_path / "x.glb"), "--min-confidence", "0.1"], "x.glb"),
+        (["--out", str(tmp_path / "x-colmap"), "--max-points", "9"], "x-colmap/sparse/0/points3D.txt"),
+        ([f"-o{tmp_path / 'y.ply'}"], "y.ply"),
+    ):
+        assert main(["export", str(tmp_path / "s"), *flags]) == 0, capsys.readouterr().err
+        assert (tmp_path / what).is_file()
+    assert main(["export", str(tmp_path / "s"), "-o", str(tmp_path / "x")]) == 2
+    assert "call a folder colmap or nerfstudio" in capsys.readouterr().err

@@ -265,6 +265,15 @@ def test_arrays_are_exported_from_the_scene_itself(tmp_path):
     assert np.array_equal(np.asarray(Image.open(directory / frames[1]["file_path"])), taken[1].picture())
 
 
+def test_the_path_says_the_format(scene, tmp_path):
+    for name, holds in (("colmap", "sparse/0"), ("room-COLMAP", "sparse/0"), ("a.nerfstudio", "transforms.json")):
+        assert (scene.export(tmp_path / name) / holds).exists()
+    assert scene.export(tmp_path / "A.PLY").read_bytes()[:3] == b"ply"
+    for name in ("mycolmapscene", "colmap.zip", "folder"):
+        with pytest.raises(UserError, match="does not say which format it is"):
+            scene.export(tmp_path / name)
+
+
 def test_formats_are_named_and_take_their_own_options(scene, tmp_path):
     assert scene.export(tmp_path / "cloud", to="ply") == tmp_path / "cloud.ply"
     written = scene.export(tmp_path / "c", to="colmap", max_points=7)
@@ -273,7 +282,7 @@ def test_formats_are_named_and_take_their_own_options(scene, tmp_path):
         ({"to": "plly"}, "did you mean 'ply'"),
         ({"to": "ply", "max_points": 7}, "unknown option 'max_points'"),
         ({"to": "colmap", "size": "huge"}, "one of original, model"),
-        ({}, "end it in .glb or .ply, or name a format: to=colmap or glb or nerfstudio or ply"),
+        ({}, "end it in .glb or .ply, call a folder colmap or nerfstudio, or name a format with --to"),
         ({"to": "glb"}, "does not end in .glb"),
     ):
         with pytest.raises(UserError, match=words):

@@ -194,6 +194,27 @@ def test_printing_a_scene_is_one_line(scene):
     assert repr(scene.views[1]) == "SceneView('2.jpg', 112x70, rests on model, component 0)"
 
 
+def test_a_scene_is_a_sequence_of_views_that_can_be_compared(scene, tmp_path):
+    assert [view.name for view in scene] == [view.name for view in scene.views]
+    assert scene[0] is scene.views[0]
+    assert scene[-1] is scene.views[-1]
+    assert scene[scene.views[1].name] is scene.views[1]
+    with pytest.raises(KeyError, match="no view is named 'x'"):
+        scene["x"]
+    with pytest.raises(IndexError):
+        scene[99]
+    again = Scene.load(scene.save(tmp_path / "s"))
+    assert again == Scene.load(tmp_path / "s")
+    again[1].depth[3, 4] += 1e-3
+    assert again != Scene.load(tmp_path / "s")
+    assert again[0] == scene[0]
+    assert again[1] != scene[1]
+    assert scene != scene.of([0])
+    assert scene != "scene"
+    for one in (scene, scene[0], scene[0].source, scene.cloud()):
+        assert len(repr(one)) < 200, repr(one)
+
+
 def test_unknown_suffix_is_refused(scene, tmp_path):
     with pytest.raises(UserError, match=r"\.obj"):
         scene.export(tmp_path / "x.obj")

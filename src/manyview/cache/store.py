@@ -197,6 +197,9 @@ class Cache(Store):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def __repr__(self) -> str:
+        return f"Cache({len(self)} samples, answers of {', '.join(self.record.teachers)}, {str(self.folder)!r})"
+
     def size_of(self, index: int) -> tuple[int, int]:
         """(H, W) of a sample's maps."""
         return self.entries[index].size or self.meta.size

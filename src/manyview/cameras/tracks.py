@@ -14,7 +14,7 @@ REGISTERED = ("matches", "depth", "given")
 """Poses that rest on these count as registered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Tracks:
     """Points of the world and where photos show them."""
 
@@ -23,6 +23,9 @@ class Tracks:
     view: np.ndarray  # (M,)
     point: np.ndarray  # (M,)
     uv: np.ndarray  # (M, 2) pixels of the original photo
+
+    def __repr__(self) -> str:
+        return f"Tracks({len(self.points):,} points, {len(self.uv):,} observations)"
 
     def of(self, views: Sequence[int]) -> Tracks:
         """The points that these photos show, and where; photos and points are numbered anew."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import manyview
-from manyview.cli.output import Answer, rows
+from manyview.cli.output import Answer, table
 from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> Answer:
         raise UserError(f"no benchmarks at {FOLDER}: they are part of a checkout, not of the installed package")
     if args.name is None:
         lines = {name: _first_sentence(path) for name, path in scripts.items()}
-        return Answer(values=lines, lines=rows(lines), next=["manyview bench NAME"])
+        return Answer(
+            values=lines, lines=table([("benchmark", "what it measures"), *lines.items()]), next=["manyview bench NAME"]
+        )
     if args.name not in scripts:
         raise UserError(f"no benchmark {args.name!r}; {did_you_mean(args.name, scripts)}")
     script = scripts[args.name]

@@ -24,7 +24,7 @@ from typing import Any
 
 import manyview as mv
 from manyview.cli.options import add_device, add_options, add_set, imported, named, number
-from manyview.cli.output import Answer, rows
+from manyview.cli.output import Answer, table
 from manyview.config import hints_of, sentences_of
 from manyview.errors import UserError
 
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> Answer:
     if args.list:
         lines = {name: _protocols().get(name).line for name in _protocols().names()}
         example = "manyview eval PROTOCOL --model manyview-tiny --data MANIFEST.parquet"
-        return Answer(values=lines, lines=rows(lines, indent=0), next=[example])
+        return Answer(
+            values=lines, lines=table([("protocol", "what it says"), *lines.items()], indent=0), next=[example]
+        )
     protocol: Any = _protocol(args) if args.protocol else None
     if protocol and args.model and not args.data:
         args.data = protocol.own_data(Path("runs") / "eval" / f"{args.protocol}-data")

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview import progress
 from manyview.cli.options import Parser
 from manyview.cli.output import STDOUT, add_json, check_json, give, printable
 from manyview.errors import UserError
@@ -152,6 +153,7 @@ def _as_process() -> None:
         print(f"warning: {printable(message, one_line=True)}", file=sys.stderr)
 
     warnings.showwarning = show
+    progress.say = lambda line: print(printable(line, one_line=True), file=sys.stderr, flush=True)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(os, "register_at_fork"):

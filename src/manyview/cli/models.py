@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> Answer:
     values = {card.name: {**dataclasses.asdict(card), "here": mv.zoo.present(card.name)} for card in cards}
     if args.name:
         return Answer(values=values, lines=_card(cards[0]), next=[_next(cards[0])], indent=1)
+    head = ("model", "parameters", "licence", "here", "what it does")
     cells = [
         (
             card.name,
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
         for card in cards
     ]
     following = "manyview models NAME  (where to get one, its licence and numbers)"
-    return Answer(values=values, lines=table(cells, indent=0, right=(1,)), next=[following], indent=1)
+    return Answer(values=values, lines=table([head, *cells], indent=0, right=(1,)), next=[following], indent=1)
 
 
 def _card(card: mv.zoo.Card) -> list[str]:

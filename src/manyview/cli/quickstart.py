@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> Answer:
     for name, row in result["table"].items():
         cells.append((name, f"{row['abs_rel']:.3f}", f"{row['accuracy']:.1f}", f"{row['completeness']:.1f}"))
     written = f"wrote {result['report']} and {result['model']} in {result['seconds']:.0f} s"
-    next_steps = [f"open {result['report']}", "manyview reconstruct photos/ -o scene"]
+    next_steps = [f"open {result['report']} in a browser", "manyview reconstruct photos/ -o scene"]
     return Answer(values=result, lines=[*table(cells, right=(1, 2, 3)), written], next=next_steps)

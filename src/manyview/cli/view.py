@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Answer:
         if args.report.exists() and not _is_report(args.report):
             raise UserError(f"--report {args.report}: that file is no report of ours; name another one")
         wrote = write_report(scene, args.report, of=args.scene)
-        return Answer(values={"report": str(wrote)}, lines=[f"wrote {wrote}"], next=[f"open {wrote}"])
+        return Answer(values={"report": str(wrote)}, lines=[f"wrote {wrote}"], next=[f"open {wrote} in a browser"])
 
     from manyview.viewer.app import Viewer, is_local
 

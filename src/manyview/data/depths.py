@@ -72,7 +72,7 @@ def open_hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError:
-        raise UserError(f"{path} is an HDF5 file, which needs the optional package h5py; pip install h5py") from None
+        raise UserError(f"{path} is an HDF5 file, which needs h5py: pip install 'manyview[datasets]'") from None
     return h5py.File(path, "r")
 
 
@@ -132,7 +132,9 @@ def _exr(path: Path) -> np.ndarray:
     try:
         import OpenEXR
     except ImportError:
-        raise UserError(f"{path} is an OpenEXR file, which this OpenCV cannot read; pip install OpenEXR") from None
+        raise UserError(
+            f"{path} is an OpenEXR file, which this OpenCV cannot read; pip install 'manyview[datasets]'"
+        ) from None
     with OpenEXR.File(str(path)) as file:
         channels = file.channels()
         return np.asarray(next(iter(channels.values())).pixels)

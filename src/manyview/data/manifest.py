@@ -44,6 +44,9 @@ class Manifest:
     def __getitem__(self, index: int) -> Frame:
         return self.frames[index]
 
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} frames of {len(self.scenes())} scenes, root {str(self.root)!r})"
+
     def path(self, relative: str) -> Path:
         """Absolute path of a file of this manifest. Raises UserError for one that would leave the root."""
         return inside(self.root, relative)

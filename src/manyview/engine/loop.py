@@ -135,6 +135,7 @@ class _Loop:
         self.bad_in_a_row: int = meta.get("bad_in_a_row", 0)
         self.skipped: int = meta.get("skipped", 0)  # since the last line
         self.loss: float | None = meta.get("loss")
+        """Of the last step, until a line of metrics gives the mean since the one before."""
         self.steps = run.steps if run.seconds is None else ENDLESS
         self.share: float | None = None if run.seconds is None else meta.get("spent", 0.0) / run.seconds
         """Of the time of a run by the clock that is over, the same number on every rank."""
@@ -173,13 +174,12 @@ class _Loop:
                         self._save()  # the signal ended a process that loads, too
                         break
                     total = run.steps if self.share is None else max(self.done, round(self.done / self.share))
-                    console.update(
-                        self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total, waited=self._data_share()
-                    )
+                    waited = self._data_share()
                     judging = self.done % (run.judge_every or max(1, run.steps // 10)) == 0 or self._over()
                     numbers = self._judged(judge) if judge is not None and judging else {}
                     if self.done % run.log_every == 0 or self._over() or numbers:
                         self._log(on_log, numbers)
+                    console.update(self.done, loss=self.loss, lr=self._rate(self.done - 1), total=total, waited=waited)
                     if stop or self.done % run.checkpoint_every == 0 or self._over():
                         self._watch()
                         self._save()
@@ -290,6 +290,7 @@ class _Loop:
             "data_share": round(self._data_share(), 4),
         }
         self.skipped = 0
+        self.loss = line["loss"] if line["loss"] is not None else self.loss
         self._told_time, self._told_step, self._waited = now, self.done, 0.0
         self.metrics.write(line)
         if on_log is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from manyview.files import replace_file, writing
 from manyview.version import __version__
 from manyview.workfolder import WorkFolder
 
+LOG = logging.getLogger(__name__)
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("steps", "checkpoint_every", "log_every", "judge_every", "keep", "shard", "workers")),
     "batches.cache",
@@ -80,10 +82,35 @@ def reopen(out: Path, run: RunConfig, describe: dict[str, Any], held: ExitStack)
 def proceed(out: Path, run: RunConfig, describe: dict[str, Any], step: int) -> None:
     """Make the folder ready to go on from `step`: no broken checkpoints past it, config.json up to date."""
     before = read_config(out)
+    for line in changed(before, {"run": to_dict(run), **_made_with()}):
+        LOG.warning("resumed at step %d: %s", step, line)
     with writing(f"the run folder {out}"):
         checkpoint.clean(out)
         checkpoint.set_aside(out, step)
         _write_config(out, run, {**before, **describe})
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What keeps a resumed run from being the uninterrupted one to the bit, a sentence each.
+
+    before, now: config.json as it was and as it will be.
+    """
+    lines = []
+    old, new = (config["run"].get("steps") for config in (before, now))
+    if old != new and now["run"].get("seconds") is None:
+        lines.append(f"{new:,} steps instead of {old:,}; from here on the learning rate follows the new number")
+    for key, name in _MADE_WITH.items():
+        if key in before and before[key] != now[key]:
+            lines.append(f"{name} {now[key]} instead of {before[key]}; losses may differ in their last digits")
+    return lines
+
+
+_MADE_WITH = {"version": "manyview", "torch": "torch", "threads": "threads:"}
+"""Keys of config.json beside the settings, and how a message calls them."""
+
+
+def _made_with() -> dict[str, Any]:
+    return {"version": __version__, "torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 def work_folder(out: Path) -> WorkFolder:
@@ -98,5 +125,5 @@ def _hold(out: Path) -> AbstractContextManager[None]:
 
 
 def _write_config(out: Path, run: RunConfig, describe: dict[str, Any]) -> None:
-    config = {**to_dict(describe), "run": to_dict(run), "version": __version__, "torch": str(torch.__version__)}
+    config = {**to_dict(describe), "run": to_dict(run), **_made_with()}
     replace_file(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from manyview.engine import ranks
 from manyview.files import replace_file, writing
+from manyview.progress import clock
 
 LOG = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class Console:
         now = time.monotonic()
         if now - self._told_time >= self._every or step == self._total:
             pace = (now - self._told_time) / max(1, step - self._told_step)
-            left = duration(pace * (self._total - step))
+            left = clock(pace * (self._total - step))
             text = "step %d/%d  loss %s  lr %.2e  %.2f s/step%s  %s left"
             LOG.info(text, step, self._total, shown, lr, pace, idle, left)
             self._told_step, self._told_time = step, now
@@ -175,10 +176,3 @@ class Console:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """3725 -> 1:02:05"""
-    minutes, seconds_left = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours}:{minutes_left:02d}:{seconds_left:02d}"

@@ -101,11 +101,11 @@ def write_page(protocol: Protocol, work: Work, summary: Summary) -> None:
     """report.html, and layers.svg with the EPE by block where several layers were judged."""
     about, *rest = blocks(summary, protocol.cells)
     page = Page(f"{summary['protocol']}: {summary.get('model', 'the model')}", str(about))
-    for place, block in enumerate(rest):
+    for block in rest:
         if isinstance(block, str):
             page.text(block, note=True)
         else:
-            page.table(*block, best=None if place else 0)
+            page.table(*block)
     curves: dict[str, tuple[list[float], list[float]]] = {}  # a line per way of normalising
     for row in summary["rows"]:
         parts = METHOD.fullmatch(row["method"])

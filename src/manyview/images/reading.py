@@ -340,7 +340,7 @@ def _allow_heif(path: Path) -> None:
         import pillow_heif
     except ImportError:
         raise ImageProblem(
-            path, "HEIC images need the optional package pillow-heif; install it or convert to JPEG"
+            path, "HEIC images need a decoder: pip install 'manyview[heif]', or convert to JPEG"
         ) from None
     pillow_heif.register_heif_opener()
 

@@ -18,6 +18,17 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def image_grid(images: Tensor, patch: int, *, dims: int = 4) -> tuple[int, int]:
+    """(h, w) patches of images (..., 3, H, W) of `dims` dimensions. Raises UserError for anything else."""
+    if images.ndim != dims or images.shape[-3] != 3 or not images.is_floating_point():
+        wanted = "(N, 3, H, W)" if dims == 4 else "(B, V, 3, H, W), scenes and their views"
+        kind = str(images.dtype).removeprefix("torch.")
+        raise UserError(
+            f"images are {kind} of shape {tuple(images.shape)}, but this model takes {wanted}: RGB, floats from 0 to 1"
+        )
+    return patch_grid(images.shape[-2], images.shape[-1], patch)
+
+
 class PatchEmbed(nn.Module):
     """One linear map per patch, written as a strided convolution."""
 
@@ -28,5 +39,5 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, h*w, D), row-major."""
-        patch_grid(images.shape[-2], images.shape[-1], self.patch)
+        image_grid(images, self.patch)
         return self.proj(images).flatten(2).transpose(1, 2)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview.errors import UserError
+from manyview.layers.patches import image_grid
 from manyview.models.model import EncodesImages, Model
 from manyview.types import Features
 
@@ -56,7 +57,7 @@ class Outside(Model, EncodesImages):
         """As of any encoder; raises UserError for a mask, and for a size that the network does not take."""
         if mask is not None:
             raise UserError(f"{self.config.source} cannot be given masked images; choose a model of ours")
-        height, width = images.shape[-2:]
+        height, width = image_grid(images, 1)
         patch = self.config.patch_size
         if self.fixed_size not in (None, (height, width)) or height % patch or width % patch:
             takes = f"multiples of {patch}" if self.fixed_size is None else "{}x{} only".format(*self.fixed_size)
@@ -75,7 +76,8 @@ def outside(source: str) -> Outside:
     try:
         return make(source).eval()
     except ImportError:
-        raise UserError(f"{source} needs the package {library}; pip install {library}") from None
+        install = "'manyview[timm]'" if library == "timm" else library
+        raise UserError(f"{source} needs the package {library}: pip install {install}") from None
     except UserError:
         raise
     except Exception as error:  # whatever a library raises for a name, a network or a file

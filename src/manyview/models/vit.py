@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from manyview.layers.block import Activation, Block, run
 from manyview.layers.init import init_weights
 from manyview.layers.masking import send, visible_patches
-from manyview.layers.patches import PatchEmbed, patch_grid
+from manyview.layers.patches import PatchEmbed, image_grid
 from manyview.layers.positions import resample_table
 from manyview.layers.rope import Rope, RopeKind, RotaryPositions
 from manyview.models.model import EncodesImages, Model
@@ -174,7 +174,7 @@ class Encoder(Model, EncodesImages):
         mask (N, h*w): True becomes the mask token; without one it is left out, and every image must hide as many.
         visible (N, K): the indices of the patches to keep, where the caller has them from a mask already.
         """
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
+        grid = image_grid(images, self.config.patch_size)
         patches = self.patch_embed((images - self.mean[:, None, None]) / self.std[:, None, None])
         if mask is not None and self.mask_token is not None:
             hidden = send(mask, patches.device)[..., None]
@@ -207,7 +207,7 @@ class Encoder(Model, EncodesImages):
     def encode_blocks(
         self, images: Tensor, layers: Sequence[int], *, mask: Tensor | None = None, norm: bool = True
     ) -> list[Features]:
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
+        grid = image_grid(images, self.config.patch_size)
         tokens, rope = self.tokens(images, mask)
         kept = {}
         for index, block in enumerate(self.blocks):

@@ -15,7 +15,7 @@ COLOURS = ("#1f6f8b", "#d1495b", "#5a8f29", "#8a5fb0", "#c98b1b")
 def line_chart(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, log: bool = False
 ) -> str:
-    """Lines {name: (x, y)} as an SVG document: axes, five ticks a side, a legend."""
+    """Lines {name: (x, y)} as an SVG document: axes with round numbers, a legend in the lines' colours."""
     lines = {}
     for name, (x, y) in series.items():
         points = np.stack([np.asarray(x, float), np.log10(np.maximum(y, 1e-12)) if log else np.asarray(y, float)], 1)
@@ -25,23 +25,46 @@ def line_chart(
         return "<p>nothing to draw</p>"
     left, right, top, bottom = 62.0, 626.0, 14.0, 220.0
     every = np.concatenate(list(lines.values()))
-    least, span = every.min(0), np.maximum(np.ptp(every, 0), 1e-9)
+    least, span = every.min(0), np.where(np.ptp(every, 0) > 0, np.ptp(every, 0), 1.0)
     corner, reach = np.array([left, bottom]), np.array([right - left, top - bottom])
     parts = [
         _text((left + right) / 2, 254, x_label, "middle"),
         _text(14, 117, y_label, "middle", transform="rotate(-90 14 117)"),
     ]
-    for share in np.linspace(0, 1, 5):
-        (x, y), (at_x, at_y) = corner + share * reach, least + share * span
+    for at in round_ticks(least[0], least[0] + span[0]):
+        parts.append(_text(left + (at - least[0]) / span[0] * reach[0], bottom + 16, f"{at:g}", "middle"))
+    for at in (
+        log_ticks(*(10 ** (least[1] + part * span[1]) for part in (0, 1)))
+        if log
+        else round_ticks(least[1], least[1] + span[1])
+    ):
+        y = bottom + ((np.log10(at) if log else at) - least[1]) / span[1] * reach[1]
         parts.append(_line(left, y, right, y, "#ddd"))
-        parts.append(_text(left - 6, y + 4, f"{10**at_y if log else at_y:.3g}", "end"))
-        parts.append(_text(x, bottom + 16, f"{at_x:.3g}", "middle"))
+        parts.append(_text(left - 6, y + 4, f"{at:g}", "end"))
     for index, (name, points) in enumerate(lines.items()):
         places = " ".join(f"{x:.1f},{y:.1f}" for x, y in corner + (points - least) / span * reach)
         colour = COLOURS[index % len(COLOURS)]
         parts.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        parts.append(_text(right - 6, top + 14 + 16 * index, name, "end", fill=colour))
+        parts.append(_text(right - 6, top + 14 + 16 * index, name, "end", style=f"fill:{colour}"))
     return _document(parts, 640, 260)
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Three to ten numbers from `low` to `high`, multiples of 1, 2 or 5 times a power of ten."""
+    step = _round_length((high - low) / 3)
+    first, last = np.ceil(low / step - 1e-6), np.floor(high / step + 1e-6)
+    return [float(f"{number * step:.12g}") for number in np.arange(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The same for a logarithmic axis: round numbers, powers of ten where there are several of them."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low * (1 - 1e-6) <= tick <= high * (1 + 1e-6)]
+        if len(ticks) >= 3:
+            return ticks
+    return [tick for tick in round_ticks(low, high) if tick > 0]
 
 
 def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
@@ -56,9 +79,9 @@ def dot_chart(rows: Mapping[str, Sequence[float]], title: str) -> str:
         return left + width * (value - low) / (high - low)
 
     parts = [_text(left, 18, title, "start", fill="#444")]
-    for value in np.linspace(low, high, 5).tolist():
+    for value in round_ticks(low, high):
         parts.append(_line(place(value), top - 6, place(value), bottom, "#e3e3df"))
-        parts.append(_text(place(value), bottom + 16, f"{value:.3g}", "middle", fill="#666"))
+        parts.append(_text(place(value), bottom + 16, f"{value:g}", "middle", fill="#666"))
     for index, (name, of) in enumerate(rows.items()):
         y, mean = top + step * index + step / 2, place(float(np.mean(of)))
         parts.append(_text(left - 10, y + 4, name, "end"))
@@ -75,6 +98,8 @@ class Wedge:
     corners: np.ndarray
     colour: str
     number: int
+    way: int = 0
+    """Cameras of one way are joined by a line."""
 
 
 def plan_chart(wedges: Sequence[Wedge], points: np.ndarray, *, unit: str, size: float = 460) -> str:
@@ -82,7 +107,6 @@ def plan_chart(wedges: Sequence[Wedge], points: np.ndarray, *, unit: str, size: 
 
     The first axis goes to the right, the second one up. Points very far from the cameras are left out.
     """
-    centres = np.array([wedge.corners[0] for wedge in wedges])
     low, high = (edge(np.concatenate([wedge.corners for wedge in wedges]), 0) for edge in (np.min, np.max))
     if len(points):
         reach = 30 * float((high - low).max())
@@ -100,8 +124,10 @@ def plan_chart(wedges: Sequence[Wedge], points: np.ndarray, *, unit: str, size: 
     shown = points[((points > low) & (points < high)).all(1)]
     spots = "".join(f"M{x:.1f} {y:.1f}h1" for x, y in place(shown)) if len(shown) else ""
     parts = [f'<path d="{spots}" stroke="#b9b9b2" stroke-width="1"/>']
-    way = " ".join(f"{x:.1f},{y:.1f}" for x, y in place(centres))
-    parts.append(f'<polyline points="{way}" fill="none" stroke="#777" stroke-width="1" stroke-dasharray="3 3"/>')
+    for number in sorted({wedge.way for wedge in wedges}):
+        centres = np.array([wedge.corners[0] for wedge in wedges if wedge.way == number])
+        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in place(centres))
+        parts.append(f'<polyline points="{way}" fill="none" stroke="#777" stroke-width="1" stroke-dasharray="3 3"/>')
     step = max(1, round(len(wedges) / 30))
     for index, wedge in enumerate(wedges):
         corners = place(wedge.corners)

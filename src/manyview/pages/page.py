@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fafaf8;max-width
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:.8rem 0} 
 td,th{padding:.3rem .9rem;border-bottom:1px solid #e3e3df;text-align:right}
-td:first-child,th:first-child{text-align:left} tr.best td{font-weight:600}
+td:first-child,th:first-child{text-align:left}
 figure{margin:.6rem 0} img{max-width:100%;image-rendering:auto;border-radius:4px} figcaption{color:#666;font-size:.9rem}
 .row{display:grid;gap:0 12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,var(--least,180px)),1fr))}
 .chart text{font:11px system-ui;fill:#444}
@@ -81,18 +81,18 @@ class Page:
         self,
         header: Sequence[str],
         rows: Sequence[Sequence[str]],
-        best: int | None = None,
+        bold: Collection[tuple[int, int]] = (),
         *,
         dots: Sequence[str] | None = None,
     ) -> None:
-        """Rows of words; the row numbered `best` is bold, `dots` are colours (`#rrggbb`) before each row."""
+        """Rows of words; `bold` are cells (row, column), `dots` are colours (`#rrggbb`) before each row."""
         cells = "".join(f"<th>{html.escape(h)}</th>" for h in header)
         marks = [""] * len(rows) if dots is None else [_dot(colour) for colour in dots]
-        body = "".join(
-            f"<tr{' class=best' if i == best else ''}><td>{mark}"
-            f"{'</td><td>'.join(html.escape(str(cell)) for cell in row)}</td></tr>"
-            for i, (row, mark) in enumerate(zip(rows, marks, strict=True))
-        )
+        body = ""
+        for number, (row, mark) in enumerate(zip(rows, marks, strict=True)):
+            words = [html.escape(str(cell)) for cell in row]
+            words = [f"<b>{word}</b>" if (number, place) in bold else word for place, word in enumerate(words)]
+            body += f"<tr><td>{mark}{'</td><td>'.join(words)}</td></tr>"
         self._parts.append(f"<table><tr>{cells}</tr>{body}</table>")
 
     def write(self, path: Path) -> None:

@@ -65,16 +65,23 @@ def cloud_picture(
 
 
 def two_sides(
-    xyz: np.ndarray, rgb: np.ndarray, *, size: tuple[int, int] = (300, 420), within: np.ndarray | None = None
+    xyz: np.ndarray,
+    rgb: np.ndarray,
+    *,
+    size: tuple[int, int] = (300, 420),
+    within: np.ndarray | None = None,
+    like: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """A cloud in the first camera's frame (OpenCV axes), seen from the upper left and from the upper right.
 
-    within: points (M, 3) for whose sight one steps back, up to twice as far.
+    within: points (M, 3) for whose sight one steps back, up to twice as far. like: another cloud (M, 3), seen from
+    whose two sides this one is shown.
     """
-    if len(xyz) == 0:
+    around = xyz if like is None else like
+    if len(xyz) == 0 or len(around) == 0:
         return [np.full((*size, 3), PAPER, np.uint8)] * 2
-    centre = np.median(xyz, axis=0)
-    radius = float(np.percentile(np.linalg.norm(xyz - centre, axis=1), 90))
+    centre = np.median(around, axis=0)
+    radius = float(np.percentile(np.linalg.norm(around - centre, axis=1), 90))
     pictures = []
     for side in (-1.0, 1.0):
         steps = [_look(centre, radius * back, side) for back in (1.0, 1.2, 1.4, 1.7, 2.0)]

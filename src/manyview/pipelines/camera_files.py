@@ -104,7 +104,7 @@ def _ours(frame: dict[str, Any], half_pixel: float) -> Known:
     return Known(
         str(frame["file"]),
         matrix,
-        None if pose is None else np.array(pose, np.float64).reshape(4, 4),
+        None if pose is None else full(np.array(pose, np.float64)),
         None if size is None else (float(size[0]), float(size[1])),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ LAST = -1
 INDEX, FORMAT, SUFFIX = "features.json", "manyview-features", ".safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Tokens:
     """Tokens of one picture after one block; what a model lacks is None."""
 
@@ -32,12 +32,16 @@ class Tokens:
     cls: np.ndarray | None = None  # (D,)
     registers: np.ndarray | None = None  # (R, D)
 
+    def __repr__(self) -> str:
+        rows, columns, channels = self.patches.shape
+        return f"{type(self).__name__}({rows}x{columns} patches of {channels} channels)"
+
     def named(self) -> dict[str, np.ndarray]:
         tokens = {"patches": self.patches, "cls": self.cls, "registers": self.registers}
         return {name: np.ascontiguousarray(value) for name, value in tokens.items() if value is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ImageFeatures(Tokens):
     """Features of one picture: those of the last block, and of the blocks that were asked for."""
 
@@ -54,6 +58,11 @@ class ImageFeatures(Tokens):
     """Rows and columns in pixels of what the network saw."""
     affine: np.ndarray = field(default_factory=lambda: np.eye(3))
     """(3, 3) homogeneous source pixel -> network pixel; pixel centres at +0.5."""
+
+    def __repr__(self) -> str:
+        rows, columns = self.grid
+        layers = f", layers {sorted(self.layers)}" if self.layers else ""
+        return f"ImageFeatures({self.name!r}, {rows}x{columns} patches of {self.patches.shape[-1]} channels{layers})"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -108,6 +117,10 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.info["images"])
 
+    def __repr__(self) -> str:
+        where = "in memory" if self.folder is None else f"in {self.folder}"
+        return f"FeatureSet({len(self)} pictures, {self.info.get('model', 'a model')}, {where})"
+
     def __getitem__(self, index: int) -> ImageFeatures:
         if self._held is not None:
             return self._held[index]
@@ -117,7 +130,7 @@ class FeatureSet:
         path = self.folder / about["file"]
         try:
             return from_arrays(load_file(path), about)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"cannot read {path}: {error}; run the command again to make it anew") from error
 
     def __iter__(self) -> Iterator[ImageFeatures]:
@@ -152,7 +165,26 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error}; delete it and run `manyview features` again") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UserError(f"{path} was not written by `manyview features`; choose another folder")
+    if not _whole(index):
+        raise UserError(f"{path} is damaged; delete it and run `manyview features` again")
     return index
+
+
+def _whole(index: dict[str, Any]) -> bool:
+    """Whether pictures are listed, each with a file of this very folder."""
+    images, skipped = index.get("images"), index.get("skipped", [])
+    return (
+        isinstance(images, list)
+        and all(
+            isinstance(about, dict)
+            and {"name", "path", "frame", "source", "size", "affine"} <= about.keys()
+            and isinstance(about.get("file"), str)
+            and PurePath(about["file"]).name == about["file"]
+            for about in images
+        )
+        and isinstance(skipped, list)
+        and isinstance(index.get("settings", {}), dict)
+    )
 
 
 def write_one(folder: Path, one: ImageFeatures, made: Mapping[str, str]) -> None:

@@ -100,6 +100,15 @@ def _each(values: Any, what: str, shape: tuple[int, int], count: int) -> list[np
     return matrices
 
 
+def _whole(pose: Any) -> Any:
+    """A (3, 4) pose with the row 0 0 0 1 that it leaves out; everything else as it is."""
+    try:
+        matrix = np.asarray(as_array(pose), np.float64)
+    except (TypeError, ValueError):
+        return pose
+    return np.vstack([matrix, [0, 0, 0, 1]]) if matrix.shape == (3, 4) else pose
+
+
 def given_intrinsics(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
     """(3, 3) per photo in pixels of the original pictures, from one matrix for all or one per view."""
     if values is None:
@@ -117,8 +126,12 @@ def given_intrinsics(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | 
 
 
 def given_poses(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
-    """(4, 4) cam2world per photo, None where there is none."""
-    return [None] * len(photos) if values is None else _each(values, "cam2world", (4, 4), len(photos))
+    """(4, 4) cam2world per photo, None where there is none; (3, 4) ones get their last row."""
+    if values is None:
+        return [None] * len(photos)
+    if isinstance(values, (list, tuple)) or getattr(values, "shape", ())[-2:] == (3, 4):
+        values = [None if pose is None else _whole(pose) for pose in values]
+    return _each(values, "cam2world", (4, 4), len(photos))
 
 
 def lens_problem(matrix: np.ndarray, size: tuple[int, int]) -> str | None:

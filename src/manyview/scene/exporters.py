@@ -6,6 +6,7 @@ An exporter is one file `export_NAME.py` here, or the entry point NAME in `manyv
 from __future__ import annotations
 
 import abc
+import re
 import shlex
 import warnings
 from collections import Counter
@@ -63,7 +64,7 @@ class Exporter(abc.ABC):
 
     def next_step(self, path: Path) -> str:
         """What to do with the written file or directory, in one line."""
-        return f"open {shlex.quote(str(path))}"
+        return f"look at {shlex.quote(str(path))} in a viewer of your own, or at the scene: manyview view SCENE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any])
     A path without a suffix gets the format's. Raises UserError for an unknown format, suffix or option, and for a scene
     without a camera.
     """
-    return write(from_dict(EXPORTERS.get(to or _format_of(path)), dict(options)), scene, path)
+    return write(from_dict(EXPORTERS.get(to or format_of(path)), dict(options)), scene, path)
 
 
 def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
@@ -136,11 +137,17 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
-def _format_of(path: Path) -> str:
-    suffixes = {EXPORTERS.get(name).suffix: name for name in EXPORTERS.names() if EXPORTERS.get(name).suffix}
-    if path.suffix.lower() not in suffixes:
-        raise UserError(
-            f"{path}: cannot export to {path.suffix or 'a path without a suffix'!r}; end it in "
-            f"{' or '.join(sorted(suffixes))}, or name a format: to={' or '.join(EXPORTERS.names())}"
-        )
-    return suffixes[path.suffix.lower()]
+def format_of(path: Path) -> str:
+    """The format that a path says: by its suffix, or by a folder's name that is or ends like that of a format."""
+    kinds = {name: EXPORTERS.get(name).suffix for name in EXPORTERS.names()}
+    for name, suffix in kinds.items():
+        if suffix and path.suffix.lower() == suffix:
+            return name
+        if not suffix and re.search(rf"(^|[-_. ]){re.escape(name)}$", path.name.lower()):
+            return name
+    suffixes = sorted(suffix for suffix in kinds.values() if suffix)
+    folders = [name for name, suffix in kinds.items() if not suffix]
+    raise UserError(
+        f"{path} does not say which format it is: end it in {' or '.join(suffixes)}, call a folder "
+        f"{' or '.join(folders)}, or name a format with --to {'|'.join(kinds)} (to=…)"
+    )

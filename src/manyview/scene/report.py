@@ -57,7 +57,7 @@ def write_report(scene: Scene, path: str | Path, *, of: Path | None = None) -> P
     rows = [_row(scene, worth, shared, index) for index in range(len(scene))]
     page.table(header, rows, dots=[COLOURS[kind] for kind in worth])
     page.heading("Settings and versions")
-    page.table(["", ""], _settings(scene))
+    page.table(["setting", "value"], _settings(scene))
     page.heading("Next")
     if not placed:
         page.text("Take photos that overlap by half or more, a step aside between one and the next, and try again.")

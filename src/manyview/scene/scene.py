@@ -6,7 +6,7 @@ pixels with pixel centres at +0.5. The directory layout is described in docs/sce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,13 @@ from manyview.scene import store
 from manyview.scene.exporters import export
 from manyview.scene.locate import Located, locate
 from manyview.scene.options import LocateOptions
-from manyview.scene.views import SceneView
+from manyview.scene.views import SceneView, same
 
 # The share of least confident pixels that `Scene.points` leaves out when it is told nothing else.
 DEFAULT_QUANTILE = 0.1
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Scene:
     """Views in one frame: "first_view" (its camera frame) or "world" (the frame of the given cameras)."""
 
@@ -41,6 +41,22 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    def __iter__(self) -> Iterator[SceneView]:
+        return iter(self.views)
+
+    def __getitem__(self, which: int | str) -> SceneView:
+        """A view by its number or by its name. Raises IndexError, and KeyError for a name that no view has."""
+        if not isinstance(which, str):
+            return self.views[which]
+        for view in self.views:
+            if view.name == which:
+                return view
+        raise KeyError(f"no view is named {which!r}; the first is {self.views[0].name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same to the digit: views, frame, scale, tracks and what is said of them."""
+        return same(self, other)
 
     def __repr__(self) -> str:
         together = f"{sum(view.registered for view in self.views)} of {len(self)} views registered"
@@ -156,7 +172,8 @@ class Scene:
         return Scene(views, **fields)
 
     def export(self, path: str | Path, *, to: str | None = None, **options: Any) -> Path:
-        """Write the scene in a format of `manyview export --to`, or in the one that the suffix names (.ply, .glb).
+        """Write the scene in a format of `manyview export --to`, or in the one that the path says: .ply, .glb, a folder
+        called colmap or nerfstudio, or with a name that ends so (scene-colmap).
 
         options: the format's own, such as min_confidence and quantile (see `points`). Raises UserError for an unknown
         format or option, and where something else lies at `path`.
@@ -172,7 +189,7 @@ class Scene:
         return export(self, Path(directory), "nerfstudio", options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Cloud:
     """N points with where they come from."""
 
@@ -181,6 +198,9 @@ class Cloud:
     confidence: np.ndarray  # (N,) float32
     view: np.ndarray  # (N,) index of the view
     uv: np.ndarray  # (N, 2) pixel centre at the model's resolution
+
+    def __repr__(self) -> str:
+        return f"Cloud({len(self):,} points)"
 
     def __len__(self) -> int:
         return len(self.xyz)

@@ -122,6 +122,8 @@ def load(directory: Path, *, verify: bool = False) -> tuple[list[SceneView], dic
                 f"{path} is version {header['version']}, this program reads up to {VERSION}; update manyview"
             )
         views = [_read_view(entry, directory) for entry in header["views"]]
+        if not views:
+            raise ValueError("it has no views")
         fields = {name: _typed(header[name], str) for name in ("frame", "scale", "scale_source")}
         shared = directory / "tracks.npz"
         tracks = Tracks(**load_arrays(shared)) if shared.is_file() else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from manyview.errors import UserError
 from manyview.geometry import pointmaps
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Source:
     """Where a view came from: enough to speak about the pixels of the original picture."""
 
@@ -31,8 +31,16 @@ class Source:
     pixels: np.ndarray | None = None
     """(H, W, 3) uint8, kept only for pictures that are in no file."""
 
+    def __eq__(self, other: object) -> bool:
+        return same(self, other)
 
-@dataclass(repr=False)
+    def __repr__(self) -> str:
+        height, width = self.size
+        frame = "" if self.frame is None else f", frame {self.frame}"
+        return f"Source({self.path or 'an array'!r}{frame}, {width}x{height})"
+
+
+@dataclass(repr=False, eq=False)
 class SceneView:
     """One picture at the model's resolution, with its camera and its maps."""
 
@@ -69,6 +77,10 @@ class SceneView:
     """(H, W) int16: which of the scene's `info["labels"]` a pixel shows, -1 for none; None where nothing was asked."""
     scores: np.ndarray | None = None
     """(H, W) float16: how probable its label is."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether pictures, maps, cameras and everything else are the same to the digit."""
+        return same(self, other)
 
     def __repr__(self) -> str:
         height, width = self.depth.shape
@@ -107,6 +119,24 @@ class SceneView:
             local = pointmaps.unproject(torch.from_numpy(np.asarray(self.depth, np.float64)), _tensor(self.intrinsics))
             points = pointmaps.transform(_tensor(self.cam2world), local).numpy()
         return np.where(self.valid[..., None], points, np.nan).astype(np.float32)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal to the digit: arrays, NaN at the same places, and what holds them."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+            return False
+        exact = one.dtype.kind not in "fc" or other.dtype.kind not in "fc"
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=not exact)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if is_dataclass(one) or is_dataclass(other):
+        return type(one) is type(other) and all(
+            same(getattr(one, part.name), getattr(other, part.name)) for part in fields(one)
+        )  # type: ignore[arg-type]
+    return bool(one == other) or (one != one and other != other)  # NaN
 
 
 def level_from_scene(views: Sequence[SceneView]) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from manyview.data.manifest import inside
 from manyview.data.sources.base import SOURCES, Scenes, Source, reader
+from manyview.data.sources.poses import full
 from manyview.data.sources.rows import Camera, Problem, Row, below
 from manyview.errors import UserError
 from manyview.files import natural_key
@@ -123,6 +124,8 @@ def _matrix(values: Any, side: int, name: str, where: str) -> np.ndarray | None:
         matrix = np.array(values, np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{where}: {name} is not a matrix of numbers; write {side} rows of {side}") from None
+    if name == "cam2world" and matrix.shape == (3, 4):
+        matrix = full(matrix)
     if matrix.shape != (side, side):
         raise UserError(f"{where}: {name} has shape {matrix.shape}; it must be {side}x{side}")
     if not np.isfinite(matrix).all():

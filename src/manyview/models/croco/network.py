@@ -16,7 +16,7 @@ from manyview.errors import UserError
 from manyview.layers.cross import CrossBlock
 from manyview.layers.init import init_weights
 from manyview.layers.masking import hide_at_random, send, visible_patches
-from manyview.layers.patches import patch_grid
+from manyview.layers.patches import image_grid
 from manyview.layers.rope import RotaryPositions
 from manyview.models import vit
 from manyview.models.model import AroundEncoder, CompletesPairs, Completion, Model
@@ -101,7 +101,7 @@ class Croco(Model, AroundEncoder, CompletesPairs):
         """
         if images.ndim != 5 or images.shape[1] != 2:
             raise UserError(f"CroCo completes one view from another: give (B, 2, 3, H, W), not {images.shape}")
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
+        grid = image_grid(images, self.config.patch_size, dims=5)
         if mask is None:
             patches = grid[0] * grid[1]
             mask = hide_at_random((len(images), patches), int(mask_ratio * patches), generator)

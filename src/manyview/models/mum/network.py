@@ -19,7 +19,7 @@ from manyview.layers.attention import Attention
 from manyview.layers.block import Block, run
 from manyview.layers.init import init_weights
 from manyview.layers.masking import hide_at_random, send, visible_patches
-from manyview.layers.patches import patch_grid
+from manyview.layers.patches import image_grid
 from manyview.layers.positions import resample_table, sine_table
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models import vit
@@ -148,8 +148,8 @@ class Mum(Model, AroundEncoder, CompletesViews):
         mask (B, V, L): True is hidden; without one, `mask_ratio` of each view's patches are hidden at random. Give it
         on the CPU: its patches are counted there, and a mask on a GPU makes the forward wait for it once.
         """
+        grid = image_grid(images, self.config.patch_size, dims=5)
         scenes, views = images.shape[:2]
-        grid = patch_grid(images.shape[-2], images.shape[-1], self.config.patch_size)
         shape = (scenes, views, grid[0] * grid[1])
         if mask is None:
             mask = random_mask(shape, mask_ratio, generator)

@@ -17,7 +17,7 @@ from manyview.geometry import poses
 from manyview.layers.attention import Arithmetic, Attention
 from manyview.layers.init import init_weights
 from manyview.layers.masking import send
-from manyview.layers.patches import patch_grid
+from manyview.layers.patches import image_grid
 from manyview.models import vit
 from manyview.models.fusion import Fusion, TurnsFusion, view_rows
 from manyview.models.heads import FeatureMap, Head, PatchMap, WithHeads
@@ -233,7 +233,7 @@ class Reconstructor(Model, AroundEncoder, ReconstructsViews):
         """
         views, config = groups_of(images), self.config
         counts = [group.shape[1] for group in views]
-        grids = [patch_grid(group.shape[-2], group.shape[-1], config.patch_size) for group in views]
+        grids = [image_grid(group, config.patch_size, dims=5) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, config.encoder_chunk)
         head_chunk = chunk_size("head_chunk", head_chunk, heads_at_once(config.head_chunk, views[0].device))
         rows = view_rows(view_ids, len(views[0]), sum(counts))

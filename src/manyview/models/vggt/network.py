@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from manyview.errors import UserError
 from manyview.geometry.pointmaps import unproject
 from manyview.layers.init import init_weights
-from manyview.layers.patches import patch_grid
+from manyview.layers.patches import image_grid
 from manyview.layers.rope import Rope, RotaryPositions
 from manyview.models.alternating import Alternating
 from manyview.models.heads import Activation, Head, WithHeads
@@ -157,7 +157,7 @@ class Vggt(Model, AroundEncoder, ReconstructsViews):
         if view_ids is not None:
             raise UserError("this model knows the first view from the others and no more; leave view_ids away")
         views = groups_of(images)
-        grids = [patch_grid(group.shape[-2], group.shape[-1], self.config.patch_size) for group in views]
+        grids = [image_grid(group, self.config.patch_size, dims=5) for group in views]
         encoder_chunk = chunk_size("encoder_chunk", encoder_chunk, self.config.encoder_chunk)
         head_chunk = chunk_size("head_chunk", head_chunk, heads_at_once(self.config.head_chunk, views[0].device))
         levels, last = self.aggregate(views, grids, chunk=encoder_chunk)
