@@ -298,33 +298,36 @@ def _show_cameras(page: Any, scene: Any, truth: Any, scale: float) -> None:
     from manyview.scene.drawing import pyramid, pyramid_length
 
     first = truth.cam2world[0, 0].double().numpy()
-    true = [np.linalg.inv(first) @ pose for pose in truth.cam2world[0].double().numpy()]
-    found = [view.pose.copy() for view in scene.views]
-    for pose in found:
+    true = {index: np.linalg.inv(first) @ pose for index, pose in enumerate(truth.cam2world[0].double().numpy())}
+    found = {index: view.pose.copy() for index, view in enumerate(scene) if view.cam2world is not None}
+    for pose in found.values():
         pose[:3, 3] *= scale
-    wedges, length = (
-        [],
-        max(pyramid_length([replace(v, cam2world=p) for v, p in zip(scene.views, true, strict=True)]), 0.1),
-    )
+    length = max(0.1, pyramid_length([replace(view, cam2world=true[index]) for index, view in enumerate(scene)]))
+    wedges = []
     for way, (colour, poses) in enumerate(((TRUE, true), (FOUND, found))):
-        for index, (view, pose) in enumerate(zip(scene.views, poses, strict=True)):
-            corners = pyramid(replace(view, cam2world=pose), length)
+        for index, pose in poses.items():
+            corners = pyramid(replace(scene[index], cam2world=pose), length)
             wedges.append(Wedge(corners[[0, 1, 2]][:, [0, 2]], colour, index + 1, way))
-    page.charts(
-        [("cameras from above; both ways begin in the first one", plan_chart(wedges, np.empty((0, 2)), unit="m"))]
-    )
+    plan = plan_chart(wedges, np.empty((0, 2)), unit="m")
+    page.charts([("cameras from above; both ways begin in the first one", plan)])
     page.legend([(TRUE, "where they are"), (FOUND, "where the student says they are")])
     rows = []
-    for index in range(1, len(true)):
-        turned = rotation_error(found[index][None, :3, :3], true[index][None, :3, :3])[0]
-        still = rotation_error(np.eye(3)[None], true[index][None, :3, :3])[0]
-        apart = 100 * np.linalg.norm(found[index][:3, 3] - true[index][:3, 3])
-        moved = 100 * np.linalg.norm(true[index][:3, 3])
-        rows.append((str(index + 1), f"{turned:.1f}", f"{still:.1f}", f"{apart:.0f}", f"{moved:.0f}"))
+    for index, pose in true.items():
+        if index == 0:
+            continue
+        still = (_turn(rotation_error, np.eye(4), pose), f"{100 * np.linalg.norm(pose[:3, 3]):.0f}")
+        off = ("no answer", "no answer")
+        if index in found:
+            apart = 100 * np.linalg.norm(found[index][:3, 3] - pose[:3, 3])
+            off = (_turn(rotation_error, found[index], pose), f"{apart:.0f}")
+        rows.append((str(index + 1), off[0], still[0], off[1], still[1]))
     if rows:
-        page.table(
-            ["camera", "rotation off by, °", "if it had not turned", "position off by, cm", "if it had not moved"], rows
-        )
+        heads = ["camera", "rotation off by, °", "if it had not turned", "position off by, cm", "if it had not moved"]
+        page.table(heads, rows)
+
+
+def _turn(error: Callable[..., Any], one: np.ndarray, other: np.ndarray) -> str:
+    return f"{float(error(one[None, :3, :3], other[None, :3, :3])[0]):.1f}"
 
 
 def _true_cloud(truth: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: `checkpoints/00000100/{model.safetensors, state.pt, meta.json}`, whole or not there.
 
 A checkpoint is written into a hidden folder, flushed to the disk and renamed; older ones are deleted only
-after that. `meta.json` names the size and digest of the other files, so that a damaged checkpoint is noticed
+after that. `meta.json` names the size and digest of the other files and its own, so that a damaged checkpoint is noticed
 and the one before it is used. Nothing is read that could run code.
 """
 
@@ -98,8 +98,8 @@ def _write(
     with open(temporary / STATE, "wb") as file:
         torch.save({"optimizer": moments}, file)
     files = {name: _describe(temporary / name) for name in (WEIGHTS, STATE)}
-    content = json.dumps({"format": FORMAT, "step": step, "files": files, "meta": meta}, indent=2)
-    (temporary / META).write_text(content + "\n", encoding="utf-8")
+    content = {"format": FORMAT, "step": step, "files": files, "meta": meta}
+    (temporary / META).write_text(_checked(content), encoding="utf-8")
     for name in (WEIGHTS, STATE, META):
         handle = os.open(temporary / name, os.O_RDONLY)
         try:
@@ -107,6 +107,12 @@ def _write(
         finally:
             os.close(handle)
     sync_folder(temporary)
+
+
+def _checked(content: dict[str, Any]) -> str:
+    """The text of meta.json, with a digest of all that it says."""
+    check = hashlib.sha256(json.dumps(content, indent=2).encode()).hexdigest()
+    return json.dumps({**content, "check": check}, indent=2) + "\n"
 
 
 def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -169,7 +175,11 @@ def set_aside(run_dir: Path, newer_than: int) -> None:
 
 
 def _open(path: Path, step: int) -> Checkpoint:
-    content = json.loads((path / META).read_text(encoding="utf-8"))
+    text = (path / META).read_text(encoding="utf-8")
+    content = json.loads(text)
+    known = {key: content[key] for key in ("format", "step", "files", "meta")}
+    if content.keys() != known.keys() and text != _checked(known):  # without a digest: of an earlier version
+        raise ValueError(f"{META} is not the file that was written")
     if content["format"] != FORMAT or content["step"] != step:
         raise ValueError(f"{META} says format {content['format']}, step {content['step']}")
     for name in (WEIGHTS, STATE):
