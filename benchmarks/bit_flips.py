@@ -132,8 +132,8 @@ def page(rows: list[Row]) -> str:
     lines = [
         "# Flipped bits",
         "",
-        "A store of a teacher's answers, a run, a model and a scene; single bits flipped in each of their files, one at a "
-        "time, the first and the last byte and others at random. Found: the check that is named ends in an error.",
+        "A store of a teacher's answers, a run, a model and a scene; single bits flipped in each of their files, one "
+        "at a time, the first and the last byte and others at random. Found: the check that is named ends in an error.",
         "",
         "| work | check | file | bytes | flips | found |",
         "| --- | --- | --- | ---: | ---: | ---: |",
@@ -141,10 +141,11 @@ def page(rows: list[Row]) -> str:
         "",
         f"{sum(r.found for r in rows):,} of {sum(r.flips for r in rows):,} are found.",
         "",
-        f"What no check answers for: of a run `config.json` and `metrics.jsonl`, which are text for people (an option that "
-        f"changed is refused by --resume where the recipe is called with its options again); of a scene or a model that "
-        f"is loaded without `verify` everything that still reads; a scene or model whose record `{RECORD}` is lost is "
-        "refused by `verify`, and an edited record with edited files is not noticed: digests are no signatures.",
+        "What no check answers for: of a run `config.json` and `metrics.jsonl`, which are text for people (an option "
+        "that changed is refused by --resume where the recipe is called with its options again); of a scene or a model "
+        f"that is loaded without `verify` everything that still reads; a scene or model whose record `{RECORD}` is "
+        "lost is refused by `verify`, and an edited record with edited files is not noticed: digests are no "
+        "signatures.",
         "",
         "Written by `python benchmarks/bit_flips.py --write docs/bit-flips.md`.",
     ]

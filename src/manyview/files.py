@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -151,6 +151,10 @@ def writing(what: str, *, kept: str = "", mend: str = RESUME) -> Iterator[None]:
         raise UserError(f"could not write {what}: {reason}; {keeps}{mend}") from error
 
 
+BEFORE_MOVING: list[Callable[[Path, Path], None]] = []
+"""Told of every whole draft and of the place that it is about to take; for `manyview.written` alone."""
+
+
 @contextmanager
 def fresh_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends well; what a link points to, not the link."""
@@ -161,6 +165,8 @@ def fresh_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(draft_name(path.name))
     try:
         yield temporary
+        for tell in tuple(BEFORE_MOVING):
+            tell(temporary, path)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

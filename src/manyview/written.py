@@ -2,7 +2,8 @@
 
 `.manyview.json` in a folder names each file of ours with its digest, for every kind of work apart:
 {"scene": {"scene.json": SHA256, …}, "file": {"cloud.ply": SHA256}}. A file that is not named there, or that no longer
-has its digest, is the user's: it is replaced only when told to, and never deleted.
+has its digest, is the user's: it is replaced only when told to, and never deleted. While a single file is replaced, the
+digest of the new one stands under "coming: …" beside that of the old one, so that either is ours wherever one stops.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from manyview.errors import UserError
-from manyview.files import DRAFT, clear_drafts, draft_name, fresh_file, replace_file, sync_folder
+from manyview.files import BEFORE_MOVING, DRAFT, clear_drafts, draft_name, fresh_file, replace_file, sync_folder
 
 RECORD = ".manyview.json"
 NEXT = ".manyview-next"
 """A whole new content, inside the folder that it belongs to, while it is moved into place."""
 FILE = "file"
 """The kind of work of a file that stands alone."""
+COMING = "coming: "
 LET = "choose another place, or let it be replaced with --overwrite (overwrite=True)"
 
 
@@ -55,9 +57,19 @@ def digest(path: Path) -> str | None:
         return None
 
 
+def ours(folder: Path, what: str) -> dict[str, set[str]]:
+    """The digests that each file of this kind may have: as it was written, or as it is about to be."""
+    record, known = read(folder), dict[str, set[str]]()
+    for kind in (what, COMING + what):
+        for name, sha in record.get(kind, {}).items():
+            known.setdefault(name, set()).add(sha)
+    return known
+
+
 def changed(folder: Path, what: str) -> list[str]:
     """The files of this kind that are gone or are not as they were written, sorted."""
-    return sorted(name for name, known in read(folder).get(what, {}).items() if digest(folder / name) != known)
+    known = ours(folder, what)
+    return sorted(name for name in read(folder).get(what, {}) if digest(folder / name) not in known[name])
 
 
 def refuse_changed(folder: Path, what: str) -> None:
@@ -72,8 +84,22 @@ def refuse_changed(folder: Path, what: str) -> None:
 
 def note(folder: Path, what: str, names: Iterable[str]) -> None:
     """Record files that were written into `folder`."""
-    record = read(folder)
+    record, names = read(folder), list(names)
     record.setdefault(what, {}).update({name: digest(folder / name) or "" for name in names})
+    _arrived(record, what, names)
+    replace_file(folder / RECORD, _text(record))
+
+
+def _arrived(record: dict[str, dict[str, str]], what: str, names: Iterable[str]) -> None:
+    left = {name: sha for name, sha in record.pop(COMING + what, {}).items() if name not in set(names)}
+    if left:
+        record[COMING + what] = left
+
+
+def _announce(folder: Path, what: str, name: str, draft: Path) -> None:
+    """Record a file of ours before it takes its place: a kill between leaves the old one or it, and no stranger."""
+    record = read(folder)
+    record.setdefault(COMING + what, {})[name] = digest(draft) or ""
     replace_file(folder / RECORD, _text(record))
 
 
@@ -82,12 +108,11 @@ def add(folder: Path, what: str, name: str, write: Callable[[Path], object], *, 
 
     Raises UserError when a file of that name is not ours, unless `overwrite`.
     """
-    record = read(folder)
-    _refuse_collisions(folder, [name], record.get(what, {}), overwrite=overwrite)
+    _refuse_collisions(folder, [name], ours(folder, what), overwrite=overwrite)
     with fresh_file(folder / name) as draft:
         write(draft)
-        record.setdefault(what, {})[name] = digest(draft) or ""
-        replace_file(folder / RECORD, _text(record))  # first: a kill now leaves a file that is not there, no stranger
+        _announce(folder, what, name, draft)
+    note(folder, what, [name])
     return folder / name
 
 
@@ -101,13 +126,29 @@ def refuse_other_file(path: Path, *, overwrite: bool = False, flag: str = "") ->
         raise UserError(f"{flag}{path} is no ordinary file; give the name of one")
     if overwrite or not real.exists():
         return
-    if read(real.parent).get(FILE, {}).get(real.name) != digest(real):
+    if digest(real) not in ours(real.parent, FILE).get(real.name, ()):
         raise UserError(f"{flag}{path} is there and was not written by this program, or was changed since; {LET}")
 
 
-def note_file(path: Path) -> None:
-    """Record a file that stands alone."""
+@contextmanager
+def one_file(path: Path, *, overwrite: bool = False, flag: str = "") -> Iterator[None]:
+    """The block writes the file `path` through `fresh_file`; it is recorded before it takes its place, and after.
+
+    Raises UserError as `refuse_other_file` does. What killed commands left half-written beside it is removed.
+    """
+    refuse_other_file(path, overwrite=overwrite, flag=flag)
     real = Path(os.path.realpath(path))
+    clear_drafts(real.parent)
+
+    def announced(draft: Path, place: Path) -> None:
+        if place == real:
+            _announce(real.parent, FILE, real.name, draft)
+
+    BEFORE_MOVING.append(announced)
+    try:
+        yield
+    finally:
+        BEFORE_MOVING.remove(announced)
     note(real.parent, FILE, [real.name])
 
 
@@ -126,7 +167,7 @@ def refuse_other_files(
     if overwrite or not directory.is_dir():
         return
     if names is not None:
-        _refuse_collisions(directory, names, read(directory).get(what, {}))
+        _refuse_collisions(directory, names, ours(directory, what))
     elif what not in read(directory):
         others = sorted(p.name for p in directory.iterdir() if not p.name.startswith(".") and p.name != "lost+found")
         if others:
@@ -170,6 +211,7 @@ def settle(directory: Path) -> None:
     if not following.is_dir():
         return
     new, old = read(following), read(directory)
+    known = {what: ours(directory, what) for what in old}
     try:
         for source in _files(following):
             name = source.relative_to(following)
@@ -177,8 +219,8 @@ def settle(directory: Path) -> None:
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, directory / name)
         for what, names in old.items():
-            for stale in names.keys() - new.get(what, {}).keys():
-                if digest(directory / stale) == names[stale]:
+            for stale in names.keys() - new.get(what.removeprefix(COMING), {}).keys():
+                if digest(directory / stale) in known[what].get(stale, ()):
                     (directory / stale).unlink()
                     with suppress(OSError):
                         for parent in list((directory / stale).relative_to(directory).parents)[:-1]:
@@ -200,7 +242,8 @@ def settle(directory: Path) -> None:
 def _commit(draft: Path, directory: Path, what: str, overwrite: bool) -> None:
     names = [path.relative_to(draft).as_posix() for path in _files(draft)]
     record = read(directory)
-    _refuse_collisions(directory, names, record.get(what, {}), overwrite=overwrite)
+    _refuse_collisions(directory, names, ours(directory, what), overwrite=overwrite)
+    record.pop(COMING + what, None)
     record[what] = {name: digest(draft / name) or "" for name in names}
     (draft / RECORD).write_bytes(_text(record))
     for name in (*names, RECORD):
@@ -214,7 +257,7 @@ def _commit(draft: Path, directory: Path, what: str, overwrite: bool) -> None:
 
 
 def _refuse_collisions(
-    directory: Path, names: Iterable[str], known: dict[str, str], *, overwrite: bool = False
+    directory: Path, names: Iterable[str], known: dict[str, set[str]], *, overwrite: bool = False
 ) -> None:
     for name in names:
         target = directory / name
@@ -224,7 +267,7 @@ def _refuse_collisions(
             )
         if target.is_dir() and not target.is_symlink():
             raise UserError(f"{target} is a directory where a file must be written; choose another place")
-        if not overwrite and os.path.lexists(target) and (name not in known or digest(target) != known[name]):
+        if not overwrite and os.path.lexists(target) and digest(target) not in known.get(name, ()):
             raise UserError(f"{target} is there and was not written by this program, or was changed since; {LET}")
 
 

@@ -104,11 +104,10 @@ def check_json(args: argparse.Namespace) -> None:
 @contextmanager
 def output_file(path: Path, args: argparse.Namespace, *, flag: str = "") -> Iterator[None]:
     """The block writes the file `path`: one that is not from an earlier run is refused, unless `--overwrite`."""
-    from manyview.written import note_file, refuse_other_file
+    from manyview.written import one_file
 
-    refuse_other_file(path, overwrite=args.overwrite, flag=flag)
-    yield
-    note_file(path)
+    with one_file(path, overwrite=args.overwrite, flag=flag):
+        yield
 
 
 def rows(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, indent: int = 2) -> list[str]:

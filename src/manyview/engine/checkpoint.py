@@ -1,8 +1,8 @@
 """Checkpoints of a run: `checkpoints/00000100/{model.safetensors, state.pt, meta.json}`, whole or not there.
 
 A checkpoint is written into a hidden folder, flushed to the disk and renamed; older ones are deleted only
-after that. `meta.json` names the size and digest of the other files and its own, so that a damaged checkpoint is noticed
-and the one before it is used. Nothing is read that could run code.
+after that. `meta.json` names the size and digest of the other files and its own, so that a damaged checkpoint is
+noticed and the one before it is used. Nothing is read that could run code.
 """
 
 from __future__ import annotations

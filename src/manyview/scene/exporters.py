@@ -11,6 +11,7 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from manyview.config import from_dict
 from manyview.errors import UserError
 from manyview.registry import Registry
-from manyview.written import note_file, refuse_other_file
+from manyview.written import one_file
 
 if TYPE_CHECKING:
     from manyview.scene.scene import Scene
@@ -92,15 +93,11 @@ def export(scene: Scene, path: Path, to: str | None, options: Mapping[str, Any])
 def write(exporter: Exporter, scene: Scene, path: Path) -> Path:
     """Write the views that have a camera and share a frame; what is left out is warned about. Returns the path."""
     path = exporter.place(path)
-    if exporter.suffix:
-        refuse_other_file(path, overwrite=exporter.overwrite)
-    chosen, notes = presentable(exporter, scene)
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
-    written = exporter.write(chosen, path)
-    if exporter.suffix:
-        note_file(written)
-    return written
+    with one_file(path, overwrite=exporter.overwrite) if exporter.suffix else nullcontext():
+        chosen, notes = presentable(exporter, scene)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        return exporter.write(chosen, path)
 
 
 def presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:

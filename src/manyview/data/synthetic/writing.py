@@ -20,7 +20,7 @@ from manyview.data.synthetic.scene import RenderedScene, check_request, render_s
 from manyview.errors import UserError
 from manyview.images.exposure import Exposures, exposed
 from manyview.progress import track
-from manyview.written import note_file, refuse_other_file
+from manyview.written import one_file, refuse_other_file
 
 MANIFEST = "manifest.parquet"
 CAMERAS = "cameras.json"
@@ -95,9 +95,8 @@ def write_scenes(
         pass
     frames = [frame for index in range(scenes) for frame in _frames(out, index)]
     info = {"generator": "manyview data synth", "classes": list(CLASSES), "units": "metres", "seed": settings.seed}
-    manifest = Manifest(frames, out, info).save(out / MANIFEST)
-    note_file(manifest)
-    return manifest
+    with one_file(out / MANIFEST):
+        return Manifest(frames, out, info).save(out / MANIFEST)
 
 
 def scene_name(index: int) -> str:
