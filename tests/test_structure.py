@@ -266,8 +266,11 @@ def test_pictures_are_decoded_in_one_place():
 def test_public_names():
     assert sorted(manyview.__all__) == [
         "Cache",
+        "FeatureOptions",
+        "FeatureSet",
         "Features",
         "Manifest",
+        "ReconstructOptions",
         "Scene",
         "Signal",
         "UserError",
