@@ -4,8 +4,8 @@
 
 DUNE: 224x224 crops of 640x480 JPEGs with the release's augmentation. MuM: random resized crops of 256x256 with mirrors.
 Every picture is decoded anew; two processes load, a third one (ours: crops and colours, where a GPU would do them;
-theirs: nothing) takes the batches. Both ways take turns in fresh processes, and the time of all processes is counted,
-since a busy machine gives each another share of its clock. Then rows: what a manifest of pictures takes of the memory
+theirs: nothing) takes the batches. Both ways take turns, and the time of all processes is counted, since a busy machine
+gives each another share of its clock. Then rows: what a manifest of pictures takes of the memory
 of a machine, when a second process opens it too, and how long a batch's draws take.
 """
 
@@ -41,6 +41,7 @@ def write_pictures(folder: Path) -> None:
             rows, columns = 3 * 2**octave, 4 * 2**octave
             layer = Image.fromarray(rng.integers(0, 256, (min(rows, 480), min(columns, 640), 3), np.uint8))
             picture += np.asarray(layer.resize((640, 480), Image.Resampling.BICUBIC), np.float32) / 2 ** (octave + 1)
+        picture += rng.normal(0, 6, picture.shape)  # the camera's noise
         name = f"pictures/scene{number // 16}/{number}.jpg"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name, quality=92)
@@ -119,20 +120,24 @@ def _grandchild(parent: int, own: int) -> bool:
         return False
 
 
-def speed(way: str, task: str, folder: Path) -> dict[str, float]:
-    """Pictures a second of the clock, and milliseconds of a processor for each."""
+def speeds(task: str, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Of both ways, in turn: pictures a second of the clock, and milliseconds of a processor for each."""
     import torch
 
     torch.set_num_threads(1)
-    batches = (ours if way == "ours" else theirs)(task, folder)
-    for _ in range(2 * WORKERS + 1):
-        shape = next(batches).shape  # what lies ready is not counted
-    assert shape == (BATCH, 3, *((224, 224) if task == "dune" else (256, 256)))
-    started, used = time.perf_counter(), busy()
-    for _ in range(PICTURES // BATCH):
-        next(batches)
-    seconds, used = time.perf_counter() - started, busy() - used
-    return {"rate": PICTURES / seconds, "ms": 1e3 * used / PICTURES}
+    ways = {"ours": ours(task, folder), "theirs": theirs(task, folder)}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, batches in ways.items():
+            for _ in range(2 * WORKERS + 1):
+                shape = next(batches).shape  # what lies ready is not counted
+            assert shape == (BATCH, 3, *((224, 224) if task == "dune" else (256, 256)))
+            started, used = time.perf_counter(), busy()
+            for _ in range(PICTURES // BATCH):
+                next(batches)
+            seconds, used = time.perf_counter() - started, busy() - used
+            found[way].append({"rate": PICTURES / seconds, "ms": 1e3 * used / PICTURES})
+    return found
 
 
 def rows(count: int) -> dict[str, float]:
@@ -157,12 +162,12 @@ def rows(count: int) -> dict[str, float]:
 
 
 def second_process(path: Path) -> dict[str, float]:
-    """What a further rank pays: seconds, and megabytes of its own, with every row looked at."""
+    """What a further rank pays: seconds, and megabytes of its own, when rows have been looked at."""
     from manyview.data.manifest import Manifest
 
     def private() -> float:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1e3
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1e3
 
     import pyarrow.parquet  # noqa: F401 - not the rows'
 
@@ -190,18 +195,14 @@ def _in_child(way: str, words: list[str]) -> Any:
         return rows(int(words[0]))
     if way == "second":
         return second_process(Path(words[0]))
-    return speed(way, words[0], Path(words[1]))
+    return speeds(way, Path(words[0]))
 
 
 def measure(counts: list[int]) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Of each task and way the numbers of every round, and the rows."""
-    found: dict[str, Any] = {task: {"ours": [], "theirs": []} for task in ("dune", "mum")}
     with tempfile.TemporaryDirectory() as name:
         write_pictures(Path(name))
-        for _ in range(ROUNDS):
-            for task, ways in found.items():
-                for way in ways:
-                    ways[way].append(_child([way, task, name]))
+        found = {task: _child([task, name]) for task in ("dune", "mum")}
     return found, [_child(["rows", str(count)]) for count in counts]
 
 

@@ -20,6 +20,7 @@ from manyview.batches.augment import (
     only_colours,
     recoloured,
 )
+from manyview.batches.resampling import cropped_one, cropped_together
 
 NONE = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0, jitter=0, grey=0, blur=0, solarise=0)
 
@@ -75,6 +76,25 @@ def test_a_batch_of_unlike_pictures_is_each_alone_and_padding_never_shows():
         alone[0, : sources[row][0], : sources[row][1]] = torch.from_numpy(pixels[row])
         same = cropped(alone, sources[row : row + 1], changes[row : row + 1], (32, 32))[0]
         assert torch.equal(batch[row], same)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crop_made_in_blocks_is_the_one_made_of_all_pixels(seed):
+    """What a CPU does, beside what a GPU does: sources and crops of any size, mirrored too."""
+    rng = np.random.default_rng(seed)
+    (height, width), size = rng.integers(3, 150, 2).tolist(), tuple(rng.integers(1, 130, 2).tolist())
+    pixels = torch.from_numpy(rng.integers(0, 256, (height, width, 3), np.uint8))
+    first = torch.from_numpy(rng.uniform(0, 0.5, 2) * (height, width)).float()
+    step = torch.from_numpy(rng.uniform(0.1, 0.5, 2) * (height, width)).float()
+    if seed % 2:
+        first[1], step[1] = first[1] + step[1], -step[1]
+    padded = torch.full((1, height + 9, width + 5, 3), 255, dtype=torch.uint8)
+    padded[0, :height, :width] = pixels
+    sides = torch.tensor([[height, width]]).float()
+    together = cropped_together(padded, sides, first[None], step[None], size)[0]
+    alone = cropped_one(pixels, tuple(first.tolist()), tuple(step.tolist()), size)
+    assert alone.shape == together.shape == (3, *size)
+    torch.testing.assert_close(alone, together, atol=3e-5, rtol=0)
 
 
 def test_the_whole_picture_at_its_own_size_is_itself():

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manyview.batches.resampling import cropped_one, cropped_together
+
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom)."""
 GREY = (0.299, 0.587, 0.114)
@@ -165,36 +167,20 @@ def cropped(
     mirrored = torch.tensor([change.mirrored for change in changes])
     first, step = low, high - low
     first[mirrored, 1], step[mirrored, 1] = high[mirrored, 1], -step[mirrored, 1]
+    if device.type == "cpu":
+        each = zip(pictures, sources, first.tolist(), step.tolist(), strict=True)
+        return torch.stack(
+            [cropped_one(picture[:h, :w], tuple(low), tuple(way), size) for picture, (h, w), low, way in each]
+        )
     sides, first, step = (values.to(device, non_blocking=True) for values in (sides, first, step))
-    rows, columns = (
-        _bicubic(pictures.shape[1 + axis], size[axis], sides[:, axis], first[:, axis], step[:, axis])
-        for axis in range(2)
-    )
-    squeezed = (rows @ pictures.flatten(2).float()).unflatten(2, pictures.shape[2:])  # (N, H, w, 3)
-    images = squeezed.permute(0, 3, 1, 2).flatten(1, 2) @ columns.transpose(1, 2)  # (N, 3 * H, W)
-    return images.div_(255).clamp_(0, 1).unflatten(1, (3, size[0]))
-
-
-def _bicubic(length: int, count: int, sides: Tensor, first: Tensor, step: Tensor) -> Tensor:
-    """(N, count, length) weights of source pixels, those past `sides` (N,) zero, at `count` centres from `first` on.
-
-    `step` (N,) is the whole way in source pixels; a negative one walks backwards.
-    """
-    scale = step / count
-    centres = first[:, None] + (torch.arange(count, device=sides.device) + 0.5) * scale[:, None]
-    wide = scale.abs().clamp(min=1)[:, None, None]
-    places = torch.arange(length, device=sides.device) + 0.5
-    away = ((places - centres[..., None]) / wide).abs()
-    near = (1.5 * away - 2.5) * away * away + 1
-    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
-    weights = torch.where(away < 1, near, torch.where(away < 2, far, 0.0))
-    weights = weights * (places < sides[:, None, None])
-    return weights / weights.sum(-1, keepdim=True)
+    return cropped_together(pictures, sides, first, step, size)
 
 
 def recoloured(images: Tensor, changes: Sequence[Change]) -> Tensor:
     """Jitter, gamma, gains, grey, blur and inverted highlights of images (N, 3, H, W), each as its change says."""
     device = images.device
+    if device.type == "cpu" and len(images) > 1:  # one picture fits the nearest memory, a batch does not
+        return torch.cat([recoloured(image[None], [change]) for image, change in zip(images, changes, strict=True)])
     factors = torch.tensor([change.factors or (1.0, 1.0, 1.0, 0.0) for change in changes])
     others = torch.tensor([[change.gamma, change.sigma or 1.0, *change.gains] for change in changes])
     factors, others = factors.to(device, non_blocking=True), others.to(device, non_blocking=True)
@@ -235,7 +221,9 @@ def _noise(changes: Sequence[Change], images: Tensor) -> Tensor:
 
 def _apply(images: Tensor, rows: list[int], change: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Change some of the images in place; which ones is known on the CPU, so that a GPU is not waited for."""
-    if rows:
+    if len(rows) == len(images):
+        torch.clamp(change(images, torch.arange(len(images), device=images.device)), 0, 1, out=images)
+    elif rows:
         index = torch.tensor(rows).to(images.device, non_blocking=True)
         images[index] = change(images[index], index).clamp(0, 1)
 
@@ -262,19 +250,24 @@ def _saturated(images: Tensor, factor: Tensor) -> Tensor:
 
 def _turned(images: Tensor, turns: Tensor) -> Tensor:
     """The same value and saturation, the hue turned by a share of the full circle."""
-    value, spread = images.amax(1), images.amax(1) - images.amin(1)
     red, green, blue = images.unbind(1)
-    safe = spread.clamp(min=1e-12)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    inverse = spread.clamp(min=1e-12).reciprocal_()
     sector = torch.where(
         value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        (green - blue).mul_(inverse),
+        torch.where(value == green, (blue - red).mul_(inverse).add_(2), (red - green).mul_(inverse).add_(4)),
     )  # in sixths of the circle
-    sector = sector + 6 * turns[:, None, None]
-    # A channel falls from `value` by `spread` with the distance of its sector, kept within [0, 1].
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
-    around = (offsets + sector[:, None]) % 6
-    return value[:, None] - spread[:, None] * torch.minimum(around, 4 - around).clamp(0, 1)
+    sector += 6 * turns[:, None, None]
+    turned = torch.empty_like(images)
+    for channel, offset in enumerate((5.0, 3.0, 1.0)):
+        # A channel falls from `value` by `spread` with the distance of its sector, kept within [0, 1].
+        around = sector + offset
+        around -= torch.floor(around * (1 / 6)).mul_(6)
+        share = torch.minimum(around, 4 - around).clamp_(0, 1)
+        torch.sub(value, share.mul_(spread), out=turned[:, channel])
+    return turned
 
 
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class _Sized(Protocol):
 T = TypeVar("T", bound=_Sized)
 P = TypeVar("P")
 W = TypeVar("W")
-ORDER = 2
+ORDER = 3
 """Number of the rule by which draws become rows and pictures; runs and kept answers of another rule are told apart."""
 PADDED = 32
 """Pictures are stacked with sides that are multiples of this, whatever else is in their batch."""
@@ -248,10 +248,14 @@ class Road(Batches):
 
 
 def enough_for(size: tuple[int, int], smallest: float) -> Callable[[tuple[int, int]], Fit]:
-    """Shrinks a picture so far that crops of `smallest` of its shorter side still have the resolution of `size`."""
+    """Shrinks a picture so far that crops of `smallest` of its shorter side still have the resolution of `size`.
+
+    By less than a half it is left as it is: resampling would take longer than the crops save.
+    """
 
     def fit(source: tuple[int, int]) -> Fit:
-        scale = min(1.0, max(size) / smallest / min(source))
+        scale = max(size) / smallest / min(source)
+        scale = scale if scale <= 0.5 else 1.0
         shrunk = (max(1, round(source[0] * scale)), max(1, round(source[1] * scale)))
         return Fit(source, shrunk, scale, (0.0, 0.0))
 

@@ -170,14 +170,14 @@ class DuneStudy(Study):
         students = sorted((out / "full").glob("seed-*/run/model"))
         folders |= dict.fromkeys(["the student with its projectors"][: len(students)], *students[:1])
         there = {name: zoo.load(folder) for name, folder in folders.items() if (folder / "config.json").is_file()}
-        counts = (f"{name} {sum(p.numel() for p in model.parameters()):,}" for name, model in there.items())
+        counts = [f"{name} {sum(p.numel() for p in model.parameters()):,}" for name, model in there.items()]
         return [
             "Losses and probes are on fresh pictures: of the domains, but none that a teacher or student learned from.",
             *([told(without)] if results[CONTROL] else []),
             "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "
             "that nothing was trained on:",
             describe(_read(out)).strip(),
-            f"Parameters: {', '.join(counts)}.",
+            *([f"Parameters: {', '.join(counts)}."] if counts else []),
         ]
 
     def closed(self, task: Task, value: float) -> float:
