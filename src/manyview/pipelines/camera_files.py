@@ -41,6 +41,8 @@ def read_known(path: Path) -> list[Known]:
     file = _place(path)
     try:
         known = _colmap(file) if file.is_dir() else _json(file)
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{file} cannot be read as cameras ({type(error).__name__}: {error}); mend it") from error
     if not known:

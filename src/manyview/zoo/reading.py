@@ -268,7 +268,12 @@ def _no_code(path: Path, what: str) -> Iterator[None]:
         if not isinstance(error, pickle.UnpicklingError):
             raise UserError(f"{path} is no readable {what} ({lines[0][:160]}); download it again") from error
         reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
-        raise UserError(f"{path} is refused: it is damaged or wants more than weights ({reason[:160]})") from error
+        if asked := re.search(r"GLOBAL (\S+)", reason):  # the unpickler goes on with how to let it run
+            reason = f"it asks for {asked[1]}"
+        raise UserError(
+            f"{path} is refused: it is damaged or wants more than weights ({reason[:160]}), and no code of a file is "
+            "run here; save its state_dict alone, or take a file of safetensors"
+        ) from error
 
 
 class Kept:
