@@ -114,6 +114,7 @@ def test_gaps_are_filled_by_a_guess_that_is_bent_to_what_was_found(monkeypatch):
     motion[:, :3, 3] *= float((local[..., 2] / depth)[~gaps].median())
     moved = local @ motion[:, None, :3, :3].transpose(-1, -2) + motion[:, None, None, :3, 3]
     assert (moved - first).norm(dim=-1).median() < 0.01 * first.norm(dim=-1).median(), "and so are the cameras"
+    assert not Photos(fill=network).uses_given_poses, "whose unit is another"
     assert wrong(filled["pointmap_local"].value[0, ..., 2]) < 0.7 * wrong(network.depth)
     sure = filled["confidence"].value[0]
     assert sure[gaps].mean() < sure[~gaps].mean()

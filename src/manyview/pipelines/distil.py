@@ -253,7 +253,7 @@ def _at_once(teacher: Teacher, manifest: Manifest, config: DistilOptions) -> tup
     One that is given the poses sees a whole scene, so that stereo finds the neighbours that suit each view.
     """
     longest = max(len(rows) for rows in manifest.scenes().values())
-    if teacher.uses_given_poses:
+    if "cam2world" in teacher.requires:
         together = longest // -(-longest // AT_ONCE)
         return together, together
     return min(config.window, longest), max(1, config.window // 2)

@@ -96,7 +96,7 @@ class DistilOptions:
     """Frames that a network as teacher sees at once; photos and sensor see up to 64."""
     views: int = 2
     """Views that the student sees together in training; a step has two such groups."""
-    steps: int = 80
+    steps: int = 60
     """Training steps."""
     lr: float = 2e-4
     """Learning rate."""

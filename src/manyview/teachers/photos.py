@@ -47,6 +47,7 @@ class Photos(Teacher):
         """fill: a reconstructor with local pointmaps. Its licence then binds the answers too."""
         self.min_votes, self.min_score, self.fill = min_votes, min_score, fill
         self.has_network = fill is not None
+        self.uses_given_poses = fill is None  # filled, lengths are in another unit than the poses
         if fill is not None:
             fill.eval().requires_grad_(False)
             self.licence = f"{self.licence}, and of the depth that fills gaps: {licence_of(fill)}"
