@@ -228,9 +228,9 @@ def page(rows: list[list[Any]], command: str) -> str:
         "keep float16.",
         markdown_table(heads, cells, texts=True),
         f"Mean over both sets: {mean['sensor']:.2f} times the JPEG for the sensor (asked: at most 1.0), "
-        f"{mean['manyview-small']:.2f} for a network (asked: at most 1.5). Nine tenths of a network's bytes are its "
-        "local points, which are not smooth to a thousandth; an entropy coder with models of its own for every wave "
-        "would save about an eighth of them and read slower than is asked.",
+        f"{mean['manyview-small']:.2f} for a network (asked: at most 1.5), most of it for its local points, which are "
+        "not smooth to a thousandth. Where the error is above a thousandth, it is that of the first view's pointmap, "
+        "which is the local one moved.",
     ]
     return "\n\n".join(parts) + "\n"
 
