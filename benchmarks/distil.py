@@ -33,6 +33,8 @@ from manyview.pipelines.options import DistilOptions
 
 SETS = ("redkitchen_000_499", "hololens_000_185")
 SIZE, EVERY, DEEPEST = (168, 224), 3, 10.0
+HELD_OUT = 0.02
+"""Of the first half, by the command itself: this page has the other half to judge on."""
 SUREST = 0.3
 """Share of a view's pixels whose answers are also judged alone."""
 
@@ -72,7 +74,7 @@ def judge_answers(cache: Cache, manifest: Manifest, half: int, *, share: float) 
 def measure(folder: Path, work: Path, options: DistilOptions, taught_by: Sequence[str]) -> dict[str, float]:
     """What is known of a set, each number as soon as it is there: kept in `work`, and taken from there."""
     work.mkdir(parents=True, exist_ok=True)
-    kept = work / f"numbers-{options.steps}.json"
+    kept = work / f"numbers-{options.steps}-{options.holdout:g}.json"
     numbers: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
 
     def note(name: str, number: Callable[[], float]) -> None:
@@ -154,7 +156,7 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", choices=("photos", "sensor"), default=["photos", "sensor"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    options, found = DistilOptions(steps=args.steps), {}
+    options, found = DistilOptions(steps=args.steps, holdout=HELD_OUT), {}
     with tempfile.TemporaryDirectory() as temporary:
         for name in SETS:
             work = (args.work or Path(temporary)) / name
