@@ -13,6 +13,7 @@ import pytest
 from manyview.config import override
 from manyview.data.sources import SOURCES
 from manyview.evaluation.base import PROTOCOLS
+from manyview.evaluation.published import DATA_SETS, wanted
 from manyview.models.family import presets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
@@ -40,6 +41,12 @@ def test_options_and_models_exist(line):
         elif flag not in OF_THE_COMMAND:
             assert flag.removeprefix("--").split(".")[0].replace("-", "_") in known
     override(protocol, [])
+
+
+def test_what_protocols_say_of_data_is_on_the_page():
+    assert set(DATA_SETS) <= set(SOURCES.names())
+    assert [name for name in DATA_SETS if f"`{name}`" not in PAGE] == []
+    assert "\n" not in wanted(*DATA_SETS)
 
 
 def test_formats_exist():

@@ -113,7 +113,9 @@ def test_nyu_is_judged_inside_eigen_s_crop(tmp_path, reader):
 def test_data_without_depth_says_what_to_scan(tmp_path, reader):
     save(tmp_path / "p" / "a.png", grey(0)[0])
     data, _ = scan(tmp_path / "p", format="folder")
-    with pytest.raises(UserError, match=r"no frame of the manifest has depth; scan NYU Depth v2 \(--format nyuv2\)"):
+    with pytest.raises(
+        UserError, match=r"scan data that has: --format nyuv2: nyu_depth_v2_labeled\.mat.*/kitti \(CC BY-NC-SA 3\.0\)"
+    ):
         evaluate(MonocularDepth(), reader(), data, tmp_path / "o")
 
 

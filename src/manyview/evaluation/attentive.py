@@ -38,6 +38,7 @@ from manyview.evaluation.base import (
 )
 from manyview.evaluation.dense_maps import SPLITS
 from manyview.evaluation.feature_maps import FeatureMaps
+from manyview.evaluation.published import wanted
 from manyview.evaluation.tokens import LABELS, image_size
 from manyview.evaluation.work import Skipped
 from manyview.images.fit import cover
@@ -139,8 +140,8 @@ class AttentiveProbe(Protocol):
             rows = {name: [row for row in of if data[row].split in SPLITS[name]] for name, of in rows.items()}
         if not all(rows.values()):
             raise UserError(
-                "the manifest has no pictures of both train and val; scan the folder that holds both (--format "
-                "imagenet), or give --train TRAIN.parquet"
+                "the manifest has no pictures of both train and val; scan the folder that holds both "
+                f"({wanted('imagenet')}), or give --train TRAIN.parquet"
             )
         most = {"train": self.train_images, "test": self.test_images}
         train, test = ([rows[n][p] for p in places(len(rows[n]), most[n] or len(rows[n]))] for n in ("train", "test"))

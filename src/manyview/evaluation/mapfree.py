@@ -21,6 +21,7 @@ import numpy as np
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
+from manyview.evaluation.published import wanted
 from manyview.evaluation.tables import markdown_table
 from manyview.files import write_bytes
 from manyview.metrics.mapfree import (
@@ -93,9 +94,7 @@ class MapFree(Protocol):
                 name = f"seq1/{PurePosixPath(pair[1].image).name}"
                 items.append(Item(f"{len(items):06d}", scene, {"frame": name}, about))
         if not items:
-            raise UserError(
-                "no scene has photos of seq0 and seq1; scan the Map-free data set (data scan --format mapfree)"
-            )
+            raise UserError(f"no scene has photos of seq0 and seq1; scan the Map-free data set: {wanted('mapfree')}")
         work.note(metric=bool(getattr(model, "metric", False)))
         return items
 

@@ -32,6 +32,7 @@ from manyview.evaluation.base import (
     skipped,
 )
 from manyview.evaluation.pair_lists import Places, digest_of
+from manyview.evaluation.published import wanted
 from manyview.evaluation.single_depth import measure
 from manyview.evaluation.source_maps import at_source, read_for
 from manyview.evaluation.tables import markdown_table
@@ -132,7 +133,7 @@ class MultiviewDepth(Protocol):
                 chosen.append([rows[key], *(rows[other] for _, other in near[: self.sources])])
         if not chosen:
             raise UserError(
-                "no scene has two views, one of them with depth; scan data that has (--format eth3d, dtu, …)"
+                f"no scene has two views, one of them with depth; scan data that has: {wanted('dtu', 'scannet')}"
             )
         return chosen
 

@@ -19,6 +19,7 @@ import numpy as np
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Model, Number, Protocol, Row
+from manyview.evaluation.published import wanted
 from manyview.evaluation.work import Skipped, Work
 from manyview.metrics import pose
 from manyview.models.model import Reconstructs, Role
@@ -77,7 +78,10 @@ class Poses(Protocol):
             }
             items.append(Item(f"{number:06d}", scene, {"frames": str(len(chosen))}, about))
         if not items:
-            raise UserError("no scene of the manifest has two frames with a pose (cam2world); scan data that has them")
+            raise UserError(
+                "no scene of the manifest has two frames with a pose (cam2world); scan data that has them: "
+                f"{wanted('co3d')}"
+            )
         return items
 
     def _frames(self, rows: Sequence[int], number: int) -> list[int]:

@@ -32,6 +32,7 @@ from manyview.evaluation.base import (
     Work,
     skipped,
 )
+from manyview.evaluation.published import wanted
 from manyview.evaluation.views import scene_sizes
 from manyview.evaluation.work import Skipped
 from manyview.geometry import pointmaps, poses
@@ -111,9 +112,7 @@ class ReconScene(Protocol):
             items.append(Item(key, scene, {"views": len(chosen)}, about, skipped=why))
         if not items or all(item.skipped for item in items):
             why = items[0].skipped if items else "no frame has depth, pose and intrinsics"
-            raise UserError(
-                f"no scene can be judged: {why}; scan data that has them (--format dtu, 7scenes, scannet, …)"
-            )
+            raise UserError(f"no scene can be judged: {why}; scan data that has them: {wanted('dtu', 'scannet')}")
         return items
 
     def methods(self, model: Model, data: Manifest, work: Work) -> Mapping[str, Method]:

@@ -19,6 +19,7 @@ from manyview.data.sources.objects import CAPTIONS
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.feature_maps import FeatureMaps, space_with_words
+from manyview.evaluation.published import wanted
 from manyview.evaluation.source_maps import read_for
 from manyview.models.model import device_of
 from manyview.pipelines.picture_table import places
@@ -53,7 +54,7 @@ class TextRetrieval(Protocol):
         space_with_words(model, self.space)
         rows = [row for row in range(len(data)) if captions.get(data[row].image)]
         if len(rows) < 2:
-            raise UserError("the manifest has captions of fewer than 2 pictures; scan COCO (--format coco-captions)")
+            raise UserError(f"the manifest has captions of fewer than 2 pictures; scan COCO: {wanted('coco-captions')}")
         chosen = [rows[place] for place in places(len(rows), self.images or len(rows))]
         return [
             Item(f"{n:06d}", data[row].scene, {"image": name}, {"row": row, "captions": captions[name]})

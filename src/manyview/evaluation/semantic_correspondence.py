@@ -21,6 +21,7 @@ from manyview.errors import UserError
 from manyview.evaluation import intervals
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary, Work
 from manyview.evaluation.feature_maps import FeatureMaps
+from manyview.evaluation.published import wanted
 from manyview.evaluation.tokens import LABELS, image_size
 from manyview.evaluation.work import Skipped
 from manyview.images.fit import Fit
@@ -68,7 +69,7 @@ class SemanticCorrespondence(Protocol):
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         pairs = data.info.get(KEYPOINTS)
         if not pairs:
-            raise UserError("the manifest has no pairs with keypoints; scan SPair-71k (data scan --format spair)")
+            raise UserError(f"the manifest has no pairs with keypoints; scan SPair-71k: {wanted('spair')}")
         FeatureMaps(model, self.head)
         sizes = {frame.image: (frame.height, frame.width) for frame in data.frames}
         if missing := [name for pair in pairs for name in (pair["a"], pair["b"]) if name not in sizes]:

@@ -30,6 +30,7 @@ from manyview.evaluation.base import (
     Work,
     skipped,
 )
+from manyview.evaluation.published import wanted
 from manyview.evaluation.source_maps import at_source, read_for
 from manyview.evaluation.tables import markdown_table
 from manyview.images.fit import same_picture
@@ -90,9 +91,7 @@ class MonocularDepth(Protocol):
         rows = [row for row in range(len(data)) if data[row].depth is not None]
         rows = [row for row in rows if data[row].split == "test"] or rows
         if not rows:
-            raise UserError(
-                "no frame of the manifest has depth; scan NYU Depth v2 (--format nyuv2), KITTI (--format kitti), …"
-            )
+            raise UserError(f"no frame of the manifest has depth; scan data that has: {wanted('nyuv2', 'kitti')}")
         items: list[Item] = []
         for place in track(places(len(rows), self.images or len(rows)), label="measurements", unit="image"):
             row, key = rows[place], f"{len(items):06d}"

@@ -36,6 +36,7 @@ from manyview.evaluation.base import (
 )
 from manyview.evaluation.feature_maps import FeatureMaps
 from manyview.evaluation.pair_lists import digest_of, listed_pairs
+from manyview.evaluation.published import wanted
 from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.tokens import LABELS, image_size
 from manyview.geometry.cameras import apply_affine
@@ -142,7 +143,7 @@ class SurfaceCorrespondence(Protocol):
         if not pairs:
             raise UserError(
                 "no frame has a partner: two frames of a scene with depth, pose and intrinsics, turned by at most "
-                f"{self.most_angle:g} degrees; scan such data (--format navi, scannet, …), or raise most_angle"
+                f"{self.most_angle:g} degrees; raise most_angle, or scan such data: {wanted('navi', 'scannet')}"
             )
         return pairs[:: self.every]
 

@@ -23,6 +23,7 @@ from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Row
 from manyview.evaluation.dense_labels import OverClasses, class_sums, confusion
 from manyview.evaluation.dense_maps import SPLITS
 from manyview.evaluation.feature_maps import FeatureMaps, space_with_words
+from manyview.evaluation.published import wanted
 from manyview.evaluation.source_maps import at_source, read_for
 from manyview.images.fit import same_picture
 from manyview.images.reading import ImageProblem
@@ -69,12 +70,12 @@ class ZeroshotSegmentation(OverClasses):
     def choose(self, model: Model, data: Manifest, work: Work) -> list[Item]:
         classes = data.info.get("classes")
         if not classes:
-            raise UserError("the manifest names no classes; scan data with labels (--format voc, ade20k, …)")
+            raise UserError(f"the manifest names no classes; scan data with labels: {wanted('voc', 'ade20k')}")
         space_with_words(model, self.space)
         rows = [row for row in range(len(data)) if data[row].labels is not None]
         rows = [row for row in rows if data[row].split in SPLITS["test"]] or rows
         if not rows:
-            raise UserError("no frame of the manifest has labels; scan data that has them (--format voc, ade20k, …)")
+            raise UserError(f"no frame of the manifest has labels; scan data that has them: {wanted('voc', 'ade20k')}")
         items, counts = list[Item](), np.zeros(len(classes), np.int64)
         for place in track(places(len(rows), self.images or len(rows)), label="labels", unit="image"):
             row, key = rows[place], f"{len(items):06d}"
