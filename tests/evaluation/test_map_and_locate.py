@@ -151,6 +151,9 @@ def test_data_without_classes_and_without_overlap_is_refused(rooms, tmp_path):
     bare = Manifest(rooms.frames, rooms.root, {})
     with pytest.raises(UserError, match="names no classes"):
         evaluate(MapAndLocate(), Knowing(rooms), bare, tmp_path / "a")
+    short = Manifest(rooms.frames, rooms.root, {**rooms.info, "classes": rooms.info["classes"][:2]})
+    with pytest.raises(UserError, match=r"png holds label \d+, the manifest names 2 classes \(0 to 1\)"):
+        evaluate(MapAndLocate(**QUICK), Knowing(rooms), short, tmp_path / "short")
     with pytest.raises(UserError, match="no views overlap"):
         evaluate(MapAndLocate(overlap=(0.999, 1.0)), Knowing(rooms), rooms, tmp_path / "b")
     with pytest.raises(UserError, match="--space clip: the model has features of dino, words"):

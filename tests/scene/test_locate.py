@@ -152,6 +152,29 @@ def test_photos_without_a_camera_show_things_that_have_no_place(things):
     assert any("none whose points have a place" in note for note in found.notes)
 
 
+def test_two_photos_without_overlap_answer_each_in_its_own_frame(things):
+    """The second photo is of another component: nothing joins what both show, and that is said."""
+    apart = [things.views[0], replace(things.views[1], component=1)]
+    located = replace(things, views=apart).locate(["sofa", "elephant"], encoder=encode)
+    assert {place.component for place in located["sofa"].places} == {0, 1}
+    assert all(len(place.views) == 1 for place in located["sofa"].places)
+    assert any("several scenes that nothing joins" in note for note in located.notes)
+    assert not located["elephant"].there
+    together = replace(things, views=things.views[:2]).locate(["sofa"], encoder=encode)
+    assert not together.notes
+    assert {place.component for place in together["sofa"].places} == {0}
+
+
+def test_an_unknown_language_finds_nothing_and_says_so_on_the_command_line(things, tmp_path, monkeypatch, capsys):
+    things.save(tmp_path / "scene")
+    monkeypatch.setattr(locating, "spoken", lambda scene, space: encode)
+    assert main(["locate", str(tmp_path / "scene"), "диван", "-o", str(tmp_path / "found")]) == 0
+    said = capsys.readouterr()
+    assert "the text encoders read English" in said.out + said.err
+    (found,) = json.loads((tmp_path / "found" / "located.json").read_text())["queries"]
+    assert not found["there"]
+
+
 def test_a_scene_keeps_its_features_and_labels(things, tmp_path):
     located = things.locate(["sofa"], encoder=encode)
     located.scene.save(tmp_path / "scene")
