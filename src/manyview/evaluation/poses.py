@@ -4,7 +4,7 @@ A few frames of every scene are reconstructed without their cameras, as a user's
 is not registered in one frame of reference counts as wrong by 180 degrees.
 
 mAA@30 comes in the way that codes have it, whose numbers are the published ones (the larger of the two errors of a
-pair, bins of a degree), and as papers print it: the area below min(RRA, RTA), which is never smaller.
+pair, bins of a degree), and as papers print it: the area below min(RRA, RTA), never smaller than that without bins.
 """
 
 from __future__ import annotations
