@@ -76,7 +76,8 @@ def _why(error: OSError) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """Text as UTF-8; a file's name that is none keeps its bytes."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:

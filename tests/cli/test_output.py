@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from manyview import zoo
 from manyview.cli import main as cli
 from manyview.cli.main import main
 from manyview.cli.output import printable
@@ -129,3 +132,23 @@ def test_training_takes_no_folder_with_files_of_others(tmp_path, capsys):
         with pytest.raises(UserError, match="holds no run"):
             start(folder, RunConfig(), {"recipe": "toy"}, None)
         assert [path.read_text() for path in folder.iterdir()] == [text]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_names_that_are_no_text_go_through_every_command(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    zoo.save_model(zoo.build("manyview-tiny", size="debug"), tmp_path / "m")
+    folder, scene = Path(os.fsdecode(b"odd\xff")), os.fsdecode(b"s\xfe")
+    folder.mkdir()
+    for seed, name in enumerate((b"a\xe9.png", "ü 日.png".encode(), b"-flag.png", b"a;b'\".png", b"new\nline.png")):
+        pixels = np.random.default_rng(seed).integers(0, 255, (56, 70, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / os.fsdecode(name))
+    assert main(["reconstruct", str(folder), "-o", scene, "--model", "m", "--cameras", "model"]) == 0
+    assert (Path(scene) / "report.html").is_file()
+    for to in ("ply", "glb", "colmap", "nerfstudio"):
+        assert main(["export", scene, "--to", to, "-o", os.fsdecode(b"e\xfd-") + to]) == 0, capsys.readouterr().err
+    assert main(["features", str(folder), "--model", "m", "-o", "f"]) == 0
+    assert main(["data", "scan", str(folder), "--format", "folder", "-o", "m.parquet"]) == 0
+    assert "its name is not text in UTF-8; rename it" in capsys.readouterr().out
+    assert main(["data", "check", "m.parquet"]) == 0

@@ -181,7 +181,7 @@ MISTAKES = {
     "infinite pose": ({"cam2world": changed((1, 1), float("-inf"))}, "cam2world has NaN or infinite"),
     "scaled pose": ({"cam2world": (np.diag([2.0, 2, 2, 1])).tolist()}, "not rigid"),
     "mirrored pose": ({"cam2world": np.diag([-1.0, 1, 1, 1]).tolist()}, "not rigid"),
-    "short pose": ({"cam2world": POSE[:3]}, r"shape \(3, 4\)"),
+    "short pose": ({"cam2world": POSE[:2]}, r"shape \(2, 4\)"),
     "text pose": ({"cam2world": "unknown"}, "shape|not a matrix"),
     "null in pose": ({"cam2world": [[None] * 4] * 4}, "not a matrix|NaN"),
     "no focal": ({"K": [[0, 0, 1], [0, 1, 1], [0, 0, 1]]}, "focal lengths positive"),

@@ -215,6 +215,19 @@ def test_a_scene_is_a_sequence_of_views_that_can_be_compared(scene, tmp_path):
         assert len(repr(one)) < 200, repr(one)
 
 
+def test_a_map_that_states_more_than_it_holds_is_damaged_and_not_lack_of_memory(scene, tmp_path):
+    scene.save(tmp_path / "s")
+    path = tmp_path / "s/maps/0000-depth.npy"
+    for stated in ((10**10, 1000), (2**62, 4)):
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": stated})
+            file.write(b"1234")
+        with pytest.raises(UserError, match="the scene is damaged"):
+            Scene.load(tmp_path / "s")
+    with pytest.raises(UserError, match="min_confidence is no number"):
+        scene.points(min_confidence=float("nan"))
+
+
 def test_unknown_suffix_is_refused(scene, tmp_path):
     with pytest.raises(UserError, match=r"\.obj"):
         scene.export(tmp_path / "x.obj")

@@ -62,11 +62,11 @@ class Colmap(PictureExporter):
             observations, errors = _observe(scene, cloud, chosen)
         else:
             cloud, observations, errors = _shared(scene, scene.tracks, cloud, chosen)
-        with open(model / "cameras.txt", "w", encoding="utf-8") as handle:
+        with open(model / "cameras.txt", "w", encoding="utf-8", errors="surrogateescape") as handle:
             numbers = _write_cameras(handle, chosen)
-        with open(model / "images.txt", "w", encoding="utf-8") as handle:
+        with open(model / "images.txt", "w", encoding="utf-8", errors="surrogateescape") as handle:
             _write_images(handle, scene, chosen, numbers, observations)
-        with open(model / "points3D.txt", "w", encoding="utf-8") as handle:
+        with open(model / "points3D.txt", "w", encoding="utf-8", errors="surrogateescape") as handle:
             _write_points(handle, cloud, observations, errors)
 
     def next_step(self, path: Path) -> str:

@@ -147,6 +147,8 @@ class Scene:
 
     def _threshold(self, min_confidence: float | None, quantile: float | None) -> float:
         threshold = -np.inf if min_confidence is None else float(min_confidence)
+        if np.isnan(threshold):
+            raise UserError("min_confidence is no number; give the least confidence of a point that is kept")
         if quantile is None:
             quantile = DEFAULT_QUANTILE if min_confidence is None else 0.0
         if not 0 <= quantile < 1:

@@ -170,7 +170,7 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
     with Image.open(_inside(root, entry["image"]), formats=_PICTURES) as picture:
         image = np.asarray(picture.convert("RGB"))
     maps = {
-        key: np.load(_inside(root, entry[key]), allow_pickle=False)
+        key: _array(_inside(root, entry[key]))
         for key in ("depth", "confidence", "pointmap", "contradicted", "labels", "scores")
         if entry.get(key)
     }
@@ -212,8 +212,13 @@ def _read_view(entry: dict[str, Any], root: Path) -> SceneView:
     )
 
 
+def _array(path: Path) -> np.ndarray:
+    """An array of a .npy that holds as much as it states; mapping it first allocates nothing."""
+    return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
 def _features(path: Path) -> np.ndarray:
-    features = np.load(path, allow_pickle=False)
+    features = _array(path)
     if features.ndim != 3:
         raise ValueError(f"{path.name} is {features.shape}, not (h, w, D)")
     return features

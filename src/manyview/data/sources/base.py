@@ -100,7 +100,8 @@ class Source(Generic[OptionsT]):
 
     def name(self, folder: Path) -> str:
         """A scene's name: its folder's path below the root, or the root's own name."""
-        return self.root.name if folder == self.root else below(self.root, folder)
+        name = self.root.name if folder == self.root else below(self.root, folder)
+        return name.encode(errors="backslashreplace").decode()  # a manifest holds text
 
     def folders(self, *patterns: str) -> list[Path]:
         """Folders below the root that match a pattern, pattern by pattern in natural order, hidden ones left out."""

@@ -24,7 +24,7 @@ def folder(src: Source) -> Scenes:
     """
     if not src.path.is_dir():
         raise UserError(f"{src.path} is a file; --format folder takes a folder of images")
-    src.dataset = src.root.name
+    src.dataset = src.name(src.root)
     scenes = [(place, images_of(place)) for place in sorted((place for place, _, _ in src.walk()), key=natural_key)]
     if not any(images for _, images in scenes):
         raise UserError(f"no images in {src.path}, known suffixes: {' '.join(SUFFIXES)}")
