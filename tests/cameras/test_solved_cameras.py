@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from manyview.cameras import bundle
+from manyview.cameras import place as placing
 from manyview.cameras import solve as solving
 from manyview.cameras.keypoints import detect, match
 from manyview.cameras.links import Link, chance
 from manyview.cameras.place import View
+from manyview.cameras.refine import along_tree
 from manyview.cameras.solve import solve
 from manyview.data.synthetic.scene import render_scene
 from manyview.metrics.pose import pose_auc, relative_pose_errors
@@ -161,6 +164,22 @@ def test_a_mirrored_photo_does_not_join(room):
     photos = [room.photos[0], np.ascontiguousarray(room.photos[1][:, ::-1])]
     solved = solve(room.views()[:2], lambda: photos)
     assert not any(camera.registered for camera in solved.cameras)
+
+
+def test_what_a_bad_start_leaves_out_comes_back(room, monkeypatch):
+    def bent(*given):
+        poses = along_tree(*given)
+        poses[1:, :3, :3] = poses[1:, :3, :3] @ Rotation.from_rotvec([[0.2, -0.2, 0]]).as_matrix()
+        return poses
+
+    monkeypatch.setattr(placing, "along_tree", bent)
+    found = {}
+    for again in (0, 3):
+        monkeypatch.setattr(placing, "AGAIN", again)
+        solved = solve(room.views(), lambda: room.photos)
+        found[again] = sum(camera.inliers for camera in solved.cameras)
+    assert errors_of(solved, room.cam2world).max() < 1.5
+    assert found[3] > 1.05 * found[0]
 
 
 def test_keypoints_are_mutual_and_know_nothing_of_a_plain_picture(room):

@@ -17,6 +17,9 @@ from manyview.cameras.windows import MOST_AT_ONCE, Placed, by_windows
 
 FOCAL_SPREAD, STATED_SPREAD = 0.15, 0.05
 """The same of focal lengths: found from matches, and stated by EXIF."""
+AGAIN, MORE = 3, 1.01
+"""How often adjustment begins again with all observations, from where it ended, as long as so many more agree: what a
+bad start had left out comes back."""
 SEEN_PARALLAX = 1.0
 """Median angle in degrees under which a photo's points must be seen for its pose to rest on matches alone."""
 
@@ -138,7 +141,13 @@ def _adjusted(
     part, _ = problem.within(start.rows)
     part = replace(part, seen=well_seen(part.seen)[0], fixed=kept if kept.any() else part.fixed)
     part = replace(part, seen=replace(part.seen, depth=unit * part.seen.depth))
-    solution, part, _ = refined(part, start.start(), rounds)
+    solution, left, _ = refined(part, start.start(), rounds)
+    for _ in range(AGAIN if len(members) <= MOST_AT_ONCE and rounds else 0):
+        other, more, _ = refined(part, replace(solution, points=np.empty((0, 3))), rounds)
+        if len(more.seen.view) < MORE * len(left.seen.view):
+            break
+        solution, left = other, more
+    part = left
     placed = []
     for joined in parts(part.seen, len(members)):
         there = [pose if inside else None for pose, inside in zip(known, joined, strict=True)]
