@@ -46,6 +46,7 @@ def refused(capsys, *words: str) -> str:
 def test_it_lists_them_without_running_any(folder, capsys):
     assert main(["bench"]) == 0
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert rows.pop(0) == ["benchmark", "what it measures"]
     assert rows == [["alone", "A page."], ["steady", "Steps per second of a march."], ["next:", "manyview bench NAME"]]
     assert not (folder / "ran").exists()
 
@@ -106,4 +107,4 @@ def test_those_of_this_checkout_are_listed(capsys):
     assert main(["bench"]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["render"].startswith("Speed of the procedural renderer")
-    assert set(rows) == {"next:", *(path.stem for path in bench.FOLDER.glob("*.py"))}
+    assert set(rows) == {"benchmark", "next:", *(path.stem for path in bench.FOLDER.glob("*.py"))}
