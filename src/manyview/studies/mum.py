@@ -229,7 +229,8 @@ class MumStudy(Study):
                 pairs=self.options.pairs,
                 sweep=Sweep(steps=self.options.probe_steps),
                 baselines=baselines,
-                **changes,
+                gain=changes["gain"],
+                gamma=changes["gamma"],
             )
             summary = evaluate(protocol, model, Manifest.load(data), folder)
             for row in summary["rows"]:
