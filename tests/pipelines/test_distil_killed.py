@@ -97,34 +97,31 @@ def furthest(out: Path) -> int:
     return max(checkpoint.steps(out / "run"), default=0)
 
 
-def kill_and_go_on(images: Path, folder: Path, options: DistilOptions, kills: int, seed: int) -> int:
-    """Kill so many attempts at random moments; returns how many it took to the end. Raises where work was lost."""
+def kill_and_go_on(images: Path, folder: Path, options: DistilOptions, kills: int, seed: int) -> None:
+    """Kill so many attempts at random moments; one that ends by itself is compared with a run that nobody disturbed."""
     whole = attempt(images, folder / "whole", options, None)
     assert whole is not None
-    rng, out = np.random.default_rng(seed), folder / "killed"
-    done, killed = 0, 0
+    rng, killed, number = np.random.default_rng(seed), 0, 0
     while killed < kills:
-        before, step = (state(out), furthest(out)) if out.exists() else ({}, 0)
-        ended = attempt(images, out, options, after=float(rng.uniform(0.02, 0.9)) * whole)
-        after = state(out)
-        assert {name: after.get(name) for name in before} == before, "made again, or lost"
-        assert furthest(out) >= step
-        killed += ended is None
-        done += ended is not None
-        if done > kills:
-            break  # all is done within the shortest of these times
-    assert attempt(images, out, options, None) is not None
-    first, second = (json.loads((folder / name / "result.json").read_text()) for name in ("whole", "killed"))
-    assert first["abs_rel"] == second["abs_rel"]
-    weights = [(folder / name / "run/model/model.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert weights[0] == weights[1], "bit for bit what an uninterrupted run learns"
-    return killed
+        out, ended, number = folder / f"killed-{number}", None, number + 1
+        while ended is None:
+            before, step = (state(out), furthest(out)) if out.exists() else ({}, 0)
+            longest = float(rng.uniform(0.02, 0.9)) * whole if killed < kills else None
+            ended = attempt(images, out, options, after=longest)
+            after = state(out)
+            assert {name: after.get(name) for name in before} == before, "made again, or lost"
+            assert furthest(out) >= step
+            killed += ended is None
+        first, second = (json.loads((place / "result.json").read_text()) for place in (folder / "whole", out))
+        assert first["abs_rel"] == second["abs_rel"]
+        weights = [(place / "run/model/model.safetensors").read_bytes() for place in (folder / "whole", out)]
+        assert weights[0] == weights[1], "bit for bit what an uninterrupted run learns"
 
 
 @pytest.mark.slow
 def test_twenty_kills_from_photos_to_the_end(tmp_path):
     options = DistilOptions(teacher="photos", steps=40, **COMMON)
-    assert kill_and_go_on(photos(tmp_path / "photos"), tmp_path, options, kills=20, seed=0) >= 10
+    kill_and_go_on(photos(tmp_path / "photos"), tmp_path, options, kills=20, seed=0)
 
 
 @pytest.mark.slow
