@@ -112,7 +112,7 @@ def _own_focals(placement: Placement, views: Sequence[View], free: np.ndarray) -
             continue
         found = [cameras[index] for index in members.tolist()]
         lens = np.where(free, len(views) + np.arange(len(views)), placement.lens)
-        _, problem = posed(placement.photos, views, members, placement.links, focals, lens)
+        _, problem = posed(placement.photos, views, members, placement.links, focals.tolist(), lens)
         scales = np.log([camera.depth_scale for camera in found])
         unit = float(np.median(scales))
         poses = np.stack([camera.cam2world for camera in found if camera.cam2world is not None])
