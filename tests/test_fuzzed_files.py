@@ -144,7 +144,5 @@ def test_damaged_files_end_in_one_line(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_many_damaged_files_end_in_one_line(name, tmp_path, request):
-    if request.config.getoption("markexpr") != "slow":
-        pytest.skip("takes minutes: run with -m slow")
+def test_many_damaged_files_end_in_one_line(name, tmp_path):
     try_many(name, tmp_path, MORE)

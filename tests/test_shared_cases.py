@@ -229,10 +229,8 @@ def test_a_mounted_folder_and_a_full_disk(case, model, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_one_number_that_is_none(case, tmp_path, request):
+def test_one_number_that_is_none(case, tmp_path):
     """The case "dune-one-nan", as it is run there; in small in tests/engine/test_loop.py and tests/teachers."""
-    if request.config.getoption("markexpr") != "slow":
-        pytest.skip("takes half a minute: run with -m slow")
     assert main(["data", "synth", "rooms", "--scenes", "4", "--views", "6", "--size", "56x70"]) == 0
     script = case.folder / "dune-one-nan/run.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)

@@ -13,9 +13,7 @@ pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
 
 
 @pytest.mark.slow  # the exporter traces 400 operations with two free sizes: half a minute of one core
-def test_any_number_of_scenes_and_views(tmp_path, request):
-    if "slow" not in request.config.getoption("-m"):
-        pytest.skip("takes half a minute; run with -m slow")
+def test_any_number_of_scenes_and_views(tmp_path):
     network = zoo.build("distill3r", size="debug", seed=0, depth=1, decoder_depth=1, taps=(0, 0, 1, 1)).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
