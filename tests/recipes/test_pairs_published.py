@@ -30,7 +30,7 @@ def test_presets_are_the_published_numbers():
 
     assert patches(SIZES_448, 14)[1:] == patches(SIZES_512, 16)
     measured = ("arkitscenes", "hypersim", "mapfree", "scannet", "scannetpp", "tartanair", "vkitti2", "wildrgbd")
-    benchmarks = ("7scenes", "eth3d", "habitat", "tum")
+    benchmarks = ("7scenes", "eth3d", "habitat", "kitti", "navi", "tum")
     assert set(in_metres()) == {"manyview-synth", *measured, *benchmarks}
     assert set(measured) <= set(SOURCES.names())
     tiny = PairsRecipe.build(presets["tiny"].method).student
