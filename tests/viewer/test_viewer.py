@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -215,7 +217,9 @@ def test_the_command_says_where_warns_and_ends_without_a_trace(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = [sys.executable, "-m", "manyview", "view", str(tmp_path / "s"), "--host", "0.0.0.0", "--port", str(port)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs would ignore it
+    with subprocess.Popen(line, preexec_fn=heard, **pipes) as running:
         said = [running.stderr.readline() for _ in range(3)]
         running.send_signal(2)
         out, rest = running.communicate(timeout=30)
