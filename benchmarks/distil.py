@@ -132,7 +132,8 @@ def page(found: dict[str, dict[str, float]], command: str, options: DistilOption
         "sweep over all photos, the student's own depth bent to what it finds):",
         markdown_table(["set", "student there", "the answers, everywhere", f"their surest {SUREST:.0%}"], answered),
         "How the answers are made (widths of bending, votes) was chosen on the first half of "
-        f"{SETS[0]}, rate and steps with looks at its other half; {SETS[1]} chose nothing. It matters what was seen: "
+        f"{SETS[0]}, rate, steps and share held out with looks at its other half; {SETS[1]} chose nothing. "
+        "It matters what was seen: "
         "without the last fifth of the first half, which leads over to what is judged, the student of "
         f"{SETS[0]} did not get better on the other half (`--holdout 0.2`). Two things had kept students from getting "
         "better at all: cameras from matches have a unit of their own, far from the student's, and what stereo says "
