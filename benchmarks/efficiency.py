@@ -1,7 +1,7 @@
 """What the many-view student costs: time and memory by number of views (Distill3R, Table I), and what makes it cheaper.
 
     python benchmarks/efficiency.py --write docs/efficiency.md
-    python benchmarks/efficiency.py --device cuda --views 12 32 64 96 128 256 --write docs/efficiency-gpu.md
+    python benchmarks/efficiency.py --device cuda --write docs/efficiency-gpu.md
 
 Table I is the published student with seeded weights at 378x518. Its floor is what this machine needs at least: the
 operations of the forward pass at the rate of a large matrix product, and their reads and writes, each tensor once, at
@@ -38,6 +38,7 @@ from manyview.types import Signal
 
 SIZE, TRAINED_SIZE = (378, 518), (224, 518)
 BEFORE = 16  # views that a head took together on a CPU before two were the default
+MOST_FULL = 128  # views up to which float32 is measured
 PAPER = {  # Distill3R, Table I: RTX 6000 Ada, bf16: seconds, GB
     **{12: (0.13, 4.05), 32: (0.41, 9.97), 64: (1.02, 21.80), 96: (1.78, 28.69), 128: (2.69, 31.90)}
 }
@@ -133,7 +134,9 @@ def _kilobytes(status: Path, name: str) -> int:
 
 
 def alone(views: int, size: tuple[int, int], chunk: int | None, bf16: bool, device: str) -> dict[str, float]:
-    """One forward pass in a process of its own: its peak, or why there is none."""
+    """One forward pass, on a CPU in a process of its own: its peak, or why there is none."""
+    if torch.device(device).type == "cuda":  # it counts what is its own
+        return one(views, size, chunk, bf16, device)
     words = [sys.executable, __file__, "--one", json.dumps([views, size, chunk, bf16, device])]
     ran = subprocess.run(words, capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -151,31 +154,38 @@ def one(views: int, size: Sequence[int], chunk: int | None, bf16: bool, device: 
 
 
 def table_one(views: Sequence[int], device: torch.device, rounds: int) -> list[list[str]]:
-    """A row per number of views and precision."""
+    """A row per number of views and precision, and on a GPU per views that a head takes together."""
     model, rows = student(device), []
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    gpu = device.type == "cuda"
+    kinds = {"fp32": (torch.float32, None), "bf16": (torch.bfloat16, None)}
+    if gpu:
+        kinds["bf16, heads 4 at a time"] = (torch.bfloat16, 4)
     if not native_bf16(device):
-        kinds.pop("bf16")
-    speed = {kind: rates(device, dtype) for kind, dtype in kinds.items()}
+        kinds = {"fp32": kinds["fp32"]}
+    speed = {dtype: rates(device, dtype) for dtype, _ in kinds.values()}
     for count in views:
         images = torch.rand(1, count, 3, *SIZE, device=device)
-        flops, moved = work(model, images)
+        here = {kind: how for kind, how in kinds.items() if how[0] != torch.float32 or count <= MOST_FULL}
+        with low(device, "fp32" not in here):
+            flops, moved = work(model, images)
+        moved *= 1 if "fp32" in here else 2  # counted in half precision
 
-        def passed(on: bool, images: Tensor = images) -> None:
-            with torch.inference_mode(), low(device, on):
-                model(images)
+        def passed(dtype: torch.dtype, chunk: int | None, images: Tensor = images) -> None:
+            with torch.inference_mode(), low(device, dtype != torch.float32):
+                model(images, head_chunk=chunk)
 
-        acts = {kind: lambda on=kind == "bf16", p=passed: p(on) for kind in kinds}
+        acts = {kind: lambda how=how, p=passed: p(*how) for kind, how in here.items()}
         took = in_turns(acts, device, rounds)
-        for kind in kinds:
-            by_flops, by_bytes = flops / speed[kind][0], moved * (1 if kind == "fp32" else 0.5) / speed[kind][1]
-            if device.type == "cuda":
+        for kind, (dtype, chunk) in here.items():
+            half = dtype != torch.float32
+            by_flops, by_bytes = flops / speed[dtype][0], moved * (0.5 if half else 1) / speed[dtype][1]
+            if gpu:
                 memory = peak_gb(acts[kind], device)
             else:
-                memory = alone(count, SIZE, None, kind == "bf16", str(device))["gb"]
+                memory = alone(count, SIZE, chunk, half, str(device))["gb"]
             paper = "{} s, {} GB".format(*PAPER[count]) if count in PAPER else "–"
             floor = max(by_flops, by_bytes)
-            cells = [f"{took[kind]:.2f}", f"{memory:.2f}", f"{by_flops:.2f}", f"{by_bytes:.2f}"]
+            cells = [f"{took[kind]:.3f}", f"{memory:.2f}", f"{by_flops:.3f}", f"{by_bytes:.3f}"]
             rows.append([f"{count}, {kind}", *cells, f"{took[kind] / floor:.2f}", paper])
             print(*rows[-1], flush=True)
     return rows
@@ -271,7 +281,7 @@ def page(parts: dict[str, Any], device: torch.device, command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--views", type=int, nargs="+", help="default: 12 32 64 96 128 256 on a GPU, 2 4 8 on a CPU")
+    parser.add_argument("--views", type=int, nargs="+", help="default: 12 to 512 on a GPU, 2 4 8 on a CPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-views", type=int, default=12)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/efficiency"), help="finished parts are kept here")
@@ -284,7 +294,7 @@ def main() -> None:
         print(json.dumps(one(*json.loads(args.one))))
         return
     device = torch.device(args.device)
-    views = args.views or ([12, 32, 64, 96, 128, 256] if device.type == "cuda" else [2, 4, 8])
+    views = args.views or ([12, 32, 64, 96, 128, 256, 512] if device.type == "cuda" else [2, 4, 8])
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "parts.json"
     parts: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -303,7 +313,9 @@ def main() -> None:
         return
     parts["views"] = args.memory_views
     text = page(
-        parts, device, f"python benchmarks/efficiency.py --views {' '.join(map(str, views))} --rounds {args.rounds}"
+        parts,
+        device,
+        f"python benchmarks/efficiency.py --device {device} --views {' '.join(map(str, views))} --rounds {args.rounds}",
     )
     print(text)
     if args.write:

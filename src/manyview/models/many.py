@@ -5,7 +5,7 @@ Legend: B scenes, v views of one size, N = B*v, n = h*w patches of a view, D cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,9 +56,27 @@ def decoded(head: Head, levels: Sequence[Tensor], grid: tuple[int, int], chunk: 
     """Tokens (B, v, n, D) of four depths -> values (B, v, H, W, ...) and confidences (B, v, H, W)."""
     shape = levels[0].shape[:2]
     flat = [level.flatten(0, 1) for level in levels]
-    parts = [head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat))]
-    values, confidence = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    answers = (head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat)))
+    values, confidence = _joined(answers, len(flat[0]))
     return values.unflatten(0, shape), confidence.unflatten(0, shape)
+
+
+def _joined(answers: Iterable[tuple[Tensor, ...]], count: int) -> list[Tensor]:
+    """Answers for some of `count` views each, one after the other; without gradients each is dropped once it is
+    copied.
+    """
+    if torch.is_grad_enabled():
+        return [torch.cat(kind) for kind in zip(*answers, strict=True)]
+    whole: list[Tensor] = []
+    done = 0
+    for parts in answers:
+        if len(parts[0]) == count:
+            return [*parts]
+        whole = whole or [part.new_empty(count, *part.shape[1:]) for part in parts]
+        for place, part in zip(whole, parts, strict=True):
+            place[done : done + len(part)] = part
+        done += len(parts[0])
+    return whole
 
 
 def featured(head: FeatureMap, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None) -> Tensor:
