@@ -169,8 +169,8 @@ def _synthetic(rows: int, before: bool) -> Any:
     return Pointed(frames, folder)
 
 
-def _columns(rows: int) -> Any:
-    """The same frames without making them one by one."""
+def _columns(rows: int, *, cameras: bool = False) -> Any:
+    """The same frames without making them one by one; with `cameras`, every frame has a lens and a pose of its own."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -191,6 +191,11 @@ def _columns(rows: int) -> Any:
             "width": pa.array(np.full(len(number), 500, np.int32)),
             "height": pa.array(np.full(len(number), 375, np.int32)),
         }
+        if cameras:
+            rng, poses = np.random.default_rng(start), np.tile(np.eye(4).ravel(), (len(number), 1))
+            poses[:, [3, 7, 11]] = rng.normal(size=(len(number), 3))
+            columns |= {name: pa.array(rng.uniform(400, 600, len(number))) for name in ("fx", "fy", "cx", "cy")}
+            columns["cam2world"] = pa.FixedSizeListArray.from_arrays(pa.array(poses.ravel()), 16)
         tables.append(pa.table({f.name: columns.get(f.name, pa.nulls(len(number), f.type)) for f in schema()}))
     return Frames(pa.concat_tables(tables))
 

@@ -6,7 +6,8 @@ DUNE: 224x224 crops of 640x480 JPEGs with the release's augmentation. MuM: rando
 Every picture is decoded anew; two processes load, a third one (ours: crops and colours, where a GPU would do them;
 theirs: nothing) takes the batches. Both ways take turns, and the time of all processes is counted, since a busy machine
 gives each another share of its clock. Then rows: what a manifest of pictures takes of the memory
-of a machine, when a second process opens it too, and how long a batch's draws take.
+of a machine, when a second process opens it too, and how long a batch's draws take; at the first of --rows also with
+cameras.
 """
 
 from __future__ import annotations
@@ -140,14 +141,14 @@ def speeds(task: str, folder: Path) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def rows(count: int) -> dict[str, float]:
+def rows(count: int, cameras: bool) -> dict[str, Any]:
     """Open a manifest of so many pictures in two processes: bytes a row, seconds, milliseconds of a batch's draws."""
     sys.path.insert(0, str(Path(__file__).parent))
     from batches import _columns, _draw_now
     from manyview.data.manifest import Manifest
 
     with tempfile.TemporaryDirectory() as name:
-        path = Manifest(_columns(count), Path(name)).save(Path(name) / "m.parquet")
+        path = Manifest(_columns(count, cameras=cameras), Path(name)).save(Path(name) / "m.parquet")
         started = time.perf_counter()
         manifest = Manifest.load(path, check_files=False)
         first = time.perf_counter() - started
@@ -158,7 +159,8 @@ def rows(count: int) -> dict[str, float]:
         for index in range(1, 11):
             draw(index)
         spent = 1e3 * (time.process_time() - started) / 10
-    return {"rows": count, "bytes": manifest.frames.nbytes / count, "open": first, "draw": spent, **second}
+    about = {"rows": count, "cameras": cameras, "bytes": manifest.frames.nbytes / count}
+    return {**about, "open": first, "draw": spent, **second}
 
 
 def second_process(path: Path) -> dict[str, float]:
@@ -190,21 +192,22 @@ def _child(words: list[str]) -> Any:
 
 def _in_child(way: str, words: list[str]) -> Any:
     if way == "rows":
-        return rows(int(words[0]))
+        return rows(int(words[0]), words[1] == "cameras")
     if way == "second":
         return second_process(Path(words[0]))
     return speeds(way, Path(words[0]))
 
 
-def measure(counts: list[int]) -> tuple[dict[str, Any], list[dict[str, float]]]:
+def measure(counts: list[int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Of each task and way the numbers of every round, and the rows."""
     with tempfile.TemporaryDirectory() as name:
         write_pictures(Path(name))
         found = {task: _child([task, name]) for task in ("dune", "mum")}
-    return found, [_child(["rows", str(count)]) for count in counts]
+    asked = [(counts[0], "cameras"), *((count, "none") for count in counts)]
+    return found, [_child(["rows", str(count), cameras]) for count, cameras in asked]
 
 
-def page(found: dict[str, Any], counted: list[dict[str, float]], command: str) -> str:
+def page(found: dict[str, Any], counted: list[dict[str, Any]], command: str) -> str:
     """The tables as markdown."""
     import torch
     import torchvision
@@ -223,7 +226,8 @@ def page(found: dict[str, Any], counted: list[dict[str, float]], command: str) -
         numbers += [f"{statistics.median(work):.2f} ({min(work):.2f} to {max(work):.2f})"]
         lines.append(f"| {what} | {' | '.join(numbers)} |")
     memory = [
-        f"| {of['rows']:,} | {of['bytes']:.0f} | {of['open']:.1f} | {of['again']:.2f} | {of['draw']:.1f} |"
+        f"| {of['rows']:,}{' with cameras' if of['cameras'] else ''} | {of['bytes']:.0f} | {of['open']:.1f} "
+        f"| {of['again']:.2f} | {of['draw']:.1f} |"
         for of in counted
     ]
     machine = (
@@ -246,8 +250,8 @@ def page(found: dict[str, Any], counted: list[dict[str, float]], command: str) -
             "torchvision: ImageFolder and DataLoader, transforms in the processes that load. Ours decode there and "
             "crop and change colours in the process that trains, which is the GPU's work where there is one.",
             "",
-            "Manifests of pictures without cameras (a pose and intrinsics add 160 bytes a row). The rows are in one "
-            f"file that all processes of the machine map; drawing: the rows of a batch of {DRAWN}, by name.",
+            "Manifests of pictures without cameras, and where every picture has a pose and a lens of its own. The rows "
+            f"are in one file that all processes of the machine map; drawing: the rows of a batch of {DRAWN}, by name.",
             "",
             "| rows | bytes a row | s to open, first | s to open, further | ms to draw |",
             "|---:|---:|---:|---:|---:|",

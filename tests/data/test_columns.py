@@ -50,6 +50,54 @@ def test_a_row_without_extras_costs_its_text_and_two_numbers():
     assert frames.nbytes / len(frames) < 60
 
 
+@pytest.mark.parametrize(("own_lens", "most"), [(False, 170), (True, 200)])
+def test_a_row_with_camera_and_pose_costs_less_than_200_bytes(own_lens, most):
+    """Names as long as ImageNet's; one camera a scene, or every frame its own, where nothing repeats."""
+    rng, frames = np.random.default_rng(0), []
+    for i in range(20_000):
+        scene, pose = f"n{i % 1000:08d}", np.eye(4)
+        pose[:3] = rng.normal(size=(3, 4))
+        lens = (rng if own_lens else np.random.default_rng(i % 1000)).uniform(400, 600, 4)
+        name = f"train/{scene}/{scene}_{i + 10_000_000}.JPEG"
+        frame = Frame("imagenet", scene, str(i + 10_000_000), "train", name, 500, 375, *lens.tolist())
+        frames.append(replace(frame, cam2world=tuple(pose.ravel().tolist())))
+    kept = Frames.of(frames)
+    assert kept == frames
+    assert kept.nbytes / len(kept) < most
+    assert kept.plain().nbytes / len(kept) > 230  # what it costs when it is kept as it is written
+
+
+def test_nothing_that_is_kept_in_fewer_bytes_is_rounded(tmp_path):
+    """Poses whose last row is another by a hair, numbers of many and of few values, in memory, on disk and mapped."""
+    rng, given = np.random.default_rng(1), rows(400)
+    for i in range(400):
+        given[i] = replace(given[i], width=int(rng.integers(1, 2**31)), height=i % 200 + 1)
+    assert Frames.of(given) == given
+    assert Frames.of(given).table.schema.field("cam2world").type.list_size == 12
+    for last in ((0.0, 0.0, 1e-7, 1.0), (0.0, 0.0, -0.0, 1.0), (0.0, 0.0, 0.0, 1 + 1e-7)):
+        off = [*given[:-1], replace(given[-1], cam2world=(*POSE[:12], *last))]
+        frames = Frames.of(off)
+        assert [str(f.cam2world) for f in frames] == [str(f.cam2world) for f in off]
+        assert frames.table.schema.field("cam2world").type.list_size == 16
+        assert frames.fingerprint() != Frames.of([*given[:-1], replace(given[-1], cam2world=POSE)]).fingerprint()
+    frames = Frames.of(given)
+    frames.spill(tmp_path / "rows.arrow")
+    for other in (
+        Frames.mapped(tmp_path / "rows.arrow"),
+        Manifest.load(Manifest(given, tmp_path).save(tmp_path / "m.parquet"), check_files=False).frames,
+        frames.take(range(400)),
+        Frames(frames.plain()),
+    ):
+        assert list(other) == given == [other[i] for i in range(400)]
+        assert other.fingerprint() == frames.fingerprint()
+        assert other.nbytes < frames.plain().nbytes
+        for name in ("width", "height", "fx", "depth_scale"):
+            wanted = [np.nan if (value := getattr(f, name)) is None else value for f in given]
+            np.testing.assert_array_equal(other.numbers(name).astype(float), wanted)
+        codes, texts = other.codes("height")
+        assert [texts[code] for code in codes] == [f.height for f in given]
+
+
 def test_large_tables_travel_as_a_file_that_goes_when_they_go(monkeypatch, tmp_path):
     monkeypatch.setattr(columns, "SPILL", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -18,14 +18,11 @@ from typing import Any, overload
 
 import numpy as np
 
+from manyview.data.compact import AT_ONCE, LAST_ROW, cells, compact, plain, poses
 from manyview.files import natural_key
 
 TEXTS = ("dataset", "scene", "frame", "split", "image")
 CAMERA = ("fx", "fy", "cx", "cy")
-REPEATED = ("dataset", "scene", "split")
-"""Text columns whose values come again and again: every value is stored once."""
-AT_ONCE = 65_536
-"""Rows that are turned into Python objects at a time."""
 SPILL = 4_000_000
 """Bytes from which a table travels to another process as a file that both map, not as a copy."""
 
@@ -72,9 +69,9 @@ class Frames(Sequence[Frame]):
 
     def __init__(self, table: Any) -> None:
         """`table`: as `schema()` says, or as another `Frames` holds it."""
-        self._table = _compact(table)
+        self._table = compact(table.select(NAMES))
         self._spilled: str | None = None
-        self._columns = [self._table.column(name) for name in NAMES]
+        self._cells = [cells(self._table.column(name)) for name in NAMES]
 
     @classmethod
     def of(cls, frames: Iterable[Frame]) -> Frames:
@@ -103,12 +100,12 @@ class Frames(Sequence[Frame]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
-        return _frame([column[index].as_py() for column in self._columns])
+        return _frame([read(index) for read in self._cells])
 
     def __iter__(self) -> Iterator[Frame]:
         for start in range(0, len(self), AT_ONCE):
             part = self._table.slice(start, AT_ONCE)
-            for row in zip(*(part.column(name).to_pylist() for name in NAMES), strict=True):
+            for row in zip(*(plain(part.column(name)).to_pylist() for name in NAMES), strict=True):
                 yield _frame(row)
 
     def __eq__(self, other: object) -> bool:
@@ -156,8 +153,14 @@ class Frames(Sequence[Frame]):
 
     @property
     def table(self) -> Any:
-        """The Arrow table, some texts dictionary-encoded."""
+        """The Arrow table as it lies in memory (`data.compact`)."""
         return self._table
+
+    def plain(self) -> Any:
+        """The Arrow table as `schema()` says."""
+        import pyarrow as pa
+
+        return pa.table({name: plain(self._table.column(name)) for name in NAMES}).cast(schema())
 
     @property
     def nbytes(self) -> int:
@@ -170,16 +173,17 @@ class Frames(Sequence[Frame]):
 
     def numbers(self, name: str) -> np.ndarray:
         """(N,) the values of a number column, NaN where there is none."""
-        return self._table.column(name).to_numpy()
+        return plain(self._table.column(name)).to_numpy()
 
     def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
         """(N,) which of the column's different texts each row has, and these texts."""
         column = self._table.column(name)
-        encoded = column.combine_chunks() if name in REPEATED else column.dictionary_encode().combine_chunks()
+        encoded = column.dictionary_encode().combine_chunks()  # as it is where it is so already
         if not len(column):
             return np.zeros(0, np.int32), []
         encoded = encoded.chunk(0) if hasattr(encoded, "chunk") else encoded
-        return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        return codes, encoded.dictionary.to_pylist()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Frames:
         """These rows, in this order."""
@@ -278,8 +282,7 @@ def suspects(frames: Frames) -> np.ndarray:
         column = table.column("cam2world").slice(start, AT_ONCE)
         rows = np.flatnonzero(column.is_valid().to_numpy()) + start
         if len(rows):
-            values = column.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            bad[rows] |= ~_rigid(np.asarray(values, np.float64).reshape(-1, 4, 4))
+            bad[rows] |= ~_rigid(poses(column).reshape(-1, 4, 4))
     return np.flatnonzero(bad)
 
 
@@ -321,22 +324,7 @@ def schema() -> Any:
 def _frame(row: Sequence[Any]) -> Frame:
     values = dict(zip(NAMES, row, strict=True))
     pose = values["cam2world"]
-    return Frame(**{**values, "cam2world": None if pose is None else tuple(pose)})
-
-
-def _compact(table: Any) -> Any:
-    """Repeated texts stored once, empty columns without values, every column in as few pieces as possible."""
-    import pyarrow as pa
-
-    columns = []
-    for name in NAMES:
-        column = table.column(name)
-        if column.null_count == len(column) > 0 and not pa.types.is_null(column.type):
-            column = pa.chunked_array([pa.nulls(len(column))])
-        elif name in REPEATED and not pa.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
-        columns.append(column)
-    return pa.table(columns, names=list(NAMES)).unify_dictionaries().combine_chunks()
+    return Frame(**{**values, "cam2world": None if pose is None else (*pose, *LAST_ROW.tolist())[:16]})
 
 
 def _bytes(column: Any) -> bytes:
@@ -346,10 +334,9 @@ def _bytes(column: Any) -> bytes:
 
     if pa.types.is_null(column.type):
         return b""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
+    if pa.types.is_fixed_size_list(column.type):
+        return poses(column).tobytes()
+    column = plain(column)
     if pa.types.is_string(column.type):
         return pc.binary_length(column).to_numpy().tobytes() + "".join(column.to_pylist()).encode()
-    if pa.types.is_fixed_size_list(column.type):
-        column = column.combine_chunks().flatten()
     return column.to_numpy().tobytes()

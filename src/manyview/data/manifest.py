@@ -136,7 +136,7 @@ class Manifest:
         path = Path(path)
         check_frames(self.frames, path)
         header = {"version": VERSION, "root": _portable(self.root, path), "info": self.info}
-        table = self.frames.table.cast(schema()).replace_schema_metadata({"manyview": json.dumps(header)})
+        table = self.frames.plain().replace_schema_metadata({"manyview": json.dumps(header)})
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer, compression="zstd")
         write_bytes(path, memoryview(buffer.getvalue()))

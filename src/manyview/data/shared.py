@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 LARGE = 1_000_000
 """Rows from which a manifest is shared."""
-VERSION = 1
+VERSION = 2
 """Of how rows lie in the file."""
 
 
