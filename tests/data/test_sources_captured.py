@@ -218,6 +218,7 @@ def test_scannet(tmp_path):
     scannet(tmp_path / "scans" / "scene0000_00", (64, 48))
     scene = tmp_path / "scans" / "scene0000_01"
     scannet(scene, (1296, 968))
+    text(scene / "intrinsic" / "intrinsic_color.txt", "1170 0 648 0", "0 1170 484 0", "0 0 1 0", "0 0 0 1")
     text(scene / "pose" / "1.txt", *np.full((4, 4), -np.inf))
     text(scene / "pose" / "2.txt", "1 2 3")
     manifest, problems = scan(tmp_path, format="scannet")

@@ -139,7 +139,8 @@ def test_nerfstudio_fisheye_missing_and_damaged(tmp_path):
     text(tmp_path / "b" / "transforms.json", '{"frames": [{"file_path": "1.png"}]}')
     manifest, problems = scan(tmp_path, format="nerfstudio")
     assert [(frame.fx, frame.pose is None) for frame in manifest.frames] == [(None, False)]
-    assert {p.path for p in problems} == {"a/2.png", "b/transforms.json"}
+    assert {p.path for p in problems} == {"a/2.png", "b/1.png", "b/transforms.json"}
+    assert manifest.info["notes"] == ["no pinhole is near cameras of the model OPENCV_FISHEYE: poses, no intrinsics"]
 
 
 def test_gldv2_and_other_lists(tmp_path):

@@ -122,13 +122,16 @@ def test_cityscapes(tmp_path):
     assert [p.reason for p in problems] == ["no such file"]
 
 
+INTRINSIC = [[1170.0, 0, 648, 0], [0, 1170, 484, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
 def scannet(root):
     for scene in ("scene0000_00", "scene0001_00"):
         for i in (0, 20):
             picture(root / "scans" / scene / "color" / f"{i}.jpg")
             text(root / "scans" / scene / "pose" / f"{i}.txt", *CAM2WORLD[0])
             numbers(root / "scans" / scene / "label-filt" / f"{i}.png", [0, 1, 2, 1163, 9000], np.uint16)
-        text(root / "scans" / scene / "intrinsic" / "intrinsic_color.txt", *np.eye(4))
+        text(root / "scans" / scene / "intrinsic" / "intrinsic_color.txt", *INTRINSIC)
     rows = ["id\traw_category\tnyu40id", "1\twall\t1", "2\tblinds\t13", "1163\tottoman\t39", "7\tthing\t40"]
     text(root / "scannetv2-labels.combined.tsv", *rows)
     text(root / "scannetv2_val.txt", "scene0001_00")

@@ -22,6 +22,8 @@ from manyview.images.reading import ImageProblem
 FARTHEST = 1000.0
 """Metres: what lies at or beyond is sky. TartanAir's is stored at 10,000 m."""
 _ALL_BITS = (2**16 - 1, 2**32 - 1)
+_LARGEST = (float(np.finfo(np.float16).max), 1e10, float(np.finfo(np.float32).max))
+"""Of floating-point maps: what a half float ends at, what Blender writes for nothing, what a float ends at."""
 
 
 def read_depth(path: str | Path, scale: float, farthest: float = np.inf) -> np.ndarray:
@@ -38,13 +40,18 @@ def read_depth(path: str | Path, scale: float, farthest: float = np.inf) -> np.n
 def nothing(stored: np.ndarray, scale: float, farthest: float = np.inf) -> np.ndarray:
     """(H, W) where a stored number means that nothing is known there.
 
-    NaN, infinities, zero and negative numbers; of whole numbers also the one with all 16 or 32 bits set, which sensors
-    and renderers write for no return and for sky; and what lies at or beyond `farthest`.
+    NaN, infinities, zero and negative numbers; the whole number with all 16 or 32 bits set, which sensors and renderers
+    write for no return and for sky, also where it was kept as a float; the largest number of a type; and what lies at
+    or beyond `farthest`.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         depth = stored.astype(np.float32) * np.float32(scale)
         none = ~(np.isfinite(depth) & (depth > 0)) | (depth >= farthest)
-    return none | np.isin(stored, _ALL_BITS) if np.issubdtype(stored.dtype, np.integer) else none
+        whole = np.issubdtype(stored.dtype, np.integer)
+        marks = (*_ALL_BITS, np.iinfo(stored.dtype).max) if whole else (*_ALL_BITS, *_LARGEST)
+        for mark in marks if stored.dtype.itemsize > 1 else ():
+            none |= stored == mark
+    return none
 
 
 def read_stored(path: Path) -> np.ndarray:

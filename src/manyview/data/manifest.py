@@ -27,6 +27,7 @@ VERSION = 1
 NO_CLASS = -1  # what pixels hold that show no class
 LABEL_MAP = "label_map"  # in `info`: the class of every number that the label files hold
 FARTHEST = "farthest"  # in `info`: from where on depth means sky
+SHORTEST_FOCAL = 0.1  # in long sides: under it (157 degrees of view) no pinhole camera is believed
 
 
 class Manifest:
@@ -222,6 +223,22 @@ def intrinsics_problem(values: Sequence[float | None]) -> str | None:
         return "needs all of fx, fy, cx, cy or none"
     if not np.isfinite(numbers).all() or (numbers and min(numbers[:2]) <= 0):
         return f"has fx, fy, cx, cy = {list(values)}; they must be finite, focal lengths positive"
+    return None
+
+
+def pinhole_problem(lens: Sequence[float], size: tuple[int, int]) -> str | None:
+    """What fx, fy, cx, cy have that no pinhole of a (width, height) picture has, after "the intrinsics …", or None."""
+    (fx, fy, cx, cy), (width, height) = lens, size
+    if min(fx, fy) < SHORTEST_FOCAL * max(size):
+        return (
+            f"have a focal length of {min(fx, fy):g} px in a {width}x{height} picture: give pixels of the original "
+            "picture, not shares of it or millimetres"
+        )
+    if not (0 < cx < width and 0 < cy < height):
+        return (
+            f"have the principal point {cx:g}, {cy:g} outside the {width}x{height} picture: give them for this size, "
+            "cx before cy"
+        )
     return None
 
 

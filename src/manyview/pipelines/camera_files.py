@@ -6,7 +6,9 @@ Pixel centres are at +0.5 in COLMAP and nerfstudio; a cameras.json says where it
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,9 @@ import numpy as np
 
 from manyview.data.sources.colmap import read_model
 from manyview.data.sources.poses import OPENGL, full
+from manyview.data.sources.rows import Lens
+from manyview.data.sources.transforms import distorts, lens_kind, lens_of, stated_size, whole_frames
 from manyview.errors import UserError
-
-DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "distortion_params")
-PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Known:
     """(4, 4), OpenCV axes."""
     size: tuple[float, float] | None
     """... of a picture of this (width, height); None: of the photo as it is."""
-    angle: float | None = None
-    """Where that is all that is known of the lens: the horizontal field of view in radians."""
+    shared: bool = False
+    """Whether one lens is given for all photos without the size that it is for."""
+    lens_at: Callable[[tuple[float, float]], Lens | None] | None = None
+    """Where no size and no whole matrix is said: the lens in a picture of this (width, height)."""
 
 
 def read_known(path: Path) -> list[Known]:
@@ -43,7 +46,7 @@ def read_known(path: Path) -> list[Known]:
         known = _colmap(file) if file.is_dir() else _json(file)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{file} cannot be read as cameras ({type(error).__name__}: {error}); mend it") from error
     if not known:
         raise UserError(f"{file} holds no camera")
@@ -76,13 +79,14 @@ def _colmap(folder: Path) -> list[Known]:
             "image_undistorter --image_path PHOTOS --input_path MODEL --output_path OUT"
         )
     return [
-        Known(photo.name, _matrix(*photo.camera.lens), photo.camera.cam2world, photo.camera.size)
+        Known(photo.name, matrix_of(*photo.camera.lens), photo.camera.cam2world, photo.camera.size)
         for photo in model.photos
         if photo.camera.lens is not None
     ]
 
 
-def _matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+def matrix_of(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    """(3, 3) of four numbers."""
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
@@ -92,8 +96,7 @@ def _json(file: Path) -> list[Known]:
     if frames and "file" in frames[0]:
         half = 0.5 - float(content.get("pixel_centres", 0))
         return [_ours(frame, half) for frame in frames]
-    frames = [{**content, **frame} for frame in [*frames, *(content.get("test_frames") or ())]]
-    return [_nerfstudio(frame, file) for frame in frames]
+    return [_nerfstudio(frame, file) for frame in whole_frames(content)]
 
 
 def _ours(frame: dict[str, Any], half_pixel: float) -> Known:
@@ -113,22 +116,18 @@ def _ours(frame: dict[str, Any], half_pixel: float) -> Known:
 
 def _nerfstudio(frame: dict[str, Any], file: Path) -> Known:
     name = str(frame["file_path"])
-    model = str(frame.get("camera_model", "OPENCV"))
-    if model not in PINHOLES or any(np.any(frame.get(key)) for key in DISTORTION if frame.get(key) is not None):
+    if (kind := lens_kind(frame)) or distorts(frame):
         raise UserError(
-            f"{file}: the lens of {name} ({model}) distorts, and cameras here do not; undistort the photos first and "
-            "give their pinhole cameras"
+            f"{file}: the lens of {name} ({kind or frame.get('camera_model', 'OPENCV')}) distorts, and cameras here do "
+            "not; undistort the photos first and give their pinhole cameras"
         )
-    size = (float(frame["w"]), float(frame["h"])) if "w" in frame and "h" in frame else None
-    pose = frame.get("transform_matrix")
-    lens = None
-    if "fl_x" in frame and size is not None:
-        fx = float(frame["fl_x"])
-        cx, cy = float(frame.get("cx", size[0] / 2)), float(frame.get("cy", size[1] / 2))
-        lens = _matrix(fx, float(frame.get("fl_y", fx)), cx, cy)
-    elif "fl_x" in frame and "cx" in frame and "cy" in frame:
-        fx = float(frame["fl_x"])
-        lens = _matrix(fx, float(frame.get("fl_y", fx)), float(frame["cx"]), float(frame["cy"]))
-    angle = float(frame["camera_angle_x"]) if lens is None and "camera_angle_x" in frame else None
-    cam2world = None if pose is None else full(np.array(pose, np.float64)) @ OPENGL
-    return Known(name, lens, cam2world, size, angle)
+    size, pose = stated_size(frame), frame.get("transform_matrix")
+    lens = lens_of(frame, size)
+    return Known(
+        name,
+        None if lens is None else matrix_of(*lens),
+        None if pose is None else full(np.array(pose, np.float64)) @ OPENGL,
+        size,
+        frame["shared"] and size is None,
+        partial(lens_of, frame) if lens is None else None,
+    )

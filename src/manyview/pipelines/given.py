@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.manifest import pose_problem
+from manyview.data.manifest import pinhole_problem, pose_problem
 from manyview.errors import UserError
 from manyview.images.inputs import Photo, as_array
-from manyview.pipelines.camera_files import Known, read_known
-
-SHORTEST_FOCAL = 0.1
-"""Focal length in long sides under which (157 degrees of view) no pinhole camera is believed."""
+from manyview.pipelines.camera_files import Known, matrix_of, read_known
 
 
 @dataclass(frozen=True)
@@ -114,15 +111,17 @@ def given_intrinsics(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | 
     if values is None:
         return [None] * len(photos)
     if not _has_gaps(values) and (matrix := _array(values, "intrinsics")).shape == (3, 3):
-        sizes = {photo.fit.source: photo.name for photo in reversed(photos)}
-        if len(sizes) > 1:
-            shown = ", ".join(f"{width}x{height} ({name})" for (height, width), name in list(sizes.items())[:3])
-            raise UserError(
-                f"one camera is given for photos of {len(sizes)} sizes or orientations, {shown}: give one per photo "
-                "(--cameras-from FILE), or reconstruct with photos of one size"
-            )
+        _refuse_sizes(photos, "give one per photo (--cameras-from FILE), or reconstruct with photos of one size")
         return [matrix.copy() for _ in photos]
     return _each(values, "intrinsics", (3, 3), len(photos))
+
+
+def _refuse_sizes(photos: Sequence[Photo], mend: str, where: str = "") -> None:
+    """Raise UserError when photos that one lens is given for are not all of one size."""
+    sizes = {photo.fit.source: photo.name for photo in reversed(photos)}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}x{height} ({name})" for (height, width), name in list(sizes.items())[:3])
+        raise UserError(f"{where}one camera is given for photos of {len(sizes)} sizes or orientations, {shown}: {mend}")
 
 
 def given_poses(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | None]:
@@ -142,17 +141,7 @@ def lens_problem(matrix: np.ndarray, size: tuple[int, int]) -> str | None:
         return "are no camera matrix: focal lengths above 0, last row 0 0 1"
     if matrix[0, 1] or matrix[1, 0]:
         return f"have a skew of {matrix[0, 1] or matrix[1, 0]:g}, which no camera here has; write 0"
-    if min(fx, fy) < SHORTEST_FOCAL * max(size):
-        return (
-            f"have a focal length of {min(fx, fy):g} px in a {width}x{height} picture: give pixels of the original "
-            "picture, not shares of it or millimetres"
-        )
-    if not (0 < cx < width and 0 < cy < height):
-        return (
-            f"have the principal point {cx:g}, {cy:g} outside the {width}x{height} picture: give them for this size, "
-            "cx before cy"
-        )
-    return None
+    return pinhole_problem((fx, fy, cx, cy), (width, height))
 
 
 def _of_file(photos: Sequence[Photo], path: Path) -> Given:
@@ -168,6 +157,8 @@ def _of_file(photos: Sequence[Photo], path: Path) -> Given:
     notes = []
     if lacking:
         notes.append(f"{path} has no camera for {len(lacking)} of {len(photos)} photos: {', '.join(lacking[:5])}")
+    shared = [photo for photo, one in zip(photos, found, strict=True) if one is not None and one.shared]
+    _refuse_sizes(shared, "let the file say the size (w, h) or the camera of each", f"{path}: ")
     lenses = [None if one is None else _lens_for(one, photo, path) for photo, one in zip(photos, found, strict=True)]
     return Given(lenses, [None if one is None else one.cam2world for one in found], notes)
 
@@ -195,9 +186,12 @@ def _common_end(one: Path, other: Path) -> int:
 def _lens_for(one: Known, photo: Photo, path: Path) -> np.ndarray | None:
     """The intrinsics at the photo's size."""
     height, width = photo.fit.source
-    if one.angle is not None:
-        focal = width / 2 / np.tan(one.angle / 2)
-        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    if one.lens_at is not None:
+        try:
+            lens = one.lens_at((width, height))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(f"{path}: the lens of {one.name} cannot be read ({error}); mend it") from error
+        return None if lens is None else matrix_of(*lens)
     if one.intrinsics is None or one.size is None:
         return one.intrinsics
     across, down = width / one.size[0], height / one.size[1]

@@ -56,6 +56,8 @@ class ScanOptions:
     """Of those, every stride-th."""
     max_frames: int | None = None
     """Of those, at most this many per scene."""
+    farthest: float | None = None
+    """Depth from here on means none, in the data's own unit; default: 1000 in data in metres, else no depth is."""
     skip_bad: bool = False
     """List and leave out frames with a bad pose or a missing depth or label file instead of stopping."""
     extract_to: Path | None = None
@@ -95,6 +97,7 @@ class Source(Generic[OptionsT]):
         self.frames: list[Frame] = []
         self.problems: list[Problem] = []
         self._groups: dict[str, list[list[str]]] | None = None
+        self._lost = 0
 
     # ---- for readers ----
 
@@ -243,6 +246,8 @@ class Source(Generic[OptionsT]):
                 raise
             facts, problems = {}, [Problem(image, str(error))]
         self.problems += problems
+        pose = row.camera.cam2world if row.camera else None
+        self._lost += pose is not None and not np.isfinite(pose).all()
         if problems and self.options.skip_bad:
             return
         dataset, split = self.options.dataset or self.dataset, self.options.split or row.split
@@ -251,6 +256,8 @@ class Source(Generic[OptionsT]):
     def finish(self) -> None:
         """A look at the depth of some scenes, and the groups as row numbers of the manifest, in `info`."""
         self._look_at_depth()
+        if self._lost:
+            self.note(f"{self._lost} frames have no pose: what is written for it is not finite, or no rotation at all")
         if self._groups is None:
             return
         numbers: dict[str, dict[str, int]] = {}
@@ -274,9 +281,23 @@ class Source(Generic[OptionsT]):
                 continue  # who needs it says so
             scale, farthest = frame.depth_scale or 1.0, float(self.info.get(FARTHEST, "inf"))
             share = float((nothing(stored, scale, farthest) & (stored > 0)).mean())
+            top = f"{float(np.nanmax(stored)):g}"
             if share:
-                top = f"{float(np.nanmax(stored)):g}"
                 self.note(f"{frame.depth}: {share:.0%} is stored as a number that means none (the largest is {top})")
+            values = stored[~nothing(stored, scale, farthest)]
+            if alone := _far_from_all(values):
+                self.note(
+                    f"{frame.depth}: {alone:.0%} of what it measures is {values.max():g}, far beyond all else; if that "
+                    f"means none (sky, no return), scan again with --farthest {0.99 * float(values.max()) * scale:g}"
+                )
+
+
+def _far_from_all(values: np.ndarray) -> float:
+    """The share of the largest number where it stands for many pixels and twice as high as any other; else 0."""
+    largest = float(values.max(initial=0))
+    most = values == largest
+    below = float(values[~most].max(initial=0))
+    return float(most.mean()) if below and largest > 2 * below and most.mean() > 0.01 else 0.0
 
 
 @dataclass(frozen=True)
@@ -298,7 +319,10 @@ class Reader(Generic[OptionsT]):
     def scan(self, src: Path, options: OptionsT, dataset: str) -> Source[OptionsT]:
         """Everything the source holds. Raises UserError when it is not of this format."""
         source = Source(src, options, dataset)
-        source.info |= self.info | ({FARTHEST: FARTHEST_METRES} if self.metric else {})
+        if options.farthest is not None and not 0 < options.farthest < np.inf:
+            raise UserError(f"--farthest {options.farthest:g} is out of range: give a finite number above 0")
+        farthest = options.farthest or (FARTHEST_METRES if self.metric else None)
+        source.info |= self.info | ({FARTHEST: farthest} if farthest else {})
         empty = True
         for scene, rows in self._read(source):
             empty = False

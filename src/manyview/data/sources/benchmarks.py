@@ -13,7 +13,7 @@ import numpy as np
 from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, images_of, reader
 from manyview.data.sources.captured import mvsnet_camera
 from manyview.data.sources.colmap import read_model, rows_of
-from manyview.data.sources.poses import full, matrix_of, rigid, rotation_from_quaternion
+from manyview.data.sources.poses import full, matrix_of, number_in, rigid, rotation_from_quaternion
 from manyview.data.sources.rows import Camera, Row
 
 _SEVEN = Camera.of((585, 585, 320, 240), size=(640, 480))
@@ -41,7 +41,7 @@ def seven_scenes(src: Source) -> Scenes:
     SRC: the folder of scenes, one scene, or one sequence.
     """
     for folder in [*([src.root] if src.root.name.startswith("seq-") else []), *src.folders("seq-*", "*/seq-*")]:
-        split, number = "", int(folder.name.removeprefix("seq-") or -1)
+        split, number = "", number_in(folder.name.removeprefix("seq-"))
         for name in ("Train", "Test"):
             listed = folder.parent / f"{name}Split.txt"
             if listed.is_file() and number in [int(n) for n in re.findall(r"\d+", listed.read_text())]:
@@ -49,8 +49,8 @@ def seven_scenes(src: Source) -> Scenes:
         rows = []
         for image in sorted(folder.glob("frame-*.color.png")):
             stem = folder / image.name.removesuffix(".color.png")
-            pose = src.read(stem.with_suffix(".pose.txt"), matrix_of)
-            camera = _SEVEN if pose is None else replace(_SEVEN, cam2world=full(pose))
+            pose = src.read(stem.with_suffix(".pose.txt"), lambda path: full(matrix_of(path)))
+            camera = replace(_SEVEN, cam2world=pose)
             depth = first_file(stem.with_suffix(end) for end in (".depth.proj.png", ".depth.png"))
             rows.append(Row(image=image, name=stem.name, camera=camera, depth=depth, depth_scale=0.001, split=split))
         yield (src.name(folder) if folder != src.root else folder.name), rows

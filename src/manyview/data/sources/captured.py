@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,9 @@ def arkitscenes(src: Source) -> Scenes:
         rows = []
         for image in images_of(folder):
             name, _, stamp = image.stem.rpartition("_")
+            if not re.fullmatch(r"\d+(\.\d+)?", stamp):
+                src.problem(image, "its name does not say VIDEO_TIME")
+                continue
             close = [f"{name}_{float(stamp) + shift:.3f}" for shift in (0.0, -0.001, 0.001)]
             file = next((lenses[key] for key in close if key in lenses), None)
             camera = (src.read(file, _pincam) if file else None) or Camera()
@@ -149,7 +153,8 @@ def mapfree(src: Source) -> Scenes:
     SRC: the folder with train, val and test, one of these, or one scene; both sequences are one scene.
     """
     for scene in [path for path in [src.root, *src.folders("**/s*")] if (path / "seq0").is_dir()]:
-        lenses, poses = (src.read(scene / f"{name}.txt", table) or {} for name in ("intrinsics", "poses"))
+        lenses = src.read(scene / "intrinsics.txt", partial(table, count=6)) or {}
+        poses = src.read(scene / "poses.txt", partial(table, count=7)) or {}
         split = scene.parent.name if scene.parent.name in ("train", "val", "test") else ""
         rows = []
         for image in [image for part in sorted(scene.glob("seq*")) for image in images_of(part)]:

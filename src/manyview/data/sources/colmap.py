@@ -209,6 +209,9 @@ def read_model(folder: Path) -> Model:
     none = sorted({model for number, (model, *_) in lenses.items() if cameras[number].lens is None})
     if none:
         notes += [f"{folder.name}: no pinhole is near cameras of the model {', '.join(none)}: poses, no intrinsics"]
+    if missing := sorted({number for _, number, *_ in entries} - set(cameras)):
+        shown = ", ".join(map(str, missing[:5]))
+        notes += [f"{folder.name}: cameras {shown} are not in its list of cameras: their images have no intrinsics"]
     photos = []
     for name, number, pose, points in entries:
         world2cam = rigid(rotation_from_quaternion(pose[:4]), pose[4:7])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from manyview.data.sources.base import SOURCES, Scenes, Source, images_of, reader
-from manyview.data.sources.poses import matrix_of, table
+from manyview.data.sources.poses import matrix_of
 from manyview.data.sources.rows import Camera, Row
 
 _LIST = "eigen_test_files_with_gt.txt"
@@ -40,11 +40,10 @@ def kitti(src: Source) -> Scenes:
     for drive in src.folders("*/*_sync"):
         if not (drive / "image_02").is_dir():
             continue
-        known = src.read(drive.parent / "calib_cam_to_cam.txt", table) or {}
+        known = src.read(drive.parent / "calib_cam_to_cam.txt", _projections) or {}
         rows = []
         for camera in ("image_02", "image_03"):
-            lens = known.get(f"P_rect_{camera[-2:]}:")
-            matrix = None if lens is None else np.reshape(lens, (3, 4))[:, :3]
+            matrix = known.get(f"P_rect_{camera[-2:]}:")
             for image in images_of(drive / camera / "data"):
                 if wanted is not None and f"{drive.parent.name}/{drive.name}/{camera}/data/{image.name}" not in wanted:
                     continue
@@ -63,6 +62,12 @@ def kitti(src: Source) -> Scenes:
             yield drive.name, rows
 
 
+def _projections(path: Path) -> dict[str, np.ndarray]:
+    """P_rect_NN: -> the (3, 3) intrinsics in it; other lines hold times and more."""
+    lines = (line.split() for line in path.read_text().splitlines() if line.startswith("P_rect_"))
+    return {name: np.array(words, np.float64).reshape(3, 4)[:, :3] for name, *words in lines}
+
+
 def _annotated(src: Source, drive: str, camera: str, name: str) -> tuple[Path | None, str]:
     """Where the depth of a picture is, and its split."""
     for folder in (src.root, src.root / "data_depth_annotated"):
@@ -75,11 +80,15 @@ def _annotated(src: Source, drive: str, camera: str, name: str) -> tuple[Path | 
 
 def _selected(src: Source, image: Path) -> Row:
     folder = image.parent.parent
-    lens = src.read(folder / "intrinsics" / f"{image.stem}.txt", matrix_of)
+    camera = src.read(folder / "intrinsics" / f"{image.stem}.txt", _selected_camera)
     return Row(
         image=image,
-        camera=Camera.of(None if lens is None else lens.reshape(3, 3), centre=0),
+        camera=camera,
         depth=folder / "groundtruth_depth" / image.name.replace("_image_", "_groundtruth_depth_", 1),
         depth_scale=_SCALE,
         split="val",
     )
+
+
+def _selected_camera(path: Path) -> Camera:
+    return Camera.of(matrix_of(path).reshape(3, 3), centre=0)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from manyview.data.manifest import inside
+from manyview.data.depths import FARTHEST as FARTHEST_METRES
+from manyview.data.manifest import FARTHEST, inside
 from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.poses import full
 from manyview.data.sources.rows import Camera, Problem, Row, below
@@ -72,6 +73,9 @@ def scenes(src: Source) -> Scenes:
     `{"units": ..., "depth_png": ..., "pixel_centres": 0 or 0.5, "frames": [...]}`, and per frame `{"file",
     "size": [W, H], "K", "cam2world", "depth", "label", "instances"}`, all but the file optional. Poses are 4x4
     with OpenCV axes. Without `pixel_centres`, pixel centres lie at integers: half a pixel is added to cx and cy.
+    `units`: metres (the default), centimetres, millimetres, or any word. Depth: pictures hold what `depth_png` says
+    (millimetres; "uint16, 0 = no value, centimetres along the optical axis"), other files the scene's unit, and
+    `depth_scale`, scene units per stored number, comes before both.
     SRC: one cameras.json, a folder with one, or a folder of such folders.
     """
     src.dataset = src.root.name
@@ -79,6 +83,7 @@ def scenes(src: Source) -> Scenes:
     files = [src.path.resolve()] if src.path.is_file() else src.files_named(FILE.__eq__)
     if not files:
         raise UserError(f"no {FILE} in {src.path} or its folders; for plain images use --format folder")
+    metric = True
     for file in files:
         content, entries = _read(file)
         centres = content.get("pixel_centres", 0)
@@ -88,8 +93,14 @@ def scenes(src: Source) -> Scenes:
         src.info["scenes"][scene] = {key: content[key] for key in kept if key in content}
         for entry in entries:
             inside(src.root, below(src.root, file.parent / entry["file"]))  # refused, not just left out
-        row = partial(_Frame, folder=file.parent, centre=centres, depth_scale=_depth_scale(file, content))
-        yield scene, [row(image=file.parent / entry["file"], entry=entry) for entry in entries]
+        metric = metric and scene_unit(content) == 1
+        row = partial(_Frame, folder=file.parent, centre=centres)
+        scales = [_depth_scale(file, content, str(entry.get("depth"))) for entry in entries]
+        images = [file.parent / entry["file"] for entry in entries]
+        known = zip(images, entries, scales, strict=True)
+        yield scene, [row(image=image, entry=entry, depth_scale=scale) for image, entry, scale in known]
+    if metric:
+        src.info.setdefault(FARTHEST, FARTHEST_METRES)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -104,16 +115,57 @@ def _read(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         ) from error
 
 
-def _depth_scale(file: Path, content: dict[str, Any]) -> float:
-    """Scene units per stored depth value."""
-    scale, text = content.get("depth_scale"), str(content.get("depth_png") or "millimetres")
+def _depth_scale(file: Path, content: dict[str, Any], stored: str) -> float:
+    """Scene units per number in the depth file `stored`. Raises UserError for a unit that is not understood.
+
+    `depth_scale` says it; else pictures are in what `depth_png` says and other files in the unit of the scene.
+    """
+    scale = content.get("depth_scale")
     if scale is not None:
         if isinstance(scale, (int, float)) and np.isfinite(scale) and scale > 0:
             return float(scale)
         raise UserError(f"{file}: depth_scale is {scale!r}; it must be a positive number")
-    if re.search(r"(?<!of )(?<![\d.] )(?<!\d)\bmillimet(re|er)s?", text):
-        return 0.001
-    raise UserError(f"{file}: depth_png says {text!r}; say millimetres, or give depth_scale as a number")
+    text, unit = str(content.get("depth_png") or "millimetres"), scene_unit(content)
+    metres = depth_unit(text)
+    if metres is None:
+        raise UserError(f"{file}: depth_png says {text!r}; say millimetres, or give depth_scale as a number")
+    if not stored.lower().endswith((".png", ".tif", ".tiff")):
+        return 1.0
+    if unit is None:
+        raise UserError(
+            f"{file}: units says {content['units']!r}, so depth in millimetres has no length there; give depth_scale, "
+            "scene units per stored number"
+        )
+    return metres / unit
+
+
+_LENGTHS = {"metre": 1.0, "m": 1.0, "centimetre": 0.01, "cm": 0.01, "millimetre": 0.001, "mm": 0.001}
+
+
+_STORED = r"(?:(?:u?int(?:8|16|32)|(?:8|16|32)[- ]?bits?)(?: png)?|png)"
+_ALONG = r"along the (?:optical )?axis.*"
+_NONE = r"(?:0|65535|0 and 65535) (?:=|is|are|for|means?) [a-z ]+"
+
+
+def scene_unit(content: dict[str, Any]) -> float | None:
+    """The length in metres that a cameras.json counts in; None for one that is not known."""
+    word = re.match(r"\w+", str(content.get("units") or "metres").lower())
+    return None if word is None else _LENGTHS.get(word[0].replace("meter", "metre").removesuffix("s"))
+
+
+def depth_unit(text: str) -> float | None:
+    """Metres per stored number, of words like "uint16, 0 = no value, millimetres along the optical axis (z)".
+
+    None for a text of which any part is not understood: another number for none, other axes, another unit.
+    """
+    found = None
+    for part in (part.strip() for part in text.lower().replace("meter", "metre").split(",")):
+        unit = re.fullmatch(rf"(?:{_STORED} )?(?:in )?({'|'.join(_LENGTHS)})s?(?: {_ALONG})?", part)
+        if unit and found is None:
+            found = _LENGTHS[unit[1]]
+        elif unit or not re.fullmatch(rf"|{_STORED}|{_ALONG}|{_NONE}", part):
+            return None
+    return found
 
 
 def _matrix(values: Any, side: int, name: str, where: str) -> np.ndarray | None:

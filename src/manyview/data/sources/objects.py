@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +34,25 @@ def navi(src: Source) -> Scenes:
     SRC: the folder of objects (v1.0, v1.5), or one object.
     """
     for folder in src.folders(*_NAVI, *(f"*/{pattern}" for pattern in _NAVI)):
-        said: list[dict[str, Any]] = (
-            src.read(folder / "annotations.json", lambda path: json.loads(path.read_text())) or []
-        )
-        known = {Path(entry["filename"]).stem: entry for entry in said}
+        known = src.read(folder / "annotations.json", _navi_entries) or {}
         rows = []
         for image in images_of(folder / "images"):
             if "_" in image.stem:
                 continue
             depth = folder / "depth" / f"{image.stem}.png"
-            camera = _navi_camera(known[image.stem]) if image.stem in known else Camera()
+            entry = known.get(image.stem)
+            camera = None if entry is None else src.read(folder / "annotations.json", partial(_navi_camera, entry))
             split = "test" if folder.name == "wild_set" else "train"
             rows.append(Row(image=image, camera=camera, depth=depth, depth_scale=0.001, split=split))
         yield src.name(folder), rows
 
 
-def _navi_camera(entry: dict[str, Any]) -> Camera:
+def _navi_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """An image's stem -> what is said of it."""
+    return {Path(entry["filename"]).stem: entry for entry in json.loads(path.read_text())}
+
+
+def _navi_camera(entry: dict[str, Any], _: Path) -> Camera:
     (height, width), camera = entry["image_size"], entry["camera"]
     focal = float(camera["focal_length"])
     world2cam = rigid(rotation_from_quaternion(camera["q"]), np.asarray(camera["t"], np.float64) / 1000)

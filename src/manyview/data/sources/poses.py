@@ -35,8 +35,9 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def rotation_from_quaternion(wxyz: ArrayLike) -> np.ndarray:
-    """Unit or not, real part first -> (3, 3)."""
-    w, *axis = np.asarray(wxyz, np.float64) / np.linalg.norm(wxyz)
+    """Unit or not, real part first -> (3, 3); NaN for zero, which is no rotation."""
+    length = float(np.linalg.norm(wxyz))
+    w, *axis = np.asarray(wxyz, np.float64) / (length or np.nan)
     turn = np.cross(axis, np.eye(3)).T  # turn @ u is axis x u
     return np.eye(3) + 2 * w * turn + 2 * turn @ turn
 
@@ -53,12 +54,21 @@ def numbers(path: Path, *, skip: int = 0) -> list[list[float]]:
     return [[float(word) for word in words] for words in lines if words and not words[0].startswith("#")]
 
 
+def number_in(text: str) -> int:
+    """The whole number that a part of a file's name is; -1 for a name of another kind."""
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
 def matrix_of(path: Path) -> np.ndarray:
     """A text file of one matrix -> (rows, columns) float64."""
     return np.array(numbers(path), np.float64)
 
 
-def table(path: Path) -> dict[str, Sequence[float]]:
-    """A text file of lines that begin with a name -> the numbers after it."""
+def table(path: Path, count: int) -> dict[str, Sequence[float]]:
+    """A text file of lines that begin with a name -> the `count` numbers after it. Raises ValueError."""
     lines = (line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
-    return {words[0]: [float(word) for word in words[1:]] for words in lines if words}
+    rows: dict[str, Sequence[float]] = {words[0]: [float(word) for word in words[1:]] for words in lines if words}
+    wrong = next((name for name, numbers in rows.items() if len(numbers) != count), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} has {len(rows[wrong])} numbers, not {count}")
+    return rows

@@ -12,7 +12,16 @@ import numpy as np
 
 from manyview.data.depths import open_hdf5
 from manyview.data.sources.base import SOURCES, Scenes, Source, first_file, images_of, reader
-from manyview.data.sources.poses import OPENGL, full, inverse, numbers, rigid, rotation_from_quaternion, unmirrored
+from manyview.data.sources.poses import (
+    OPENGL,
+    full,
+    inverse,
+    number_in,
+    numbers,
+    rigid,
+    rotation_from_quaternion,
+    unmirrored,
+)
 from manyview.data.sources.rows import Camera, Row
 
 CAMERAS = "metadata_camera_parameters.csv"
@@ -50,7 +59,7 @@ def hypersim(src: Source) -> Scenes:
             frame = image.name.split(".")[1]
             if image.name.endswith(".tonemap.jpg") or (image.name.endswith(".color.jpg") and frame not in rows):
                 depth = maps / f"frame.{frame}.depth_meters.hdf5" if standard else None
-                placed = replace(camera, cam2world=poses.get(int(frame)))
+                placed = replace(camera, cam2world=poses.get(number_in(frame)))
                 rows[frame] = Row(image=image, name=frame, camera=placed, depth=depth)
         yield f"{scene.name}/cam_{number}", rows.values()
 
@@ -191,8 +200,8 @@ def tartanair(src: Source) -> Scenes:
         poses = src.read(scene / f"pose_{side}.txt", _tartanair_poses) or []
         rows = []
         for image in images_of(folder):
-            index = int(image.stem.split("_")[0])
-            pose = poses[index] if index < len(poses) else None
+            index = number_in(image.stem.split("_")[0])
+            pose = poses[index] if 0 <= index < len(poses) else None
             camera = Camera((320.0, 320.0, 320.0, 240.0), pose, (640.0, 480.0))
             rows.append(Row(image=image, camera=camera, depth=scene / f"depth_{side}" / f"{image.stem}_depth.npy"))
         yield f"{src.name(scene)}/{side}", rows
@@ -247,7 +256,10 @@ def vkitti2(src: Source) -> Scenes:
         lenses, poses = (src.read(texts / f"{name}.txt", columns) or {} for name in ("intrinsic", "extrinsic"))
         rows = []
         for image in images_of(folder):
-            frame = int(image.stem.rsplit("_", 1)[1])
+            frame = number_in(image.stem.rpartition("_")[2])
+            if frame < 0:
+                src.problem(image, "its name does not say rgb_FRAME")
+                continue
             depth = f"{world}/{variation}/frames/depth/{camera}/depth_{frame:05d}.png"
             rows.append(
                 Row(

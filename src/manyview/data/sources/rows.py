@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from manyview.data.manifest import inside, intrinsics_problem, pose_problem
+from manyview.data.manifest import inside, intrinsics_problem, pinhole_problem, pose_problem
 from manyview.data.sources.poses import full, inverse
 from manyview.errors import UserError
 from manyview.images.fit import same_picture
@@ -159,5 +159,7 @@ def _fitted(lens: Lens, of: tuple[float, float] | None, size: tuple[int, int]) -
         if of != (1, 1) and abs(x / y - 1) > _SQUASH:
             return (), f"is {size[0]}x{size[1]}, its intrinsics are for {of[0]:g}x{of[1]:g}: another aspect"
     fitted = tuple(float(value * factor) for value, factor in zip(lens, (x, y, x, y), strict=True))
-    reason = intrinsics_problem(fitted)
-    return fitted, reason and f"its camera {reason}; the frame has no intrinsics now"
+    if reason := intrinsics_problem(fitted):
+        return fitted, f"its camera {reason}; the frame has no intrinsics now"
+    reason = pinhole_problem(fitted, size)
+    return fitted, reason and f"its intrinsics {reason}; the frame has none now"

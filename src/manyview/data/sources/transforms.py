@@ -2,14 +2,17 @@
 
 Keys: docs.nerf.studio, "Data conventions" (camera_model, fl_x fl_y cx cy w h, k1 ..., per file or per frame;
 file_path, depth_file_path; transform_matrix is camera to world with OpenGL axes: +x right, +y up, looking
-along -z), and `camera_angle_x` of the NeRF synthetic scenes. Depth: PNG in millimetres or .npy in scene units.
+along -z), `camera_angle_x` of the NeRF synthetic scenes, and what instant-ngp's nerf_loader.cu reads besides (`x_fov`
+in degrees, `is_fisheye`, `ftheta_p0`, `latlong`, `equirectangular`, `depth_path` with `integer_depth_scale`). Depth:
+PNG in millimetres or .npy in scene units, where the file does not say.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from math import inf, tan
+from math import inf, pi, radians, tan
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,12 @@ from manyview.data.sources.poses import OPENGL, full
 from manyview.data.sources.rows import Camera, Lens, Row
 from manyview.images.reading import upright_size
 
-_FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "EQUIRECTANGULAR", "FISHEYE624")
+_PINHOLES = ("OPENCV", "FULL_OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL")
+_NO_PINHOLES = ("is_fisheye", "latlong", "equirectangular", "ftheta_p0")
+_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "distortion_params")
+_LENS = ("fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
+_DEPTHS = (("depth_file_path", "depth_unit_scale_factor"), ("depth_path", "integer_depth_scale"))
+_SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG")
 _SPLITS = {"transforms.json": "", **{f"transforms_{split}.json": split for split in ("train", "val", "test")}}
 _SCANNETPP = (("resized_undistorted_images", "transforms_undistorted.json"), ("resized_images", "transforms.json"))
 
@@ -85,22 +93,33 @@ def rows_of(src: Source, file: Path, images: Path) -> list[Row]:
     """A row per frame of a transforms.json; its images are looked for in the folder `images`.
 
     A name that is no file gets .png, .jpg or .jpeg. Frames whose image is not there keep its first name, so that the
-    scan lists them as missing. A file that does not say the size of its images means them as they are. Distortion is
-    not corrected, and said. `depth_unit_scale_factor` (nerfstudio) counts for every depth file.
+    scan lists them as missing. A file that does not say the size of its images means them as they are; a lens of
+    several images those of the first one's shape. Distortion is not corrected, and said. `depth_unit_scale_factor`
+    (nerfstudio) and `integer_depth_scale` (instant-ngp) count for every depth file.
     """
-    rows = []
+    rows: list[Row] = []
+    first = None
     for entry in src.read(file, _entries) or ():
         name = entry["file"].removeprefix("./")
-        image = first_file(images / f"{name}{suffix}" for suffix in ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG"))
+        image = first_file(images / f"{name}{suffix}" for suffix in _SUFFIXES)
         if not Path(name).suffix and not image.is_file():
             image = images / f"{name}.png"
-        depth = file.parent / str(entry["depth_file_path"]) if entry.get("depth_file_path") else None
-        if any(entry.get(name) for name in _DISTORTION):
-            src.distorted()
+        camera = Camera()
+        try:
+            size = stated_size(entry)
+            if size is None:
+                size = first if entry["shared"] and first else upright_size(image)
+                first = first or size
+            lens = None if lens_kind(entry) else lens_of(entry, size)
+            camera = Camera(lens, full(entry["transform_matrix"]) @ OPENGL, size)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            src.problem(file, f"the camera of {name} cannot be read, it has none now ({type(error).__name__}: {error})")
+        depth = entry["depth"] and file.parent / entry["depth"]
+        _tell(src, entry, depth)
         rows.append(
             Row(
                 image=image,
-                camera=_camera(entry, image),
+                camera=camera,
                 depth=depth,
                 depth_scale=entry["scale"] or (1.0 if depth and depth.suffix == ".npy" else 0.001),
                 split=entry["split"],
@@ -109,42 +128,89 @@ def rows_of(src: Source, file: Path, images: Path) -> list[Row]:
     return rows
 
 
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+def _tell(src: Source, entry: Mapping[str, Any], depth: Path | None) -> None:
+    """What of a frame is not taken as it is, or was guessed."""
+    if other := lens_kind(entry):
+        src.note(f"no pinhole is near cameras of the model {other}: poses, no intrinsics")
+    elif distorts(entry):
+        src.distorted()
+    if entry.get("mask_path"):
+        src.note("masks (mask_path) are not read")
+    if depth and depth.suffix == ".npy" and entry["scale"] is None:
+        src.note("depth in .npy files is taken in the unit of the poses, for no depth_unit_scale_factor says another")
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     """All frames of a transforms.json. Raises ValueError, KeyError, TypeError for one that is none."""
-    content = json.loads(path.read_text())
-    frames = [(entry, "") for entry in content["frames"]]
-    frames += [(entry, "test") for entry in content.get("test_frames") or ()]
-    entries = [{**content, **entry, "file": str(entry["file_path"]), "split": split} for entry, split in frames]
+    entries = whole_frames(json.loads(path.read_text()))
     for entry in entries:
-        _camera(entry, None)  # whose numbers are looked at before any image
-        scale = entry.get("depth_unit_scale_factor")
+        entry["file"] = str(entry["file_path"])
+        depth, unit = next((keys for keys in _DEPTHS if entry.get(keys[0])), _DEPTHS[0])
+        entry["depth"] = str(entry[depth]) if entry.get(depth) else None
+        scale = entry.get(unit)
         entry["scale"] = None if scale is None else float(scale)
         if scale is not None and not 0 < entry["scale"] < inf:
-            raise ValueError(f"depth_unit_scale_factor is {scale!r}, not a positive number")
+            raise ValueError(f"{unit} is {scale!r}, not a positive number")
     return entries
 
 
-def _camera(entry: dict[str, Any], image: Path | None) -> Camera:
-    size = (float(entry["w"]), float(entry["h"])) if "w" in entry and "h" in entry else None
-    if size is None and image is not None and (stored := upright_size(image)):
-        size = float(stored[0]), float(stored[1])
-    return Camera(_lens(entry, size), full(entry["transform_matrix"]) @ OPENGL, size)
+def whole_frames(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The frames with what the file says of all of them, their `split`, and whether their lens is `shared` so.
+
+    Raises KeyError or TypeError for a file that has none.
+    """
+    frames = [(frame, "") for frame in content["frames"]]
+    frames += [(frame, "test") for frame in content.get("test_frames") or ()]
+    own = (*_LENS, "w", "h")
+    return [
+        {**content, **frame, "split": split, "shared": not any(key in frame for key in own)} for frame, split in frames
+    ]
 
 
-def _lens(entry: dict[str, Any], size: tuple[float, float] | None) -> Lens | None:
-    """None for what is no pinhole, or not said."""
-    centre = (size[0] / 2, size[1] / 2) if size else None
-    if "cx" in entry and "cy" in entry:
-        centre = float(entry["cx"]), float(entry["cy"])
-    if centre is None or entry.get("camera_model") in _FISHEYE:
+def lens_kind(entry: Mapping[str, Any]) -> str | None:
+    """What kind of lens a frame has that no pinhole is near, None for one that some pinhole is."""
+    model = str(entry.get("camera_model") or _PINHOLES[0])
+    return next((name for name in _NO_PINHOLES if entry.get(name)), None if model.upper() in _PINHOLES else model)
+
+
+def distorts(entry: Mapping[str, Any]) -> bool:
+    """Whether a frame's lens is no pure pinhole."""
+    values = (entry.get(key) for key in _DISTORTION)
+    return any(any(value) if isinstance(value, (list, tuple)) else value for value in values)
+
+
+def stated_size(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The (width, height) that a frame's numbers are for, where it says so. Raises ValueError, TypeError."""
+    return (float(entry["w"]), float(entry["h"])) if "w" in entry and "h" in entry else None
+
+
+def lens_of(entry: Mapping[str, Any], size: tuple[float, float] | None) -> Lens | None:
+    """The pinhole in a picture of this (width, height); None where the file does not say it.
+
+    Raises ValueError, TypeError or ArithmeticError for what is no number or no angle.
+    """
+    middle = size and (size[0] / 2, size[1] / 2)
+    centre = (float(entry["cx"]), float(entry["cy"])) if "cx" in entry and "cy" in entry else middle
+    if centre is None:
         return None
-    if "fl_x" in entry:
-        return float(entry["fl_x"]), float(entry.get("fl_y", entry["fl_x"])), *centre
-    if "camera_angle_x" not in entry or size is None:
+    if "fl_x" in entry or "fl_y" in entry:
+        focal = float(entry["fl_x"] if "fl_x" in entry else entry["fl_y"])
+        return focal, float(entry.get("fl_y", focal)), *centre
+    if middle is None:
         return None
-    focal = size[0] / 2 / tan(float(entry["camera_angle_x"]) / 2)
-    down = size[1] / 2 / tan(float(entry["camera_angle_y"]) / 2) if "camera_angle_y" in entry else focal
-    return focal, down, *centre
+    across, down = (_focal(entry, axis, half) for axis, half in zip("xy", middle, strict=True))
+    across, down = across or down, down or across
+    return None if across is None or down is None else (across, down, *centre)
+
+
+def _focal(entry: Mapping[str, Any], axis: str, half: float) -> float | None:
+    """Of a field of view along an axis of half so many pixels; None where it is not said."""
+    if f"camera_angle_{axis}" in entry:
+        angle = float(entry[f"camera_angle_{axis}"])
+    elif f"{axis}_fov" in entry:
+        angle = radians(float(entry[f"{axis}_fov"]))
+    else:
+        return None
+    if not 0 < angle < pi:
+        raise ValueError(f"a field of view of {angle:g} radians is none; give 0 to 3.14")
+    return half / tan(angle / 2)
