@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
-from functools import cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from manyview.hardware import native_bf16
 from manyview.layers.rope import Rope, rotate
@@ -18,9 +14,6 @@ from manyview.layers.rope import Rope, rotate
 Arithmetic = Literal["full", "half_on_gpu", "half"]
 SHORT = 1024
 """Tokens up to which attention is written out where that is faster."""
-LONG = 8192
-"""Tokens from which attention asks for cuDNN's kernel first where there is one: see docs/efficiency-gpu.md."""
-HOPPER = (9, 0)
 
 
 def is_short_half_training(q: Tensor) -> bool:
@@ -28,21 +21,6 @@ def is_short_half_training(q: Tensor) -> bool:
     to 7 times (65 tokens) as long as the products written out.
     """
     return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[-2] <= SHORT
-
-
-def kernels_for(q: Tensor) -> AbstractContextManager[object]:
-    """cuDNN's kernel before torch's own for many tokens in half precision, on a GPU of the kind it was measured on."""
-    if not q.is_cuda or q.dtype == torch.float32 or q.requires_grad or q.shape[-2] < LONG:
-        return contextlib.nullcontext()
-    if _capability(q.device) < HOPPER:
-        return contextlib.nullcontext()
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(order, set_priority=True)
-
-
-@cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
 
 
 class Attention(nn.Module):
@@ -79,8 +57,7 @@ class Attention(nn.Module):
         if is_short_half_training(q) and not causal:
             mixed = ((q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)).softmax(-1) @ v
         else:
-            with kernels_for(q):
-                mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal)
+            mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal)
         return self.proj(mixed.transpose(1, 2).flatten(2).to(kind))
 
     def _halved(self, device: torch.device) -> bool:
