@@ -2,6 +2,7 @@
 
     python benchmarks/better_small.py OUT                    on a machine with a GPU and 16 cores; OUT: at most 8 files
     python benchmarks/better_small.py OUT --seconds 20 --device cpu --windows 2      a try, on any machine
+    python benchmarks/better_small.py OUT --data rooms:2     other streams; another seed for every further run
     python benchmarks/better_small.py OUT --install          afterwards: keeps what is better, from the files in OUT
 
 What comes first is checked first: a batch renders alike twice, and the loss on the GPU is the loss on the CPU. Results
@@ -40,7 +41,7 @@ from manyview.recipes.base import preset
 from manyview.recipes.distill3r import Distill3R
 
 MODEL = "manyview-small"
-DATA = ("rooms:1", "worlds:1")
+DATA = ("rooms:1",)
 PIECE = 15_500_000  # bytes of a file of weights
 BETTER = 0.9
 ASSETS = Path(__file__).resolve().parents[1] / "src/manyview/assets" / MODEL
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
     folder, over = work / "run", threading.Event()
     threading.Thread(target=follow, args=(folder, args.out, over), daemon=True).start()
     trained = train(
-        "distill3r", out=folder, preset="small", data=DATA, init=MODEL, settings=settings, device=args.device
+        "distill3r", out=folder, preset="small", data=args.data, init=MODEL, settings=settings, device=args.device
     )
     over.set()
     shutil.copy(folder / "metrics.jsonl", args.out / "log.jsonl")
@@ -161,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=440, help="of training (440: nine minutes with everything)")
+    parser.add_argument("--data", nargs="+", default=list(DATA), help="streams to learn from")
     parser.add_argument("--workers", type=int, default=15, help="processes that render")
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--windows", type=int, default=HELD_OUT["scenes"], help="held-out scenes")
