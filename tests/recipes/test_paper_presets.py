@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import manyview
 from manyview import zoo
-from manyview.config import RunConfig, to_dict
+from manyview.config import RunConfig, read_assignments, to_dict
 from manyview.data.manifest import Frame, Manifest
 from manyview.engine.schedule import sized, warmup_steps
 from manyview.errors import UserError
@@ -23,6 +25,28 @@ from manyview.recipes.base import RECIPES, preset
 
 TABLE = json.loads((Path(__file__).parents[1] / "data/paper_presets.json").read_text())
 CASES = [(recipe, name) for recipe, presets in TABLE.items() for name in presets]
+COMPLETE = ("mum", "dune")
+HOW_IT_RUNS = {
+    *("run.steps", "run.seconds", "run.precision", "run.compile", "run.shard", "run.seed", "run.checkpoint_every"),
+    *("run.log_every", "run.judge_every", "run.workers", "run.keep", "method.size", "method.memory_mb", "method.split"),
+    *("method.checkpointing", "method.compile", "method.domains", "method.crops", "method.keep", "method.shuffle"),
+}
+"""What no paper says, or says as budget: these change speed and safety, or data and answers that a user brings."""
+
+
+def published(recipe: str, name: str) -> dict[str, Any]:
+    """What the table says of a preset, with all that it has in common with the one that it is `like`."""
+    own = dict(TABLE[recipe][name])
+    return {**published(recipe, own.pop("like")), **own} if "like" in own else own
+
+
+def network_of(recipe: str, method: Any) -> dict[str, object]:
+    """The sizes of the student, as `network.encoder.dim`."""
+    changes = method.student if recipe == "mum" else read_assignments(method.encoder, "method.encoder")
+    with torch.device("meta"):
+        sizes = to_dict(zoo.build(method.model, **changes).config)
+    flat = {f"network.encoder.{key}": value for key, value in sizes.pop("encoder").items()}
+    return flat | {f"network.{key}": value for key, value in sizes.items()}
 
 
 def values_of(recipe: str, name: str, ranks: int) -> dict[str, object]:
@@ -32,26 +56,27 @@ def values_of(recipe: str, name: str, ranks: int) -> dict[str, object]:
     flat: dict[str, object] = {"sized.lr": run.lr, "sized.steps": run.steps, "sized.warmup_steps": warmup_steps(run)}
     for part, values in (("method", to_dict(chosen.method)), ("run", to_dict(chosen.run))):
         flat |= {f"{part}.{key}": value for key, value in values.items()}
-    for key, value in to_dict(chosen.method).get("student", {}).items():
-        flat[f"method.student.{key}"] = value
-    return flat
+    return flat | (network_of(recipe, chosen.method) if recipe in COMPLETE else {})
 
 
 @pytest.mark.parametrize(("recipe", "name"), CASES)
 def test_every_number_is_the_published_one(recipe, name):
-    expected = dict(TABLE[recipe][name])
+    expected = published(recipe, name)
     assert expected.pop("source")
     values = values_of(recipe, name, expected.pop("ranks"))
     for key, value in expected.items():
         assert values[key] == (pytest.approx(value) if isinstance(value, float) else value), key
+    if recipe in COMPLETE:
+        said = {key for key in values if not key.startswith("network.")}
+        assert said - {*expected} - HOW_IT_RUNS == set()
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("mum", "paper"), ("dune", "paper")])
 def test_on_one_gpu_the_rate_falls_and_the_budget_stays(recipe, name):
-    published, alone = values_of(recipe, name, TABLE[recipe][name]["ranks"]), values_of(recipe, name, 1)
     ranks = TABLE[recipe][name]["ranks"]
-    assert alone["sized.lr"] == pytest.approx(published["sized.lr"] / ranks)
-    assert alone["sized.steps"] == pytest.approx(published["sized.steps"] * ranks, rel=1e-5)
+    on_all, alone = values_of(recipe, name, ranks), values_of(recipe, name, 1)
+    assert alone["sized.lr"] == pytest.approx(on_all["sized.lr"] / ranks)
+    assert alone["sized.steps"] == pytest.approx(on_all["sized.steps"] * ranks, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
