@@ -8,61 +8,49 @@ import torch
 import manyview as mv
 from manyview.errors import UserError
 from manyview.models.outside import outside
+from timm_kinds import KINDS, Kind, each_kind, images, stand_in, tokens_of
 
-SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 2}
-
-
-def fake(monkeypatch, name: str, **options):
-    """timm's own network with seeded weights in place of pretrained ones, which cannot be had offline."""
-    timm = pytest.importorskip("timm", reason="needs the extra `timm`")
-    real = timm.create_model
-
-    def create(asked, *, pretrained, **arguments):
-        assert pretrained
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return real(name, pretrained=False, **{**options, **arguments})
-
-    monkeypatch.setattr(timm, "create_model", create)
+BEIT, VIT = (next(kind for kind in KINDS if kind.name.startswith(name)) for name in ("beit", "vit_tiny"))
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "size", "grid", "cls"),
-    [
-        ("convnext_atto", {}, (64, 96), (2, 3), False),
-        ("vit_tiny_patch16_224", {"depth": 2}, (64, 96), (4, 6), True),
-        (
-            "vit_small_patch14_dinov2",
-            {"depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 56},
-            (56, 84),
-            (4, 6),
-            True,
-        ),
-        ("beit_base_patch16_224", SMALL, (224, 224), (14, 14), True),
-        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}, (224, 224), (7, 7), False),
-        ("hiera_tiny_224", {"stages": (1, 1, 1, 1)}, (224, 224), (7, 7), False),
-        ("naflexvit_base_patch16_gap", SMALL, (64, 96), (4, 6), False),
-    ],
-)
-def test_networks_of_every_kind_encode(monkeypatch, name, options, size, grid, cls):
-    fake(monkeypatch, name, **options)
-    encoder = outside(f"timm:{name}")
-    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    features = encoder.encode(images)
-    assert features.grid == grid
+@each_kind
+def test_networks_of_every_kind_encode_as_timm_itself_does(monkeypatch, kind):
+    stand_in(monkeypatch, kind)
+    encoder, grid = outside(f"timm:{kind.name}"), (kind.size[0] // kind.patch, kind.size[1] // kind.patch)
+    assert (encoder.config.patch_size, encoder.fixed_size) == (kind.patch, kind.size if kind.fixed else None)
+    pictures = images(*kind.size)
+    with torch.no_grad():
+        features = encoder.encode(pictures)
+        first, last = encoder.encode(pictures, layers=[0, len(encoder.blocks) - 1])
+    assert (features.grid, last.grid) == (grid, grid)
     assert features.patches.shape == (2, grid[0] * grid[1], encoder.config.dim)
-    assert (features.cls is not None) == cls == encoder.config.cls_token
-    assert len(encoder.encode(images, layers=[0, encoder.config.depth - 1])) == 2
-    if cls:  # the tokens are the library's own, normed as it does
-        with torch.no_grad():
-            about = encoder.network.pretrained_cfg
-            mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
-            tokens = encoder.network.forward_features((images - mean) / std)
-        torch.testing.assert_close(features.patches, tokens[:, -grid[0] * grid[1] :], atol=1e-4, rtol=1e-4)
+    assert (features.cls is not None) == kind.cls == encoder.config.cls_token
+    tokens, token = tokens_of(encoder.network, pictures, grid[0] * grid[1])
+    torch.testing.assert_close(features.patches, tokens, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(last.patches, tokens, atol=1e-4, rtol=1e-4)
+    assert first.patches.shape != last.patches.shape or not torch.equal(first.patches, last.patches)
+    if kind.cls:
+        torch.testing.assert_close(features.cls, token, atol=1e-4, rtol=1e-4)
+
+
+@each_kind
+def test_the_same_network_with_random_weights(monkeypatch, kind):
+    stand_in(monkeypatch, kind)
+    encoder, pictures = outside(f"timm:{kind.name}"), images(*kind.size, count=1)
+    state = torch.get_rng_state()
+    fresh, again, other = encoder.untrained(3), encoder.untrained(3), encoder.untrained(4)
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        tokens = [one.encode(pictures).patches for one in (encoder, fresh, again, other)]
+    assert tokens[0].shape == tokens[1].shape
+    assert torch.equal(tokens[1], tokens[2])
+    assert not torch.allclose(tokens[1], tokens[3], atol=1e-4)
+    assert not torch.allclose(tokens[1], tokens[0], atol=1e-4)
+    assert (fresh.fixed_size, fresh.training) == (encoder.fixed_size, False)
 
 
 def test_sizes_and_masks_that_it_cannot_take(monkeypatch):
-    fake(monkeypatch, "beit_base_patch16_224", depth=2, embed_dim=48, num_heads=2)
+    stand_in(monkeypatch, BEIT)
     encoder = outside("timm:beit_base_patch16_224")
     with pytest.raises(UserError, match="takes 224x224 only, the images are 64x96"):
         encoder.encode(torch.rand(1, 3, 64, 96))
@@ -70,8 +58,22 @@ def test_sizes_and_masks_that_it_cannot_take(monkeypatch):
         encoder.encode(torch.rand(1, 3, 224, 224), mask=torch.zeros(1, 196, dtype=torch.bool))
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("crossvit_tiny_240", "no map with a cell for every 17 pixels of its 240x240"),
+        ("inception_v3", "no map with a cell for every 32 pixels of its 299x299"),
+    ],
+)
+def test_networks_whose_maps_do_not_tile_their_images_are_refused_with_the_reason(monkeypatch, name, reason):
+    stand_in(monkeypatch, Kind(name))
+    with pytest.raises(UserError, match=reason) as caught:
+        outside(f"timm:{name}")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_table_may_hold_them(monkeypatch):
-    fake(monkeypatch, "vit_tiny_patch16_224", depth=2)
+    stand_in(monkeypatch, VIT)
     model = mv.load("timm:vit_tiny_patch16_224")
     assert model.can == "encode images"
     found = mv.features([torch.rand(3, 64, 96).numpy()], model="timm:vit_tiny_patch16_224")
@@ -94,6 +96,9 @@ def test_a_transformers_directory(tmp_path):
     torch.testing.assert_close(features.patches, expected[:, 1:], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(features.cls, expected[:, 0], atol=1e-5, rtol=1e-5)
     assert encoder.encode(torch.rand(1, 3, 64, 96)).grid == (4, 6)
+    fresh, again = (encoder.untrained(seed).encode(images).patches for seed in (1, 1))
+    assert torch.equal(fresh, again)
+    assert not torch.allclose(fresh, features.patches, atol=1e-3)
 
 
 @pytest.mark.parametrize("source", ["timm:no_such_network", "hf:/no/such/place"])

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from manyview.errors import UserError
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Views
+from timm_kinds import Kind, each_kind, stand_in
+from timm_kinds import tokens_of as answered
 
 timm = pytest.importorskip("timm", reason="needs the extra `timm`")
 
@@ -85,6 +88,27 @@ def test_its_digest_tells_networks_apart():
     plain, again = (FeatureTeacher("timm:manyview_test_plain") for _ in range(2))
     assert plain.digest() == again.digest()
     assert plain.digest() != FeatureTeacher("timm:manyview_test_registers").digest()
+
+
+@each_kind
+def test_networks_of_every_kind_teach_on_the_students_grid(monkeypatch, kind: Kind):
+    """Their own answers to the pictures at the size that puts their cells on the student's, or resampled, and said."""
+    stand_in(monkeypatch, kind)
+    teacher, pictures = FeatureTeacher(f"timm:{kind.name}", name="semantics", student_patch=14), images(56, 84)
+    shown = teacher.prepare(pictures)
+    assert tuple(shown.shape[-2:]) == (kind.size if kind.fixed else (4 * kind.patch, 6 * kind.patch))
+    grid = (shown.shape[-2] // kind.patch, shown.shape[-1] // kind.patch)
+    expected, token = answered(teacher.network.network, shown, grid[0] * grid[1])
+    if kind.fixed:
+        maps = expected.transpose(1, 2).unflatten(2, grid)
+        expected = F.interpolate(maps, size=(4, 6), mode="bilinear").flatten(2).transpose(1, 2)
+    signals = teacher(Views(pictures[:, None]))
+    assert signals["patches"].value.shape == (2, 1, 24, teacher.dim)
+    torch.testing.assert_close(signals["patches"].value[:, 0], expected, atol=1e-4, rtol=1e-4)
+    assert (teacher.resampled, teacher.has_cls, "cls" in signals) == (kind.fixed, kind.cls, kind.cls)
+    if kind.cls:
+        torch.testing.assert_close(signals["cls"].value[:, 0], token, atol=1e-4, rtol=1e-4)
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
 
 
 @pytest.mark.parametrize(

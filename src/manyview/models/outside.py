@@ -5,8 +5,10 @@ Their weights come from those libraries' own caches and hubs; nothing of them is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,12 +17,16 @@ from torch import Tensor, nn
 
 from manyview.errors import UserError
 from manyview.layers.patches import image_grid
-from manyview.models.model import EncodesImages, Model
+from manyview.models.model import EncodesImages, Model, device_of
 from manyview.types import Features
 
 TIMM, HF = "timm:", "hf:"
-Blocks = Callable[[Tensor, Sequence[int], bool], list[tuple[Tensor, Tensor | None]]]
-"""Normalised images, block numbers, whether the last norm is applied -> (N, D, h, w) maps and (N, D) class tokens."""
+NORMS = ("layernorm", "post_layernorm", "norm")
+"""What transformers calls the last norm."""
+Blocks = list[tuple[Tensor, Tensor | None]]
+"""Of every block that was asked for: maps (N, D, h, w) and class tokens (N, D)."""
+Run = Callable[[Any, Tensor, Sequence[int], bool], Blocks]
+"""A network, normalised images, block numbers, whether the last norm is applied -> what these blocks say."""
 
 
 def is_outside(source: object) -> bool:
@@ -43,13 +49,24 @@ class OutsideConfig:
 class Outside(Model, EncodesImages):
     """An encoder of timm or transformers. Its blocks cannot be masked."""
 
-    def __init__(self, config: OutsideConfig, network: nn.Module, run: Blocks, mean: Any, std: Any) -> None:
+    def __init__(
+        self, config: OutsideConfig, network: nn.Module, run: Run, colours: Any, afresh: Callable[[], nn.Module]
+    ) -> None:
+        """`colours`: mean and spread that images are normalised by. `afresh` makes the network with random weights."""
         super().__init__()
-        self.config, self.network, self._run = config, network, run
+        self.config, self.network, self._run, self._colours, self._afresh = config, network, run, colours, afresh
         self.card = MappingProxyType({"name": config.source, "licence": f"as its publisher says of {config.source}"})
         self.blocks = range(config.depth)
-        for name, values in (("mean", mean), ("std", std)):
+        for name, values in zip(("mean", "std"), colours, strict=True):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+
+    def untrained(self, seed: int) -> Outside:
+        """The same network as its library makes it anew, on the same device, in eval mode; torch's generator stays."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            other = Outside(self.config, self._afresh(), self._run, self._colours, self._afresh)
+        other.fixed_size = self.fixed_size
+        return other.to(device_of(self)).eval()
 
     def encode_blocks(
         self, images: Tensor, layers: Sequence[int], *, mask: Tensor | None = None, norm: bool = True
@@ -59,10 +76,11 @@ class Outside(Model, EncodesImages):
             raise UserError(f"{self.config.source} cannot be given masked images; choose a model of ours")
         height, width = image_grid(images, 1)
         patch = self.config.patch_size
-        if self.fixed_size not in (None, (height, width)) or height % patch or width % patch:
+        fits = height % patch == 0 == width % patch if self.fixed_size is None else self.fixed_size == (height, width)
+        if not fits:
             takes = f"multiples of {patch}" if self.fixed_size is None else "{}x{} only".format(*self.fixed_size)
             raise UserError(f"{self.config.source} takes {takes}, the images are {height}x{width}; choose such a size")
-        answers = self._run((images - self.get_buffer("mean")) / self.get_buffer("std"), layers, norm)
+        answers = self._run(self.network, (images - self.get_buffer("mean")) / self.get_buffer("std"), layers, norm)
         return [
             Features(maps.flatten(2).transpose(1, 2), cls, None, (maps.shape[-2], maps.shape[-1]))
             for maps, cls in answers
@@ -89,40 +107,60 @@ def _timm(source: str) -> Outside:
     import timm
 
     name = source.removeprefix(TIMM)
-    wanted: dict[str, Any] = {"pretrained": True, "num_classes": 0}
-    fixed = False
+    create = partial(timm.create_model, name, num_classes=0, dynamic_img_size=True)
     try:
-        network: Any = timm.create_model(name, dynamic_img_size=True, **wanted)
+        network: Any = create(pretrained=True)
+        any_size = True
     except TypeError:  # an argument of plain transformers only
-        network = timm.create_model(name, **wanted)
-        fixed = getattr(getattr(network, "patch_embed", None), "strict_img_size", hasattr(network, "patch_embed"))
-    if not hasattr(network, "forward_intermediates"):
+        create = partial(timm.create_model, name, num_classes=0)
+        network, any_size = create(pretrained=True), False
+    stages, about = list(getattr(network, "feature_info", ())), network.pretrained_cfg
+    if not hasattr(network, "forward_intermediates") or not stages:
         raise UserError(f"timm's {name!r} does not give the maps of its blocks; choose another network")
-    stages, about = list(network.feature_info), network.pretrained_cfg
-    prefix = int(getattr(network, "num_prefix_tokens", 0))
-    has_cls = prefix > 0 and getattr(network, "cls_token", None) is not None
-
-    def run(images: Tensor, layers: Sequence[int], norm: bool) -> list[tuple[Tensor, Tensor | None]]:
-        arguments = {"indices": list(layers), "output_fmt": "NCHW", "intermediates_only": True}
-        if not has_cls:
-            try:
-                return [(maps, None) for maps in network.forward_intermediates(images, norm=norm, **arguments)]
-            except AssertionError:  # stages of several widths have no norm in common
-                return [(maps, None) for maps in network.forward_intermediates(images, norm=False, **arguments)]
-        answers = network.forward_intermediates(images, norm=norm, return_prefix_tokens=True, **arguments)
-        return [(maps, tokens[:, 0]) for maps, tokens in answers]
-
+    height, width = (int(side) for side in about["input_size"][-2:])
+    patch = int(stages[-1]["reduction"])
+    prefix = int(getattr(network, "num_prefix_tokens", 0)) > 0 and getattr(network, "cls_token", None) is not None
     config = OutsideConfig(
         source=source,
         dim=int(stages[-1]["num_chs"]),
         depth=len(stages),
-        patch_size=int(stages[-1]["reduction"]),
-        cls_token=has_cls,
-        image_size=int(about["input_size"][-1]),
+        patch_size=patch,
+        cls_token=prefix and "return_prefix_tokens" in inspect.signature(network.forward_intermediates).parameters,
+        image_size=width,
     )
-    encoder = Outside(config, network, run, about["mean"], about["std"])
-    encoder.fixed_size = (config.image_size, config.image_size) if fixed else None
+    run = partial(_run_timm, has_cls=config.cls_token)
+    encoder = Outside(config, network, run, (about["mean"], about["std"]), partial(create, pretrained=False))
+    another = (height // patch * patch, width // patch * patch + patch)
+    if any_size or _takes(encoder.eval(), another):
+        return encoder
+    encoder.fixed_size = (height, width)
+    if not _takes(encoder, encoder.fixed_size):
+        raise UserError(
+            f"timm's {name!r} has no map with a cell for every {patch} pixels of its {height}x{width}; choose another "
+            "network"
+        )
     return encoder
+
+
+def _run_timm(network: Any, images: Tensor, layers: Sequence[int], norm: bool, *, has_cls: bool) -> Blocks:
+    arguments = {"indices": list(layers), "output_fmt": "NCHW", "intermediates_only": True}
+    if has_cls:
+        answers = network.forward_intermediates(images, norm=norm, return_prefix_tokens=True, **arguments)
+        return [(maps, tokens[:, 0]) for maps, tokens in answers]
+    try:
+        return [(maps, None) for maps in network.forward_intermediates(images, norm=norm, **arguments)]
+    except AssertionError:  # stages of several widths have no norm in common
+        return [(maps, None) for maps in network.forward_intermediates(images, norm=False, **arguments)]
+
+
+@torch.no_grad()
+def _takes(encoder: Outside, size: tuple[int, int]) -> bool:
+    """Whether the network answers images of this size, a cell for every patch."""
+    try:
+        grid = encoder.encode(torch.zeros(1, 3, *size)).grid
+    except Exception:  # windows, tables of positions, pools: each says no in its own way
+        return False
+    return grid == (size[0] / encoder.config.patch_size, size[1] / encoder.config.patch_size)
 
 
 def _hf(source: str) -> Outside:
@@ -131,7 +169,7 @@ def _hf(source: str) -> Outside:
     name = source.removeprefix(HF)
     whole: Any = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
     processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    network = getattr(whole, "vision_model", whole)
+    network = _tower(whole)
     about = network.config
     if not all(hasattr(about, key) for key in ("hidden_size", "num_hidden_layers", "patch_size")):
         raise UserError(
@@ -141,9 +179,9 @@ def _hf(source: str) -> Outside:
     embeddings = getattr(network, "embeddings", None)
     has_cls = any(hasattr(embeddings, key) for key in ("cls_token", "class_embedding"))
     prefix = int(has_cls) + registers
-    last = next((getattr(network, n) for n in ("layernorm", "post_layernorm", "norm") if hasattr(network, n)), None)
 
-    def run(images: Tensor, layers: Sequence[int], norm: bool) -> list[tuple[Tensor, Tensor | None]]:
+    def run(network: Any, images: Tensor, layers: Sequence[int], norm: bool) -> Blocks:
+        last = next((getattr(network, n) for n in NORMS if hasattr(network, n)), None)
         states = network(pixel_values=images, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states
         grid, answers = (images.shape[-2] // patch, images.shape[-1] // patch), []
         for layer in layers:
@@ -162,4 +200,10 @@ def _hf(source: str) -> Outside:
         cls_token=has_cls,
         image_size=int(size),
     )
-    return Outside(config, network, run, processor.image_mean, processor.image_std)
+    colours = (processor.image_mean, processor.image_std)
+    return Outside(config, network, run, colours, lambda: _tower(AutoModel.from_config(whole.config)))
+
+
+def _tower(whole: Any) -> Any:
+    """The part of a model of images and texts that sees, or a model of images itself."""
+    return getattr(whole, "vision_model", whole)
