@@ -88,6 +88,23 @@ def test_batches_are_equal_bit_for_bit_in_any_number_of_processes(kind, walls, c
                 assert bits(views) == values, (workers, index)
 
 
+@pytest.mark.parametrize("workers", [0, 4])
+def test_a_domain_with_fewer_pictures_than_processes_gives_its_share(workers, colours, tmp_path):
+    """One picture, three and nine: every batch holds two of each domain, and every pass has all of its pictures."""
+    rows = Manifest.load(colours)
+    data = [Manifest(rows.frames[start:end], rows.root) for start, end in ((0, 1), (1, 4), (0, 9))]
+    batches = PictureBatches(data, PictureWish(size=(16, 16), batch=6), domains=(0, 1, 2))
+    seen: list[list[str]] = [[], [], []]
+    with Feed(batches, range(9), device=CPU, workers=workers) as feed:
+        for _ in range(9):
+            views = feed.next()
+            for [name], domain in zip(views.names, views.signals[DOMAIN].value.tolist(), strict=True):
+                seen[domain].append(name)
+    assert [len(names) for names in seen] == [18, 18, 18]
+    for names, count in zip(seen, (1, 3, 9), strict=True):
+        assert all(len({*names[start : start + count]}) == count for start in range(0, 18, count))
+
+
 def test_files_that_cannot_be_read_are_told_once_however_many_processes_meet_them(colours, tmp_path, caplog):
     manifest = Manifest.load(colours)
     for frame in manifest.frames:

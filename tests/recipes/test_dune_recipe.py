@@ -170,6 +170,15 @@ def test_a_batch_is_balanced_over_domains_of_any_size(config, tmp_path):
     assert len({name for name in seen if name.startswith("0/")}) == 3  # a pass over the domain of three
 
 
+def test_one_domain_can_teach_for_all_as_imagenet_19k_alone_does(config, tmp_path):
+    batches = DuneRecipe.batches(config, RunConfig(batch=4), cache=None, data=[manifest(tmp_path / "in19k", 5, 0)])
+    views, recipe = batches(0), DuneRecipe.build(config)
+    assert views.signals["domain"].value.tolist() == [0, 0, 0, 0]
+    step = recipe.step(views, progress=0.0, generator=torch.Generator().manual_seed(0))
+    assert {*step.logs} == {"loss_one", "loss_two"}
+    assert all(float(loss) > 0 for loss in step.logs.values())
+
+
 def test_fixed_crops_come_again_and_free_ones_do_not(config, tmp_path):
     data = [manifest(tmp_path / "small", 2, 0)]
     config = replace(config, domains=("one",))
