@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dense_world import draw
 from matching_world import write_scenes
+from test_normals_probe import world
 from test_recognition_tables import SHORT, imagenet
 
 import manyview as mv
@@ -36,6 +37,7 @@ def data(folder) -> dict[str, Any]:
     return {
         "dense": draw(folder / "dense", count=12),
         "pairs": write_scenes(folder / "rooms", scenes=range(6), frames=3),
+        "normals": world(folder / "normals", count=6),
         "classes": scan(imagenet(folder / "in1k", train=4, val=2), format="imagenet")[0],
     }
 
@@ -43,6 +45,7 @@ def data(folder) -> dict[str, Any]:
 ASKED = {
     "linear-segmentation": ("dense", FIT),
     "linear-depth": ("dense", FIT),
+    "normals-probe": ("normals", {**FIT, "width": 16}),
     "knn-segmentation": ("dense", {}),
     "logistic-segmentation": ("dense", {}),
     "matching-probe": ("pairs", {**PAIRS, "train_pairs": 8, "val_pairs": 2, "sweep": SWEEP}),
@@ -78,3 +81,14 @@ def test_one_that_takes_one_size_only_says_so_and_is_judged_at_that(monkeypatch,
         evaluate(PROTOCOLS.get("knn-segmentation")(size=64), model, data["dense"], tmp_path / "out")
     summary = evaluate(PROTOCOLS.get("knn-segmentation")(), model, data["dense"], tmp_path / "own")
     assert [row["method"] for row in summary["rows"]] == ["model", "untrained", "pixels", "constant"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options"), [("normals-probe", {"width": 16}), ("matching-zeroshot", {**PAIRS, "layers": "all"})]
+)
+def test_stages_of_several_sizes_are_no_blocks_to_compare(monkeypatch, protocol, options, data, tmp_path):
+    chosen, of = kind("convnext"), "normals" if protocol == "normals-probe" else "pairs"
+    stand_in(monkeypatch, chosen)
+    made = from_dict(PROTOCOLS.get(protocol), {**options, "size": 64})
+    with pytest.raises(UserError, match="maps of several sizes or widths; take its last block, 3,"):
+        evaluate(made, mv.load(f"timm:{chosen.name}"), data[of], tmp_path / "out")

@@ -19,7 +19,7 @@ from manyview.evaluation.dense_fit import AT_ONCE, Examples, Schedule
 from manyview.evaluation.dense_maps import Kind, Part
 from manyview.evaluation.dense_probe import DenseProbe, Facts
 from manyview.evaluation.normal_maps import unpacked
-from manyview.evaluation.tokens import Tokenise
+from manyview.evaluation.tokens import Tokenise, blocks_of
 from manyview.metrics.normals import ERRORS, normal_errors
 from manyview.models.family import encoder_of
 from manyview.models.normal_head import LEVELS, NormalHead, angular_loss
@@ -53,7 +53,7 @@ class NormalsProbe(DenseProbe):
     def tokens(self, encoder: Any, images: Tensor) -> Tensor:
         depth = len(encoder.blocks)
         layers = [max(0, depth * (level + 1) // LEVELS - 1) for level in range(LEVELS)]
-        return torch.cat([of.patches for of in encoder.encode(images, norm=self.norm, layers=layers)], -1)
+        return torch.cat([of.patches for of in blocks_of(encoder, images, layers, norm=self.norm)], -1)
 
     def tokenisers(self, model: Any) -> list[Tokenise]:
         """Without raw pixels, of which there are no four depths."""

@@ -26,7 +26,7 @@ from manyview.images.fit import cover
 from manyview.images.reading import ImageProblem, read_fitted
 from manyview.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from manyview.progress import track
-from manyview.types import Batches, Views
+from manyview.types import Batches, Features, Views
 
 Tokenise = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, 3, H, W) in [0, 1] -> patch tokens (N, P, D) by the name of what they are."""
@@ -74,6 +74,19 @@ def layers_of(encoder: Any, wanted: str | int | Sequence[int]) -> list[int] | No
     return list(asked)
 
 
+def blocks_of(encoder: Any, images: Tensor, layers: Sequence[int], *, norm: bool) -> list[Features]:
+    """What these blocks say. Raises UserError where they have maps of several sizes, as the stages of a pyramid do."""
+    blocks: list[Features] = encoder.encode(images, norm=norm, layers=layers)
+    patch = int(encoder.config.patch_size)
+    cells = (images.shape[-2] // patch) * (images.shape[-1] // patch)
+    if {features.patches.shape[1:] for features in blocks} != {(cells, blocks[0].patches.shape[-1])}:
+        raise UserError(
+            f"blocks {', '.join(map(str, layers))} of this encoder have maps of several sizes or widths; take its last "
+            f"block, {len(encoder.blocks) - 1}, or an encoder whose blocks are alike"
+        )
+    return blocks
+
+
 def from_encoder(
     encoder: Any, name: str, *, norms: Sequence[bool] = (True,), layers: Sequence[int] | None = None
 ) -> Tokenise:
@@ -86,7 +99,7 @@ def from_encoder(
             if layers is None:
                 tokens[name + ending] = encoder.encode(images, norm=norm).patches
             else:
-                answers = encoder.encode(images, norm=norm, layers=layers)
+                answers = blocks_of(encoder, images, layers, norm=norm)
                 named = zip(layers, answers, strict=True)
                 tokens |= {f"{name}_layer_{layer:02d}{ending}": features.patches for layer, features in named}
         return tokens
