@@ -102,9 +102,10 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
     return images.mean((-3, -2)).flatten(0, 1)
 
 
-def test_every_second_frame_is_mirrored_or_none(ramps):
+@pytest.mark.parametrize("crop", ["resize", "cover", "random"])
+def test_every_second_frame_is_mirrored_or_none(ramps, crop):
     for flip, share in ((True, 0.5), (False, 0.0)):
-        rows = torch.cat([brightness(images) for images in batches(ramps, flip=flip)])
+        rows = torch.cat([brightness(images) for images in batches(ramps, flip=flip, crop=crop)])
         mirrored = (rows[:, 0] > rows[:, -1]).float()
         assert mirrored.mean() == pytest.approx(share, abs=0.12)
 
