@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -82,23 +85,64 @@ def test_a_table_may_hold_them(monkeypatch):
         mv.reconstruct([torch.rand(3, 64, 96).numpy()], model="timm:vit_tiny_patch16_224")
 
 
-def test_a_transformers_directory(tmp_path):
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+WORDS = {**SMALL, "vocab_size": 100}
+# Kind -> its networks of transformers, whether they say a class token, and their configuration.
+TRANSFORMERS: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    "vit": ("ViT", True, SMALL),
+    "dinov2": ("Dinov2WithRegisters", True, {**SMALL, "num_register_tokens": 3, "image_size": 64, "patch_size": 16}),
+    "dinov3": ("DINOv3ViT", True, {**SMALL, "num_register_tokens": 3}),
+    "mae": ("ViTMAE", True, {**SMALL, **{f"decoder_{key}": value for key, value in SMALL.items()}}),
+    "siglip": ("Siglip", False, {"vision_config": {**SMALL, "patch_size": 16, "image_size": 64}, "text_config": WORDS}),
+    "clip": ("CLIP", True, {"vision_config": {**SMALL, "patch_size": 16, "image_size": 64}, "text_config": WORDS}),
+    "swin": ("Swin", False, {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "image_size": 64}),
+    "convnext": ("ConvNext", False, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "siglip2": ("Siglip2", False, {"vision_config": {**SMALL, "patch_size": 16}, "text_config": WORDS}),
+}
+
+
+def saved(kind: str, folder: Path) -> Any:
+    """A network of the kind with random weights, as a directory of transformers'."""
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
-    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    name, _, options = TRANSFORMERS[kind]
     torch.manual_seed(0)
-    network = transformers.ViTModel(config).eval()
-    network.save_pretrained(tmp_path)
-    transformers.ViTImageProcessor().save_pretrained(tmp_path)
-    encoder, images = outside(f"hf:{tmp_path}"), torch.rand(1, 3, 224, 224)
-    features = encoder.encode(images)
+    network = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**options)).eval()
+    network.save_pretrained(folder)
+    transformers.ViTImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
+    return network
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov3", "mae", "siglip", "clip"])
+def test_directories_of_transformers_encode_as_it_does_itself(kind, tmp_path):
+    network = saved(kind, tmp_path)
+    encoder, pictures = outside(f"hf:{tmp_path}"), images(64, 96)
     with torch.no_grad():
-        expected = network(pixel_values=(images - 0.5) / 0.5).last_hidden_state
-    torch.testing.assert_close(features.patches, expected[:, 1:], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(features.cls, expected[:, 0], atol=1e-5, rtol=1e-5)
-    assert encoder.encode(torch.rand(1, 3, 64, 96)).grid == (4, 6)
-    fresh, again = (encoder.untrained(seed).encode(images).patches for seed in (1, 1))
-    assert torch.equal(fresh, again)
-    assert not torch.allclose(fresh, features.patches, atol=1e-3)
+        features, fresh, again = (one.encode(pictures) for one in (encoder, encoder.untrained(1), encoder.untrained(1)))
+        tower = getattr(network, "vision_model", network)
+        if kind == "mae":  # as a plain ViT with the same weights, which hides nothing
+            import transformers
+
+            tower = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False).eval()
+            tower.load_state_dict(network.state_dict())
+        free = {} if kind in ("dinov2", "dinov3") else {"interpolate_pos_encoding": True}
+        tokens = tower(pixel_values=(pictures - 0.5) / 0.5, **free).last_hidden_state
+        if kind == "clip":  # whose last norm is on the class token alone
+            tokens = tower.post_layernorm(tokens)
+    assert (features.grid, features.patches.shape) == ((4, 6), (2, 24, 32))
+    torch.testing.assert_close(features.patches, tokens[:, -24:], atol=1e-5, rtol=1e-5)
+    assert (features.cls is not None) == TRANSFORMERS[kind][1]
+    if features.cls is not None:
+        torch.testing.assert_close(features.cls, tokens[:, 0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(fresh.patches, again.patches)
+    assert not torch.allclose(fresh.patches, features.patches, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["swin", "convnext", "siglip2"])
+def test_directories_of_other_kinds_are_refused_with_the_reason(kind, tmp_path):
+    saved(kind, tmp_path)
+    with pytest.raises(UserError, match="is no vision transformer with a patch grid") as caught:
+        outside(f"hf:{tmp_path}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["timm:no_such_network", "hf:/no/such/place"])

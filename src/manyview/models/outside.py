@@ -171,10 +171,12 @@ def _hf(source: str) -> Outside:
     processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     network = _tower(whole)
     about = network.config
-    if not all(hasattr(about, key) for key in ("hidden_size", "num_hidden_layers", "patch_size")):
-        raise UserError(
-            f"{source} is no vision transformer with a patch grid; choose one, such as hf:facebook/vit-mae-base"
-        )
+    other = f"{source} is no vision transformer with a patch grid; choose one, such as hf:facebook/vit-mae-base"
+    if not all(hasattr(about, key) for key in ("hidden_size", "num_hidden_layers", "patch_size", "image_size")):
+        raise UserError(other)
+    masks = hasattr(about, "mask_ratio")
+    if masks:
+        about.mask_ratio = 0.0  # MAE would hide three quarters of the patches and shuffle the others
     patch, registers = int(about.patch_size), int(getattr(about, "num_register_tokens", 0))
     embeddings = getattr(network, "embeddings", None)
     has_cls = any(hasattr(embeddings, key) for key in ("cls_token", "class_embedding"))
@@ -182,8 +184,11 @@ def _hf(source: str) -> Outside:
 
     def run(network: Any, images: Tensor, layers: Sequence[int], norm: bool) -> Blocks:
         last = next((getattr(network, n) for n in NORMS if hasattr(network, n)), None)
-        states = network(pixel_values=images, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states
         grid, answers = (images.shape[-2] // patch, images.shape[-1] // patch), []
+        asked = {"pixel_values": images, "output_hidden_states": True, "interpolate_pos_encoding": True}
+        if masks:
+            asked["noise"] = torch.arange(grid[0] * grid[1], device=images.device).expand(len(images), -1)
+        states = network(**asked).hidden_states
         for layer in layers:
             tokens = states[layer + 1]
             tokens = last(tokens) if norm and last is not None else tokens
@@ -201,7 +206,10 @@ def _hf(source: str) -> Outside:
         image_size=int(size),
     )
     colours = (processor.image_mean, processor.image_std)
-    return Outside(config, network, run, colours, lambda: _tower(AutoModel.from_config(whole.config)))
+    encoder = Outside(config, network, run, colours, lambda: _tower(AutoModel.from_config(whole.config)))
+    if not _takes(encoder.eval(), (2 * patch, 3 * patch)):
+        raise UserError(other)
+    return encoder
 
 
 def _tower(whole: Any) -> Any:
