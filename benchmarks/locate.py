@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from manyview.images.fit import cover
 from manyview.images.reading import resample_nearest
 from manyview.images.writing import write_picture
 from manyview.models.model import Reconstructs
-from manyview.pages.pictures import grid
+from manyview.pages.pictures import grid, legend
 from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.locate import colours, overlay
 from manyview.scene.scene import Scene
@@ -65,7 +66,8 @@ of the two is the probability, and half of it the threshold. Regions of fewer th
 count as noise. A query is "not there" where no photo has more. Temperature and limits belong to the space of the
 features: those of `minilm` were chosen on the texts of the class names, blended and with noise, without a picture;
 those of `clip` have not been measured here. The text encoders read English; a word that is none of the everyday
-ones and near to none is found only if the model learned it. Numbers of `known` features come from the true classes
+ones and near to none is found only if the model learned it; one that is less than 0.43 like any of them is answered
+with a note that the encoder of `minilm` seems not to know it (words of other languages, typing errors). Numbers of `known` features come from the true classes
 and points with noise: they judge the words alone, not
 a model. The everyday words contain the names of the rooms' classes, which is a help that other data does not have."""
 
@@ -107,10 +109,11 @@ def labels_of(data: Manifest, row: int) -> np.ndarray:
 def judge(scene: Scene, truth: np.ndarray, words: dict[str, tuple[str, ...]]) -> tuple[list[dict[str, Any]], Any]:
     """A row per word of one room."""
     located = scene.locate(list(words))
+    placeless = replace(scene, views=[replace(view, cam2world=None, rests_on="nothing") for view in scene.views])
     rows = []
     for number, (found, (word, names)) in enumerate(zip(located.found, words.items(), strict=True)):
         there = np.isin(truth, [CLASSES.index(name) for name in names])
-        alone = scene.locate([word]).scene.views
+        alone = placeless.locate([word]).scene.views  # its pixels, whatever other words take
         said = np.stack([view.labels == 0 for view in alone])
         row = {"word": word, "there": bool((there.mean((1, 2)) >= SHOWN).any()), "said": found.there}
         pixels = {"hits": int((said & there).sum()), "said_pixels": int(said.sum()), "there_pixels": int(there.sum())}
@@ -158,6 +161,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     model: Any = Known(data, args.known) if args.known is not None else load_as(args.model, Reconstructs, None)[0]
     words = {**{name: (name,) for name in NAMES}, **FREE, **dict.fromkeys(ABSENT, ())}
     rows, pictures, began = [], [], time.perf_counter()
+    palette, drawn = colours(len(words)), set[int]()
     for room in data.scenes().values():
         if args.known is not None:
             model.rows = room
@@ -170,15 +174,18 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         of_room, located = judge(scene, truth, words)
         rows += of_room
         if len(pictures) < 3:
-            palette = colours(len(words))
-            pictures.append([part for view in located.scene.views[:2] for part in (view.image, overlay(view, palette))])
+            shown = located.scene.views[:2]
+            pictures.append([part for view in shown for part in (view.image, overlay(view, palette))])
+            drawn |= {int(number) for view in shown for number in np.unique(view.labels)} - {-1}
     kinds = {"class names": NAMES, "other words": tuple(FREE), "absent things": ABSENT}
     table = {kind: ratios([row for row in rows if row["word"] in of]) for kind, of in kinds.items()}
     each = {word: ratios([row for row in rows if row["word"] == word]) for word in words}
     answer = {"model": args.model if args.known is None else f"known, noise {args.known}", "rooms": args.rooms}
     answer |= {"table": table, "words": each, "seconds_per_room": (time.perf_counter() - began) / args.rooms}
     write_json(args.out / FOUND, answer)
-    write_picture(args.out / PICTURE, grid(pictures))
+    named = [(list(words)[number], palette[number].tolist()) for number in sorted(drawn)]
+    photos = grid(pictures)
+    write_picture(args.out / PICTURE, grid([[photos], [legend(named, photos.shape[1], text=20)]]))
     return answer
 
 
@@ -228,7 +235,7 @@ def page(answer: dict[str, Any], args: argparse.Namespace) -> str:
             "",
             "![photos, and in colours what was found](images/locate.jpg)",
             "",
-            "Photos of three rooms, and beside each one, on grey, what was found in it: a colour for each word.",
+            "Photos of three rooms, and beside each one, on grey, what was found in it; below, each colour's word.",
             "",
             f"| word | {heads} |",
             rule,

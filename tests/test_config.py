@@ -84,6 +84,23 @@ def test_sizes_paths_and_names_that_look_like_numbers():
         override(Videos(), ["size=112-154"])
 
 
+def test_texts_are_taken_as_they_are_written():
+    @dataclass(frozen=True, kw_only=True)
+    class Words:
+        words: str = "x"
+        maybe: str | None = "x"
+        folder: Path = Path("x")
+
+    for text in (",", "{", "a: b", "# wall", "'wall'", "null", "no", "", "  "):
+        assert override(Words(), [f"words={text}"]).words == text
+    assert [override(Words(), [f"maybe={text}"]).maybe for text in ("", "~", "Null", "none", "{", "nil")] == [
+        *(None, None, None, None),
+        *("{", "nil"),
+    ]
+    with pytest.raises(UserError, match="'folder' is None"):
+        override(Words(), ["folder="])
+
+
 def test_dashes_are_underscores_and_class_variables_are_no_options():
     assert override(Outer(), ["run.weight-decay=0.5"]).run.weight_decay == 0.5
     with pytest.raises(UserError, match="unknown option 'KIND'"):

@@ -180,10 +180,10 @@ def convert(text: str, hint: Any, name: str) -> Any:
     """The value of an annotated type that `text` says; "none" is null. Raises UserError that names the option."""
     if text == "none" and type(None) in get_args(hint):
         return None
-    value = read_value(text, name)
-    if value is not None and _accepts_text(hint):
-        value = text  # a name that looks like a number stays a name
-    return _coerce(value, hint, name)
+    if not _accepts_text(hint):
+        return _coerce(read_value(text, name), hint, name)
+    nothing = hint is not str and text.strip().lower() in ("", "null", "~")
+    return _coerce(None if nothing else text, hint, name)  # what looks like a number, or like no YAML, stays a name
 
 
 def _accepts_text(hint: Any) -> bool:

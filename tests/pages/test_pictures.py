@@ -8,7 +8,7 @@ import numpy as np
 
 from manyview.pages.charts import Wedge, line_chart, link_chart, plan_chart
 from manyview.pages.page import Page
-from manyview.pages.pictures import cloud_picture, colour_map, depth_range, grid, two_sides
+from manyview.pages.pictures import PAPER, cloud_picture, colour_map, depth_range, grid, legend, two_sides
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
@@ -49,6 +49,20 @@ def test_invalid_pixels_are_grey_and_do_not_set_the_range():
 def test_grid_pads_rows_of_different_widths():
     tall, wide = np.zeros((4, 6, 3), np.uint8), np.zeros((2, 9, 3), np.uint8)
     assert grid([[tall], [wide, wide]], gap=1).shape == (4 + 1 + 2, 9 + 1 + 9, 3)
+
+
+def test_a_legend_has_every_colour_and_fits_its_width():
+    names = [("sofa", (255, 0, 0)), ("x" * 5000, (0, 160, 0)), ("диван 🛋", (0, 0, 255)), ("", (200, 200, 0))]
+    shown = legend(names, 120)
+    assert shown.shape[1:] == (120, 3)
+    for _, colour in names:
+        assert (shown == colour).all(-1).sum() > 50
+    rows = [int(np.flatnonzero((shown == colour).all(-1).any(1))[0]) for _, colour in names]
+    assert rows == sorted(rows)
+    assert len(set(rows)) > 2  # a long name has a row of its own
+    assert (shown[:, -3:] == PAPER).all()
+    assert legend([], 120).shape == (0, 120, 3)
+    assert legend(names, 10).shape[1] == 10  # narrower than a letter
 
 
 def test_chart_survives_nan_and_emptiness():

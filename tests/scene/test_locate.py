@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import manyview as mv
 from manyview.cli.main import main
 from manyview.errors import UserError
+from manyview.models import minilm
 from manyview.models.model import Reconstructs
 from manyview.scene import locate as locating
 from manyview.scene.located import write_located
@@ -20,6 +24,9 @@ from manyview.scene.options import MODEL
 from manyview.scene.scene import Scene
 from manyview.zoo import texts
 
+needs_words = pytest.mark.skipif(
+    importlib.util.find_spec(minilm.PACKAGE) is None, reason="manyview[text-offline] is not installed"
+)
 NEAR = {"couch": "sofa", "place to sit": "sofa"}
 """Phrases that mean nearly the same as a word."""
 
@@ -119,10 +126,22 @@ def test_each_query_is_asked_by_itself(things):
 
 
 def test_bad_questions_say_what_to_do(scene, things):
-    for queries, message in (([], "nothing to look for"), (["sofa", " "], "query 2 of 2 is empty"), (["|"], "empty")):
+    for queries, message in (
+        ([], "nothing to look for"),
+        (["sofa", " "], "query 2 of 2 is empty"),
+        (["|"], "empty"),
+        (["sofa", "...", "lamp"], r"query 2 of 3 holds no word \('...'\)"),
+        (["?! | \u200b"], "holds no word"),
+        (["\x00\x1b"], "holds no word"),
+        ([5], "query 1 of 1 is 5, no text"),
+        ([("sofa", None)], "no text"),
+    ):
         with pytest.raises(UserError, match=message):
             things.locate(queries, encoder=encode)
     assert phrases_of("sofa") == [("sofa",)]
+    assert phrases_of([" red \n\t sofa\x07 |... | couch", "\U0001f6cb", "7"]) == [
+        *(("red sofa", "couch"), ("\U0001f6cb",), ("7",))
+    ]
     with pytest.raises(UserError, match=f"no features .*--model {MODEL}"):
         scene.locate(["sofa"], encoder=encode)
     with pytest.raises(UserError, match="features of words, not of 'clip'"):
@@ -131,11 +150,16 @@ def test_bad_questions_say_what_to_do(scene, things):
         things.locate(["lamp", "sofa"], encoder=encode, background="sofa")
     with pytest.raises(UserError, match="none of them empty"):
         things.locate(["sofa"], encoder=encode, background="wall,,")
+    with pytest.raises(UserError, match="needs words with commas between"):
+        things.locate(["sofa"], encoder=encode, background=",")
     with pytest.raises(UserError, match="64 channels, the text encoder has 3"):
         things.locate(["sofa"], encoder=lambda texts: np.random.default_rng(0).normal(size=(len(texts), 3)))
     with pytest.raises(UserError, match="no text encoder speaks for the feature space 'words'"):
         things.locate(["sofa"])
     other = replace(things, views=[replace(v, features={"minilm": v.features["words"]}) for v in things.views])
+    for odd in ("text", {"words": 3}, {"words": {"text_encoder": None}}):  # no word of a text encoder
+        with pytest.raises(UserError, match="no text encoder speaks"):
+            replace(things, info={**things.info, "features": odd}).locate(["sofa"])
     other.info["features"] = {"minilm": {"text_encoder": "another"}}
     with pytest.raises(UserError, match="made for the text encoder another"):
         other.locate(["sofa"])
@@ -150,6 +174,26 @@ def test_photos_without_a_camera_show_things_that_have_no_place(things):
     assert found["sofa"].places == []
     assert any("no camera" in note for note in found.notes)
     assert any("none whose points have a place" in note for note in found.notes)
+
+
+def test_photos_without_features_are_left_out_and_lose_the_labels_of_earlier_queries(things, tmp_path):
+    before = things.locate(["elephant", "sofa"], encoder=encode).scene
+    assert 1 in before.views[0].labels
+    half = replace(before, views=[replace(before.views[0], features={}), *before.views[1:]])
+    located = half.locate(["sofa"], encoder=encode)
+    assert located.scene.views[0].labels is None
+    assert [sight.view for sight in located["sofa"].sights] == list(range(1, len(things)))
+    assert located.notes == [f"no features of words, so not looked at: {things.views[0].name}"]
+    write_located(located, tmp_path / "found")
+
+
+def test_features_that_are_not_finite_show_nothing(things):
+    cells = things.views[0].features["words"].copy()
+    cells[0, 0, 0], cells[1, 0, 5] = np.nan, np.inf
+    chances = Words([("sofa",)], "words", encode).probabilities(cells)[0]
+    assert chances[0, 0] == chances[1, 0] == 0
+    assert float(chances[2, 0]) > 0.9
+    assert bool(chances.isfinite().all())
 
 
 def test_two_photos_without_overlap_answer_each_in_its_own_frame(things):
@@ -175,6 +219,23 @@ def test_an_unknown_language_finds_nothing_and_says_so_on_the_command_line(thing
     assert not found["there"]
 
 
+@needs_words
+def test_words_that_the_text_encoder_hardly_knows_are_named(things, tmp_path):
+    """Everything else than English things would otherwise be "not there" like a zebra."""
+    real = partial(texts.embed_texts, "minilm")
+    for background in (EVERYDAY, ("wall", "pizza")):
+        strange = ["Stuhl", "chaise", "ventana", "asdf", "etwas zum Lesen"]
+        usual = ["zebra", "violin", "toothbrush", "couch", "something to read", "place to sit"]
+        words = Words([*((word,) for word in [*strange, *usual]), ("Stuhl", "chair")], "minilm", real, background)
+        assert words.known == [*[False] * len(strange), *[True] * len(usual), True]
+    of_minilm = [replace(view, features={"minilm": np.zeros((4, 6, 384), np.float16)}) for view in things.views]
+    replace(things, views=of_minilm, info={}).save(tmp_path / "scene")
+    notes = mv.locate(str(tmp_path / "scene"), ["Stuhl", "zebra", "asdf"]).notes
+    assert notes == [
+        "the text encoder seems not to know 'Stuhl', 'asdf', so its answer says little; ask in other words, in English"
+    ]
+
+
 def test_a_scene_keeps_its_features_and_labels(things, tmp_path):
     located = things.locate(["sofa"], encoder=encode)
     located.scene.save(tmp_path / "scene")
@@ -191,6 +252,11 @@ def test_a_scene_keeps_its_features_and_labels(things, tmp_path):
         del entry["features"], entry["labels"], entry["scores"]
     (tmp_path / "scene" / "scene.json").write_text(json.dumps(header))
     assert Scene.load(tmp_path / "scene").views[0].features == {}
+    header["views"][0]["features"] = {"words": "features/0000-0.npy"}
+    (tmp_path / "scene" / "scene.json").write_text(json.dumps(header))
+    np.save(tmp_path / "scene" / "features" / "0000-0.npy", np.zeros((0, 8, 64), np.float16))
+    with pytest.raises(UserError, match="the scene is damaged"):
+        Scene.load(tmp_path / "scene")
 
 
 def test_what_was_found_is_written(things, tmp_path):
@@ -202,7 +268,18 @@ def test_what_was_found_is_written(things, tmp_path):
     plain = json.loads((tmp_path / "found" / "located.json").read_text())
     assert [(q["query"], q["there"]) for q in plain["queries"]] == [("sofa", True), ("elephant", False)]
     assert plain["queries"][0]["photos"][0]["box"][0] == 0
-    assert len(list((tmp_path / "found" / "overlays").glob("*.jpg"))) == len(things)
+    colour = plain["queries"][0]["colour"]
+    overlays = sorted((tmp_path / "found" / "overlays").glob("*.jpg"))
+    assert len(overlays) == len(things)
+    for file, view in zip(overlays, things.views, strict=True):
+        height, width = view.image.shape[:2]
+        with Image.open(file) as picture:
+            shown = np.asarray(picture).astype(int)
+        assert shown.shape[0] > height
+        assert shown.shape[1] == width
+        square = shown[height + 5 : height + 11, 5:11].reshape(-1, 3)  # the first colour of the legend
+        assert np.abs(square - list(bytes.fromhex(colour[1:]))).max() < 40
+        assert (shown[height:].max(-1) < 100).sum() > 20  # its name
     ply = trimesh.load(tmp_path / "found" / "points.ply")
     labels = ply.metadata["_ply_raw"]["vertex"]["data"]["label"]
     assert set(np.unique(labels)) == {-1, 0}
@@ -228,6 +305,13 @@ def test_the_command(things, tmp_path, monkeypatch, capsys):
     assert "elephant" in capsys.readouterr().out
     assert main(["locate", str(tmp_path / "none"), "sofa", "-o", str(tmp_path / "x")]) == 2
     assert "name a scene directory or photos first" in capsys.readouterr().err
+    long = [*line[:2], "thing " * 50, "so\nfa\x1b", "-o", str(tmp_path / "long")]
+    assert main(long) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].startswith("thing thing")
+    assert "… " in rows[1]
+    assert rows[2].startswith("so fa ")
+    assert max(map(len, rows[:3])) < 120
     assert main([*line[:2], "", "-o", str(tmp_path / "x")]) == 2
     assert "query 1 of 1 is empty" in capsys.readouterr().err
     assert main([*line[:3], "-o", str(tmp_path / "scene")]) == 2
@@ -235,8 +319,6 @@ def test_the_command(things, tmp_path, monkeypatch, capsys):
 
 
 def test_what_cannot_be_answered_is_said_before_the_photos_are_looked_at(tmp_path, monkeypatch, capsys):
-    from PIL import Image
-
     from manyview.pipelines import locate as pipeline
 
     Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")

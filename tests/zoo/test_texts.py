@@ -56,6 +56,8 @@ def test_the_eighty_prompts_of_the_paper():
         ("minilm", [], ("{}",), "at least one"),
         ("minilm", "chair", ("{}",), "give a list"),
         ("minilm", ["chair", "  "], ("{}",), "text 2 of 2 is empty"),
+        ("minilm", ["chair", "so\udcfffa"], ("{}",), "text 2 of 2 holds bytes that are no UTF-8 text"),
+        ("minilm", ["chair", 5], ("{}",), "5 is no text"),
         ("minilm", ["chair"], ("a photo",), r"'a photo' has no \{\}"),
         ("minilm", ["chair"], (), "no template"),
         ("dino", ["chair"], ("{}",), "no text encoder speaks for the feature space 'dino'"),

@@ -107,6 +107,31 @@ def _look(centre: np.ndarray, radius: float, side: float) -> np.ndarray:
     return np.concatenate([np.concatenate([rotation, -(rotation @ eye)[:, None]], 1), [[0, 0, 0, 1.0]]])
 
 
+def legend(names: Sequence[tuple[str, Sequence[int]]], width: int, *, text: int = 12) -> np.ndarray:
+    """What colours mean, to stand below a picture: a square and a name for each, in rows: (H, width, 3) uint8.
+
+    text: its height in pixels. Names that are too long end in dots; without any name H is 0.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, step = ImageFont.load_default(text), text + 4
+    places, x, y = [], 0, 0
+    for name, colour in names:
+        while len(name) > 1 and font.getlength(name) > width - 2 * step:
+            name = name.rstrip("…")[: min(len(name) - 2, width)] + "…"
+        end = x + 2 * step + int(font.getlength(name))
+        if end > width and x:
+            x, y, end = 0, y + step, end - x
+        places.append((x, y, name, colour))
+        x = end
+    sheet = Image.new("RGB", (width, y + step if places else 0), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for x, y, name, colour in places:
+        pen.rectangle((x + 3, y + 3, x + text, y + text), fill=tuple(colour))
+        pen.text((x + step, y + 1), name, font=font, fill=(32, 32, 32))
+    return np.asarray(sheet)
+
+
 def grid(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
     """Pictures of one size per row, tiled on paper: (H, W, 3) uint8."""
     bands = []

@@ -119,6 +119,7 @@ class Located:
                 {
                     "query": one.query,
                     "phrases": list(one.phrases),
+                    "colour": "#" + bytes(colour.tolist()).hex(),
                     "there": one.there,
                     "confidence": round(one.confidence, 4),
                     "places": [_plain(place, names) for place in one.places],
@@ -127,10 +128,18 @@ class Located:
                         for s in one.sights
                     ],
                 }
-                for one in self.found
+                for one, colour in zip(self.found, colours(len(self.found)), strict=True)
             ],
             "notes": self.notes,
         }
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Every query that has a pixel, with its colour in `coloured`."""
+        seen = {
+            int(number) for view in self.scene.views if view.labels is not None for number in np.unique(view.labels)
+        }
+        palette = colours(len(self.found)).tolist()
+        return [(one.query, tuple(palette[n])) for n, one in enumerate(self.found) if n in seen]
 
     def coloured(self) -> Scene:
         """The scene with photos in the colours of the queries, for exports and pictures."""
@@ -159,7 +168,7 @@ def locate(
     hits: list[dict[int, Hits]] = [{} for _ in phrases]
     for index, view in enumerate(scene.views):
         if space not in view.features:
-            views.append(view)
+            views.append(replace(view, labels=None, scores=None))  # those of earlier queries
             continue
         chances = words.on_pixels(view.features[space], view.depth.shape)
         kept = np.zeros(chances.shape, bool)
@@ -181,7 +190,7 @@ def locate(
         Found(name, each, _surest(places[q], sights[q], largest[q]), places[q], sights[q])
         for q, (name, each) in enumerate(zip(names, phrases, strict=True))
     ]
-    return Located(scene, found, options.threshold, space, _notes(scene, found))
+    return Located(scene, found, options.threshold, space, _notes(scene, found, words))
 
 
 def _surest(places: Sequence[Place], sights: Sequence[Sight], largest: float) -> float:
@@ -281,8 +290,11 @@ def _trimmed(points: np.ndarray) -> np.ndarray:
     return points[inside] if inside.sum() > 2 else points
 
 
-def _notes(scene: Scene, found: Sequence[Found]) -> list[str]:
+def _notes(scene: Scene, found: Sequence[Found], words: Words) -> list[str]:
     notes = []
+    blind = [view.name for view in scene.views if words.space not in view.features]
+    if blind:
+        notes.append(f"no features of {words.space}, so not looked at: {', '.join(blind[:5])}")
     placeless = [one.query for one in found if one.there and not one.places]
     if placeless:
         notes.append(f"seen in photos, but in none whose points have a place: {', '.join(placeless)}")
@@ -293,6 +305,12 @@ def _notes(scene: Scene, found: Sequence[Found]) -> list[str]:
         notes.append("the photos form several scenes that nothing joins; positions are in the frame of their component")
     if foreign := [one.query for one in found if not one.query.isascii()]:
         notes.append(f"the text encoders read English; ask in English instead of {foreign[0]!r}")
+    strange = [one.query for one, known in zip(found, words.known, strict=True) if not known and one.query.isascii()]
+    if strange:
+        notes.append(
+            f"the text encoder seems not to know {', '.join(map(repr, strange[:5]))}, so its answer says little; "
+            "ask in other words, in English"
+        )
     return notes
 
 

@@ -12,6 +12,7 @@ Legend: Q queries, D channels, h x w cells of a feature map, H x W pixels.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,9 +55,12 @@ class Calibration:
     """A background word speaks for a query when its cosine with it is this share of the nearest word's."""
     least: float
     """… and is at least this."""
+    familiar: float = 0.0
+    """A text whose cosine with every everyday word is below this is hardly known to the encoder: words of other
+    languages, typing errors, rare words; 0: not measured."""
 
 
-CALIBRATION = {"minilm": Calibration(0.04, 0.9, 0.45), "clip": Calibration(0.01, 0.98, 0.8)}
+CALIBRATION = {"minilm": Calibration(0.04, 0.9, 0.45, 0.43), "clip": Calibration(0.01, 0.98, 0.8)}
 OTHERWISE = Calibration(0.04, 0.9, 0.45)
 """For spaces of other packages."""
 
@@ -69,12 +73,27 @@ def phrases_of(queries: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
         raise UserError("there is nothing to look for; name at least one thing, such as 'a chair'")
     found = []
     for number, query in enumerate(queries, start=1):
-        texts = query.split("|") if isinstance(query, str) else list(query)
-        phrases = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+        texts = query.split("|") if isinstance(query, str) else query
+        which = f"query {number} of {len(queries)}"
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{which} is {query!r}, no text; name a thing, such as 'a chair'")
+        phrases = tuple(dict.fromkeys(plain for text in texts if has_word(plain := _plain(text))))
         if not phrases:
-            raise UserError(f"query {number} of {len(queries)} is empty; name a thing, such as 'a chair'")
+            written = any(text.strip() for text in texts)
+            what = f"holds no word ({query!r})" if written else "is empty"
+            raise UserError(f"{which} {what}; name a thing, such as 'a chair'")
         found.append(phrases)
     return found
+
+
+def has_word(text: str) -> bool:
+    """Whether a text holds a letter, a number or a pictograph, and so can name a thing."""
+    return any(unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So" for char in text)
+
+
+def _plain(text: str) -> str:
+    """A text as one line without control characters."""
+    return "".join(char for char in " ".join(text.split()) if unicodedata.category(char) != "Cc")
 
 
 def space_of(spaces: Sequence[str], wanted: str | None) -> str:
@@ -93,7 +112,10 @@ def spoken(scene: Scene, space: str) -> Embed:
     """The text encoder of a space of a scene. Raises UserError when another one than the scene's speaks for it now."""
     from manyview.zoo.texts import SPACES
 
-    made_for = scene.info.get("features", {}).get(space, {}).get("text_encoder")
+    described: Any = scene.info
+    for key in ("features", space, "text_encoder"):
+        described = described.get(key) if isinstance(described, dict) else None
+    made_for = described
     if made_for is not None and space in SPACES and made_for != SPACES[space]:
         raise UserError(
             f"the features of this scene were made for the text encoder {made_for}, here {space} is spoken by "
@@ -121,15 +143,21 @@ class Words:
         calibration: Calibration | None = None,
     ) -> None:
         """Raises UserError for a background that is empty, has empty words, or none that means something else."""
-        if not background or not all(word.strip() for word in background):
-            raise UserError("the background needs words, none of them empty; leave it out for everyday ones")
+        if not background or not all(has_word(word) for word in background):
+            raise UserError(
+                "the background needs words with commas between, none of them empty; leave it out for everyday ones"
+            )
         self.calibration = calibration or CALIBRATION.get(space, OTHERWISE)
         self.space, self.owner = space, np.repeat(np.arange(len(phrases)), [len(each) for each in phrases])
         texts = [phrase for each in phrases for phrase in each]
         self.queries, self.background = _rows(embed(texts)), _rows(embed(list(background)))
-        near = self.queries @ self.background.T
+        near, number = self.queries @ self.background.T, torch.from_numpy(self.owner)
+        everyday = near if tuple(background) == EVERYDAY else self.queries @ _rows(embed(list(EVERYDAY))).T
+        best = torch.zeros(len(phrases)).scatter_reduce(0, number, everyday.max(1).values, "amax")
+        self.known = (best >= self.calibration.familiar).tolist()
+        """Of each query whether the encoder seems to know it."""
         close = (near >= self.calibration.least) & (near >= self.calibration.close * near.max(1, keepdim=True).values)
-        self.meant = torch.stack([close[torch.from_numpy(self.owner == q)].any(0) for q in range(len(phrases))])
+        self.meant = torch.stack([close[number == q].any(0) for q in range(len(phrases))])
         """(Q, words) bool: background words that speak for a query."""
         if self.meant.all(1).any():
             vague = phrases[int(self.meant.all(1).nonzero()[0, 0])][0]
@@ -139,15 +167,18 @@ class Words:
         return len(self.meant)
 
     def probabilities(self, features: np.ndarray) -> torch.Tensor:
-        """Features (h, w, D) -> (Q, h, w), each query by itself against the background; features of 0 give 0."""
+        """Features (h, w, D) -> (Q, h, w), each query by itself against the background.
+
+        Features of 0, and those with numbers that are not finite, give 0. Raises UserError for another D.
+        """
         cells = torch.from_numpy(np.asarray(features, np.float32))
         if cells.shape[-1] != self.queries.shape[1]:
             raise UserError(
                 f"the features ({self.space}) have {cells.shape[-1]} channels, the text encoder has "
                 f"{self.queries.shape[1]}: they are of different spaces"
             )
-        known = cells.abs().sum(-1) > 0
-        cells = F.normalize(cells.nan_to_num(), dim=-1)
+        known = cells.isfinite().all(-1) & cells.any(-1)
+        cells = F.normalize(torch.where(known[..., None], cells, 0), dim=-1)
         phrases, words = (cells @ texts.T / self.calibration.temperature for texts in (self.queries, self.background))
         chances = []
         for number, meant in enumerate(self.meant):

@@ -219,7 +219,7 @@ def _array(path: Path) -> np.ndarray:
 
 def _features(path: Path) -> np.ndarray:
     features = _array(path)
-    if features.ndim != 3:
+    if features.ndim != 3 or not features.size:
         raise ValueError(f"{path.name} is {features.shape}, not (h, w, D)")
     return features
 

@@ -44,11 +44,15 @@ def embed_texts(space: str, texts: Sequence[str], templates: Sequence[str] | Tem
     """Texts in a feature space: (N, D), each of length one, on the CPU.
 
     templates: what is put around each text, with {} in its place; the mean over them is normalised again (CLIP).
-    "imagenet": OpenAI's eighty. Raises UserError for a text that is empty, a template without {}, and as
+    "imagenet": OpenAI's eighty. Raises UserError for what is no text, or empty, a template without {}, and as
     `text_encoder_of` and the encoder do.
     """
     if isinstance(texts, str) or not texts:
         raise UserError(f"texts are {texts!r}; give a list with at least one")
+    if strange := [text for text in texts if not isinstance(text, str)]:
+        raise UserError(f"{strange[0]!r} is no text; give words to look for")
+    if broken := [index for index, text in enumerate(texts) if any("\ud800" <= char <= "\udfff" for char in text)]:
+        raise UserError(f"text {broken[0] + 1} of {len(texts)} holds bytes that are no UTF-8 text; type it again")
     if empty := [index for index, text in enumerate(texts) if not text.strip()]:
         raise UserError(f"text {empty[0] + 1} of {len(texts)} is empty; give words to look for")
     forms = imagenet_templates() if templates == "imagenet" else tuple(templates)
