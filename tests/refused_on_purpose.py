@@ -137,6 +137,14 @@ def _(folder: Path) -> object:
     return scan(folder, format="nerfstudio", options=ScanOptions())
 
 
+@refused(DATA, "Units of depth of which a word is not understood", "a guess would be wrong by a factor")
+def _(folder: Path) -> object:
+    Image.new("RGB", (70, 56)).save(folder / "0.png")
+    said = {"depth_png": "uint16, 32767 = no value, millimetres", "frames": [{"file": "0.png"}]}
+    (folder / "cameras.json").write_text(json.dumps(said))
+    return scan(folder, format="manyview")
+
+
 @refused(DATA, "Files outside the data's folder", "a manifest from elsewhere may not read this machine's files")
 def _(folder: Path) -> object:
     (folder / "scene").mkdir()
@@ -177,6 +185,16 @@ def _(folder: Path) -> object:
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
     torch.save(zoo.export_official(model), folder / "w.pth")
+    return zoo.convert(folder / "w.pth", "dinov2-vits14", folder / "m")
+
+
+@refused(
+    MODELS, "Quantised weights, and what FSDP keeps of one process", "without scales or the rest they are no weights"
+)
+def _(folder: Path) -> object:
+    model = zoo.build("dinov2-vits14", size="debug")
+    weights = {name: tensor.to(torch.int8) for name, tensor in zoo.export_official(model).items()}
+    torch.save(weights, folder / "w.pth")
     return zoo.convert(folder / "w.pth", "dinov2-vits14", folder / "m")
 
 

@@ -95,7 +95,28 @@ def read_json(path: Path, *, mend: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or damaged; {mend}") from error
+        what = f"is {found}" if (found := stand_in(path, "file meant")) else f"is missing or damaged; {mend}"
+        raise UserError(f"{path} {what}") from error
+
+
+def stand_in(path: Path, wanted: str) -> str | None:
+    """What lies where a file should be that a download or a copy did not bring, and how to get it; None for any other.
+
+    Told by its first bytes: a pointer of Git LFS or git-annex, a web page.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError:
+        return None
+    start = head.removeprefix(b"\xef\xbb\xbf").removeprefix(b"\xff\xfe").replace(b"\0", b"").lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return f"a Git LFS pointer, not the {wanted}; `git lfs pull` fetches what it points to, or download again"
+    if b"annex/objects/" in start:
+        return f"a git-annex pointer, not the {wanted}; `git annex get` fetches what it points to, or download again"
+    if start.startswith(b"<"):
+        return f"a web page, not the {wanted}: the download was refused or asks for a login; get it again"
+    return None
 
 
 def finite(value: Any) -> Any:

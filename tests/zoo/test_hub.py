@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -155,7 +156,7 @@ def published(server, tmp_path) -> Card:
     """A card whose link gives a small DINOv2 file."""
     torch.save(zoo.export_official(zoo.build("dinov2-vits14", size="debug", seed=1)), tmp_path / "published.pth")
     server.content = (tmp_path / "published.pth").read_bytes()
-    return dataclasses.replace(CARDS["dinov2-vits14"], url=server.url, sha256=None)
+    return dataclasses.replace(CARDS["dinov2-vits14"], url=server.url, file="small.pth", sha256=None, bytes=None)
 
 
 def download(card: Card, **options) -> Path:
@@ -166,7 +167,7 @@ def test_a_download_becomes_a_model_directory_that_remembers_its_file(published,
     out = download(published)
     origin = json.loads((out / "config.json").read_text())["card"]["origin"]
     assert origin == {
-        "file": "dinov2_vits14_pretrain.pth",
+        "file": "small.pth",
         "bytes": len(server.content),
         "sha256": hashlib.sha256(server.content).hexdigest(),
     }
@@ -192,7 +193,7 @@ def test_the_licence_is_asked_for_before_anything_is_fetched(published, server):
 @pytest.mark.parametrize("variable", ["MANYVIEW_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_never_connects_and_says_what_to_do_by_hand(published, server, variable, monkeypatch):
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(UserError, match=r"switched off.*by hand: get dinov2_vits14_pretrain\.pth from http"):
+    with pytest.raises(UserError, match=r"switched off.*by hand: get small\.pth from http"):
         download(published)
     assert server.ranges == []
     monkeypatch.delenv(variable)
@@ -281,3 +282,42 @@ def test_a_pinned_revision_is_asked_for_and_a_commit_is_recorded(published, tmp_
     out = download(dataclasses.replace(published, hub="someone/model", file="w.pth", revision="abc123"))
     assert asked == [{"local_files_only": False, "revision": "abc123"}]
     assert json.loads((out / "config.json").read_text())["card"]["origin"]["revision"] == "abc123"
+
+
+def test_the_commit_seen_first_is_kept_to_where_the_card_has_none(published, tmp_path, monkeypatch):
+    asked = []
+    snapshot = tmp_path / "snapshots" / "first"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "published.pth").rename(snapshot / "w.pth")
+    client = ModuleType("huggingface_hub")
+    client.hf_hub_download = lambda *_, **how: asked.append(how.get("revision")) or str(snapshot / "w.pth")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    card = dataclasses.replace(published, hub="someone/model", file="w.pth")
+    download(card)
+    download(card)
+    download(dataclasses.replace(card, hub="someone/else"))
+    assert asked == [None, "first", None]
+
+
+def test_cards_of_the_hub_name_a_commit_or_say_that_none_is_known():
+    for name, card in CARDS.items():
+        if card.hub and name != "sab3r-cd":
+            assert re.fullmatch("[0-9a-f]{40}", card.revision), name
+            assert not card.url or card.revision in card.url, name
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"<!doctype html><title>Sign in</title>", "a web page, not the weights"),
+        (b'{"error": "quota exceeded"}', "is text, not the weights"),
+        (b"", r"empty \(0 bytes\)"),
+    ],
+)
+def test_what_a_link_gives_instead_of_weights_is_said_and_not_kept(published, server, content, sentence):
+    good, server.content = server.content, content
+    with pytest.raises(UserError, match=sentence) as caught:
+        download(published)
+    assert "by hand" in str(caught.value)
+    server.content = good
+    assert download(published).is_dir()

@@ -41,11 +41,25 @@ CONTAINERS = {
     "compiled": lambda w: inside_blocks("_orig_mod", w),
     "checkpointed": lambda w: inside_blocks("_checkpoint_wrapped_module", w),
     "fsdp": lambda w: under("_fsdp_wrapped_module.", inside_blocks("_fsdp_wrapped_module", w)),
-    "chunks": lambda w: {re.sub(r"^blocks\.", "blocks.0.", key): tensor for key, tensor in w.items()},
+    "chunks": lambda w: chunks(w),
     "head": lambda w: {**w, "head.weight": torch.zeros(5, 8), "head.bias": torch.zeros(5)},
+    "dinov2's own": lambda w: {"teacher": {**under("backbone.", chunks(w)), "dino_head.a.weight": torch.ones(2)}},
+    "prefixes of two": lambda w: {**under("student.backbone.", other(w)), **under("teacher.backbone.", w)},
+    "lightning of two": lambda w: {"state_dict": {**under("student.", other(w)), **under("teacher.", w)}},
+    "swa": lambda w: {"n_averaged": torch.tensor(3), **under("module.", w)},
+    "ema state": lambda w: {"params": other(w), "params_ema": w},
+    "three deep": lambda w: {"state": {"model": {"state_dict": under("module._orig_mod.", w)}}},
+    "target": lambda w: {"encoder": under("module.", other(w)), "target_encoder": under("module.", w)},
+    "nested fsdp": lambda w: under("_fsdp_wrapped_module.model._fsdp_wrapped_module.", w),
+    "both wrappers": lambda w: inside_blocks("_checkpoint_wrapped_module._orig_mod", w),
+    "parameters": lambda w: {key: torch.nn.Parameter(tensor) for key, tensor in w.items()},
     "optimizer": lambda w: {"model": w, "optimizer": defaultdict(dict, a={"lr": 1})},
     "rng": lambda w: {"model": w, "rng": np.random.RandomState(0).get_state()},
 }
+
+
+def chunks(weights):
+    return {re.sub(r"^blocks\.", "blocks.0.", key): tensor for key, tensor in weights.items()}
 
 
 def other(weights):
@@ -66,7 +80,8 @@ def test_what_was_guessed_is_said_and_may_be_chosen(weights, tmp_path, capsys):
     words = ["convert", str(tmp_path / "w.pth"), "--arch", ARCH, "-o"]
     assert main([*words, str(tmp_path / "a")]) == 0
     said = capsys.readouterr().err
-    assert "took the part 'teacher' of the file (--part names another one)" in said
+    assert "took the part 'teacher' of the file, beside 'student' (--part names another one)" in said
+    assert "its sizes are not those of dinov2-vits14: dim 8, not 384" in said
     assert "took the prefix 'backbone.'" in said
     assert read_config(tmp_path / "a")["card"]["origin"]["part"] == "teacher"
     assert main([*words, str(tmp_path / "b"), "--part", "student", "--prefix", "backbone."]) == 0
@@ -122,3 +137,42 @@ def test_a_small_encoder_is_not_converted_as_a_larger_one(tmp_path):
     with pytest.raises(UserError, match="by its shapes, dinov2-vits14; convert it with --arch dinov2-vits14"):
         zoo.convert(tmp_path / "w.pth", "dinov2-vitb14", tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_the_parts_that_were_not_taken_are_said(weights, tmp_path, capsys):
+    torch.save({"model": weights, "ema": other(weights)}, tmp_path / "w.pth")
+    words = ["convert", str(tmp_path / "w.pth"), "--arch", ARCH, "-o"]
+    assert main([*words, str(tmp_path / "a")]) == 0
+    assert "took the part 'model' of the file, beside 'ema'" in capsys.readouterr().err
+    torch.save({**under("backbone.", weights), "head.weight": torch.ones(2)}, tmp_path / "w.pth")
+    assert main([*words, str(tmp_path / "b")]) == 0
+    assert "; 1 weights without it are left out" in capsys.readouterr().err
+
+
+REFUSED = {
+    "flat": ({"_fsdp_wrapped_module._flat_param": torch.ones(9)}, "FULL_STATE_DICT"),
+    "twice": ({"module.cls_token": torch.ones(1), "cls_token": torch.ones(1)}, "two weights are called 'cls_token'"),
+    "list": ([{"a": torch.ones(1)}], "holds a list, not weights by name"),
+    "empty": ({}, "holds no weights"),
+    "nothing": ({"model": None, "epoch": 3}, r"its entries are \['epoch', 'model'\]"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_taken_is_refused_by_what_it_is(kind, tmp_path):
+    content, sentence = REFUSED[kind]
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=sentence):
+        zoo.convert(tmp_path / "w.pth", ARCH, tmp_path / "m")
+
+
+def test_quantised_weights_and_adapters_are_refused(weights, tmp_path):
+    for content, sentence in (
+        ({key: tensor.to(torch.int8) for key, tensor in weights.items()}, "weights are int8 numbers"),
+        ({**weights, "blocks.0.attn.qkv.lora_A": torch.ones(2)}, r"first \['blocks.0.attn.qkv.lora_A'\]"),
+        ({**weights, "norm.weight": weights["norm.weight"] * torch.nan}, "NaN or infinite values, first norm.weight"),
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=sentence):
+            zoo.convert(tmp_path / "w.pth", ARCH, tmp_path / "m")
+        assert not (tmp_path / "m").exists()

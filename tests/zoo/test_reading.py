@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import pickle
+import tarfile
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
@@ -14,9 +16,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
-from manyview import UserError
+import manyview as mv
+from manyview import UserError, zoo
 from manyview.zoo.reading import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -225,5 +228,82 @@ def test_a_file_without_tensors_or_no_file_at_all(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_checkpoint(tmp_path / "missing.pth")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds 0 weight files"):
+    with pytest.raises(UserError, match="holds no file of weights"):
         read_checkpoint(tmp_path / "empty")
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("w.pth")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def saved(how) -> bytes:
+    buffer = io.BytesIO()
+    how(buffer)
+    return buffer.getvalue()
+
+
+PICKLED = saved(lambda file: torch.save({"a": torch.ones(2)}, file))
+MAPPED = save({"a": torch.ones(2)})
+ARRAYS = saved(lambda file: np.savez(file, a=np.ones(2)))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "pytorch_model.bin", "w.pth.tar", "weights"])
+@pytest.mark.parametrize("content", [PICKLED, MAPPED])
+def test_a_file_is_read_by_what_it_holds(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert torch.equal(read_checkpoint(tmp_path / name).weights["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf<!DOCTYPE html>", "is a web page"),
+        ("<html>".encode("utf-16"), "is a web page"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "is a web page"),
+        (b"/annex/objects/SHA256E-s12--ab.pth\n", "is a git-annex pointer"),
+        (b'{"error": "Repository not found"}', "is text, not the weights"),
+        (b"Access to this model is restricted.", "is text, not the weights"),
+        (gzip.compress(PICKLED), "compressed by gzip"),
+        (tarred(PICKLED), "is a tar archive"),
+        (zipped("model/w.pth", PICKLED), r"zip archive of other files \(model/w.pth"),
+        (ARRAYS, "numpy arrays"),
+        (b"GGUF\x03" + bytes(40), "GGUF file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5 file"),
+        (PICKLED[: len(PICKLED) // 2], "cut off or damaged"),
+    ],
+)
+def test_what_people_take_for_weights_is_named(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_checkpoint(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_shards_says_how_to_make_one_file(tmp_path):
+    for name in (".metadata", "__0_0.distcp"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="dcp_to_torch"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_model_directory_that_git_did_not_fill(tmp_path):
+    zoo.save_model(zoo.build("dinov2-vits14", size="debug"), tmp_path / "m")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "m" / name).write_bytes(pointer)
+        with pytest.raises(UserError, match=f"{name} is a Git LFS pointer"):
+            mv.load(tmp_path / "m")

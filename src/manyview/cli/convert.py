@@ -67,11 +67,15 @@ def run(args: argparse.Namespace) -> Answer:
 
 def _taken(origin: dict[str, Any], args: argparse.Namespace) -> list[str]:
     """What was guessed of a container of training, and what was left out."""
-    said = [
-        f"took the {name} {origin[name]!r} of the file (--{name} names another one)"
-        for name in ("part", "prefix")
-        if origin.get(name) and getattr(args, name) is None
-    ]
+    said = []
+    if origin.get("part") and args.part is None:
+        beside = f", beside {', '.join(map(repr, origin['beside'][:5]))}" if origin.get("beside") else ""
+        said.append(f"took the part {origin['part']!r} of the file{beside} (--part names another one)")
+    if origin.get("prefix") and args.prefix is None:
+        without = f"; {origin['without']} weights without it are left out" if origin.get("without") else ""
+        said.append(f"took the prefix {origin['prefix']!r} of the file (--prefix names another one){without}")
+    if origin.get("sizes"):
+        said.append(f"its sizes are not those of {args.arch}: {origin['sizes']}")
     if left := origin.get("left_out"):
         said.append(f"left out {len(left)} weights that the model has no place for, first {left[0]!r}")
     return said

@@ -41,7 +41,7 @@ class Card:
     url: str = ""
     """Direct link to the file; empty when there is none."""
     revision: str = ""
-    """Commit of that repository; empty: its newest, which the model directory then records."""
+    """Commit of that repository; empty: the newest when it is fetched first, which is kept to from then on."""
     file: str = ""
     """Name of the published file (its path in the repository, for one on the hub)."""
     bytes: int | None = None

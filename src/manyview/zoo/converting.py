@@ -77,7 +77,9 @@ def network_of(
     except UserError as error:
         raise UserError(f"{error}{_hint(checkpoint, arch)}") from error
     dropped = [key for key in checkpoint.weights if key.startswith(family.keymap.ignored)]
-    taken = {"part": checkpoint.part, "prefix": checkpoint.prefix, "left_out": dropped}
+    taken: dict[str, Any] = {"part": checkpoint.part, "prefix": checkpoint.prefix, "left_out": dropped}
+    taken |= {"sizes": _unlike(arch, checkpoint.weights)}
+    taken |= {"beside": list(checkpoint.beside) if checkpoint.part else [], "without": checkpoint.without}
     model.card = {"taken": {name: value for name, value in taken.items() if value}}
     return model
 
@@ -163,12 +165,24 @@ def _expected(arch: str) -> frozenset[str]:
 
 def _fitting(arch: str, weights: Mapping[str, Tensor]) -> float:
     """Share of the configuration fields told by shapes that are those of a preset."""
+    told, stated = _sizes(arch, weights)
+    return sum(stated.get(name) == value for name, value in told.items()) / max(1, len(told))
+
+
+def _unlike(arch: str, weights: Mapping[str, Tensor]) -> str:
+    """Where shapes contradict a preset: "dim 384, not 768, …"; empty where they do not."""
+    told, stated = _sizes(arch, weights)
+    other = {name: (value, stated.get(name)) for name, value in told.items() if stated.get(name) != value}
+    return ", ".join(f"{name} {value}, not {instead}" for name, (value, instead) in other.items())
+
+
+def _sizes(arch: str, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration fields told by shapes, none for weights of another layout, and those of the preset."""
     family, preset = lookup(arch)
     names = {bare(key, family.prefixes): tensor for key, tensor in weights.items()}
     try:
         fields = to_dict(family.sizes(family.keymap.to_ours(family.adapt(names)), preset))
     except (UserError, KeyError):
-        return 0.0
+        return {}, {}
     told, stated = ({**values, **values.get("encoder", {})} for values in (fields, to_dict(preset)))
-    same = [stated.get(name) == value for name, value in told.items() if name != "encoder"]
-    return sum(same) / max(1, len(same))
+    return {name: value for name, value in told.items() if name != "encoder"}, stated

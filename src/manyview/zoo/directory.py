@@ -229,6 +229,13 @@ def _check(
     for problem, keys in (("are not part of this architecture", surplus), ("are missing", absent)):
         if keys:
             raise UserError(f"{where}: {len(keys)} weights {problem}, first {keys[:3]}; is it another architecture?")
+    whole = [k for k, t in state.items() if expected[k].is_floating_point() and not t.is_floating_point()]
+    if whole:
+        kind = str(state[whole[0]].dtype).removeprefix("torch.")
+        raise UserError(
+            f"{where}: {len(whole)} weights are {kind} numbers, first {whole[0]}: they are quantised, and their scales "
+            "are not known here; take the file before that"
+        )
     wrong = [key for key, tensor in state.items() if tensor.shape != expected[key].shape]
     if wrong:
         key = wrong[0]

@@ -21,7 +21,7 @@ from manyview.files import write_json
 from manyview.progress import track
 from manyview.zoo.cards import CARDS, Card
 from manyview.zoo.converting import keep, network_of
-from manyview.zoo.reading import sha256_of
+from manyview.zoo.reading import refuse_other_kinds, sha256_of
 
 Accept = Callable[[Card], bool]
 OFFLINE = ("MANYVIEW_OFFLINE", "HF_HUB_OFFLINE")
@@ -56,8 +56,9 @@ def download(name: str, out: Path, *, accept: Accept | None = None, card: Card |
             f"{card.allows}); accept it with `manyview models {name} --download` or "
             f"mv.load({name!r}, accept=lambda card: True); or {by_hand}"
         )
+    seen = out.parent.parent / "downloads" / SEEN
     try:
-        path = _from_hub(card) if card.hub else _from_link(card, out)
+        path = _from_hub(card, _pinned(card, seen)) if card.hub else _from_link(card, out)
     except FetchError as error:
         raise UserError(f"cannot download {card.file} of {name}: {error}; {by_hand}") from error
     origin = {"file": card.file, "bytes": path.stat().st_size, "sha256": card.sha256 or sha256_of(path)}
@@ -65,17 +66,28 @@ def download(name: str, out: Path, *, accept: Accept | None = None, card: Card |
         origin["revision"] = path.parent.name
     model = network_of(path, name)
     if card.sha256 is None:
-        _remember(card, str(origin["sha256"]), out.parent.parent / "downloads" / SEEN)
+        _remember(card, str(origin["sha256"]), origin.get("revision"), seen)
     return keep(model, name, out, origin)
 
 
-def _remember(card: Card, digest: str, seen: Path) -> None:
-    """Keep the digest of a file whose publisher states none; warn when it is another one than at the first time."""
+def _known(seen: Path) -> dict[str, Any]:
     try:
         known = json.loads(seen.read_text(encoding="utf-8"))
-        known = known if isinstance(known, dict) else {}
+        return known if isinstance(known, dict) else {}
     except (OSError, ValueError):
-        known = {}
+        return {}
+
+
+def _pinned(card: Card, seen: Path) -> str:
+    """The commit to ask for: the card's, else the one that this machine saw first; empty for the newest."""
+    return card.revision or str(_known(seen).get(f"{card.hub} revision") or "")
+
+
+def _remember(card: Card, digest: str, revision: Any, seen: Path) -> None:
+    """Keep digest and commit of a file whose publisher states none; warn when it is another than at the first time."""
+    known = _known(seen)
+    if revision:
+        known.setdefault(f"{card.hub} revision", revision)
     where = f"{card.hub or card.url} {card.file}"
     before = known.setdefault(where, digest)
     if before != digest:
@@ -104,10 +116,15 @@ def _from_link(card: Card, out: Path) -> Path:
         raise FetchError("connections are switched off by the environment")
     if not target.is_file():
         fetch(card.url, target, size=card.bytes, sha256=card.sha256)
+    try:
+        refuse_other_kinds(target)
+    except UserError as error:
+        target.unlink()  # or the next try would find it again
+        raise FetchError(f"{error} (it was removed)") from error
     return target
 
 
-def _from_hub(card: Card) -> Path:
+def _from_hub(card: Card, revision: str) -> Path:
     """The file in the hub client's cache; without the client, from the hub's plain link."""
     names = [card.file]
     if card.container.startswith("Hugging Face directory"):
@@ -120,7 +137,7 @@ def _from_hub(card: Card) -> Path:
             "(pip install huggingface_hub)"
         ) from None
     try:
-        pinned: dict[str, Any] = {"revision": card.revision} if card.revision else {}
+        pinned: dict[str, Any] = {"revision": revision} if revision else {}
         paths = [Path(hf_hub_download(card.hub, name, local_files_only=offline(), **pinned)) for name in names]
     except Exception as error:  # the client raises what its transport raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import pathlib
-import pickle
 import re
 import warnings
 import zipfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from manyview.errors import UserError
-from manyview.files import read_json
+from manyview.files import read_json, stand_in
+from manyview.zoo.unpickling import HARMLESS, is_torchscript, no_code, read_torchscript
 
 # Where containers keep their weights, outermost first; `module` is DeepSpeed's.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 # Containers in containers; a pickle may hold itself.
 DEEPEST = 4
 # Where training keeps one of several sets of weights, the one that is usually wanted first.
-PARTS = ("teacher", "model_ema", "ema", "ema_model", "state_dict_ema", "target_encoder", "encoder", "student")
+PARTS = (
+    "teacher",
+    "model_ema",
+    "ema",
+    "ema_model",
+    "state_dict_ema",
+    "ema_state_dict",
+    "params_ema",
+    "target_encoder",
+    "encoder",
+    "student",
+)
 # Left by torch.compile and by data-parallel training.
 WORKER_PREFIXES = ("_orig_mod.", "module.")
 # Left inside names by wrappers of single blocks: torch.compile, checkpointing, FSDP.
@@ -58,6 +65,10 @@ class Checkpoint:
     """The entry of the container that the weights are from; empty where there was no choice."""
     prefix: str = ""
     """What was taken off the names; weights without it were left out."""
+    beside: tuple[str, ...] = ()
+    """Other entries of the container that hold weights too."""
+    without: int = 0
+    """How many weights were left out for the prefix."""
 
 
 def read_checkpoint(
@@ -81,6 +92,7 @@ def read_checkpoint(
     container = _read_directory(path) if path.is_dir() else _read_file(path)
     about = _config_beside(path)
     taken: list[str] = []
+    beside: list[str] = []
     wanted = None if part is None else part.split(".")
     for _ in range(DEEPEST if wanted is None else len(wanted)):
         if wanted is not None:
@@ -93,19 +105,39 @@ def read_checkpoint(
                 break
             inner = found
         about |= {str(key): value for key, value in container.items() if key != inner}
+        beside += [str(key) for key, value in container.items() if key != inner and _holds_weights(value)]
         container = container[inner]
         taken.append(inner)
     weights = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
     about |= {str(key): value for key, value in container.items() if not isinstance(value, Tensor)}
     if not weights:
         raise UserError(f"{path} holds no weights; its entries are {_entries(container)}; --part names the right one")
-    weights = {bare(key, prefixes): tensor for key, tensor in weights.items()}
+    if any(str(key).endswith("_flat_param") for key in weights):
+        raise UserError(
+            f"{path} holds what FSDP made of the weights of one process (_flat_param); save them whole: "
+            "StateDictType.FULL_STATE_DICT"
+        )
+    weights.pop("n_averaged", None)  # a counter of torch.optim.swa_utils
+    weights = _bared(path, weights, prefixes)
     if prefix is None:
         prefix = "" if likeness is None else _prefix_of(weights, likeness)[0]
     under = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     if not under:
         raise UserError(f"{path}: no weight's name begins with {prefix!r}, the first is {next(iter(weights))!r}")
-    return Checkpoint(under, about, "" if set(taken) <= set(WRAPPERS) else ".".join(taken), prefix)
+    usual = set(taken) <= set(WRAPPERS) and not beside
+    return Checkpoint(under, about, "" if usual else ".".join(taken), prefix, tuple(beside), len(weights) - len(under))
+
+
+def _bared(path: Path, weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Bare names. Raises UserError where two weights would have the same."""
+    bared: dict[str, Tensor] = {}
+    for key, tensor in weights.items():
+        if (name := bare(key, prefixes)) in bared:
+            raise UserError(
+                f"{path}: two weights are called {name!r} once wrappers are taken off; save one set of them"
+            )
+        bared[name] = tensor
+    return bared
 
 
 def _entries(container: Mapping[Any, Any]) -> list[str]:
@@ -119,7 +151,7 @@ def _part_of(container: Mapping[Any, Any], prefixes: tuple[str, ...], likeness: 
     if any(isinstance(value, Tensor) for value in container.values()):
         return None
     parts = [key for key in container if isinstance(key, str) and _holds_weights(container[key])]
-    parts.sort(key=lambda key: PARTS.index(key) if key in PARTS else len(PARTS))
+    parts.sort(key=_place)
     if likeness is None or len(parts) < 2:
         return parts[0] if parts and (parts[0] in PARTS or likeness is not None) else None
 
@@ -130,11 +162,16 @@ def _part_of(container: Mapping[Any, Any], prefixes: tuple[str, ...], likeness: 
     return max(parts, key=fits)
 
 
+def _place(*words: str) -> int:
+    """How far up the parts that are usually wanted the first of these is."""
+    return min((PARTS.index(word) for word in words if word in PARTS), default=len(PARTS))
+
+
 def _prefix_of(names: Mapping[str, Any], likeness: Likeness) -> tuple[str, float]:
     """The prefix without which names fit clearly better than with it, and how well; empty for none."""
     heads = Counter(head for name in names for head in _heads(name))
     rated = [("", likeness(names))]
-    for head, count in heads.most_common(12):
+    for head, count in sorted(heads.most_common(12), key=lambda pair: _place(*pair[0].split("."))):
         if count > 2:
             rated.append((head, likeness([name.removeprefix(head) for name in names if name.startswith(head)])))
     best = max(rated, key=lambda pair: pair[1])
@@ -173,27 +210,75 @@ def _holds_weights(value: Any, deep: int = DEEPEST) -> bool:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    _refuse_text(path)
-    if path.suffix == ".safetensors":
+    """By what the file holds, whatever its name says."""
+    if is_safetensors(path):
         return read_safetensors(path)
+    refuse_other_kinds(path)
     return read_torchscript(path) if is_torchscript(path) else _read_pickle(path)
 
 
-def _refuse_text(path: Path) -> None:
-    """Say what a download is that brought no weights."""
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins with the length of a header of JSON that it is long enough for."""
     try:
         with path.open("rb") as file:
-            head = file.read(200).lstrip().lower()
+            head = file.read(9)
+        return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+    except OSError:
+        return False
+
+
+# How files begin that people take for weights; what they are, and what to do.
+_OTHERS = (
+    (b"GGUF", "a GGUF file of another library, which is not read here; take the published file of PyTorch"),
+    (b"\x89HDF", "an HDF5 file (Keras), which is not read here; take the published file of PyTorch"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it first (gunzip)"),
+    (b"BZh", "compressed by bzip2; unpack it first (bunzip2)"),
+    (b"\xfd7zXZ", "compressed by xz; unpack it first (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it first (unzstd)"),
+)
+
+
+def refuse_other_kinds(path: Path, mend: str = "download it again") -> None:
+    """Say what a file is that holds no weights, by its content. Raises UserError, with `mend` for one that is cut."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`, or download again"
-        )
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(
-            f"{path} is a web page, not weights: the download was refused or asks for a login; get it again"
-        )
+    what = stand_in(path, "weights")
+    what = what or next((sentence for start, sentence in _OTHERS if head.startswith(start)), None)
+    if what is None and head[257:262] == b"ustar":
+        what = "a tar archive; unpack it and name the weights file inside"
+    if what is None and head.startswith(b"PK\x03\x04"):
+        what = _of_zip(path, mend)
+    if what is None and not head:
+        what = f"empty (0 bytes); {mend}"
+    elif what is None and (words := _words(head)):
+        what = f"text, not the weights ({words!r}): the download was refused; get it again"
+    elif what is None and head[:1] not in (b"\x80", b"P") and path.suffix != ".safetensors":
+        what = f"no file of weights that is known here (it begins with {head[:12]!r}); {mend}"
+    if what:
+        raise UserError(f"{path} is {what}")
+
+
+def _words(head: bytes) -> str:
+    """The first words of text; empty for anything else."""
+    text = head[:60].decode("utf-8", "replace")
+    return " ".join(text.split()) if all(letter.isprintable() or letter.isspace() for letter in text) else ""
+
+
+def _of_zip(path: Path, mend: str) -> str | None:
+    """What a zip file is that is none of PyTorch's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return f"cut off or damaged (a zip file without its end); {mend}"
+    if any(name.endswith("/data.pkl") for name in names):
+        return None
+    if names and all(name.endswith(".npy") for name in names):
+        return "a file of numpy arrays (npz), which is not read here; save a dictionary of tensors by torch.save"
+    return f"a zip archive of other files ({', '.join(names[:3])} …); unpack it and name the weights file inside"
 
 
 def _read_directory(path: Path) -> dict[str, Any]:
@@ -202,10 +287,17 @@ def _read_directory(path: Path) -> dict[str, Any]:
         return _read_shards(index)
     if (whole := next((path / name for name in WHOLE if (path / name).is_file()), None)) is not None:
         return _read_file(whole)
+    if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
+        raise UserError(
+            f"{path} is a checkpoint in shards (torch.distributed.checkpoint); make one file of it first: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
+        )
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-    if len(files) != 1:
-        names = f" ({', '.join(p.name for p in files[:3])} …)" if files else ""
-        raise UserError(f"{path} holds {len(files)} weight files{names}; name the one to read")
+    if not files:
+        raise UserError(f"{path} holds no file of weights ({', '.join(SUFFIXES)}); name the file, or its folder")
+    if len(files) > 1:
+        names = ", ".join(p.name for p in files[:3])
+        raise UserError(f"{path} holds {len(files)} weight files ({names} …); name the one to read")
     return _read_file(files[0])
 
 
@@ -242,6 +334,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def read_safetensors(path: Path, mend: str = "download it again") -> dict[str, Tensor]:
     """The tensors of a file, mapped. Raises UserError, with `mend` as advice, for a damaged one."""
+    if not is_safetensors(path):
+        refuse_other_kinds(path, mend)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -249,147 +343,13 @@ def read_safetensors(path: Path, mend: str = "download it again") -> dict[str, T
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    with _no_code(path, "weights file"), warnings.catch_warnings(), torch.serialization.safe_globals(list(HARMLESS)):
+    with no_code(path, "weights file"), warnings.catch_warnings(), torch.serialization.safe_globals(list(HARMLESS)):
         warnings.simplefilter("ignore")  # about pickles of another protocol
-        # The older, unzipped format cannot be mapped.
-        container = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if path.suffix == ".safetensors":  # which torch.load would take for one
+            with path.open("rb") as file:
+                container = torch.load(file, map_location="cpu", weights_only=True)
+        else:  # the older, unzipped format cannot be mapped
+            container = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if not isinstance(container, Mapping):
         raise UserError(f"{path} holds a {type(container).__name__}, not weights by name")
     return dict(container)
-
-
-@contextmanager
-def _no_code(path: Path, what: str) -> Iterator[None]:
-    """Turn what an unpickler raises into a UserError: it refuses code, and damaged files fail in any way."""
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        if not isinstance(error, pickle.UnpicklingError):
-            raise UserError(f"{path} is no readable {what} ({lines[0][:160]}); download it again") from error
-        reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
-        if asked := re.search(r"GLOBAL (\S+)", reason):  # the unpickler goes on with how to let it run
-            reason = f"it asks for {asked[1]}"
-        raise UserError(
-            f"{path} is refused: it is damaged or wants more than weights ({reason[:160]}), and no code of a file is "
-            "run here; save its state_dict alone, or take a file of safetensors"
-        ) from error
-
-
-class Kept:
-    """Stands for a numpy array or generator: takes whatever it is given and does nothing."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def plain_dict(*_: Any) -> OrderedDict[Any, Any]:
-    """Stands for a defaultdict, whose default nobody needs."""
-    return OrderedDict()
-
-
-class NumberKind:
-    """Stands for numpy.dtype: remembers the letter and the byte order."""
-
-    def __init__(self, letter: str, *_: Any) -> None:
-        self.letter, self.order = str(letter), "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = ">" if isinstance(state, tuple) and ">" in state[1:2] else "<"
-
-
-def number(kind: NumberKind, raw: bytes | str) -> int | float | bool:
-    """Stands for numpy's scalar: the Python number. Raises ValueError for anything else."""
-    if not isinstance(kind, NumberKind) or not re.fullmatch(r"b1|[iu][1248]|f[248]", kind.letter):
-        raise ValueError("a numpy value that is no plain number")
-    return np.frombuffer(raw.encode("latin-1") if isinstance(raw, str) else raw, kind.order + kind.letter).item()
-
-
-# What a pickle may build beside tensors and plain containers, for torch.serialization.safe_globals: things that only
-# hold values, some in the place of classes that do more: paths never look at the disk, numpy numbers become Python's.
-HARMLESS: tuple[Any, ...] = (
-    argparse.Namespace,
-    *((pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
-    *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
-    *((number, f"{module}.scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    (NumberKind, "numpy.dtype"),
-    *((Kept, f"{module}._reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    (Kept, "numpy.ndarray"),
-    *((kind, f"{module}.{kind.__name__}") for kind in (dict, list, set) for module in ("builtins", "__builtin__")),
-    (plain_dict, "collections.defaultdict"),
-)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a zip with the table of constants that only script archives have."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def read_torchscript(path: Path) -> dict[str, Any]:
-    """A TorchScript archive (CLIP's official weights are one) without its code: dotted attribute name -> value.
-
-    An archive is a zip of plain storages and one pickle that says how modules hold them. Raises UserError when it is
-    damaged or its pickle wants anything but tensors, lists and empty bags in the place of script classes.
-    """
-    with _no_code(path, "archive"), zipfile.ZipFile(path) as archive:
-        entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(entry) as stream:
-            return dict(_values(_ScriptUnpickler(stream, archive, entry.removesuffix("data.pkl")).load()))
-
-
-class Bag:
-    """Stands for any script class: holds attributes, does nothing."""
-
-
-def _values(bag: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in vars(bag).items() if isinstance(bag, Bag) else ():
-        if isinstance(value, Bag):
-            yield from _values(value, f"{prefix}{name}.")
-        elif isinstance(value, Tensor) or not prefix:
-            yield f"{prefix}{name}", value
-
-
-STORAGES = {
-    f"{name.title()}Storage": getattr(torch, name)
-    for name in ["double", "float", "half", "long", "int", "short", "bool"]
-}
-STORAGES |= {"BFloat16Storage": torch.bfloat16, "CharStorage": torch.int8, "ByteStorage": torch.uint8}
-# What the pickle of a script may ask for beside script classes and storages.
-BUILDERS: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): lambda flat, start, size, stride, *_: flat.as_strided(size, stride, start),
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
-    **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
-}
-
-
-class _ScriptUnpickler(pickle.Unpickler):
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(stream)
-        self._archive, self._folder = archive, folder
-        self._storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return Bag
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) not in BUILDERS:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}"[:160])
-        return BUILDERS[module, name]
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError("an unknown kind of storage")
-        if key not in self._storages:
-            raw = bytearray(self._archive.read(f"{self._folder}data/{key}"))
-            self._storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        if len(self._storages[key]) != count:
-            raise ValueError(f"storage {key} is {len(self._storages[key])} numbers long, not {count}")
-        return self._storages[key]
