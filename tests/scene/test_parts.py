@@ -77,6 +77,8 @@ def test_colmap_holds_a_model_per_set(parts, tmp_path):
 
 
 def test_other_formats_take_the_largest_set_and_say_so(parts, tmp_path):
+    import trimesh
+
     with pytest.warns(UserWarning, match=LARGEST) as said:
         parts.export_nerfstudio(tmp_path / "n")
     texts = [str(one.message) for one in said]
@@ -91,7 +93,10 @@ def test_other_formats_take_the_largest_set_and_say_so(parts, tmp_path):
     assert LEFT_OUT in header
     assert f"element vertex {sum(int(parts.views[n].valid.sum()) for n in (0, 1, 3))}" in header
     with pytest.warns(UserWarning, match="set 1 of 2"):
-        parts.export(tmp_path / "x.glb", component=1)
+        path = parts.export(tmp_path / "x.glb", component=1)
+    extras = trimesh.load(path).metadata["left_out"]
+    assert extras[0] == LEFT_OUT
+    assert extras[1].startswith("this is set 1 of 2")
 
 
 def test_a_set_without_a_camera_and_one_that_is_not_there_are_refused(parts, tmp_path):

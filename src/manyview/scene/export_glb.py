@@ -45,6 +45,8 @@ class Glb(Exporter):
             [_pyramid(v, length, i / max(1, len(scene) - 1)) for i, v in enumerate(scene.views)]
         )
         world.add_geometry(frusta, node_name="cameras", geom_name="cameras", transform=upright)
+        if missing := scene.info.get("left_out"):
+            world.metadata["left_out"] = missing  # the scene's extras in the file
         with fresh_file(path) as temporary:
             temporary.write_bytes(world.export(file_type="glb"))
         return path
