@@ -41,6 +41,8 @@ class Look:
     """Matches that must agree."""
     mirrors: Sequence[Keypoints] | None = None
     """SIFT keypoints of each photo, with which links are held against those of mirror images."""
+    tilted: bool = False
+    """Whether these are of photos as seen from aside."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,20 @@ def solve(
     seen = [_photo(view, points, use_depth) for view, points in zip(views, keypoints, strict=True)]
     looks = [Look(seen, matches, mirrors=keypoints if sift or own is None else None)]
     links = [_links(looks[0], views, focals)]
-    done = {(one.i, one.j) for one in links[0] if isinstance(one, Link) or one.why == "mirrored"}
     if own is not None and sift:
+        done = {(one.i, one.j) for one in links[0] if isinstance(one, Link)} | _mirrored(links)
         places = [_photo(view, points, use_depth) for view, points in zip(views, own.keypoints, strict=True)]
         looks.append(Look(places, own.match([pair for pair in pairs if pair not in done])))
         links.append(_links(looks[-1], views, focals))
     for most in TILTED_MOST if sift else ():
         component = connected(len(views), [(one.i, one.j) for one in _those(links)])
         apart = [(i, j) for i, j in combinations(range(len(views)), 2) if component[i] != component[j]]
-        apart = [pair for pair in apart if pair not in done]
+        apart = sorted(set(apart) - _mirrored(links))
         if not 0 < len(apart) <= TILTED_PAIRS:
             break
         aside = _keypoints(views, photos(), tilted=most)
         tilted = [_photo(view, points, use_depth) for view, points in zip(views, aside, strict=True)]
-        looks.append(Look(tilted, _matched(aside, apart, tilted=True), TILTED_LEAST))
+        looks.append(Look(tilted, _matched(aside, apart, tilted=True), TILTED_LEAST, aside, tilted=True))
         links.append(_links(looks[-1], views, focals))
     best = _placed(looks, links, views, focals, lens, adjust=adjust)
     if adjust:
@@ -186,13 +188,19 @@ def _links(look: Look, views: Sequence[View], focals: Sequence[float]) -> list[L
         found = link(i, j, *ends, matches, (focals[i], focals[j]), look.least, said)
         if look.mirrors is None or isinstance(found, Unlinked):
             return found
-        return unless_mirrored(found, look.photos, look.mirrors, focals, len(matches))
+        tried = len(matches)
+        return unless_mirrored(found, look.photos, look.mirrors, focals, tried, look.least, tilted=look.tilted)
 
     return list(each(linked, look.matches, label="verifying", unit="pair"))
 
 
 def _those(links: Sequence[Sequence[Link | Unlinked]]) -> list[Link]:
     return [one for some in links for one in some if isinstance(one, Link)]
+
+
+def _mirrored(links: Sequence[Sequence[Link | Unlinked]]) -> set[tuple[int, int]]:
+    """Pairs that a look found to be mirror images of each other."""
+    return {(one.i, one.j) for some in links for one in some if isinstance(one, Unlinked) and one.why == "mirrored"}
 
 
 def _placed(
