@@ -40,6 +40,7 @@ ROWS = {
 }
 LIMITS = {"limited_128": 900, "limited_500": 2000}
 """Megabytes beyond the imports."""
+RENDERED = Path(tempfile.gettempdir()) / "manyview-loop-500.npz"
 FOLDERS = {"redkitchen": "redkitchen_000_499", "hololens": "hololens_000_185"}
 
 
@@ -87,6 +88,13 @@ def loop(views: int = 500, size: tuple[int, int] = (240, 320), seed: int = 12) -
     return frames, cam2world.double().numpy()
 
 
+def render() -> None:
+    """Make the rendered frames, unless they are there."""
+    if not RENDERED.exists():
+        frames, true = loop()
+        np.savez(RENDERED, frames=np.stack(frames), true=true)
+
+
 def mapped() -> int:
     """Bytes of addresses that this process has mapped."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -120,11 +128,7 @@ def measure(row: str, data: Path, model: str) -> dict[str, Any]:
         elif row in FOLDERS:
             images, true = posed(data / FOLDERS[row])
         else:
-            kept = Path(tempfile.gettempdir()) / "manyview-loop-500.npz"
-            if not kept.exists():
-                frames, true = loop()
-                np.savez(kept, frames=np.stack(frames), true=true)
-            with np.load(kept) as stored:
+            with np.load(RENDERED) as stored:
                 images, true = list(stored["frames"]), stored["true"]
         if row in LIMITS:
             count = int(row.split("_")[1])
@@ -185,17 +189,21 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--one", choices=list(ROWS), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=[*ROWS, "render"], help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    if args.one == "render":
+        render()
+        return
     if args.one:
         print(json.dumps(measure(args.one, args.data, args.model)))
         return
+    command = [sys.executable, __file__, str(args.data), "--model", args.model, "--one"]
+    subprocess.run([*command, "render"], check=True)  # in a process of its own, as everything that takes memory
     results = {}
     for row in args.only:
-        command = [sys.executable, __file__, str(args.data), "--model", args.model, "--one", row]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, row], capture_output=True, text=True, check=False)
         if done.returncode:
             results[row] = {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
         else:
