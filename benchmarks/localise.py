@@ -23,6 +23,7 @@ import numpy as np
 import manyview as mv
 from cameras import frames
 from manyview.images.reading import list_images, read_image
+from manyview.pipelines.options import RECONSTRUCTOR
 
 # folder, photos, every
 SETS = [
@@ -136,7 +137,7 @@ def page(results: dict[str, dict[str, Any]], kitchen: dict[str, float], model: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="manyview-tiny")
+    parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
