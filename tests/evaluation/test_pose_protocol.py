@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from manyview.cli.main import main
 from manyview.data.manifest import Manifest
 from manyview.data.synthetic import write_scenes
 from manyview.errors import UserError
-from manyview.evaluation.base import evaluate
+from manyview.evaluation import poses as protocol
+from manyview.evaluation.base import Item, evaluate
 from manyview.evaluation.poses import Poses, pose_numbers
 from manyview.evaluation.recon_per_view import ReconPerView
 from manyview.geometry.poses import look_at
@@ -73,6 +75,16 @@ def test_rooms_are_judged_by_a_command_and_matches_beat_an_untrained_network(roo
     assert scores["model"]["registered"] == 0.25  # its own maps place no view but the first
     assert scores["model"]["auc30"] < scores["auto"]["auc30"]
     assert scores["auto"]["scenes"] == 2
+
+
+@pytest.mark.parametrize(("cameras", "frame"), [("auto", [0, 0, -1, -1]), ("model", [0, 0, 0, -1])])
+def test_what_the_network_alone_places_is_not_registered_unless_its_word_is_judged(monkeypatch, cameras, frame):
+    pose = np.eye(4)
+    kinds = [(pose, True), (pose, True), (pose, False), (None, False)]
+    views = [SimpleNamespace(cam2world=one, registered=tied, component=0) for one, tied in kinds]
+    monkeypatch.setattr(protocol, "reconstruct", lambda *_, **__: SimpleNamespace(views=views))
+    answer = Poses(cameras=cameras).ask(None, None, Item("0", "room", about={"images": []}))
+    assert answer["frame"].tolist() == frame
 
 
 def test_frames_are_chosen_as_asked_and_alike_each_time(rooms):

@@ -99,7 +99,8 @@ class Poses(Protocol):
             warnings.simplefilter("ignore")  # what is not registered is counted
             scene = reconstruct(item.about["images"], model=model, options=options)
         posed = [np.eye(4) if view.cam2world is None else view.cam2world for view in scene.views]
-        placed = [view.cam2world is not None for view in scene.views]
+        by_word = self.cameras == "model"  # else what the network alone places is not registered
+        placed = [view.registered or (by_word and view.cam2world is not None) for view in scene.views]
         return {
             "cam2world": np.stack(posed),
             "frame": np.array(
