@@ -17,6 +17,7 @@ import numpy as np
 import manyview as mv
 from cameras import SETS, frames, judge
 from manyview.images.reading import read_image
+from manyview.pipelines.options import RECONSTRUCTOR
 
 SHAPES = ("landscape", "portrait", "square", "mixed")
 
@@ -33,7 +34,7 @@ def cropped(photo: np.ndarray, shape: str) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="manyview-small")
+    parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=[], help="words that names of sets contain")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
@@ -59,6 +60,8 @@ def main() -> None:
     lines.append(f"| mean | {' | '.join(f'{value:.3f}' for value in means)} |")
     print(lines[-1])
     text = (__doc__ or "").split("\n\n")
+    if args.only:
+        text[1] = text[1].strip().replace(" --write", f" --only {' '.join(args.only)} --write")
     page = ["# Shapes of photos", "", f"Written by `{text[1].strip()}`, depth of `{args.model}`.", "", text[2].strip()]
     if args.write:
         args.write.write_text("\n".join([*page, "", *lines, ""]), encoding="utf-8")
