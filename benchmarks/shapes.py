@@ -3,7 +3,8 @@
 python benchmarks/shapes.py ../shared/data --write docs/shapes.md
 
 Of every photo the square in its middle, and of that the middle three quarters across and upright: the same area. AUC@30
-as in benchmarks/cameras.py, intrinsics unknown. Mixed: every other photo of a set upright.
+as in benchmarks/cameras.py, intrinsics unknown. Mixed: every other photo of a set upright; two neighbours then share
+but the part that both crops show, three quarters of what they share otherwise. Inner, the control, has that part alone.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from cameras import SETS, frames, judge
 from manyview.images.reading import read_image
 from manyview.pipelines.options import RECONSTRUCTOR
 
-SHAPES = ("landscape", "portrait", "square", "mixed")
+SHAPES = ("landscape", "portrait", "square", "mixed", "inner")
 
 
 def cropped(photo: np.ndarray, shape: str) -> np.ndarray:
     """The middle of a photo (H, W, 3)."""
     side = min(photo.shape[:2])
-    height = side * 3 // 4 if shape == "landscape" else side
-    width = side * 3 // 4 if shape == "portrait" else side
+    height = side * 3 // 4 if shape in ("landscape", "inner") else side
+    width = side * 3 // 4 if shape in ("portrait", "inner") else side
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
     return photo[top : top + height, left : left + width]
 
