@@ -4,7 +4,7 @@ Layout: images/ and sparse/N/{cameras,images,points3D}.txt, a model per set of v
 sparse/0. Pixel centres are at +0.5 there as here.
 The points of a scene whose cameras rest on matches come first, with where the photos really show them; its dense
 points follow, without observations and with error -1. In a scene without matches observations are the points'
-projections, from which bundle adjustment learns nothing new.
+projections, from which bundle adjustment learns nothing new and which measure no error: it is -1 everywhere.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Colmap(PictureExporter):
         cloud = scene.cloud(min_confidence=self.min_confidence, quantile=self.quantile, most=self.max_points)
         model.mkdir(parents=True)
         if scene.tracks is None:
-            observations, errors = _observe(scene, cloud, chosen)
+            observations, errors = _observe(scene, cloud, chosen), np.full(len(cloud), -1.0)
         else:
             cloud, observations, errors = _shared(scene, scene.tracks, cloud, chosen)
         with open(model / "cameras.txt", "w", encoding="utf-8", errors="surrogateescape") as handle:
@@ -74,25 +74,22 @@ class Colmap(PictureExporter):
         return f"colmap gui --import_path {quoted}/sparse/0 --image_path {quoted}/images; or a splat"
 
 
-def _observe(
-    scene: Scene, cloud: Cloud, chosen: list[Target]
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Per view the points it sees (n,) and where, in the export's pixels (n, 2); and each point's error.
+def _observe(scene: Scene, cloud: Cloud, chosen: list[Target]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per view the points it sees (n,) and where, in the export's pixels (n, 2).
 
     In its own view a point is observed at the pixel it came from, in others where it projects.
     """
     observations: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, int), np.zeros((0, 2)))] * len(scene)
-    errors, lengths = np.zeros(len(cloud)), np.ones(len(cloud), int)
+    lengths = np.ones(len(cloud), int)
     for index in np.random.default_rng(0).permutation(len(scene)):  # so that full tracks favour no view
         target, own = chosen[index], cloud.view == index
         seen, uv = look(scene.views[index], cloud.xyz, TRACK_TOLERANCE)
         seen &= own | (lengths < LONGEST_TRACK)
         lengths += seen & ~own
-        errors[own] = np.linalg.norm(target.pixels(uv[own]) - target.pixels(cloud.uv[own]), axis=-1)
         uv[own] = cloud.uv[own]
         points = np.flatnonzero(seen | own)
         observations[index] = (points, target.pixels(uv[points]))
-    return observations, errors
+    return observations
 
 
 def _shared(
