@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--one", choices=[*ROWS, "render"], help=argparse.SUPPRESS)
+    parser.add_argument("--kept", type=Path, help="a JSON file of rows: those in it are not measured again")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -201,14 +202,20 @@ def main() -> None:
         return
     command = [sys.executable, __file__, str(args.data), "--model", args.model, "--one"]
     subprocess.run([*command, "render"], check=True)  # in a process of its own, as everything that takes memory
+    kept = json.loads(args.kept.read_text()) if args.kept and args.kept.exists() else {}
     results = {}
     for row in args.only:
+        if row in kept:
+            results[row] = kept[row]
+            continue
         done = subprocess.run([*command, row], capture_output=True, text=True, check=False)
         if done.returncode:
             results[row] = {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
         else:
             results[row] = json.loads(done.stdout.splitlines()[-1])
-        print(row, results[row], flush=True)
+        print(row, json.dumps(results[row]), flush=True)
+        if args.kept:
+            args.kept.write_text(json.dumps({**kept, **results}))
         if args.write:  # after each row, for the rows take minutes
             args.write.write_text(page(results, args.model), encoding="utf-8")
     if not args.write:
