@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from manyview.errors import UserError
+from manyview.recipes.base import preset
+from manyview.recipes.dune import DuneRecipe
 from manyview.teachers.features import FeatureTeacher
 from manyview.types import Views
-from timm_kinds import Kind, each_kind, stand_in
+from timm_kinds import KINDS, Kind, each_kind, stand_in
 from timm_kinds import tokens_of as answered
 
 timm = pytest.importorskip("timm", reason="needs the extra `timm`")
@@ -109,6 +112,25 @@ def test_networks_of_every_kind_teach_on_the_students_grid(monkeypatch, kind: Ki
     if kind.cls:
         torch.testing.assert_close(signals["cls"].value[:, 0], token, atol=1e-4, rtol=1e-4)
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+
+
+def test_a_student_learns_from_a_transformer_and_a_pyramid_at_once(monkeypatch):
+    """DUNE's step: class tokens from the one that has them, patches of both on the student's grid."""
+    transformer, pyramid = (next(kind for kind in KINDS if kind.name.startswith(name)) for name in ("vit_", "convnext"))
+    stand_in(monkeypatch, transformer, pyramid)
+    sources = (f"one=timm:{transformer.name}", f"two=timm:{pyramid.name}")
+    recipe = DuneRecipe.build(replace(preset(DuneRecipe, "debug")[1].method, teachers=sources))
+    assert recipe.student.config.cls_teachers == ("one",)
+    assert recipe.student.config.teacher_dims == (192, 320)
+    views, generator = Views(images(56, 56)[:, None]), torch.Generator().manual_seed(0)
+    rate, losses = torch.optim.AdamW([p for p in recipe.student.parameters() if p.requires_grad], lr=3e-3), []
+    for _ in range(12):
+        result = recipe.step(views, progress=0.5, generator=generator)
+        rate.zero_grad()
+        result.loss.backward()
+        rate.step()
+        losses.append({name: float(loss) for name, loss in result.logs.items()})
+    assert all(losses[-1][name] < 0.9 * losses[0][name] for name in ("loss_one", "loss_two"))
 
 
 @pytest.mark.parametrize(
