@@ -67,8 +67,8 @@ count as noise. A query is "not there" where no photo has more. Temperature and 
 features: those of `minilm` were chosen on the texts of the class names, blended and with noise, without a picture;
 those of `clip` have not been measured here. The text encoders read English; a word that is none of the everyday
 ones and near to none is found only if the model learned it; one that is less than 0.43 like any of them is answered
-with a note that the encoder of `minilm` seems not to know it (words of other languages, typing errors). Numbers of `known` features come from the true classes
-and points with noise: they judge the words alone, not
+with a note that the encoder of `minilm` seems not to know it (words of other languages, typing errors). Numbers of
+`known` features come from the true classes and points with noise: they judge the words alone, not
 a model. The everyday words contain the names of the rooms' classes, which is a help that other data does not have."""
 
 
