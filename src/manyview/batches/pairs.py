@@ -91,6 +91,8 @@ class PairBatches(Road):
     """`batches(index)` gives the Views of one forward pass, (B, 2, 3, H, W) with depth and cameras."""
 
     replacement = "another pair"
+    names: tuple[str, ...] | None = None
+    """Classes, by whose places in here the views hold labels; None: they hold none."""
 
     def __init__(self, data: Sequence[Manifest | str | Path], wish: PairWish) -> None:
         """Raises UserError for a manifest without posed depth, and when no two frames are a pair that counts."""
@@ -137,6 +139,9 @@ class PairBatches(Road):
         for name in ("intrinsics", "cam2world", "depth"):
             values = torch.stack([getattr(frame, name) for frame in frames])
             loaded.cameras[name] = values.unflatten(0, (len(rows), 2))
+        if self.names is not None:
+            labels = torch.stack([frame.labels for frame in frames if frame.labels is not None])
+            loaded.cameras["labels"] = labels.unflatten(0, (len(rows), 2))
         loaded.signals[METRIC] = Signal(torch.tensor([scene.dataset in self.wish.metric for scene, *_ in rows]))
         loaded.signals[SOURCE] = Signal(torch.tensor([scene.source for scene, *_ in rows]))
         return loaded
@@ -161,7 +166,7 @@ class PairBatches(Road):
 
     def _frame(self, source: int, row: int, size: tuple[int, int]) -> FittedFrame | None:
         manifest = self.sources[source].manifest
-        return self.read((source, row, size), lambda: read_frame(manifest, row, size, depth=True))
+        return self.read((source, row, size), lambda: read_frame(manifest, row, size, depth=True, names=self.names))
 
     def _draw(self, rng: np.random.Generator, portrait: bool | None) -> tuple[_Scene, np.ndarray]:
         """A dataset by weight, any of its scenes with pairs, any of its pairs (2,); of one orientation unless None."""

@@ -167,7 +167,7 @@ class Loaded:
     changes: list[Change] = field(default_factory=list)
     """One for each of the B * V images, or none."""
     cameras: dict[str, Tensor] = field(default_factory=dict)
-    """Fields of Views: intrinsics, cam2world, depth."""
+    """Fields of Views: intrinsics, cam2world, depth, labels."""
     signals: dict[str, Signal] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     """File -> why it could not be read, those that were met for this batch."""

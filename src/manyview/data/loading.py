@@ -29,14 +29,18 @@ class FittedFrame:
     intrinsics: Tensor | None  # (3, 3) float32
     cam2world: Tensor | None  # (4, 4) float32
     depth: Tensor | None  # (H, W) float32 metres, 0 = none; None when the frame has none, or it was not asked for
+    labels: Tensor | None = None  # (H, W) int16 places in the names that were asked for, NO_CLASS elsewhere
 
     @property
     def nbytes(self) -> int:
-        return self.pixels.nbytes + (0 if self.depth is None else self.depth.nbytes)
+        return self.pixels.nbytes + sum(map_.nbytes for map_ in (self.depth, self.labels) if map_ is not None)
 
 
-def read_frame(manifest: Manifest, row: int, size: tuple[int, int], *, depth: bool) -> FittedFrame:
-    """A frame scaled to cover `size` (H, W) and centre-cropped. Depth is decoded only where it is asked for.
+def read_frame(
+    manifest: Manifest, row: int, size: tuple[int, int], *, depth: bool, names: Sequence[str] | None = None
+) -> FittedFrame:
+    """A frame scaled to cover `size` (H, W) and centre-cropped. Depth is decoded only where it is asked for, and so are
+    labels: `names` are the classes that count, in the order of their numbers.
 
     Raises ImageProblem for a file without a picture, UserError for one that is not as the manifest says.
     """
@@ -53,6 +57,7 @@ def read_frame(manifest: Manifest, row: int, size: tuple[int, int], *, depth: bo
         intrinsics=None if known is None else apply_affine(fit.affine, torch.from_numpy(known)).float(),
         cam2world=None if frame.pose is None else torch.from_numpy(frame.pose).float(),
         depth=load_depth(manifest, frame, size) if depth else None,
+        labels=None if names is None else load_labels(manifest, frame, size, names),
     )
 
 
@@ -95,6 +100,35 @@ def load_depth(manifest: Manifest, frame: Frame, size: tuple[int, int]) -> Tenso
             f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
         )
     return torch.from_numpy(resample_nearest(depth, cover((frame.height, frame.width), size)))
+
+
+def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], names: Sequence[str]) -> Tensor:
+    """(H, W) int16 at `size`, nearest neighbour: the place of a pixel's class in `names`, by its name, else NO_CLASS.
+
+    Raises UserError for labels that are in no list, or of another aspect than the picture.
+    """
+    if frame.labels is None:
+        return torch.full(size, NO_CLASS, dtype=torch.int16)
+    found = listed_classes(manifest, frame.labels)
+    if not same_picture(found.shape, (frame.height, frame.width)):
+        raise UserError(
+            f"{frame.labels} is {found.shape[1]}x{found.shape[0]} but its image {frame.image} "
+            f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
+        )
+    place = {name: number for number, name in enumerate(names)}
+    table = np.array([*(place.get(name, NO_CLASS) for name in manifest.info["classes"]), NO_CLASS], np.int16)
+    return torch.from_numpy(resample_nearest(table[found], cover((frame.height, frame.width), size)))
+
+
+def listed_classes(manifest: Manifest, relative: str) -> np.ndarray:
+    """As `read_classes`. Raises UserError for a class beyond those that the manifest names."""
+    found, count = read_classes(manifest, relative), len(manifest.info.get("classes", ()))
+    if found.max(initial=0) >= count:
+        raise UserError(
+            f"{relative} holds label {found.max()}, the manifest names {count} classes (0 to {count - 1}); scan with "
+            "the right list of classes, or mend the file"
+        )
+    return found
 
 
 def read_classes(manifest: Manifest, relative: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from manyview.data.loading import load_views, read_classes
+from manyview.data.loading import listed_classes, load_views
 from manyview.data.manifest import NO_CLASS, Manifest
 from manyview.errors import UserError
 from manyview.evaluation.base import PROTOCOLS, Answer, Item, Method, Model, Number, Protocol, Row, Summary
@@ -113,7 +113,7 @@ class MapAndLocate(Protocol):
             for size, groups in groups_of_scene(data, scene, labelled[scene], SIZES, **how).items():
                 for number, group in enumerate(groups):
                     key = f"{len(items):04d}"
-                    why = _measure(data, group.rows, sizes[scene], key, work, len(classes))
+                    why = _measure(data, group.rows, sizes[scene], key, work)
                     names = {"views": size, "set": number, "frames": [data[row].image for row in group.rows]}
                     about = {"rows": group.rows, "size": list(sizes[scene]), "shared": group.shared}
                     items.append(Item(key, scene, names, about, skipped=why))
@@ -263,9 +263,7 @@ class MapAndLocate(Protocol):
         return [*parts, *(f"Not judged: {row['frames'][0]}: {row['reason']}." for row in summary["skipped"][:20])]
 
 
-def _measure(
-    data: Manifest, rows: Sequence[int], size: tuple[int, int], key: str, work: Work, classes: int
-) -> str | None:
+def _measure(data: Manifest, rows: Sequence[int], size: tuple[int, int], key: str, work: Work) -> str | None:
     """Keep a group's depth, cameras and labels; why it cannot be judged, else None.
 
     Raises UserError for labels that are in no list.
@@ -274,15 +272,9 @@ def _measure(
         views = load_views(data, rows, size)
         frames = [data[row] for row in rows]
         fits = [cover((frame.height, frame.width), size) for frame in frames]
-        labels = [resample_nearest(read_classes(data, str(f.labels)), t) for f, t in zip(frames, fits, strict=True)]
+        labels = [resample_nearest(listed_classes(data, str(f.labels)), t) for f, t in zip(frames, fits, strict=True)]
     except ImageProblem as problem:
         return problem.reason
-    for frame, found in zip(frames, labels, strict=True):
-        if found.max(initial=0) >= classes:
-            raise UserError(
-                f"{frame.labels} holds label {found.max()}, the manifest names {classes} classes (0 to {classes - 1}); "
-                "scan with the right list of classes, or mend the file"
-            )
     if views.depth is None or views.intrinsics is None or views.cam2world is None:
         return "no measured depth, intrinsics or poses"
     if int((views.depth > 0).flatten(2).sum(-1).min()) < FEWEST_PIXELS:

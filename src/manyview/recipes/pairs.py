@@ -215,6 +215,19 @@ class PairsRecipe(Recipe):
         return views, self.student.decode(first, second, heads=heads)
 
 
+def built(config: PairsConfig, **fields: Any) -> Model:
+    """The network of a config's name, with these fields and those of `method.student`. Raises UserError."""
+    from manyview import zoo
+
+    fields |= read_assignments(config.student, "method.student")
+    try:
+        return zoo.build(config.model, size=config.size, **fields)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # a field that is unknown, or sizes that do not go together
+        raise UserError(f"method.student does not fit {config.model}: {error}") from error
+
+
 def start_from(student: Model, source: str, *, but: tuple[str, ...] = ()) -> tuple[int, int]:
     """Take the weights of a zoo name or model directory wherever name and shape agree: (taken, left as they were).
 
@@ -250,7 +263,6 @@ def panel(images: Tensor, said: dict[str, Tensor], truth: Signal) -> Tensor:
 
 def _student(config: PairsConfig) -> PairReconstructor:
     """The network with the weights it starts from. Raises UserError for one that does not fit the options."""
-    from manyview import zoo
     from manyview.models.family import lookup
 
     if not issubclass(lookup(config.model)[0].network, PairReconstructor):
@@ -258,13 +270,7 @@ def _student(config: PairsConfig) -> PairReconstructor:
             f"method.model is {config.model}, no pair reconstructor; choose a dust3r-…, mast3r-… or dunemast3r-…"
         )
     # Points are only ever called metric where that was learned.
-    overrides = {"metric": bool(config.metric), **read_assignments(config.student, "method.student")}
-    try:
-        student = zoo.build(config.model, size=config.size, encoder=config.encoder, **overrides)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:  # a field that is unknown, or sizes that do not go together
-        raise UserError(f"method.student does not fit {config.model}: {error}") from error
+    student = built(config, encoder=config.encoder, metric=bool(config.metric))
     assert isinstance(student, PairReconstructor)
     _check(config, student.config)
     if config.freeze == "encoder" and config.encoder is None and config.start is None:

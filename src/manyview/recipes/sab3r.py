@@ -7,6 +7,7 @@ of images, on a reconstructor that stays as it is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,11 +31,14 @@ from manyview.models.family import require
 from manyview.models.model import Reconstructs, ReconstructsPairs
 from manyview.recipes.base import RECIPES, Preset
 from manyview.recipes.dune import WithAnswers
-from manyview.recipes.pairs import SIZES_512, PairsConfig, PairsRecipe, start_from
+from manyview.recipes.pairs import SIZES_512, PairsConfig, PairsRecipe, built, start_from
 from manyview.teachers.cached import CachedTeacher
 from manyview.teachers.features import loaded
 from manyview.teachers.spaces import LABELS, LabelTeacher, NetworkTeacher, SpaceTeacher
 from manyview.types import Batches, StepResult, Views
+from manyview.zoo.cards import licences_of, merged
+
+LOG = logging.getLogger(__name__)
 
 HEADS = "feature_heads."
 
@@ -64,7 +68,7 @@ class Sab3RConfig(PairsConfig):
     word_temperature: float = 0.05
     """Of that loss."""
     names: tuple[str, ...] = CLASSES
-    """Names of the labels, in their order."""
+    """Names of the classes that labels teach; classes of the data with other names are left out."""
     keep: Keep = "cosine"
     """How --cache keeps the patches of teachers that are networks; they are made finer when they are read."""
     watched: str | None = None
@@ -105,17 +109,19 @@ class Sab3R(PairsRecipe):
         if config.freeze == "reconstructor":
             for name, weight in self.student.named_parameters():
                 weight.requires_grad_(name.startswith(HEADS) or any(f".{space}." in name for space in channels))
+        taught = [source for source in (*config.teachers.values(), *config.upsamplers.values()) if source != LABELS]
+        card = self.student.card
+        known = merged(card.get("derived_from", ()), *(licences_of(source) for source in taught))
+        self.student.card = {**card, "derived_from": known} if known else card
         self._teachers: dict[str, SpaceTeacher] = {}
         self._watched: Any = None
 
     def _many(self, config: Sab3RConfig) -> None:
-        from manyview import zoo
-
         if config.alone and config.geometry:
             raise UserError("method.alone leaves the photos without each other; set method.geometry=false with it")
         torch.nn.Module.__init__(self)
         self.config = config
-        self.student = require(zoo.build(config.model, size=config.size), Reconstructs, config.model)
+        self.student = require(built(config), Reconstructs, config.model)
         if config.start is not None:
             start_from(self.student, config.start)
         self.student.train()
@@ -123,7 +129,8 @@ class Sab3R(PairsRecipe):
     @staticmethod
     def presets() -> dict[str, Preset]:
         """`c`, `cd`: the paper's, on MASt3R with MaskCLIP's features, and DINOv2's; `tiny`: heads in the space of words
-        on a frozen manyview-small, from rooms that are rendered meanwhile (--data rooms:1); `debug`: seconds.
+        on a frozen manyview-small, from rooms that are rendered meanwhile (--data rooms:1) or pairs with labels;
+        `small-cd`: the same with heads in the spaces of `cd`; `debug`: seconds.
         """
         shared: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.95), "clip": 1.0}
         # 171,000 pairs an epoch, five epochs, 64 pairs a step on eight GPUs; the rate is constant after 4,000 steps.
@@ -151,6 +158,7 @@ class Sab3R(PairsRecipe):
             "feature_weights": {"minilm": 1.0},
             "distance": "norm",
             "words": 1.0,
+            "sizes": ((168, 224),),
         }
         small = Streaming(sizes=("28x42",), rendered=2, count=(2,))
 
@@ -158,10 +166,19 @@ class Sab3R(PairsRecipe):
             return Preset(method=Sab3RConfig(**method), run=run)
 
         upsamplers = {**on_mast3r["upsamplers"], "dino": "featup-jbu-dinov2"}
+        on_small: dict[str, Any] = {
+            "model": "manyview-small-words",
+            "student": ('feature_heads=[["clip", 512], ["dino", 384]]',),
+            "start": "manyview-small",
+            "upsamplers": upsamplers,
+            "distance": "square",
+            "words": 0.0,
+        }
         return {
             "tiny": preset(tiny, start="manyview-small", **words),
             "c": preset(paper, **on_mast3r),
             "cd": preset(paper, **{**on_mast3r, **both, "upsamplers": upsamplers}),
+            "small-cd": preset(tiny, **{**words, **both, **on_small}),
             "debug": preset(debug, **{**words, "size": "debug", "stream": small, "pixels": 64, "geometry": True}),
         }
 
@@ -169,14 +186,20 @@ class Sab3R(PairsRecipe):
     def batches(config: Sab3RConfig, run: RunConfig, *, cache: Path | None, data: Sequence[Path]) -> Batches:  # type: ignore[override]
         """Pairs of measured frames, or rendered scenes where the data name them; `cache`: the teachers' answers."""
         batches: WorldBatches | PairBatches
+        of_labels = LABELS in config.teachers.values()
         if any(parse_stream(item) for item in data):
             if cache is not None:
                 raise UserError(f"--data {data[0]} renders scenes and --cache {cache} holds others; leave one away")
+            if of_labels and config.names != CLASSES:
+                raise UserError(f"--data {data[0]} has names of its own for what it shows; leave method.names away")
             batches = WorldBatches(data, config.stream, scenes=run.batch, seed=run.seed)
         else:
             made = PairsRecipe.batches(config, run, cache=None, data=data)
             assert isinstance(made, PairBatches)
             batches = made
+            if of_labels:
+                _tell_names(batches, config.names)
+                batches.names = config.names
         batches.keep_unchanged = any(source != LABELS for source in config.teachers.values())
         if cache is not None and isinstance(batches, PairBatches):
             return WithFeatures(batches, _kept(config, batches, cache))
@@ -282,6 +305,26 @@ class WithFeatures(WithAnswers):
         size, sources = f"{views.size[0]}x{views.size[1]}", views.signals[SOURCE].value.tolist()
         pairs = zip(sources, views.names or (), strict=True)
         return Views(clean, names=[[f"{source}/{name} {size}" for name in row] for source, row in pairs])
+
+
+def _tell_names(batches: PairBatches, names: Sequence[str]) -> None:
+    """Say which classes of the data are not learned. Raises UserError for data without labels or a known name."""
+    for source in batches.sources:
+        classes = source.manifest.info.get("classes", ())
+        if not classes or not source.manifest.frames.known("labels").any():
+            raise UserError(
+                f"{source.name} has no labels to learn words from; give data with labels (data scan --format scannet, "
+                "…), rooms (--data rooms:1), or a model as teacher"
+            )
+        left = [name for name in classes if name not in names]
+        if len(left) == len(classes):
+            raise UserError(
+                f"none of the {len(classes)} classes of {source.name} ({', '.join(classes[:5])}, …) is in method.names "
+                f"({', '.join(names[:5])}, …); name those to learn: --set 'method.names=[{classes[0]}, …]'"
+            )
+        if left:
+            shown = ", ".join(left[:10]) + ", …" * (len(left) > 10)
+            LOG.info("%s: %d of %d classes are not in method.names: %s", source.name, len(left), len(classes), shown)
 
 
 def _kept(config: Sab3RConfig, batches: PairBatches, cache: Path) -> dict[str, CachedTeacher]:
