@@ -39,12 +39,17 @@ def study(tmp_path, monkeypatch):
 
 def test_variants_learn_from_the_same_pictures_and_are_judged_on_the_same_points(study, tmp_path):
     results = run_study(study, tmp_path / "study", seeds=[0])
-    assert list(results) == ["one-pass", "pipelined", "pipelined-warm"]
+    assert list(results) == ["one-pass", "pipelined", "pipelined-warm", "one-pass-unfrozen"]
     runs = [result[0] for result in results.values()]
-    assert len({run["oracle"] for run in runs}) == 1
+    assert len({run["oracle"] for run in runs[:3]}) == 1
+    assert runs[3]["distance"] != runs[0]["distance"]  # its points are its own
+    assert {"shuffled", "noise", "constant", "oracle"} <= runs[3].keys()
     assert all(0 <= run["miou_2"] < 0.3 for run in runs)  # one step teaches nothing
     trunk = load_file(tmp_path / "plain" / "model.safetensors")
-    for name, frozen in (("one-pass", True), ("pipelined-warm", True), ("pipelined", False)):
+    for name, frozen in (
+        *(("one-pass", True), ("pipelined-warm", True), ("pipelined", False)),
+        ("one-pass-unfrozen", False),
+    ):
         trained = load_file(tmp_path / "study" / name / "seed-0" / "run" / "model" / "model.safetensors")
         assert all(torch.equal(value, trained[key]) for key, value in trunk.items()) == frozen
     again = run_study(study, tmp_path / "study", seeds=[0])
@@ -54,6 +59,19 @@ def test_variants_learn_from_the_same_pictures_and_are_judged_on_the_same_points
     assert "| SAB3R (C) | 17.26 | 41.11 | 1.92 |" in page
     assert "| here: pipelined-warm |" in page
     assert "| 4 views | " in page
+    assert "Of one pass of 4 views the trunk takes " in page
+    assert "Those of `one-pass-unfrozen`, which learned on, are " in page
+    lines = (tmp_path / "study" / "one-pass-unfrozen" / "seed-0" / "run" / "metrics.jsonl").read_text().splitlines()
+    assert {"global", "local", "minilm"} <= json.loads(lines[-1]).keys()
+
+
+def test_where_one_pass_spends_its_time_adds_up():
+    times = {"one_pass": 1.0, "pipelined": 1.6, "trunk": 0.4, "alone": 0.45}
+    times |= {"trunk_and_points": 0.9, "trunk_and_features": 0.45}
+    said = sab3r.shares("4", times)
+    assert "trunk takes 40%, the heads of points 50%, that of features 5%" in said
+    assert "so 1.45 times" in said
+    assert sab3r.shares("4", {"one_pass": 1.0, "pipelined": 1.6}) == ""
 
 
 def test_alone_a_photo_says_the_same_in_any_company():
