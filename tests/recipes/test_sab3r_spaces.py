@@ -182,3 +182,14 @@ def test_labels_that_teach_nothing_are_refused(rooms, tmp_path):
     refused(r"holds label \d+, the manifest names 2 classes \(0 to 1\)", few, names=CLASSES)
     with pytest.raises(UserError, match=r"leave method\.names away"):
         Sab3R.batches(replace(METHOD, names=("wall",)), RUN, cache=None, data=["rooms:1"])
+
+
+def test_presets_have_the_weights_of_the_paper_and_of_the_release():
+    for name, weights in (("c", {"clip": 20.0}), ("cd", {"clip": 20.0, "dino": 4.0})):
+        printed, released = (preset(Sab3R, each)[1] for each in (name, f"{name}-released"))
+        for method in (printed.method, released.method):
+            assert (method.matching, method.feature_weights, method.freeze) == (0.75, weights, "nothing")
+            assert (method.model, method.start) == (f"sab3r-{name}", "mast3r-vitl16")
+        assert (printed.method.alpha, released.method.alpha) == (0.2, 1.0)
+        assert replace(released.method, alpha=0.2) == printed.method
+        assert released.run == printed.run

@@ -128,9 +128,10 @@ class Sab3R(PairsRecipe):
 
     @staticmethod
     def presets() -> dict[str, Preset]:
-        """`c`, `cd`: the paper's, on MASt3R with MaskCLIP's features, and DINOv2's; `tiny`: heads in the space of words
-        on a frozen manyview-small, from rooms that are rendered meanwhile (--data rooms:1) or pairs with labels;
-        `small-cd`: the same with heads in the spaces of `cd`; `debug`: seconds.
+        """`c`, `cd`: the paper's, on MASt3R with MaskCLIP's features, and DINOv2's. `c-released`, `cd-released`: with
+        the release's reward of confidence; the paper states none, and `c` and `cd` keep MASt3R's. `tiny`: heads in the
+        space of words on a frozen manyview-small, from rooms that are rendered meanwhile (--data rooms:1) or pairs with
+        labels. `small-cd`: the same with heads in the spaces of `cd`. `debug`: seconds.
         """
         shared: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.95), "clip": 1.0}
         # 171,000 pairs an epoch, five epochs, 64 pairs a step on eight GPUs; the rate is constant after 4,000 steps.
@@ -166,6 +167,7 @@ class Sab3R(PairsRecipe):
             return Preset(method=Sab3RConfig(**method), run=run)
 
         upsamplers = {**on_mast3r["upsamplers"], "dino": "featup-jbu-dinov2"}
+        on_mast3r_both: dict[str, Any] = {**on_mast3r, **both, "upsamplers": upsamplers}
         on_small: dict[str, Any] = {
             "model": "manyview-small-words",
             "student": ('feature_heads=[["clip", 512], ["dino", 384]]',),
@@ -177,7 +179,9 @@ class Sab3R(PairsRecipe):
         return {
             "tiny": preset(tiny, start="manyview-small", **words),
             "c": preset(paper, **on_mast3r),
-            "cd": preset(paper, **{**on_mast3r, **both, "upsamplers": upsamplers}),
+            "cd": preset(paper, **on_mast3r_both),
+            "c-released": preset(paper, **{**on_mast3r, "alpha": 1.0}),
+            "cd-released": preset(paper, **{**on_mast3r_both, "alpha": 1.0}),
             "small-cd": preset(tiny, **{**words, **both, **on_small}),
             "debug": preset(debug, **{**words, "size": "debug", "stream": small, "pixels": 64, "geometry": True}),
         }
