@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import re
 import textwrap
 import types
@@ -17,7 +18,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
@@ -25,6 +26,44 @@ from manyview.errors import UserError
 from manyview.registry import did_you_mean
 
 C = TypeVar("C")
+LARGEST = 1e15
+"""What no count, size or seed is above."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option takes, all finite; `above` and `below`: without the least, without the most."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, or with the numbers in it, or None."""
+        if isinstance(value, dict):
+            return self.problem(list(value.values()))
+        if isinstance(value, (list, tuple)):
+            return next((problem for inner in value if (problem := self.problem(inner))), None)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        ends = (self.above and value == self.least) or (self.below and value == self.most)
+        within = self.least <= value <= self.most and not ends
+        if within and (math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST):
+            return None
+        low = f"above {self.least:g}" if self.above else f"from {self.least:g}"
+        high = f" and below {self.most:g}" if self.below else f" to {self.most:g}"
+        if math.isinf(self.most):
+            high = "" if self.above else " up"
+        wanted = "that is finite" if math.isinf(self.least) else f"{low}{high}"
+        return f"{value} is out of range: give a number {wanted}"
+
+
+Positive = Annotated[float, Range(0, above=True)]
+"""A number that is divided by, or that nothing happens without."""
+Share = Annotated[float, Range(0, 1)]
+Moment = Annotated[float, Range(0, 1, below=True)]
+"""How much of a running mean stays at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +72,7 @@ class RunConfig:
 
     steps: int = 1000
     """Optimiser steps of the whole run; the schedule is counted in these."""
-    seconds: float | None = None
+    seconds: Positive | None = None
     """Seconds of the whole run, interruptions not counted, in place of steps: the schedule follows the clock, so that
     the rates of two runs are not the same bits (their batches are)."""
     batch: int = 1
@@ -42,7 +81,7 @@ class RunConfig:
     """Forward passes per optimiser step."""
     images: int | None = None
     """Images of the whole run, over all ranks, in place of steps: fewer GPUs take more steps."""
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """Peak learning rate; with lr_per the rate for so many images."""
     lr_per: int | None = None
     """Images of an optimiser step, over all ranks and accumulation, that lr is for: the peak is lr x images / lr_per.
@@ -55,9 +94,9 @@ class RunConfig:
     """AdamW weight decay."""
     decay_vectors: bool = True
     """Whether weight decay also falls on biases, norms and other one-dimensional parameters."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Moment, Moment] = (0.9, 0.95)
     """AdamW betas."""
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     """AdamW epsilon."""
     clip: float = 1.0
     """Largest global gradient norm; 0 switches clipping off."""
@@ -148,9 +187,14 @@ def hints_of(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
 
 
+_SENTENCES: dict[type, dict[str, str]] = {}
+
+
 def sentences_of(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass and its bases, each as one line; fields without one are absent."""
-    sentences: dict[str, str] = {}
+    if cls in _SENTENCES:
+        return _SENTENCES[cls]
+    sentences = _SENTENCES.setdefault(cls, {})
     for base in reversed(cls.__mro__):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
@@ -173,7 +217,46 @@ def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
         if not dataclasses.is_dataclass(getattr(config, head)):
             raise UserError(f"option {name!r}: {head!r} has no parts")
         return dataclasses.replace(config, **{head: _assign(getattr(config, head), rest, text, name)})
-    return dataclasses.replace(config, **{head: convert(text, hints[head], name)})
+    value = convert(text, hints[head], name)
+    if problem := range_of(type(config), head).problem(value):
+        raise UserError(f"{_label(name)} {problem}")
+    return dataclasses.replace(config, **{head: value})
+
+
+def range_of(cls: type, name: str) -> Range:
+    """The numbers that the field of a dataclass takes.
+
+    What its annotation says (`Positive`, `Share`), else what its default and its sentence say: nothing below zero,
+    unless the default is; counts from one up, unless the sentence says what 0 means; shares and probabilities up to 1.
+    """
+    hint = typing.get_type_hints(cls, include_extras=True)[name]
+    if (stated := _stated_range(hint)) is not None:
+        return stated
+    default = next(field.default for field in dataclasses.fields(cls) if field.name == name)  # type: ignore[arg-type]
+    parts = default if isinstance(default, tuple) else (default,)
+    numbers = [part for part in parts if isinstance(part, (int, float)) and not isinstance(part, bool)]
+    if min(numbers, default=0) < 0 or (str in get_args(hint) and get_origin(hint) is not dict):
+        return Range()
+    sentence = sentences_of(cls).get(name, "")
+    if sentence.startswith(("Share", "Probability")):
+        return Range(0, 1)
+    counts = {int, float} & _kinds(hint) == {int} and all(isinstance(number, int) and number > 0 for number in numbers)
+    return Range(1 if counts and name != "seed" and not _SAYS_ZERO.search(sentence) else 0)
+
+
+_SAYS_ZERO = re.compile(r"(?<![\d.,])0(?![\d.,]\d|\d)")
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    inner = get_args(hint)
+    return set().union(*map(_kinds, inner)) if inner else {hint}
+
+
+def _stated_range(hint: Any) -> Range | None:
+    if get_origin(hint) is Annotated:
+        return next((note for note in hint.__metadata__ if isinstance(note, Range)), None)
+    return next((found for inner in get_args(hint) if (found := _stated_range(inner))), None)
 
 
 def convert(text: str, hint: Any, name: str) -> Any:
@@ -215,6 +298,11 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
             return tuple(_coerce(v, kind, name) for v, kind in zip(value, kinds, strict=True))
     elif hint == tuple[int, int] and isinstance(value, (str, int)):
         return parse_size(str(value), _label(name))
+    elif origin is dict and isinstance(value, dict):
+        kinds = (f"a name of {name}", f"{name} of")
+        return {
+            _coerce(k, arguments[0], kinds[0]): _coerce(v, arguments[1], f"{kinds[1]} {k!r}") for k, v in value.items()
+        }
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value, f"{name}.")
     elif hint is Path and isinstance(value, str):

@@ -114,9 +114,9 @@ def test_a_missing_depth_file_is_one_line_and_the_rest_is_kept(manifest, capsys)
         (("--size", "15"), "--size is '15'"),
         (("--size", "15x-2"), "--size"),
         (("--shard", "2/2"), "shard 2/2"),
-        (("--views", "0"), "at least 1"),
+        (("--views", "0"), "from 1 up"),
         (("--teacher", "fast3r"), "no teacher 'fast3r'"),
-        (("--step", "0"), "at least 1"),
+        (("--step", "0"), "from 1 up"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(manifest, capsys, more, words):

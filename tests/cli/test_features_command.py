@@ -80,7 +80,7 @@ def test_broken_pictures_are_named_on_stderr(model, photos, tmp_path, capsys):
         (["--project", "sam"], "no projector 'sam'"),
         (["--fps", "2"], "--fps is for videos"),
         (["--device", "tpu"], "no device 'tpu'"),
-        (["--batch", "0"], "at least 1"),
+        (["--batch", "0"], "from 1 up"),
     ],
 )
 def test_mistakes_are_one_line(model, photos, tmp_path, capsys, words, message):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manyview.batches.resampling import cropped_one, cropped_together
+from manyview.config import Positive
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom)."""
@@ -37,7 +38,7 @@ class Augmentation:
 
     scale: tuple[float, float] = (0.4, 1.0)
     """Share of the picture's area that a crop keeps."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Width over height of a crop, before it is resized to the network's size."""
     flip: float = 0.5
     """Probability of a mirror."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from manyview.batches.augment import Augmentation, draw_change
 from manyview.batches.road import ORDER, Loaded, Road, stack_pixels
 from manyview.batches.scene_changes import mirror
-from manyview.config import parse_size
+from manyview.config import Positive, Share, parse_size
 from manyview.data.synthetic.photographs import read_photographs
 from manyview.data.synthetic.scene import RenderedScene
 from manyview.data.synthetic.streams import STREAMS, parse_stream, scene_of
@@ -43,10 +43,10 @@ class Streaming:
     """Views that are rendered of a scene; windows are drawn from these."""
     count: tuple[int, ...] = (2, 2, 3, 4, 4, 6, 8)
     """Views of a window; every batch draws one of these."""
-    reuse: float = 1.0
+    reuse: Positive = 1.0
     """How often each rendered view is used, on average: a scene gives so many windows. Raise it where rendering is what
     training waits for."""
-    overlap: tuple[float, float] = (0.25, 0.85)
+    overlap: tuple[Share, Share] = (0.25, 0.85)
     """How much of a view the other views of its window should see: at least, at most."""
     order: Literal["any", "video"] = "any"
     """any: random views in random order, any of them the reference; video: consecutive ones as they were taken."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from manyview.config import convert, hints_of, sentences_of
+from manyview.config import Range, convert, hints_of, range_of, sentences_of
 from manyview.errors import UserError
 
 PLAIN = {int: ("N", "int"), float: ("X", "float"), str: ("TEXT", "text"), bool: ("B", "yes or no")}
@@ -31,9 +31,8 @@ def number(kind: Callable[[str], Any], *, least: float, most: float = math.inf) 
 
     def read(text: str) -> Any:
         value = kind(text)
-        if not (least <= value <= most and math.isfinite(value)):
-            upper = "up" if math.isinf(most) else f"to {most:g}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range: give a number from {least:g} {upper}")
+        if problem := Range(least, most).problem(value):
+            raise argparse.ArgumentTypeError(problem)
         return value
 
     read.__name__ = kind.__name__  # what argparse calls it when the text is no number
@@ -87,6 +86,7 @@ class Option:
     hint: Any
     default: Any
     sentence: str
+    range: Range
 
 
 def options_of(defaults: Any, prefix: str = "") -> Iterator[Option]:
@@ -97,7 +97,7 @@ def options_of(defaults: Any, prefix: str = "") -> Iterator[Option]:
         if dataclasses.is_dataclass(value):
             yield from options_of(value, f"{prefix}{name}.")
         else:
-            yield Option(f"{prefix}{name}", hint, value, sentences.get(name, ""))
+            yield Option(f"{prefix}{name}", hint, value, sentences.get(name, ""), range_of(type(defaults), name))
 
 
 class _Assign(argparse.Action):
@@ -109,7 +109,8 @@ class _Assign(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         text = values if self.nargs is None else str(option_string == self.option_strings[0]).lower()
-        convert(text, self.option.hint, str(option_string))
+        if problem := self.option.range.problem(convert(text, self.option.hint, str(option_string))):
+            raise UserError(f"{option_string} {problem}")
         namespace.settings = [*namespace.settings, f"{self.option.key}={text}"]
 
 

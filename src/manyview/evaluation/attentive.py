@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from manyview.config import Positive
 from manyview.data.manifest import Manifest
 from manyview.engine.feed import Feed, workers_for
 from manyview.errors import UserError
@@ -84,7 +85,7 @@ class AttentiveProbe(Protocol):
     """Optimiser steps; the first tenth warms up, then a cosine to zero."""
     batch: int = 128
     """Pictures per step; learning rates are scaled by it / 256."""
-    lrs: tuple[float, ...] = (2e-4, 1e-3, 5e-3)
+    lrs: tuple[Positive, ...] = (2e-4, 1e-3, 5e-3)
     """Learning rates that are tried."""
     decays: tuple[float, ...] = (1e-3,)
     """Weight decays that are tried."""

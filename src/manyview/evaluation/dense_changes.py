@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manyview.config import Share
 from manyview.errors import UserError
 from manyview.evaluation.dense_fit import Examples
 
@@ -23,7 +24,7 @@ from manyview.evaluation.dense_fit import Examples
 class Changes:
     """What changes a training picture."""
 
-    crop: tuple[float, float] = (416 / 480, 544 / 640)
+    crop: tuple[Share, Share] = (416 / 480, 544 / 640)
     """Height and width of a crop, as shares of the picture's; KITTI: (352 / 375, 704 / 1242)."""
     degrees: float = 2.5
     """Largest turn, of half of the pictures."""

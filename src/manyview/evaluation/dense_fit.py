@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manyview.config import Positive
 from manyview.evaluation.dense_maps import Part
 from manyview.evaluation.tokens import Tokens
 from manyview.losses.dense import class_loss, gradient_loss, random_pixels, sig_loss
@@ -32,7 +33,7 @@ class Schedule:
     """Optimiser steps."""
     batch: int = 32
     """Crops per step."""
-    lr: float = 5e-3
+    lr: Positive = 5e-3
     """Peak learning rate."""
     weight_decay: float = 1e-3
     """AdamW weight decay."""

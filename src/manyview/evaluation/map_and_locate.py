@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from manyview.config import Share
 from manyview.data.loading import listed_classes, load_views
 from manyview.data.manifest import NO_CLASS, Manifest
 from manyview.errors import UserError
@@ -84,7 +85,7 @@ class MapAndLocate(Protocol):
     """Scenes of the manifest that are used, evenly spread."""
     sets: int = 2
     """Groups of each size per scene."""
-    overlap: tuple[float, float] = (0.15, 0.85)
+    overlap: tuple[Share, Share] = (0.15, 0.85)
     """Limits of the overlaps that link the views of a group."""
     scale: Literal["median_of_ratios", "ratio_of_medians", "least_squares"] = "median_of_ratios"
     """How the first view's true depth gives the unit; the paper does not say."""

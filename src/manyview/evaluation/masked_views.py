@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from manyview.config import Share
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.data.pairs import DepthReader, measured_pairs
@@ -67,9 +68,9 @@ class MaskedViews(Protocol):
     """Hide nothing of the other views (for models trained with an unmasked reference view)."""
     normalise: bool = True
     """Patches are compared after taking out their mean and spread, as in training."""
-    overlap: float = 0.4
+    overlap: Share = 0.4
     """Smallest overlap of the target with its scene's own views."""
-    apart: float = 0.01
+    apart: Share = 0.01
     """Largest overlap with views that count as showing none of it."""
     size: int | tuple[int, int] | None = None
     """Resolution, (H, W) or a square; by default what the model was made for."""

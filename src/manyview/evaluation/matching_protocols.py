@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from manyview.config import Positive
 from manyview.data.pairs import DepthReader, Pair
 from manyview.evaluation.base import PROTOCOLS, Model, Work
 from manyview.evaluation.matching import Frames, Matching
@@ -115,7 +116,7 @@ class MatchingZeroshot(Matching):
 
     decoding: Decoding = "argmax"
     """How similarities become a position; with other than argmax, `temperature` counts."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """What cosines are divided by."""
 
     norms: ClassVar[tuple[bool, ...]] = (True, False)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manyview.config import Positive
 from manyview.evaluation.tokens import Tokens
 from manyview.geometry.matching import Decoding, decode, kernel_log_probabilities
 from manyview.progress import track
@@ -32,7 +33,7 @@ CLIP = 0.01
 class Sweep:
     """How the probes are trained."""
 
-    lrs: tuple[float, ...] = (5e-4, 1e-3, 3e-3)
+    lrs: tuple[Positive, ...] = (5e-4, 1e-3, 3e-3)
     """Learning rates at a batch of 8 (scaled with the batch)."""
     decays: tuple[float, ...] = (1e-2,)
     """Weight decays of the projection; biases have none. In short runs they hardly matter."""
@@ -40,7 +41,7 @@ class Sweep:
     """Optimiser steps; the learning rate falls to a tenth after 90 % of them."""
     batch: int = 8
     """Pairs per step."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """What cosines are divided by."""
     clip: Literal["each", "global", "none"] = "each"
     """Gradient norm clipped at 0.01 for each probe, or (published) over all probes together."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from manyview.config import Positive
 from manyview.errors import UserError
 from manyview.images.fit import Fit
 from manyview.images.maps import read_mask, read_opaque, upright_alpha
@@ -28,6 +29,7 @@ from manyview.images.reading import (
     read_fitted,
     resample_nearest,
     resize_image,
+    states_panorama,
 )
 from manyview.images.video import is_video, iter_video, video_info
 from manyview.progress import track
@@ -44,7 +46,7 @@ FitFor = Callable[[tuple[int, int]], Fit]
 class Take:
     """Which frames of a video, or pictures of a list, are taken."""
 
-    fps: float | None = None
+    fps: Positive | None = None
     """Video: frames per second of the recording to keep; none keeps all."""
     stride: int = 1
     """Keep every stride-th of those."""
@@ -263,6 +265,7 @@ def oddities(photos: Sequence[Photo]) -> list[str]:
     """Lines about pictures that no pinhole camera took, or that show nothing: they are used all the same."""
     notes = []
     for what, odd in (
+        ("say that they are panoramas (GPano): no pinhole camera sees that", _says_panorama),
         ("are twice as wide as high, as panoramas are: no pinhole camera sees that", _panorama),
         ("show one colour alone: nothing can be found in them", lambda photo: photo.image.std((0, 1)).max() < 1),
         (
@@ -275,9 +278,14 @@ def oddities(photos: Sequence[Photo]) -> list[str]:
     return notes
 
 
+def _says_panorama(photo: Photo) -> bool:
+    picture = photo.picture
+    return picture.path is not None and picture.frame is None and states_panorama(picture.path)
+
+
 def _panorama(photo: Photo) -> bool:
     height, width = photo.fit.source
-    return width == 2 * height and width >= 512
+    return abs(width - 2 * height) <= 2 and width >= 512 and not _says_panorama(photo)
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -36,6 +36,7 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 }
 _ORIENTATION, _EXIF, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
 CLEAR = ("LA", "PA", "La", "RGBA", "RGBa")
+_HEADER = 1 << 18  # bytes, in which a file's metadata lie
 _TAIL = 32  # bytes; entropy-coded data never hold this many zeros in a row
 
 
@@ -264,6 +265,15 @@ def stated_focal(path: str | Path) -> float | None:
     except Exception:  # damaged EXIF states nothing
         return None
     return equivalent / 36.0 if 5 <= equivalent <= 1000 else None
+
+
+def states_panorama(path: str | Path) -> bool:
+    """Whether a file's header says that its picture is a panorama (Google's Photo Sphere metadata)."""
+    try:
+        with Path(path).open("rb") as file:
+            return b"GPano:" in file.read(_HEADER)
+    except OSError:
+        return False
 
 
 def orientation_of(image: Image.Image) -> int:

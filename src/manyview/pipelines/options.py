@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from manyview.config import Positive
 from manyview.images.inputs import Take
 
 CamerasFrom = Literal["auto", "matches", "model", "given"]
@@ -98,7 +99,7 @@ class DistilOptions:
     """Views that the student sees together in training; a step has two such groups."""
     steps: int = 60
     """Training steps."""
-    lr: float = 2e-4
+    lr: Positive = 2e-4
     """Learning rate."""
     loss: str = "robust"
     """The recipe's loss: robust, confident or distill3r."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from manyview.batches.augment import Augmentation
 from manyview.batches.pictures import DOMAIN, PictureBatches, PictureWish
 from manyview.batches.road import Road, wish_of
-from manyview.config import RunConfig, read_assignments, to_dict
+from manyview.config import RunConfig, Share, read_assignments, to_dict
 from manyview.errors import UserError
 from manyview.losses.distillation import LossForm, Sharing, coefficients, distillation_loss, teacher_loss
 from manyview.models.dune.network import Dune
@@ -56,7 +56,7 @@ class DuneRecipeConfig:
     """Which images a teacher sees: all (full), its own domain's (none), its own and the generic domain's (generic)."""
     generic: str = ""
     """With generic sharing: the teacher whose domain every teacher sees."""
-    drop: float = 0.5
+    drop: Share = 0.5
     """With full sharing: probability that a teacher which is not an image's hardest is dropped for it."""
     loss: LossForm = "released"
     """The released reduction, or equations 1 to 3 as printed."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manyview.batches.pairs import METRIC, PairBatches, PairOptions, PairWish
 from manyview.batches.road import wish_of
-from manyview.config import RunConfig, read_assignments
+from manyview.config import Positive, RunConfig, Share, read_assignments
 from manyview.data.pairs import Choice
 from manyview.data.sources import SOURCES
 from manyview.errors import UserError
@@ -78,13 +78,13 @@ class PairsConfig(PairOptions):
     """Weight of the matching loss; 0 for none, and for networks without descriptors."""
     matching_alpha: float = 10.0
     """Reward of confidence in the matching loss."""
-    temperature: float = 0.05
+    temperature: Positive = 0.05
     """Of the softmaxes over descriptors."""
     matches: int = 8192
     """Pixels of each view that the matching loss looks at."""
-    mismatched: float = 0.5
+    mismatched: Share = 0.5
     """Least share of these without a match."""
-    overlap: tuple[float, float] = (0.2, 0.95)
+    overlap: tuple[Share, Share] = (0.2, 0.95)
     """Smallest and largest share of a view's places that the other sees."""
     motion: float = 0.0
     """Smallest median displacement between the views, in units of the longer side."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from manyview.batches.pairs import SOURCE, PairBatches
 from manyview.batches.worlds import Streaming, WorldBatches
 from manyview.cache.options import Keep
-from manyview.config import RunConfig
+from manyview.config import Positive, RunConfig
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.streams import parse_stream
 from manyview.errors import UserError
@@ -65,7 +65,7 @@ class Sab3RConfig(PairsConfig):
     """Random pixels of each view that the feature losses look at."""
     words: float = 0.0
     """Teachers that are labels: weight of telling a pixel's class name from all others (by cosines; ours)."""
-    word_temperature: float = 0.05
+    word_temperature: Positive = 0.05
     """Of that loss."""
     names: tuple[str, ...] = CLASSES
     """Names of the classes that labels teach; classes of the data with other names are left out."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from manyview.config import from_dict
+from manyview.config import Share, from_dict
 from manyview.errors import UserError
 from manyview.registry import Registry
 from manyview.written import one_file
@@ -38,7 +38,7 @@ class Exporter(abc.ABC):
 
     min_confidence: float | None = None
     """Keep points of at least this confidence."""
-    quantile: float | None = None
+    quantile: Share | None = None
     """Leave out this share of the least confident points; none is 0.1, or 0 when min_confidence is given."""
 
     component: int | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from manyview.config import Share
+
 MODEL = "manyview-small-words"
 """The bundled model whose features answer to words."""
 
@@ -12,11 +14,11 @@ MODEL = "manyview-small-words"
 class LocateOptions:
     """What counts as found."""
 
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """A pixel shows a query where it is at least this probable against everything else."""
     background: str = ""
     """Words that compete with the queries, with commas between; none: a hundred everyday ones."""
     space: str | None = None
     """Which of the scene's feature spaces; none: the first that words have."""
-    quantile: float = 0.1
+    quantile: Share = 0.1
     """Leave out this share of the scene's least confident points."""

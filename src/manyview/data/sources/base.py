@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from manyview.config import Positive
 from manyview.data.depths import FARTHEST as FARTHEST_METRES
 from manyview.data.depths import nothing, read_stored
 from manyview.data.manifest import FARTHEST, Frame, every, inside, parse_span
@@ -56,7 +57,7 @@ class ScanOptions:
     """Of those, every stride-th."""
     max_frames: int | None = None
     """Of those, at most this many per scene."""
-    farthest: float | None = None
+    farthest: Positive | None = None
     """Depth from here on means none, in the data's own unit; default: 1000 in data in metres, else no depth is."""
     skip_bad: bool = False
     """List and leave out frames with a bad pose or a missing depth or label file instead of stopping."""

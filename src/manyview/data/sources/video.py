@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manyview.config import Positive
 from manyview.data.sources.base import SOURCES, ScanOptions, Scenes, Source, claim, reader
 from manyview.data.sources.rows import Row
 from manyview.errors import UserError
@@ -22,7 +23,7 @@ from manyview.images.writing import write_picture
 class VideoOptions(ScanOptions):
     """What of videos is wanted."""
 
-    fps: float | None = None
+    fps: Positive | None = None
     """Videos only: frames per second to take, before the positions are counted."""
 
 
