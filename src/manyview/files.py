@@ -100,15 +100,16 @@ def read_json(path: Path, *, mend: str) -> Any:
 
 
 def stand_in(path: Path, wanted: str) -> str | None:
-    """What lies where a file should be that a download or a copy did not bring, and how to get it; None for any other.
-
-    Told by its first bytes: a pointer of Git LFS or git-annex, a web page.
-    """
+    """What lies in the place of a file that a download or a copy did not bring, and the mend; None for any other."""
     try:
         with path.open("rb") as file:
-            head = file.read(200)
+            return stand_in_of(file.read(200), wanted)
     except OSError:
         return None
+
+
+def stand_in_of(head: bytes, wanted: str) -> str | None:
+    """The same of a file's first bytes: a pointer of Git LFS or git-annex, a web page."""
     start = head.removeprefix(b"\xef\xbb\xbf").removeprefix(b"\xff\xfe").replace(b"\0", b"").lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return f"a Git LFS pointer, not the {wanted}; `git lfs pull` fetches what it points to, or download again"

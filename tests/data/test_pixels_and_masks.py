@@ -8,7 +8,7 @@ from PIL import Image
 
 from manyview.images.fit import longest
 from manyview.images.inputs import Take, gather, oddities, read_masks
-from manyview.images.maps import read_mask, read_opaque
+from manyview.images.maps import read_map, read_mask, read_opaque
 from manyview.images.reading import ImageProblem, probe_image, read_fitted, read_image
 
 USED = np.zeros((48, 64), bool)
@@ -35,6 +35,14 @@ def palette():
     return picture
 
 
+def colours(count):
+    """The colours of VOC's things, of which some are dim, laid over the mask in stripes."""
+    bits = (np.arange(30)[:, None, None] >> (3 * np.arange(3) + np.arange(3)[:, None])) & 1  # number, channel, bit
+    table = (bits << (7 - np.arange(3))).sum(-1)
+    number = np.where(USED, np.arange(64) % (count - 1) + 1, 0)
+    return Image.fromarray(table[number].astype(np.uint8))
+
+
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 MASKS = {
     "white": grey(255),
@@ -47,6 +55,12 @@ MASKS = {
     "alpha_only": with_alpha(Image.new("RGB", (64, 48))),
     "opaque_alpha": Image.merge("RGBA", [grey(255)] * 3 + [Image.new("L", (64, 48), 255)]),
     "palette": palette(),
+    "labels of many things": Image.fromarray(np.where(USED, np.arange(64) % 7 * 20 + 20, 0).astype(np.uint8)),
+    "a colour per thing": colours(21),
+    "colours in a palette": colours(21).convert("P", palette=Image.Palette.ADAPTIVE),
+    "dim colour": Image.merge("RGB", [grey(64), grey(0), grey(0)]),
+    "cutout on black": Image.fromarray(np.asarray(PHOTO).clip(40) * USED[..., None].astype(np.uint8)),
+    "trimap": Image.fromarray(np.where(USED, np.where(np.arange(64) < 20, 128, 255), 0).astype(np.uint8)),
     "labels": Image.fromarray(np.where(USED, np.arange(64) % 3 + 1, 0).astype(np.uint8)),
 }
 
@@ -55,6 +69,59 @@ MASKS = {
 def test_a_mask_is_what_its_file_holds(tmp_path, kind):
     MASKS[kind].save(tmp_path / "m.png")
     assert np.array_equal(read_mask(tmp_path / "m.png"), USED)
+
+
+def test_a_mask_with_soft_edges_and_one_of_an_array(tmp_path):
+    soft = grey(255).resize((640, 480), Image.Resampling.BICUBIC)
+    for name, how in (("m.png", {}), ("m.jpg", {"quality": 60}), ("m.webp", {}), ("m.tif", {})):
+        soft.save(tmp_path / name, **how)
+        assert np.array_equal(read_mask(tmp_path / name)[5::10, 5::10], USED), name
+    for values in (USED, USED.astype(np.uint8) * 200, np.where(USED, 0.3, np.nan)):
+        np.save(tmp_path / "m.npy", values)
+        assert np.array_equal(read_mask(tmp_path / "m.npy"), USED)
+
+
+def test_numbers_of_a_pgm_are_those_that_are_stored(tmp_path):
+    values = np.arange(48 * 64).reshape(48, 64)
+    for most, kind in ((5000, ">u2"), (65535, ">u2"), (200, np.uint8)):
+        stored = (values % (most + 1)).astype(kind)
+        (tmp_path / "d.pgm").write_bytes(b"P5\n# millimetres\n64 48\n%d\n" % most + stored.tobytes())
+        assert np.array_equal(read_map(tmp_path / "d.pgm", "depth"), stored)
+    (tmp_path / "d.pgm").write_bytes(b"P5 64 48 5000\n" + bytes(100))
+    with pytest.raises(ImageProblem, match="truncated"):
+        read_map(tmp_path / "d.pgm", "depth")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git LFS pointer, not the picture"),
+        (b"<!DOCTYPE html>", "a web page, not the picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a web page"),
+        (b"II*\0" + bytes(60), "a TIFF or raw file of a kind that is not read here"),
+        (b"\x93NUMPY" + bytes(60), "not an image of a known format"),
+        (b"\0\0\0\x18ftypmp42" + bytes(60), "not an image of a known format"),
+    ],
+)
+def test_what_people_take_for_a_picture_is_named(tmp_path, content, sentence):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageProblem, match=sentence):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_panorama_that_says_so_is_named_whatever_its_shape(tmp_path):
+    tag = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><GPano:ProjectionType>equirectangular</GPano:ProjectionType></x:xmpmeta>'
+    )
+    PHOTO.resize((640, 240)).save(tmp_path / "tagged.jpg", xmp=tag)
+    PHOTO.resize((1025, 512)).save(tmp_path / "rounded.png")
+    PHOTO.resize((640, 480)).save(tmp_path / "plain.jpg")
+    paths = [tmp_path / name for name in ("tagged.jpg", "rounded.png", "plain.jpg")]
+    photos, _ = gather(paths, fit, Take(), strict=True)
+    says, shape = oddities(photos)
+    assert "say that they are panoramas" in says
+    assert says.endswith("(tagged.jpg)")
+    assert shape.endswith("(rounded.png)")
 
 
 def test_a_mask_is_turned_as_its_photo_is(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from manyview.images.reading import (
     why,
 )
 
+_FEW, _LOOKED_AT = 32, 1 << 18
+"""Numbers or colours of a file that is drawn and not photographed; pixels that are looked at to count them."""
+
 
 def read_labels(path: str | Path) -> np.ndarray:
     """(H, W) int32 class or instance numbers; a palette image gives its indices, not its colours."""
@@ -35,6 +39,8 @@ def read_map(path: Path, kind: str) -> np.ndarray:
     try:
         if data.startswith(b"\x93NUMPY"):
             values = np.load(io.BytesIO(data), allow_pickle=False)
+        elif data.startswith(b"P5"):
+            values = _pgm(data)
         else:
             with open_picture(data) as image:
                 refuse_huge(image.size)
@@ -47,17 +53,33 @@ def read_map(path: Path, kind: str) -> np.ndarray:
     return values
 
 
+def _pgm(data: bytes) -> np.ndarray:
+    """(H, W) numbers of a binary PGM as they are stored; Pillow stretches those whose largest is not 255 or 65535."""
+    head = re.match(rb"P5(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", data[:4096])
+    if head is None:
+        raise ValueError("its header is none")
+    width, height, most = (int(number) for number in head.groups())
+    refuse_huge((width, height))
+    kind = np.dtype(np.uint8 if most < 256 else ">u2")
+    if len(data) - head.end() < width * height * kind.itemsize:
+        raise ValueError("image file is truncated")
+    values = np.frombuffer(data, kind, width * height, head.end()).reshape(height, width)
+    return values.astype(kind.newbyteorder("="))
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """(H, W) bool, upright, True = use the pixel. Raises ImageProblem.
 
-    Where a file has transparent pixels they are the mask. Else a pixel counts whose brightest channel lies above half
-    of the brightest in the file: black and white, grey, coloured and 0/1 files alike. Files of small numbers (labels
-    up to 15) count above zero.
+    Where a file has transparent pixels they are the mask. A file of at most 32 numbers or colours (0 and 1, labels, a
+    colour per thing) counts wherever it is not black. Of others a pixel counts whose brightest channel lies above half
+    of the brightest in the file where they are grey, and above a tenth where they have colours (cut-outs on black).
     """
     opaque = read_opaque(path)
     if opaque is not None:
         return opaque
     data = bytes_of(Path(path))
+    if data.startswith(b"\x93NUMPY"):
+        return np.nan_to_num(read_map(Path(path), "mask")) > 0
     try:
         with open_picture(data) as image:
             refuse_huge(image.size)
@@ -66,11 +88,22 @@ def read_mask(path: str | Path) -> np.ndarray:
             values = np.asarray(image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr", "1") else image)
     except Exception as error:  # decoders raise anything on damaged data
         raise ImageProblem(path, f"cannot be read as a mask: {why(error, data)}") from error
-    if values.ndim == 3:
-        values = values[..., : 1 if values.shape[-1] == 2 else 3].max(-1)
-    most = float(values.max())
-    use = values > (most / 2 if most > 15 else 0)
+    use = _not_black(values)
     return np.asarray(Image.fromarray(use).transpose(turn)) if turn is not None else use
+
+
+def _not_black(values: np.ndarray) -> np.ndarray:
+    """(H, W) bool of stored (H, W) numbers, or of (H, W, 2 to 4) with channels."""
+    share = 0.5
+    if values.ndim == 3:
+        colours = values[..., : 1 if values.shape[-1] == 2 else 3]
+        values, least = colours.max(-1), colours.min(-1)
+        share = 0.1 if (values - least).max() > 0.1 * values.max() else share
+        numbered = colours.reshape(-1, colours.shape[-1])[:: max(1, values.size // _LOOKED_AT)].astype(np.int64)
+        few = len(np.unique(numbered @ (1 << 16) ** np.arange(numbered.shape[-1])))
+    else:
+        few = len(np.unique(values.ravel()[:: max(1, values.size // _LOOKED_AT)]))
+    return values > (0 if few <= _FEW else share * float(values.max()))
 
 
 def read_opaque(path: str | Path) -> np.ndarray | None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.errors import UserError
-from manyview.files import natural_key
+from manyview.files import natural_key, stand_in_of
 from manyview.images.fit import Fit, nearest_indices
 
 _HEIF = (".heic", ".heif")
@@ -357,6 +357,10 @@ def _allow_heif(path: Path) -> None:
 
 def why(error: Exception, data: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
+        if found := stand_in_of(data[:200], "picture"):
+            return found
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return "a TIFF or raw file of a kind that is not read here; save it as PNG, JPEG or a TIFF of 8 or 16 bits"
         return f"not an image of a known format (it begins with {data[:12]!r})"
     if isinstance(error, Image.DecompressionBombError):
         return str(error)
