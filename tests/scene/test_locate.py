@@ -230,9 +230,10 @@ def test_words_that_the_text_encoder_hardly_knows_are_named(things, tmp_path):
         assert words.known == [*[False] * len(strange), *[True] * len(usual), True]
     of_minilm = [replace(view, features={"minilm": np.zeros((4, 6, 384), np.float16)}) for view in things.views]
     replace(things, views=of_minilm, info={}).save(tmp_path / "scene")
-    notes = mv.locate(str(tmp_path / "scene"), ["Stuhl", "zebra", "asdf"]).notes
+    notes = mv.locate(str(tmp_path / "scene"), ["Stuhl", "zebra", "asdf" * 1000]).notes
     assert notes == [
-        "the text encoder seems not to know 'Stuhl', 'asdf', so its answer says little; ask in other words, in English"
+        f"the text encoder seems not to know 'Stuhl', '{'asdf' * 9}asd…', so its answer says little; "
+        "ask in other words, in English"
     ]
 
 

@@ -22,9 +22,6 @@ from manyview.cli.options import add_device, add_options
 from manyview.cli.output import Answer, table
 from manyview.errors import UserError
 
-LONGEST = 40
-"""Characters of a query in the table."""
-
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     from manyview.scene.options import MODEL, LocateOptions
@@ -68,8 +65,7 @@ def _report(located: Any, out: Path, scene: Path) -> Answer:
     for one in located.found:
         first = " ".join(f"{value:.2f}" for value in one.places[0].position) if one.places else "-"
         counts = [str(len(one.places)), str(len(one.sights))]
-        name = one.query if len(one.query) <= LONGEST else f"{one.query[: LONGEST - 1]}…"
-        cells.append([name, "yes" if one.there else "no", f"{one.confidence:.2f}", *counts, first])
+        cells.append([one.short, "yes" if one.there else "no", f"{one.confidence:.2f}", *counts, first])
     made = sorted(file.name + "/" * file.is_dir() for file in out.iterdir() if not file.name.startswith("."))
     return Answer(
         values={"out": str(out), "scene": str(scene), **located.to_json()},

@@ -24,6 +24,8 @@ LEAST_CELLS, LEAST_PIXELS = 2, 20
 """A thing covers at least so many cells of the feature map, and pixels, in one photo: single cells are noise."""
 REACH = 0.03
 """Points nearer than this share of the scene's median depth are of one object."""
+LONGEST = 40
+"""Characters of a query in tables and notes."""
 TRIM = 2.0
 """Percent of an object's points that a box leaves out on either side: depth frays at edges."""
 
@@ -85,6 +87,11 @@ class Found:
     @property
     def there(self) -> bool:
         return bool(self.sights)
+
+    @property
+    def short(self) -> str:
+        """The query as a table shows it."""
+        return self.query if len(self.query) <= LONGEST else f"{self.query[: LONGEST - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -295,7 +302,7 @@ def _notes(scene: Scene, found: Sequence[Found], words: Words) -> list[str]:
     blind = [view.name for view in scene.views if words.space not in view.features]
     if blind:
         notes.append(f"no features of {words.space}, so not looked at: {', '.join(blind[:5])}")
-    placeless = [one.query for one in found if one.there and not one.places]
+    placeless = [one.short for one in found if one.there and not one.places]
     if placeless:
         notes.append(f"seen in photos, but in none whose points have a place: {', '.join(placeless)}")
     lost = [view.name for view in scene.views if view.cam2world is None]
@@ -303,9 +310,9 @@ def _notes(scene: Scene, found: Sequence[Found], words: Words) -> list[str]:
         notes.append(f"no camera, so what these photos show has no place in space: {', '.join(lost[:5])}")
     if scene.components - len(lost) > 1:
         notes.append("the photos form several scenes that nothing joins; positions are in the frame of their component")
-    if foreign := [one.query for one in found if not one.query.isascii()]:
+    if foreign := [one.short for one in found if not one.query.isascii()]:
         notes.append(f"the text encoders read English; ask in English instead of {foreign[0]!r}")
-    strange = [one.query for one, known in zip(found, words.known, strict=True) if not known and one.query.isascii()]
+    strange = [one.short for one, known in zip(found, words.known, strict=True) if not known and one.query.isascii()]
     if strange:
         notes.append(
             f"the text encoder seems not to know {', '.join(map(repr, strange[:5]))}, so its answer says little; "
