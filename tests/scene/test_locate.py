@@ -263,11 +263,13 @@ def test_a_scene_keeps_its_features_and_labels(things, tmp_path):
 def test_what_was_found_is_written(things, tmp_path):
     import trimesh
 
-    located = things.locate(["sofa", "elephant"], encoder=encode)
+    located = things.locate(["sofa", "elephant", "couch"], encoder=encode)
     write_located(located, tmp_path / "found")
     write_located(located, tmp_path / "found")  # its own answer is replaced
     plain = json.loads((tmp_path / "found" / "located.json").read_text())
-    assert [(q["query"], q["there"]) for q in plain["queries"]] == [("sofa", True), ("elephant", False)]
+    assert [(q["query"], q["there"]) for q in plain["queries"]] == [
+        *(("sofa", True), ("elephant", False), ("couch", True))
+    ]
     assert plain["queries"][0]["photos"][0]["box"][0] == 0
     colour = plain["queries"][0]["colour"]
     overlays = sorted((tmp_path / "found" / "overlays").glob("*.jpg"))
@@ -288,6 +290,13 @@ def test_what_was_found_is_written(things, tmp_path):
     assert (shades.max(1) - shades.min(1) > 40).mean() > 0.9  # coloured; the rest is grey
     assert (np.ptp(ply.colors[labels.ravel() == -1][:, :3].astype(int), 1) <= 1).all()
     assert "points" in trimesh.load(tmp_path / "found" / "points.glb").geometry
+    queries = {file.name: trimesh.load(file) for file in (tmp_path / "found" / "queries").iterdir()}
+    assert sorted(queries) == ["00.ply", "02.ply"]  # the couch has its points, though the sofa has their colour
+    for one, cloud in zip((located["sofa"], located["couch"]), (queries["00.ply"], queries["02.ply"]), strict=True):
+        assert len(cloud.vertices) == sum(len(place.points) for place in one.places)
+        ranks = cloud.metadata["_ply_raw"]["vertex"]["data"]["label"].ravel()
+        first = cloud.vertices[ranks == 0]
+        np.testing.assert_allclose(np.median(first, 0), one.places[0].position, atol=1e-5)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="mine"):

@@ -6,7 +6,8 @@ manyview locate scene chair -o found --threshold 0.7       surer answers only
 manyview locate scene chair -o found --background "wall, floor, table"  what else may be there
 
 Every query is asked by itself. A pixel shows it where it is more probable than everything else that might be there
-(--threshold 0.5), which is what a softmax over the query and a hundred everyday words says.
+(--threshold 0.5), which is what a softmax over the query and a hundred everyday words says. OUT gets located.json,
+overlays/ (photos with what was found), points.ply and points.glb, and queries/ with the points of each query.
 """
 
 from __future__ import annotations
