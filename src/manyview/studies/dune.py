@@ -171,7 +171,11 @@ class DuneStudy(Study):
         folders |= dict.fromkeys(["the student with its projectors"][: len(students)], *students[:1])
         there = {name: zoo.load(folder) for name, folder in folders.items() if (folder / "config.json").is_file()}
         counts = [f"{name} {sum(p.numel() for p in model.parameters()):,}" for name, model in there.items()]
+        options = self.options
         return [
+            f"One budget for all: students learn for {options.steps} steps of {options.batch} pictures, teachers for "
+            f"{options.teacher_steps}, from {options.images} pictures of {options.size}x{options.size} of each domain; "
+            f"probes for {options.probe_steps} steps.",
             "Losses and probes are on fresh pictures: of the domains, but none that a teacher or student learned from.",
             *([told(without)] if results[CONTROL] else []),
             "Teachers, each trained from nothing on its own domain, judged by a linear probe of every task on pictures "

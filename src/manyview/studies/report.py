@@ -77,7 +77,8 @@ def markdown(study: Study, results: Results) -> str:
     rows = []
     for variant in (*study.variants, *study.untrained):
         runs = list(results[variant.name].values())
-        numbers = (_spread([run[key] for run in runs if key in run], 3) for key in columns)
+        of_keys = [[run[key] for run in runs if key in run] for key in columns]
+        numbers = (_spread(values, 3) if values or not runs else "" for values in of_keys)  # some have no such number
         paper = "" if variant.paper is None else f"{variant.paper:g}"
         score = _spread([run[study.score] for run in runs])
         seeds = "no training" if variant in study.untrained else len(runs)
