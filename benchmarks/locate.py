@@ -36,6 +36,7 @@ from manyview.models.model import Reconstructs
 from manyview.pages.pictures import grid, legend
 from manyview.pipelines.options import ReconstructOptions
 from manyview.scene.locate import colours, overlay
+from manyview.scene.meaning import CALIBRATION
 from manyview.scene.scene import Scene
 from manyview.zoo.models import load_as
 
@@ -60,13 +61,14 @@ SHOWN = 0.005
 CLOSE = 0.3
 """With --known: share of another class that is mixed into a feature at most."""
 
-HOW = """A pixel's feature is compared with the words of a query and with a hundred everyday words. Those that are
+HOW = f"""A pixel's feature is compared with the words of a query and with a hundred everyday words. Those that are
 about as near to the query as the nearest one speak for it (a sofa for "couch"), all others against it; the softmax
 of the two is the probability, and half of it the threshold. Regions of fewer than two cells of the feature map
 count as noise. A query is "not there" where no photo has more. Temperature and limits belong to the space of the
 features: those of `minilm` were chosen on the texts of the class names, blended and with noise, without a picture;
 those of `clip` have not been measured here. The text encoders read English; a word that is none of the everyday
-ones and near to none is found only if the model learned it; one that is less than 0.43 like any of them is answered
+ones and near to none is found only if the model learned it; one whose cosine
+with each is below {CALIBRATION["minilm"].familiar} is answered
 with a note that the encoder of `minilm` seems not to know it (words of other languages, typing errors). Numbers of
 `known` features come from the true classes and points with noise: they judge the words alone, not
 a model. The everyday words contain the names of the rooms' classes, which is a help that other data does not have."""

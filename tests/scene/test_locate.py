@@ -128,6 +128,7 @@ def test_each_query_is_asked_by_itself(things):
 def test_bad_questions_say_what_to_do(scene, things):
     for queries, message in (
         ([], "nothing to look for"),
+        (None, "nothing to look for"),
         (["sofa", " "], "query 2 of 2 is empty"),
         (["|"], "empty"),
         (["sofa", "...", "lamp"], r"query 2 of 3 holds no word \('...'\)"),

@@ -13,7 +13,7 @@ Legend: Q queries, D channels, h x w cells of a feature map, H x W pixels.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -65,11 +65,10 @@ OTHERWISE = Calibration(0.04, 0.9, 0.45)
 """For spaces of other packages."""
 
 
-def phrases_of(queries: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
+def phrases_of(queries: Iterable[str | Sequence[str]] | None) -> list[tuple[str, ...]]:
     """Queries as tuples of phrases that mean the same: "couch | sofa", or a sequence of texts. Raises UserError."""
-    if isinstance(queries, str):
-        queries = [queries]
-    if not len(queries):
+    queries = [queries] if isinstance(queries, str) else [] if queries is None else list(queries)
+    if not queries:
         raise UserError("there is nothing to look for; name at least one thing, such as 'a chair'")
     found = []
     for number, query in enumerate(queries, start=1):
