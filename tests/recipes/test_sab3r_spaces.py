@@ -176,7 +176,12 @@ def test_labels_that_teach_nothing_are_refused(rooms, tmp_path):
         with pytest.raises(UserError, match=match):
             Sab3R.batches(of_manifest(**changes), RUN, cache=None, data=[manifest])(0)
 
-    refused("has no labels to learn words from", Manifest(data.frames, data.root, {}))
+    bare = Manifest(data.frames, data.root, {})
+    refused("has no labels to learn words from", bare)
+    both = Sab3R.batches(of_manifest(), replace(RUN, batch=8), cache=None, data=[data, bare])(0)
+    shown = [bool((pair != NO_CLASS).any()) for pair in both.labels]
+    assert True in shown
+    assert False in shown
     refused("none of the 37 classes of .* is in method.names", names=("unicorn", "dragon"))
     few = Manifest(data.frames, data.root, {**data.info, "classes": data.info["classes"][:2]})
     refused(r"holds label \d+, the manifest names 2 classes \(0 to 1\)", few, names=CLASSES)

@@ -107,7 +107,8 @@ def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], names: 
 
     Raises UserError for labels that are in no list, or of another aspect than the picture.
     """
-    if frame.labels is None:
+    classes = manifest.info.get("classes", ())
+    if frame.labels is None or not classes:
         return torch.full(size, NO_CLASS, dtype=torch.int16)
     found = listed_classes(manifest, frame.labels)
     if not same_picture(found.shape, (frame.height, frame.width)):
@@ -116,7 +117,7 @@ def load_labels(manifest: Manifest, frame: Frame, size: tuple[int, int], names: 
             f"{frame.width}x{frame.height}: another aspect; make both show the same picture and scan again"
         )
     place = {name: number for number, name in enumerate(names)}
-    table = np.array([*(place.get(name, NO_CLASS) for name in manifest.info["classes"]), NO_CLASS], np.int16)
+    table = np.array([*(place.get(name, NO_CLASS) for name in classes), NO_CLASS], np.int16)
     return torch.from_numpy(resample_nearest(table[found], cover((frame.height, frame.width), size)))
 
 

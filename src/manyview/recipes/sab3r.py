@@ -312,23 +312,29 @@ class WithFeatures(WithAnswers):
 
 
 def _tell_names(batches: PairBatches, names: Sequence[str]) -> None:
-    """Say which classes of the data are not learned. Raises UserError for data without labels or a known name."""
+    """Say which data and which of their classes are not learned from. Raises UserError where nothing is left."""
+    taught = set[str]()
     for source in batches.sources:
-        classes = source.manifest.info.get("classes", ())
-        if not classes or not source.manifest.frames.known("labels").any():
-            raise UserError(
-                f"{source.name} has no labels to learn words from; give data with labels (data scan --format scannet, "
-                "…), rooms (--data rooms:1), or a model as teacher"
-            )
+        known = source.manifest.frames.known("labels").any()
+        classes = source.manifest.info.get("classes", ()) if known else ()
         left = [name for name in classes if name not in names]
-        if len(left) == len(classes):
-            raise UserError(
-                f"none of the {len(classes)} classes of {source.name} ({', '.join(classes[:5])}, …) is in method.names "
-                f"({', '.join(names[:5])}, …); name those to learn: --set 'method.names=[{classes[0]}, …]'"
-            )
-        if left:
+        taught |= {*classes} - {*left}
+        if not classes:
+            LOG.info("%s has no labels, so no words are learned from it", source.name)
+        elif left:
             shown = ", ".join(left[:10]) + ", …" * (len(left) > 10)
             LOG.info("%s: %d of %d classes are not in method.names: %s", source.name, len(left), len(classes), shown)
+    if taught:
+        return
+    if classes:
+        raise UserError(
+            f"none of the {len(classes)} classes of {source.name} ({', '.join(classes[:5])}, …) is in method.names "
+            f"({', '.join(names[:5])}, …); name those to learn: --set 'method.names=[{classes[0]}, …]'"
+        )
+    raise UserError(
+        f"{source.name} has no labels to learn words from; give data with labels (data scan --format scannet, …), "
+        "rooms (--data rooms:1), or a model as teacher"
+    )
 
 
 def _kept(config: Sab3RConfig, batches: PairBatches, cache: Path) -> dict[str, CachedTeacher]:
