@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from manyview.pipelines.answers import ask
 from manyview.pipelines.evidence import solved
 from manyview.pipelines.given import nothing_given
 from manyview.pipelines.options import RECONSTRUCTOR, ReconstructOptions
+from manyview.pipelines.own_matches import token_matches
 
 # folder, photos, every, AUC@30 and registered photos asked for
 SETS = [
@@ -41,6 +43,7 @@ SETS = [
 ]
 ROWS = {
     "ours": "matches + depth, adjusted",
+    "tokens": "with the model's tokens where SIFT links no pair",
     "no_depth": "without depth",
     "no_adjustment": "without bundle adjustment",
     "network": "network alone, without matches",
@@ -96,20 +99,26 @@ def colmap(photos: list[Path], true: np.ndarray) -> dict[str, float] | None:
     return judge(poses, [0] * len(photos), true)
 
 
-def run(folder: Path, count: int, every: int, network: object, patch: int, side: int) -> dict[str, dict[str, float]]:
-    """Every row of the table for one set."""
+def run(
+    folder: Path, count: int, every: int, network: object, patch: int, side: int, *, tokens: bool
+) -> dict[str, dict[str, float]]:
+    """Every row of the table for one set; that of `tokens` if asked."""
     import torch
 
     paths, true = frames(folder, count, every)
     options = ReconstructOptions()
     photos, _ = gather(paths, lambda size: longest(size, long_side=side, multiple=patch), Take(), strict=True)
     maps = ask(network, photos, [None] * len(photos), torch.device("cpu"))
-    results = {}
-    for row, changed in {
+    results: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {
         "ours": {},
         "no_depth": {"options": ReconstructOptions(cameras="matches")},
         "no_adjustment": {"adjust": False},
-    }.items():
+    }
+    if tokens:
+        own = token_matches(network, photos, torch.device("cpu"))
+        rows["tokens"] = {"options": ReconstructOptions(matches="both"), "own": own}
+    for row, changed in rows.items():
         start = time.perf_counter()
         cameras = solved(photos, maps, nothing_given(photos), **{"options": options, **changed}).cameras
         poses = [camera.cam2world if camera.registered else None for camera in cameras]
@@ -131,7 +140,10 @@ def page(results: dict[str, dict[str, dict[str, float]]], model: str) -> str:
     rows = [row for row in ROWS if any(row in r for r in results.values())]
     head = ["set", "asked", *(ROWS[row] for row in rows)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for (name, count, every, least, registered), result in zip(SETS, results.values(), strict=False):
+    for name, count, every, least, registered in SETS:
+        result = results.get(f"{name}/{every}")
+        if result is None:
+            continue
         cells = [f"{result[row]['auc30']:.3f} ({result[row]['registered']})" if row in result else "" for row in rows]
         lines.append(f"| {name}, {count}, every {every} | {least:.2f} ({registered}) | {' | '.join(cells)} |")
     text = (__doc__ or "").split("\n\n")
@@ -159,6 +171,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default=RECONSTRUCTOR)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--tokens", action="store_true", help=f"also a row {ROWS['tokens']} (--matches both)")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -168,7 +181,7 @@ def main() -> None:
     for name, count, every, _, _ in SETS:
         if args.only and not any(word in name for word in args.only):
             continue
-        results[f"{name}/{every}"] = run(args.data / name, count, every, network, patch, side)
+        results[f"{name}/{every}"] = run(args.data / name, count, every, network, patch, side, tokens=args.tokens)
         print(name, every, json.dumps(results[f"{name}/{every}"]), flush=True)
     if args.write:
         args.write.write_text(page(results, args.model), encoding="utf-8")

@@ -169,7 +169,8 @@ def page(results: dict[str, dict[str, Any]], model: str) -> str:
     head = "| set | registered | AUC@5 | AUC@30 | ATE | seconds | processor seconds | peak MB (before) |"
     lines = ["# Many photos", "", f"Written by `{text[1].strip()}`, model `{model}`.", "", text[2].strip(), "", head]
     lines.append("|" + "---|" * 8)
-    for row, r in results.items():
+    for row in (name for name in ROWS if name in results):
+        r = results[row]
         if "failed" in r:
             lines.append(f"| {ROWS[row]} | failed: {r['failed']} |" + " |" * 6)
             continue
@@ -205,17 +206,16 @@ def main() -> None:
     kept = json.loads(args.kept.read_text()) if args.kept and args.kept.exists() else {}
     results = {}
     for row in args.only:
-        if row in kept:
-            results[row] = kept[row]
-            continue
-        done = subprocess.run([*command, row], capture_output=True, text=True, check=False)
-        if done.returncode:
-            results[row] = {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
-        else:
-            results[row] = json.loads(done.stdout.splitlines()[-1])
-        print(row, json.dumps(results[row]), flush=True)
-        if args.kept:
-            args.kept.write_text(json.dumps({**kept, **results}))
+        if row not in kept:
+            done = subprocess.run([*command, row], capture_output=True, text=True, check=False)
+            if done.returncode:
+                kept[row] = {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
+            else:
+                kept[row] = json.loads(done.stdout.splitlines()[-1])
+            print(row, json.dumps(kept[row]), flush=True)
+            if args.kept:
+                args.kept.write_text(json.dumps(kept))
+        results[row] = kept[row]
         if args.write:  # after each row, for the rows take minutes
             args.write.write_text(page(results, args.model), encoding="utf-8")
     if not args.write:
