@@ -22,6 +22,9 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name_and_value(tmp_pa
     work = folder(tmp_path / "out")
     assert work.claim({"views": 2, "size": (3, 4)}) is False
     assert work.claim({"views": 2, "size": [3, 4]}) is True
+    assert work.claim({"views": 3, "size": [3, 4]}) is False  # nothing has been done yet
+    assert work.claim({"views": 2, "size": [3, 4]}) is False
+    (tmp_path / "out/results.jsonl").write_text("{}")
     with pytest.raises(UserError, match=r"holds an evaluation with another views \(views = 2, not 5\).*--overwrite"):
         work.claim({"views": 5, "size": [3, 4]}, overwrite=False)
     with pytest.raises(UserError, match=r"choose another folder with -o$"):

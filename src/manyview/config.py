@@ -217,7 +217,10 @@ def _assign(config: Any, path: list[str], text: str, name: str) -> Any:
         if not dataclasses.is_dataclass(getattr(config, head)):
             raise UserError(f"option {name!r}: {head!r} has no parts")
         return dataclasses.replace(config, **{head: _assign(getattr(config, head), rest, text, name)})
-    value = convert(text, hints[head], name)
+    value, before = convert(text, hints[head], name), getattr(config, head)
+    if dataclasses.is_dataclass(before) and not dataclasses.is_dataclass(value):
+        parts = ", ".join(f"{name}.{part}" for part in list(hints_of(type(before)))[:4])
+        raise UserError(f"option {name!r} has parts; give one of them: {parts} …")
     if problem := range_of(type(config), head).problem(value):
         raise UserError(f"{_label(name)} {problem}")
     return dataclasses.replace(config, **{head: value})

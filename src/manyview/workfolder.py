@@ -71,7 +71,7 @@ class WorkFolder:
         settings: JSON-able. may_change: top-level keys whose difference is no difference. part: the key of the record
         that holds the settings, beside `extra`; None: they are the record. overwrite: other settings' work is cleared
         instead of refused; None where a user cannot ask for that. Raises UserError when the folder is somebody
-        else's, has other settings, or cannot be written.
+        else's, has work of other settings, or cannot be written.
         """
         record = self.read()
         if record is None:
@@ -79,7 +79,7 @@ class WorkFolder:
         wanted = json.loads(json.dumps(settings))
         before = None if record is None else (record if part is None else record.get(part, {}))
         different = [] if before is None else differences(before, wanted, may_change)
-        if different and not overwrite:
+        if different and not overwrite and self.begun():
             self.refuse_others(
                 before or {}, wanted, may_change, or_else="" if overwrite is None else ", or --overwrite"
             )
@@ -89,6 +89,10 @@ class WorkFolder:
         if record != content:
             write_text(self.record_path, json.dumps(content, indent=1) + "\n")
         return record is not None and not different and not overwrite
+
+    def begun(self) -> bool:
+        """Whether there is more than the record, as there is not where the first line of the work was refused."""
+        return any(p.name != self.record and not p.name.startswith(".") for p in self.path.iterdir())
 
     def take(self, settings: Mapping[str, Any]) -> None:
         """Make the folder that of these settings; what work of other settings wrote is removed.

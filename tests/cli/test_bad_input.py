@@ -140,3 +140,39 @@ def test_one_image_is_enough(capsys, made, tmp_path):
 
 def test_a_scene_that_is_none(capsys, tmp_path):
     assert str(tmp_path) in one_line(capsys, "export", tmp_path, "--to", "ply", "-o", tmp_path / "x.ply")
+
+
+def test_variables_that_are_not_set_and_sizes_that_fill_the_memory(capsys, made, tmp_path, monkeypatch):
+    image, model = made / "rooms/scene_000000/images/0000.png", made / "run/model"
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("reconstruct", "", "--model", model, "-o", "s"),
+        ("reconstruct", image, "--model", "", "-o", "s"),
+        ("reconstruct", image, "--model", model, "-o", ""),
+        ("data", "scan", "", "--format", "folder", "-o", "m.parquet"),
+        ("export", "", "-o", "x.ply"),
+        ("convert", "", "--arch", "dinov2-vits14", "-o", "m"),
+    ):
+        assert "it is empty" in one_line(capsys, *words)
+    given = ("reconstruct", image, "--model", model, "-o", "s", "--image-size", 1_000_000)
+    assert "is too many pixels (178 million at most)" in one_line(capsys, *given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_was_refused_does_not_keep_its_folder(capsys, made, tmp_path):
+    image, model, out = made / "rooms/scene_000000/images", made / "run/model", tmp_path / "f"
+    line = one_line(capsys, "features", image, "--model", model, "--size", 15, "-o", out)
+    assert "under 14 pixels" in line
+    assert main(["features", str(image), "--model", str(model), "-o", str(out)]) == 0
+    assert "another size" in one_line(capsys, "features", image, "--model", model, "--size", 70, "-o", out)
+    (tmp_path / "note.txt").write_text("hi")
+    one_line(capsys, "distil", tmp_path / "note.txt", "-o", tmp_path / "d")
+    line = one_line(capsys, "distil", tmp_path / "note.txt", "--teacher", "banana", "-o", tmp_path / "d")
+    assert "banana" in line
+
+
+def test_an_option_with_parts_is_not_a_number(capsys, made, tmp_path):
+    data = ("--data", made / "rooms/manifest.parquet", "-o", tmp_path / "run")
+    assert "option 'method' has parts; give one of them: method." in one_line(
+        capsys, "train", "mum", "--preset", "debug", "--set", "method=1", *data
+    )

@@ -288,3 +288,8 @@ def test_formats_are_named_and_take_their_own_options(scene, tmp_path):
         with pytest.raises(UserError, match=words):
             scene.export(tmp_path / "wrong.xyz", **wrong)
     assert not list(tmp_path.glob("wrong*"))
+
+
+def test_an_export_without_a_point_says_so(scene, tmp_path):
+    with pytest.warns(UserWarning, match="not one point is left to write"):
+        scene.export(tmp_path / "none.ply", min_confidence=1e30)

@@ -17,11 +17,14 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from manyview.config import Range, convert, hints_of, range_of, sentences_of
 from manyview.errors import UserError
 
+_PLACES = ("images", "photos", "source", "model", "init")
+"""Arguments that name a file, a folder or something else, as text."""
 PLAIN = {int: ("N", "int"), float: ("X", "float"), str: ("TEXT", "text"), bool: ("B", "yes or no")}
 """Type -> the placeholder of a value, and what the help calls it."""
 
@@ -65,6 +68,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if arg_string == "" and (action.type is Path or action.dest in _PLACES):
+            raise argparse.ArgumentError(action, "it is empty (a variable that is not set?); name a file or a folder")
+        return super()._get_value(action, arg_string)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         namespace, rest = super().parse_known_args(args, namespace)

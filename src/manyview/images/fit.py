@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_PIXELS = 178_956_970
+"""Of a picture that is decoded whole, or made: 0.7 GB."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """Scale by `scale`, then keep `size` pixels from `offset` on: target = scale * source - offset."""
@@ -86,6 +90,8 @@ def same_pixels(target_hw: tuple[int, int], source_hw: tuple[int, int], *, multi
 
 def _centred(source_hw: tuple[int, int], target_hw: tuple[int, int], scale: float) -> Fit:
     (source_h, source_w), (h, w) = source_hw, target_hw
+    if h * w > MOST_PIXELS:
+        raise UserError(f"{w}x{h} is too many pixels ({MOST_PIXELS // 10**6} million at most); choose a smaller size")
     offset = max(0.0, (source_h * scale - h) / 2), max(0.0, (source_w * scale - w) / 2)
     return Fit((source_h, source_w), (h, w), scale, offset)
 

@@ -13,13 +13,11 @@ from PIL import Image
 
 from manyview.errors import UserError
 from manyview.files import natural_key, stand_in_of
-from manyview.images.fit import Fit, nearest_indices
+from manyview.images.fit import MOST_PIXELS, Fit, nearest_indices
 
 _HEIF = (".heic", ".heif")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _RASTER = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA")
-MOST_PIXELS = 178_956_970
-"""Of a picture that must be decoded whole: 0.7 GB."""
 _REDUCED = 4  # times as many may a JPEG have that is wanted small, for it is decoded small
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -148,7 +146,10 @@ def open_picture(source: bytes | Path) -> Image.Image:
         Image.init()
         for format in _RASTER:
             factory, accept = Image.OPEN.get(format, (None, None))
-            answer = accept(head) if accept is not None else format == "TGA"
+            try:
+                answer = accept(head) if accept is not None else format == "TGA"
+            except (IndexError, struct.error):  # of a file that is too short to begin like one
+                continue
             if factory is None or not answer or isinstance(answer, str):
                 continue
             file.seek(0)

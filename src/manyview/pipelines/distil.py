@@ -45,7 +45,7 @@ from manyview.progress import track
 from manyview.scene.report import write_report
 from manyview.scene.scene import Scene
 from manyview.scene.store import WHAT as SCENE
-from manyview.teachers.named import teacher_named
+from manyview.teachers.named import check_teacher, teacher_named
 from manyview.teachers.photos import Photos
 from manyview.types import Teacher
 from manyview.workfolder import WorkFolder
@@ -125,6 +125,9 @@ def distil(
 
 
 def _check(config: DistilOptions) -> None:
+    """Raise UserError for what cannot go well, before the frames are looked at."""
+    check_teacher(config.teacher)
+    zoo.load(config.student)
     if not 0 < config.holdout < 1:
         raise UserError(f"holdout is {config.holdout:g}; give a share between 0 and 1, such as 0.2")
     if config.frames < FEWEST or config.steps < 1 or config.window < 2 or not 1 <= config.views <= config.window:

@@ -79,7 +79,7 @@ def features(
     folder = Path(out)
     work = WorkFolder(folder, "set of features", INDEX)
     work.refuse_strangers()
-    if is_features(folder):
+    if is_features(folder) and work.begun():
         before = read_index(folder).get("settings", {})
         work.refuse_others({key: before.get(key) for key in settings}, settings)
     folder.mkdir(parents=True, exist_ok=True)

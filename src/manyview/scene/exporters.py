@@ -124,6 +124,10 @@ def presentable(exporter: Exporter, scene: Scene) -> tuple[Scene, list[str]]:
                 f"this is set {number} of {len(sizes)} that nothing joins, {len(placed)} of {len(scene)} photos; "
                 "component=N (--component N) takes another"
             )
+    if not len(placed.cloud(min_confidence=exporter.min_confidence, quantile=exporter.quantile, most=1)):
+        notes.append(
+            "not one point is left to write: all are masked, contradicted by other views, or below min_confidence"
+        )
     guessed = [view.name for view in placed.views if view.rests_on == "model"]
     if guessed and len(scene) > 1:
         notes.append(f"the cameras of {len(guessed)} photos are the network's word, unchecked: {_few(guessed)}")

@@ -17,6 +17,15 @@ from manyview.teachers.reconstructors import ReconstructorTeacher
 from manyview.types import Teacher
 
 
+def check_teacher(text: str) -> None:
+    """Raise UserError for NAME=SOURCE whose source is nothing that is known or lies here, before anything is loaded."""
+    given, equals, source = text.partition("=")
+    source = source if equals else given
+    known = source in TEACHERS.names() or is_outside(source) or source in zoo.names()
+    if not known and not Path(source).expanduser().exists():
+        raise UserError(f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}")
+
+
 def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
     """The teacher of NAME=SOURCE, or of SOURCE alone, for views of `size` (H, W).
 
@@ -33,9 +42,8 @@ def teacher_named(text: str, size: tuple[int, int]) -> Teacher:
         name or re.sub(r"[^\w-]", "-", Path(source.partition(":")[2] if is_outside(source) else source).name),
         None,
     )
+    check_teacher(text)
     if not is_outside(source):
-        if source not in zoo.names() and not Path(source).expanduser().exists():
-            raise UserError(f"no teacher {source!r}; {did_you_mean(source, [*TEACHERS.names(), *zoo.names()])}")
         if source in zoo.names() and not issubclass(lookup(source)[0].network, Reconstructs):
             require_name(source, EncodesImages)  # before its weights are asked for
         model = zoo.load(source)
