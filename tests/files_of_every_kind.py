@@ -27,6 +27,7 @@ from manyview.data.loading import load_views
 from manyview.data.manifest import Frame, Manifest
 from manyview.engine import checkpoint
 from manyview.errors import UserError
+from manyview.evaluation.work import Item, Work
 from manyview.images.maps import read_labels, read_mask
 from manyview.images.reading import probe_image, read_image, stated_focal, stored_as_seen
 from manyview.images.video import iter_video
@@ -236,6 +237,27 @@ def feature_folder(folder: Path) -> None:
     features([folder / "a.png"], model=zoo.build("dinov2-vits14", size="debug"), out=folder / "f", device="cpu")
 
 
+def evaluation(folder: Path) -> None:
+    work = Work.claim(folder / "e", {"views": 2}, {"model": "m"})
+    work.keep_items([Item("a", "room", names={"image": "a.png"}), Item("b", "room", skipped="no depth")])
+    work.note(["model"], size=[28, 42])
+    work.keep_answer("model", work.items[0], {"depth": np.ones((4, 4), np.float32)})
+    work.keep_measured("a", depth=np.ones((4, 4), np.float32))
+    work.keep_learned("model", {"steps": 3})
+
+
+def read_evaluation(folder: Path) -> None:
+    work = Work.claim(folder / "e", {"views": 2}, {"model": "m"})
+    items, methods = work.items, work.methods
+    for method in methods:
+        for item in items:
+            if work.has_answer(method, item):
+                work.answer(method, item)
+        work.learned(method)
+    work.measured("a")
+    sorted(work.about), work.names
+
+
 def checkpoints(folder: Path) -> None:
     network = torch.nn.Linear(2, 2)
     checkpoint.save(folder, 1, network.state_dict(), {0: {"step": torch.ones(1)}}, meta={"means": {}}, keep=1)
@@ -306,6 +328,7 @@ KINDS = {
     "scene": Kind(scene, "scene/**/*.*", read_scene),
     "scene.json": Kind(scene, "scene/scene.json", read_scene),
     "features": Kind(feature_folder, "f/*.*", lambda folder: [*FeatureSet.load(folder / "f")]),
+    "evaluation": Kind(evaluation, "e/**/*.*", read_evaluation),
     "checkpoint": Kind(checkpoints, "checkpoints/*/*", read_checkpoints),
     "safetensors": Kind(tensors, "w.safetensors", lambda folder: read_checkpoint(folder / "w.safetensors")),
 }

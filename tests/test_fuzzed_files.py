@@ -142,6 +142,20 @@ def test_damaged_files_end_in_one_line(name, tmp_path):
     try_many(name, tmp_path, TIMES)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, kind in KINDS.items() if kind.damaged.endswith((".json", ".*", "*/*"))]
+)
+def test_json_that_is_nested_without_end(name, tmp_path):
+    kind = KINDS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind.write(tmp_path)
+        for path in [path for path in tmp_path.glob(kind.damaged) if path.suffix in (".json", ".jsonl")]:
+            path.write_text("[" * 100_000)
+            with quiet(), in_time():
+                kind.read(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_many_damaged_files_end_in_one_line(name, tmp_path):

@@ -14,8 +14,7 @@ import os
 import platform
 import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -93,10 +92,32 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def read_json(path: Path, *, mend: str) -> Any:
     """What a JSON file holds. Raises UserError, with `mend` as advice, when it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = f"is {found}" if (found := stand_in(path, "file meant")) else f"is missing or damaged; {mend}"
         raise UserError(f"{path} {what}") from error
+
+
+def read_object(path: Path, *, mend: str) -> dict[str, Any]:
+    """What a JSON file of one object holds. Raises UserError, with `mend` as advice, for any other."""
+    content = read_json(path, mend=mend)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not an object; {mend}")
+    return content
+
+
+def checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-able values, their own "sha256" left out."""
+    content = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a text of JSON says. Raises ValueError for any other, and for one that is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def stand_in(path: Path, wanted: str) -> str | None:
@@ -152,7 +173,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged data
         raise UserError(f"{path} is missing or damaged; delete it and run the same line again") from error
 
 

@@ -5,7 +5,6 @@ Every station is the one that the other commands use; interrupt it anywhere and 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -188,6 +187,7 @@ def _reconstruct(out: Path, model: Any) -> list[tuple[Any, Any]]:
 
 def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: list[tuple[Any, Any]]) -> None:
     """out/report.html: pictures first, numbers after, and what to type next."""
+    from manyview.engine.track import lines_of
     from manyview.pages.charts import line_chart
     from manyview.pages.page import Page
 
@@ -214,7 +214,7 @@ def _report(out: Path, config: QuickstartConfig, facts: dict[str, Any], scenes: 
     page.table(["method", "AbsRel", "accuracy, cm", "completeness, cm"], rows, bold=_better(facts["table"]))
     page.text("Bold: the better of before and after, where it is better than the plane too.", note=True)
     page.heading("Training")
-    lines = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = lines_of(out / "run")
     series = {key: ([r["step"] for r in lines], [r[key] for r in lines]) for key in ("loss", "global", "local")}
     page.svg(line_chart(series, x_label="step", y_label="loss", log=True))
     page.heading("The teacher cache")

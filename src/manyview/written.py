@@ -19,7 +19,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from manyview.errors import UserError
-from manyview.files import BEFORE_MOVING, DRAFT, clear_drafts, draft_name, fresh_file, replace_file, sync_folder
+from manyview.files import (
+    BEFORE_MOVING,
+    DRAFT,
+    clear_drafts,
+    draft_name,
+    fresh_file,
+    parse_json,
+    replace_file,
+    sync_folder,
+)
 
 RECORD = ".manyview.json"
 NEXT = ".manyview-next"
@@ -33,7 +42,7 @@ LET = "choose another place, or let it be replaced with --overwrite (overwrite=T
 def read(folder: Path) -> dict[str, dict[str, str]]:
     """What we wrote into a folder: kind of work -> file, relative to the folder -> SHA-256. Empty without a record."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = parse_json((folder / RECORD).read_text(encoding="utf-8"))
         return {
             str(what): {str(name): str(digest) for name, digest in names.items() if _stays_inside(folder, str(name))}
             for what, names in record.items()

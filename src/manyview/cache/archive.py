@@ -22,6 +22,7 @@ import numpy as np
 from manyview.cache import codec
 from manyview.cache.codec import Basis, BrokenArchive
 from manyview.errors import UserError
+from manyview.files import parse_json
 
 HEADER = "header.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date
@@ -117,7 +118,7 @@ def _opened(source: Source) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     """The zip and its header. Everything that is wrong with an archive comes out as BrokenArchive."""
     try:
         with zipfile.ZipFile(source) as archive:
-            yield archive, json.loads(archive.read(HEADER))
+            yield archive, parse_json(archive.read(HEADER))
     except (FileNotFoundError, BrokenArchive, UserError):
         raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:

@@ -6,7 +6,6 @@ of that one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from manyview.cache.options import Keep, KeepMaps
 from manyview.errors import UserError
-from manyview.files import write_text
+from manyview.files import checksum, write_text
 from manyview.types import Teacher, WeightRule
 from manyview.workfolder import WorkFolder, differences, short
 
@@ -115,12 +114,6 @@ def read_record(folder: Path) -> Record | None:
         return Record.from_json(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); build the cache anew") from error
-
-
-def checksum(values: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON-able values, their own "sha256" left out."""
-    content = {key: value for key, value in values.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def claim(folder: Path, wanted: Record, *, mend: str, renew: bool = True) -> Record:

@@ -27,7 +27,7 @@ from manyview.cache import archive, codec, signals
 from manyview.cache.record import RECORD, SAMPLES, Record, TeacherCard, read_record, work_folder
 from manyview.cache.signals import Parts
 from manyview.errors import UserError
-from manyview.files import write_bytes
+from manyview.files import parse_json, write_bytes
 from manyview.registry import did_you_mean
 from manyview.types import Signal
 
@@ -82,7 +82,7 @@ class Entry:
     @classmethod
     def from_line(cls, line: str) -> Entry:
         """Raises ValueError or TypeError for a damaged line. Lines of version 1 have no checksum and no teachers."""
-        values = json.loads(line)
+        values = parse_json(line)
         check = values.pop("check", None)
         if check is None and "teachers" in values:
             raise ValueError("it has no checksum")

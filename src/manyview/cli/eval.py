@@ -27,6 +27,7 @@ from manyview.cli.options import add_device, add_options, add_set, imported, nam
 from manyview.cli.output import Answer, table
 from manyview.config import hints_of, sentences_of
 from manyview.errors import UserError
+from manyview.files import parse_json
 
 _protocols = partial(imported, "manyview.evaluation.base:PROTOCOLS")
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> Answer:
     summary = evaluate(protocol, model, data, out, overwrite=args.overwrite, names=names, workers=args.workers)
     written = sorted(f.name + "/" * f.is_dir() for f in out.iterdir() if not f.name.startswith("."))
     return Answer(
-        values=json.loads((out / "summary.json").read_text(encoding="utf-8")),
+        values=parse_json((out / "summary.json").read_text(encoding="utf-8")),
         lines=[protocol.markdown(summary), f"wrote {out}: {', '.join(written)}"],
         next=[f"manyview {protocol.next_step} --model {shlex.quote(str(args.model))}"],
         code=0 if summary.get("passed", True) else 1,

@@ -19,7 +19,7 @@ import numpy as np
 from manyview.data.columns import NAMES, Frame, Frames, by_scene, first_twin, schema, suspects
 from manyview.data.shared import LARGE, shared
 from manyview.errors import UserError
-from manyview.files import write_bytes
+from manyview.files import parse_json, write_bytes
 
 __all__ = ["LABEL_MAP", "NO_CLASS", "Frame", "Manifest"]
 
@@ -274,7 +274,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise UserError(f"manifest {path} {what}; make one with: manyview data scan SRC --format F -o M.parquet")
     try:
         about = pq.read_metadata(path)
-        header = json.loads((about.metadata or {})[b"manyview"])
+        header = parse_json((about.metadata or {})[b"manyview"])
         version = int(header["version"])
         str(header["root"])
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:

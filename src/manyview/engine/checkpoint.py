@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from manyview.errors import UserError, mismatch
-from manyview.files import sync_folder, writing
+from manyview.files import parse_json, sync_folder, writing
 from manyview.types import not_finite
 
 LOG = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def set_aside(run_dir: Path, newer_than: int) -> None:
 
 def _open(path: Path, step: int) -> Checkpoint:
     text = (path / META).read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = parse_json(text)
     known = {key: content[key] for key in ("format", "step", "files", "meta")}
     if content.keys() != known.keys() and text != _checked(known):  # without a digest: of an earlier version
         raise ValueError(f"{META} is not the file that was written")

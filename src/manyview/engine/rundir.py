@@ -13,7 +13,7 @@ import torch
 from manyview.config import RunConfig, to_dict
 from manyview.engine import checkpoint
 from manyview.errors import UserError
-from manyview.files import replace_file, writing
+from manyview.files import parse_json, replace_file, writing
 from manyview.version import __version__
 from manyview.workfolder import WorkFolder
 
@@ -37,7 +37,7 @@ def read_config(out: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{out} holds no run to resume (no config.json); check -o, or start without --resume")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
         config["run"]["steps"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); start the run anew in another folder") from error

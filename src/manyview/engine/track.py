@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from manyview.engine import ranks
-from manyview.files import replace_file, writing
+from manyview.errors import UserError
+from manyview.files import parse_json, replace_file, writing
 from manyview.progress import clock
 
 LOG = logging.getLogger(__name__)
@@ -31,13 +32,22 @@ WATCHED = "watched/"
 """What stands before the names of numbers on data that nothing is learned from."""
 
 
+def lines_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, none without one. Raises UserError for a damaged line."""
+    path = run_dir / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    try:
+        return [dict(parse_json(line)) for line in text.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} has a damaged line; remove that line") from error
+
+
 def watched(run_dir: Path) -> list[dict[str, float | None]]:
     """The lines of metrics.jsonl that hold such numbers, without that prefix: before, while and after training.
 
     None stands for what was not finite.
     """
-    path = run_dir / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = lines_of(run_dir)
     found = [{k.removeprefix(WATCHED): v for k, v in line.items() if k == "step" or WATCHED in k} for line in lines]
     return [line for line in found if len(line) > 1]
 
@@ -88,7 +98,7 @@ class Metrics:
             before = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
             for line in before.splitlines():
                 try:
-                    if json.loads(line)["step"] > step:
+                    if parse_json(line)["step"] > step:
                         break
                 except (ValueError, KeyError, TypeError):
                     break

@@ -1,7 +1,7 @@
 """The folder of an evaluation: what was asked about, the answers, and what judging found; each file whole or not there.
 
 settings.json     whose folder it is: protocol, options, digests of model and data
-items.json        what is asked about, and the methods once all of them have answered
+items.json        what is asked about, and the methods once all of them have answered; with a checksum
 measured/         what answers are judged against
 predictions/      METHOD/ITEM.npz, one answer each
 training/         what methods learned, where they learn
@@ -10,6 +10,7 @@ results.jsonl     a line per method and item; summary.json, summary.md: the tabl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from manyview.errors import UserError
-from manyview.files import load_arrays, read_json, save_arrays, write_json
+from manyview.files import checksum, finite, load_arrays, read_object, save_arrays, write_json
 from manyview.workfolder import WorkFolder
 
 FORMAT = 2
@@ -112,11 +113,29 @@ class Work:
 
     def _plan(self) -> dict[str, Any]:
         file = self.path / "items.json"
-        return dict(read_json(file, mend=AGAIN)) if file.is_file() else {"about": {}, "methods": [], "items": []}
+        if not file.is_file():
+            return {"about": {}, "methods": [], "items": []}
+        plan = read_object(file, mend=AGAIN)
+        kinds = {"about": dict, "methods": list, "items": list}
+        whole = plan.pop("sha256", None) in (None, checksum(plan))
+        named = all(isinstance(method, str) for method in plan.get("methods") or ())
+        if not (whole and named) or any(not isinstance(plan.get(name), kind) for name, kind in kinds.items()):
+            raise UserError(f"{file} is damaged; {AGAIN}")
+        return plan
+
+    def _keep_plan(self, plan: dict[str, Any]) -> None:
+        plain = json.loads(json.dumps(finite(plan)))
+        write_json(self.path / "items.json", {**plain, "sha256": checksum(plain)})
 
     @cached_property
     def items(self) -> list[Item]:
-        return [Item(**item) for item in self._plan()["items"]]
+        try:
+            items = [Item(**item) for item in self._plan()["items"]]
+        except TypeError:
+            items = [Item("", "")]
+        if any(type(item.key) is not str or not item.key or type(item.scene) is not str for item in items):
+            raise UserError(f"{self.path / 'items.json'} is damaged; {AGAIN}")
+        return items
 
     @property
     def methods(self) -> list[str]:
@@ -129,8 +148,7 @@ class Work:
         return dict(self._plan()["about"])
 
     def keep_items(self, items: Sequence[Item]) -> None:
-        plan = {"about": self.about, "methods": [], "items": [asdict(item) for item in items]}
-        write_json(self.path / "items.json", plan)
+        self._keep_plan({"about": self.about, "methods": [], "items": [asdict(item) for item in items]})
         self.__dict__.pop("items", None)
 
     def note(self, methods: Sequence[str] | None = None, **about: Any) -> None:
@@ -138,7 +156,7 @@ class Work:
         plan = self._plan()
         plan["about"] |= about
         plan["methods"] = plan["methods"] if methods is None else list(methods)
-        write_json(self.path / "items.json", plan)
+        self._keep_plan(plan)
 
     def has_answer(self, method: str, item: Item) -> bool:
         return self._answer(method, item).is_file()
@@ -168,4 +186,4 @@ class Work:
     def learned(self, method: str) -> dict[str, Any] | None:
         """What a method learned, None when it learned nothing."""
         file = self.path / "training" / f"{method}.json"
-        return dict(read_json(file, mend=AGAIN)) if file.is_file() else None
+        return read_object(file, mend=AGAIN) if file.is_file() else None

@@ -21,7 +21,7 @@ from PIL import Image
 
 from manyview.engine.device import autocast
 from manyview.errors import UserError
-from manyview.files import write_json
+from manyview.files import parse_json, write_json
 from manyview.images.inputs import Picture, Pictures
 from manyview.images.reading import read_image
 from manyview.images.writing import write_picture
@@ -203,7 +203,7 @@ def _done(path: Path, stamp: str) -> dict[str, Any] | None:
     """What the picture of a photo shows, None when it is of another one."""
     try:
         with Image.open(path) as picture:
-            note = json.loads(picture.info.get(NOTE, "{}"))
+            note = parse_json(picture.info.get(NOTE, "{}"))
     except (OSError, ValueError):
         return None
     return note.get("blocks") if note.get("stamp") == stamp else None

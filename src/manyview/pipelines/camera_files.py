@@ -5,7 +5,6 @@ Pixel centres are at +0.5 in COLMAP and nerfstudio; a cameras.json says where it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from manyview.data.sources.poses import OPENGL, full
 from manyview.data.sources.rows import Lens
 from manyview.data.sources.transforms import distorts, lens_kind, lens_of, stated_size, whole_frames
 from manyview.errors import UserError
+from manyview.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def matrix_of(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
 
 
 def _json(file: Path) -> list[Known]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = parse_json(file.read_text(encoding="utf-8"))
     frames = content["frames"]
     if frames and "file" in frames[0]:
         half = 0.5 - float(content.get("pixel_centres", 0))

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from manyview.errors import UserError
-from manyview.files import write_bytes
+from manyview.files import parse_json, write_bytes
 
 LAST = -1
 """Key of the last block's tokens, which are always there."""
@@ -158,7 +158,7 @@ def is_features(folder: Path) -> bool:
 def read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no features (no {INDEX}); make them with `manyview features`") from None
     except (OSError, ValueError) as error:
@@ -204,4 +204,4 @@ def finished(folder: Path, name: str, made: Mapping[str, str]) -> dict[str, Any]
     except (OSError, SafetensorError):
         return None
     same = all(metadata.get(key) == value for key, value in made.items())
-    return json.loads(metadata["about"]) if same and "about" in metadata else None
+    return parse_json(metadata["about"]) if same and "about" in metadata else None

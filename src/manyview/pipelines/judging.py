@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from manyview.config import RunConfig
 from manyview.engine.device import autocast
+from manyview.engine.track import lines_of
 from manyview.models.model import device_of
 from manyview.pages.charts import line_chart
 from manyview.pages.page import Page
@@ -54,7 +54,7 @@ def all_of(judges: Sequence[Judge]) -> Judge | None:
 
 def write_report(out: Path, *, title: str) -> Path | None:
     """The curves of a run that was judged as OUT/report.html; None where nothing was."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = lines_of(out)
     names = [key for key in dict.fromkeys(key for line in lines for key in line) if key == VAL_LOSS or ":" in key]
     if not names:
         return None

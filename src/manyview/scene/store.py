@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from manyview.cameras.tracks import RestsOn, Tracks
 from manyview.errors import UserError
-from manyview.files import load_arrays, save_arrays, write_json, write_npy
+from manyview.files import load_arrays, parse_json, save_arrays, write_json, write_npy
 from manyview.images.writing import encoded
 from manyview.scene.views import SceneView, Source
 from manyview.written import fresh_directory, refuse_changed, settle
@@ -30,7 +29,7 @@ _PICTURES = ("PNG", "JPEG")
 def is_scene(directory: Path) -> bool:
     """Whether `directory` holds a scene of any version."""
     try:
-        header = json.loads((directory / "scene.json").read_text(encoding="utf-8"))
+        header = parse_json((directory / "scene.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(header, dict) and header.get("format") == FORMAT
@@ -115,7 +114,7 @@ def load(directory: Path, *, verify: bool = False) -> tuple[list[SceneView], dic
         raise UserError(f"{directory} holds no scene.json; `manyview reconstruct IMAGES -o {directory}` makes one")
     if not is_scene(directory):
         raise UserError(f"{path} is not a manyview scene; `manyview reconstruct IMAGES -o DIR` makes one")
-    header = json.loads(path.read_text(encoding="utf-8"))
+    header = parse_json(path.read_text(encoding="utf-8"))
     try:
         if _typed(header.get("version", 0), int) > VERSION:
             raise UserError(

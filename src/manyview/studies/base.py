@@ -22,12 +22,13 @@ import numpy as np
 from manyview.config import to_dict
 from manyview.errors import UserError
 from manyview.evaluation import intervals
-from manyview.files import write_text
+from manyview.files import read_object, write_text
 from manyview.registry import Registry
 from manyview.workfolder import WorkFolder
 
 Verdict = Literal["reproduced", "undecided", "contradicted", "uninformative"]
 RECORD, RESULT, SCENES = "study.json", "result.json", "scenes.json"
+AGAIN = "remove it and run the study again"
 BAR = "the best without training"
 """What a question may name as the worse one: the best of the references beside the better one."""
 
@@ -203,10 +204,12 @@ def read_results(study: Study, out: Path) -> Results:
     results: Results = {variant.name: {} for variant in every}
     for variant in every:
         for path in sorted((out / variant.name).glob(f"seed-*/{RESULT}")):
-            seed = int(path.parent.name.removeprefix("seed-"))
-            results[variant.name][seed] = json.loads(path.read_text(encoding="utf-8"))
+            seed = path.parent.name.removeprefix("seed-")
+            if not seed.isdigit():
+                continue  # a folder of the user's
+            numbers = results[variant.name][int(seed)] = read_object(path, mend=AGAIN)
             if (scenes := path.with_name(SCENES)).is_file():
-                results[variant.name][seed][SCENES] = json.loads(scenes.read_text(encoding="utf-8"))
+                numbers[SCENES] = read_object(scenes, mend=AGAIN)
     return study.judged(results)
 
 

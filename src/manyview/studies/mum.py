@@ -18,7 +18,7 @@ from manyview.evaluation.base import evaluate
 from manyview.evaluation.masked_views import MaskedViews
 from manyview.evaluation.matching_protocols import MatchingProbe
 from manyview.evaluation.probe import Sweep
-from manyview.files import read_json, write_json
+from manyview.files import parse_json, read_json, write_json
 from manyview.recipes.base import RECIPES
 from manyview.studies.base import BAR, RESULT, SCENES, STUDIES, Question, Study, Variant, trained
 
@@ -256,7 +256,7 @@ def of_scenes(results: Path) -> dict[str, dict[str, list[float]]]:
     """Method -> scene -> sum of the end-point errors of its pairs, and their number, from a file of results."""
     sums: dict[str, dict[str, list[float]]] = {}
     for line in results.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+        row = parse_json(line)
         if "failed" not in row:
             of = sums.setdefault(row["method"], {}).setdefault(row["scene"], [0.0, 0.0])
             of[0], of[1] = of[0] + row["epe"], of[1] + 1

@@ -25,7 +25,7 @@ from manyview.data.synthetic import write_scenes
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.map_and_locate import SIZES, MapAndLocate, features_alone, nearest_classes
 from manyview.evaluation.tables import markdown_table
-from manyview.files import write_text
+from manyview.files import parse_json, write_text
 from manyview.pipelines.answers import told
 from manyview.studies.base import RESULT, STUDIES, Question, Study, Variant, trained
 
@@ -133,7 +133,7 @@ class Sab3RStudy(Study):
         rows = [[name, *(f"{number:.2f}" for of in values for number in of)] for name, values in PAPER.items()]
         away: dict[str, float] = {}
         for variant in self.variants:
-            found = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob(f"{variant.name}/*/{RESULT}"))]
+            found = [parse_json(path.read_text("utf-8")) for path in sorted(out.glob(f"{variant.name}/*/{RESULT}"))]
             means = {key: statistics.fmean(run[key] for run in found) for key in (found or [{}])[0]}
             away |= {variant.name: means["distance"]} if means else {}
             keys = [(f"miou_{count}", f"accuracy_{count}") for count in SIZES if means]
@@ -141,7 +141,7 @@ class Sab3RStudy(Study):
             rows += [[f"here: {variant.name}", *cells]] if cells else []
         heads = ["", *(f"{head}, {count} views" for count in SIZES for head in ("mIoU %", "accuracy %", "seconds"))]
         spent, ratios = [], []
-        for count, times in json.loads((out / TIMES).read_text("utf-8")).items():
+        for count, times in parse_json((out / TIMES).read_text("utf-8")).items():
             once, twice = times["one_pass"], times["pipelined"]
             ratios.append(twice / once)
             spent.append([f"{count} views", f"{once:.3f}", f"{twice:.3f}", f"{ratios[-1]:.2f}"])

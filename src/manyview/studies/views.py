@@ -19,7 +19,7 @@ from manyview.engine import checkpoint
 from manyview.evaluation.base import evaluate
 from manyview.evaluation.tables import markdown_table
 from manyview.evaluation.views_used import ViewsUsed
-from manyview.files import write_text
+from manyview.files import parse_json, write_text
 from manyview.studies.base import STUDIES, Question, Study, Variant, trained
 
 OURS = "calibration trials of this package"
@@ -98,7 +98,7 @@ class ViewsStudy(Study):
         """The curve of every run, by CPU seconds of all its processes."""
         lines = []
         for path in sorted(out.glob(f"*/seed-*/{CURVE}")):
-            points = json.loads(path.read_text(encoding="utf-8"))
+            points = parse_json(path.read_text(encoding="utf-8"))
             name = f"{path.parent.parent.name}, {path.parent.name.replace('-', ' ')}"
             lines += [[name, p["step"], p["turn"], p["wrong_reference"], p["identity"]] for p in points]
         table = markdown_table(["run", "step", "turn error / true turn", "wrong reference", "identity"], lines)
@@ -120,7 +120,7 @@ class ViewsStudy(Study):
         for setting in variant.settings:
             if setting.startswith("+"):
                 key, _, text = setting[1:].partition("=")
-                student[key] = json.loads(text) if text[0].isdigit() or text in ("true", "false") else text
+                student[key] = parse_json(text) if text[0].isdigit() or text in ("true", "false") else text
         every = math.ceil(options.steps / options.points)
         run = [f"run.seed={seed}", f"run.steps={options.steps}", f"run.checkpoint_every={every}"]
         run += [f"run.keep={options.points + 1}", f"run.workers={options.workers}"]

@@ -6,7 +6,6 @@ Nothing here builds a network or touches a weights file.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from manyview.files import parse_json
 from manyview.models.family import FAMILIES, presets
 from manyview.models.model import Model
 
@@ -140,7 +140,7 @@ def card_of(source: nn.Module | str | Path) -> dict[str, Any]:
     config = (path if path.is_dir() else path.parent) / "config.json"
     if path.exists() and config.is_file():
         try:
-            return dict(json.loads(config.read_text(encoding="utf-8")).get("card") or {})
+            return dict(parse_json(config.read_text(encoding="utf-8")).get("card") or {})
         except (OSError, ValueError, AttributeError, TypeError):
             return {}
     by_file = [card for card in CARDS.values() if card.file and Path(card.file).name == path.name]

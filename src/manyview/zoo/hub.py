@@ -6,7 +6,6 @@ MANYVIEW_OFFLINE=1 (or HF_HUB_OFFLINE=1) never connects; what was downloaded bef
 from __future__ import annotations
 
 import errno
-import json
 import os
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from manyview.errors import UserError
-from manyview.files import write_json
+from manyview.files import parse_json, write_json
 from manyview.progress import track
 from manyview.zoo.cards import CARDS, Card
 from manyview.zoo.converting import keep, network_of
@@ -72,7 +71,7 @@ def download(name: str, out: Path, *, accept: Accept | None = None, card: Card |
 
 def _known(seen: Path) -> dict[str, Any]:
     try:
-        known = json.loads(seen.read_text(encoding="utf-8"))
+        known = parse_json(seen.read_text(encoding="utf-8"))
         return known if isinstance(known, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from manyview.errors import UserError
-from manyview.files import read_json, stand_in
+from manyview.files import read_object, stand_in
 from manyview.zoo.unpickling import HARMLESS, is_torchscript, no_code, read_torchscript
 
 # Where containers keep their weights, outermost first; `module` is DeepSpeed's.
@@ -49,6 +49,7 @@ Likeness = Callable[[Iterable[str]], float]
 # Weights of a Hugging Face directory in the order of preference; an index names the files of a split one.
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")
+AGAIN = "download it again"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -302,7 +303,7 @@ def _read_directory(path: Path) -> dict[str, Any]:
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
-    placed = _read_json(index).get("weight_map")
+    placed = read_object(index, mend=AGAIN).get("weight_map")
     if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
         raise UserError(f"{index} says not which file holds which weight; download it again")
     state: dict[str, Any] = {}
@@ -322,14 +323,7 @@ def _config_beside(path: Path) -> dict[str, Any]:
     config = folder / "config.json"
     if not config.is_file() or (path != folder and path.name not in WHOLE):
         return {}
-    return {"config": _read_json(config)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content = read_json(path, mend="download it again")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not an object; download it again")
-    return content
+    return {"config": read_object(config, mend=AGAIN)}
 
 
 def read_safetensors(path: Path, mend: str = "download it again") -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from manyview.data.sources.base import SOURCES, Scenes, Source, reader
 from manyview.data.sources.poses import full
 from manyview.data.sources.rows import Camera, Problem, Row, below
 from manyview.errors import UserError
-from manyview.files import natural_key
+from manyview.files import natural_key, parse_json
 
 FILE = "cameras.json"
 
@@ -106,7 +105,7 @@ def scenes(src: Source) -> Scenes:
 def _read(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The whole content, and its frames in natural order."""
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
         return content, sorted(content["frames"], key=lambda entry: natural_key(entry["file"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -18,6 +18,7 @@ from manyview.data.manifest import Frame, Manifest
 from manyview.data.synthetic.models import CLASSES
 from manyview.data.synthetic.scene import RenderedScene, check_request, render_scene
 from manyview.errors import UserError
+from manyview.files import parse_json
 from manyview.images.exposure import Exposures, exposed
 from manyview.progress import track
 from manyview.written import one_file, refuse_other_file
@@ -109,7 +110,7 @@ def _present(out: Path, index: int, settings: Settings) -> bool:
     if not file.exists():
         return False
     try:
-        made_with = json.loads(file.read_bytes())["settings"]
+        made_with = dict(parse_json(file.read_bytes())["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} was not written by manyview data synth; choose an empty folder") from error
     for key, value in settings.of_scene(index).items():
@@ -192,10 +193,18 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
     path.write_bytes(content.tobytes())
 
 
-def _frames(out: Path, index: int) -> Iterator[Frame]:
-    """The manifest's rows of a scene, from its cameras.json."""
+def _frames(out: Path, index: int) -> list[Frame]:
+    """The manifest's rows of a scene, from its cameras.json. Raises UserError for a damaged one."""
+    try:
+        return list(_entries(out, index))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        folder = out / scene_name(index)
+        raise UserError(f"{folder / CAMERAS} is damaged; remove {folder} and run the same line again") from error
+
+
+def _entries(out: Path, index: int) -> Iterator[Frame]:
     name = scene_name(index)
-    for entry in json.loads((out / name / CAMERAS).read_bytes())["frames"]:
+    for entry in parse_json((out / name / CAMERAS).read_bytes())["frames"]:
         (fx, _, cx), (_, fy, cy), _ = entry["K"]
         files = {field: f"{name}/{entry[key]}" for field, key in FILES.items()}
         yield Frame(
