@@ -8,16 +8,17 @@ import json
 import cv2
 import pytest
 import torch
+from PIL import Image
 
 from manyview.batches import scene_changes
 from manyview.batches.scenes import SceneBatches, SceneWish
 from manyview.cache.build import build
-from manyview.cache.record import checksum
 from manyview.cache.store import Cache
 from manyview.cache.verify import verify
 from manyview.data.loading import load_views
 from manyview.data.manifest import Manifest
 from manyview.errors import UserError
+from manyview.files import checksum
 from manyview.geometry import alignment, cameras, pointmaps, poses
 from manyview.teachers.sensor import Sensor
 from manyview.types import Signal, Views
@@ -294,3 +295,22 @@ def test_half_an_index_is_said_to_be_one(cache, caplog):
     index.write_bytes(b"".join(lines[: len(lines) // 2]))
     batches_of(cache)
     assert f"holds {len(lines) // 2} of its {len(lines)} samples" in caplog.text
+
+
+def test_pictures_that_were_written_anew_are_said_and_not_gone_on_with(cache, make_manifest, tmp_path, caplog):
+    batches_of(cache)
+    assert caplog.text == ""
+    data = Manifest.load(tmp_path / "data.parquet")
+    path = data.path(data[3].image)
+    before = path.read_bytes()
+    Image.new("RGB", (data[3].width, data[3].height), "white").save(path)
+    batches_of(cache)
+    assert "have other sizes than when" in caplog.text
+    meta = Cache.open(cache).meta
+    again = {"views": meta.views, "step": meta.step, "size": meta.size}
+    with pytest.raises(UserError, match="was made of other pictures"):
+        build(tmp_path / "data.parquet", Sensor(), cache, **again)
+    path.write_bytes(before)
+    caplog.clear()
+    batches_of(cache)
+    assert caplog.text == ""

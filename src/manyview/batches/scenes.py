@@ -235,7 +235,15 @@ class SceneBatches(Road):
                 here,
                 meta.samples,
             )
-        if all(source.manifest.digest() != meta.manifest for source in self.sources):
+        same = [source for source in self.sources if source.manifest.digest() == meta.manifest]
+        if same and meta.files and all(source.manifest.files_digest() != meta.files for source in same):
+            LOG.warning(
+                "the image files of %s have other sizes than when %s was built: they may not be the pictures that the "
+                "teacher saw; build the cache again if they changed",
+                " and ".join(source.name for source in same),
+                self.cache.folder,
+            )
+        if not same:
             LOG.warning(
                 "%s was built from another manifest than %s: frames are matched by their names, and their pictures, "
                 "cameras and depths may not be those that the teacher saw; build the cache again if the data changed",

@@ -97,6 +97,7 @@ def build(
         "step": step,
         "samples": len(groups),
         "manifest": manifest.digest(),
+        "files": manifest.files_digest(),
         "manifest_path": place,
         **({"aspect": "own"} if aspect == "own" else {}),
         **({} if samples is None else {"rows": hashlib.sha256(repr(groups).encode()).hexdigest()}),

@@ -150,9 +150,14 @@ def _agreed(folder: Path, wanted: Record, mend: str, renew: bool) -> Record | No
     for values in (before, now):
         values["teachers"] = {name: card for name, card in values["teachers"].items() if name in shared}
     # The digest and the number of samples follow from the others: named only when nothing else differs.
-    different = differences(before, now, may_change=("manifest_path",))
+    may_change = ["manifest_path"]  # and what an earlier version did not write
+    may_change += [] if "files" in before else ["files"]
+    may_change += [] if "files" in (before.get("pictures") or {}) else ["pictures.files"]
+    different = differences(before, now, may_change=may_change)
     order = [*before, *now]
     different.sort(key=lambda key: (key == "samples" or key.endswith(".digest"), order.index(key.split(".")[0])))
+    if different and different[0].split(".")[-1] == "files":
+        raise UserError(f"{folder} was made of other pictures: the image files had other sizes then; {mend}")
     if different:
         first, second = (_shown(values, different[0]) for values in (before, now))
         raise UserError(f"{folder} is a cache with {different[0]} = {first}, this build has {second}; {mend}")

@@ -54,6 +54,8 @@ class Meta:
     """The manifest's digest."""
     manifest_path: str | None
     """Where the manifest lay, relative to the cache: a hint."""
+    files: str = ""
+    """The digest of its image files' names and sizes; empty in caches of earlier versions."""
     aspect: str = "size"
     """"own" where samples have the aspect of their frames."""
     rows: str = ""

@@ -264,7 +264,8 @@ def _kept(config: DuneRecipeConfig, pictures: PictureBatches, cache: Path) -> di
     if config.crops < 1:
         raise UserError("answers can only be kept for fixed crops; set method.crops=K with --cache")
     patch = read_assignments(config.encoder, "method.encoder").get("patch_size", 14)
-    shown = {**pictures.describe(), "augmentation": to_dict(config.augmentation)}
+    files = [source.manifest.files_digest() for source in pictures.sources]
+    shown = {**pictures.describe(), "augmentation": to_dict(config.augmentation), "files": files}
     del shown["batch"]
     return {
         name: CachedTeacher(

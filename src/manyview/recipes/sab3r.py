@@ -346,7 +346,10 @@ def _kept(config: Sab3RConfig, batches: PairBatches, cache: Path) -> dict[str, C
         space: CachedTeacher(
             loaded(source, name=source, student_patch=patch),
             cache / space,
-            pictures={"frames": batches.describe()["rows"]},
+            pictures={
+                "frames": batches.describe()["rows"],
+                "files": [source.manifest.files_digest() for source in batches.sources],
+            },
             keep=config.keep,
         )
         for space, source in config.teachers.items()
