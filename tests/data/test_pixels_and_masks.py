@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manyview.cli.main import main
 from manyview.images.fit import longest
 from manyview.images.inputs import Take, gather, oddities, read_masks
 from manyview.images.maps import read_map, read_mask, read_opaque
@@ -107,6 +108,19 @@ def test_what_people_take_for_a_picture_is_named(tmp_path, content, sentence):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(ImageProblem, match=sentence):
         read_image(tmp_path / "a.jpg")
+
+
+def test_animations_and_pages_are_said(tmp_path, capsys):
+    frames = [PHOTO.resize((64, 48)), PHOTO.rotate(180)]
+    for name in ("a.gif", "b.webp", "c.tif", "d.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    PHOTO.resize((64, 48)).save(tmp_path / "e.tif")
+    photos, _ = gather(tmp_path, fit, Take(), strict=True)
+    (line,) = oddities(photos)
+    assert line.startswith("4 of 5 pictures are animations or have several pages: the first one is taken")
+    words = ["data", "scan", str(tmp_path), "--format", "folder", "-o", str(tmp_path / "m.parquet")]
+    assert main(words) == 0
+    assert "3 images are animations or have several pages" in capsys.readouterr().err
 
 
 def test_a_panorama_that_says_so_is_named_whatever_its_shape(tmp_path):

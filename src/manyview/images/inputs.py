@@ -25,6 +25,7 @@ from manyview.images.reading import (
     ImageProblem,
     as_seen,
     folder_images,
+    has_pages,
     list_images,
     read_fitted,
     resample_nearest,
@@ -267,6 +268,7 @@ def oddities(photos: Sequence[Photo]) -> list[str]:
     for what, odd in (
         ("say that they are panoramas (GPano): no pinhole camera sees that", _says_panorama),
         ("are twice as wide as high, as panoramas are: no pinhole camera sees that", _panorama),
+        ("are animations or have several pages: the first one is taken", _paged),
         ("show one colour alone: nothing can be found in them", lambda photo: photo.image.std((0, 1)).max() < 1),
         (
             f"are smaller than {_SMALL} pixels: nearly nothing can be found in them",
@@ -281,6 +283,11 @@ def oddities(photos: Sequence[Photo]) -> list[str]:
 def _says_panorama(photo: Photo) -> bool:
     picture = photo.picture
     return picture.path is not None and picture.frame is None and states_panorama(picture.path)
+
+
+def _paged(photo: Photo) -> bool:
+    picture = photo.picture
+    return picture.path is not None and picture.frame is None and has_pages(picture.path)
 
 
 def _panorama(photo: Photo) -> bool:

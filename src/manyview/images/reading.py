@@ -23,6 +23,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", *_HEIF),
 )
+_PAGED = (".gif", ".webp", ".png", ".tif", ".tiff", ".avif")
 UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -266,6 +267,17 @@ def stated_focal(path: str | Path) -> float | None:
     except Exception:  # damaged EXIF states nothing
         return None
     return equivalent / 36.0 if 5 <= equivalent <= 1000 else None
+
+
+def has_pages(path: str | Path) -> bool:
+    """Whether a file is an animation, or has several pages, of which the first one is the picture."""
+    if Path(path).suffix.lower() not in _PAGED:
+        return False
+    try:
+        with open_picture(Path(path)) as image:
+            return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged headers raise anything
+        return False
 
 
 def states_panorama(path: str | Path) -> bool:

@@ -32,7 +32,7 @@ from manyview.data.overlap import CHUNK, GROUPS, MADE_FOR
 from manyview.data.sources.rows import Problem, Row, below
 from manyview.errors import UserError
 from manyview.files import natural_key
-from manyview.images.reading import ImageProblem, folder_images, probe_image, reason_of
+from manyview.images.reading import ImageProblem, folder_images, has_pages, probe_image, reason_of
 from manyview.progress import track
 from manyview.registry import Registry
 from manyview.workfolder import WorkFolder
@@ -40,6 +40,7 @@ from manyview.workfolder import WorkFolder
 T = TypeVar("T")
 _BATCH = 4096  # images that are looked at together: not millions of tasks at once
 _LOOKED_AT = 8  # scenes
+_PAGED = (".gif", ".webp", ".tif", ".tiff")  # data sets of PNGs are large, and none is known whose are animations
 NOTES = "notes"  # in a manifest's `info`: what a scan has to say
 
 
@@ -99,6 +100,7 @@ class Source(Generic[OptionsT]):
         self.problems: list[Problem] = []
         self._groups: dict[str, list[list[str]]] | None = None
         self._lost = 0
+        self._paged = 0
 
     # ---- for readers ----
 
@@ -207,6 +209,7 @@ class Source(Generic[OptionsT]):
             if isinstance(size, Problem):
                 self.problems.append(size)
                 continue
+            self._paged += row.image.suffix.lower() in _PAGED and has_pages(row.image)
             name = row.name or (names[image] if scene else row.image.stem)
             self._keep(row, scene or row.scene or image.rsplit(".", 1)[0], name, image, size)
 
@@ -257,6 +260,8 @@ class Source(Generic[OptionsT]):
     def finish(self) -> None:
         """A look at the depth of some scenes, and the groups as row numbers of the manifest, in `info`."""
         self._look_at_depth()
+        if self._paged:
+            self.note(f"{self._paged} images are animations or have several pages: the first one of each is taken")
         if self._lost:
             self.note(f"{self._lost} frames have no pose: what is written for it is not finite, or no rotation at all")
         if self._groups is None:
