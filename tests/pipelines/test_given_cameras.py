@@ -185,3 +185,75 @@ def test_lists_may_have_gaps_and_arrays_come_before_the_file(photos, tmp_path):
         given_cameras(two, None, [POSE], None)
     with pytest.raises(UserError, match="cam2world has shape"):
         given_cameras(two, None, [np.eye(3), None], None)
+
+
+def test_one_camera_said_again_and_again_is_one_camera(photos):
+    two = photos(a=(640, 480), b=(480, 640))
+    with pytest.raises(UserError, match="one camera is given for photos of 2 sizes"):
+        given_cameras(two, [MATRIX, MATRIX], None, None)
+    given_cameras(two, [MATRIX, None], None, None)
+    turned = [[500, 0, 230], [0, 510, 330], [0, 0, 1]]
+    given_cameras(two, [MATRIX, turned], None, None)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "says"),
+    [
+        ([[500, 0, 330], [0, 2e6, 230], [0, 0, 1]], "focal length of 2e.06 px"),
+        ([[500, 0, 0], [0, 510, 230], [0, 0, 1]], "principal point 0, 230 outside"),
+        ([[500, 3, 330], [0, 510, 230], [0, 0, 1]], "have a skew of 3"),
+        ([[500, 0, 330], [0, 510, 230], [0, 0, 2]], "no camera matrix"),
+    ],
+)
+def test_matrices_that_no_camera_has(photos, matrix, says):
+    with pytest.raises(UserError, match=says):
+        given_cameras(photos(a=(640, 480)), matrix, None, None)
+
+
+def test_focal_lengths_that_differ_by_much_are_said(photos):
+    one = photos(a=(640, 480))
+    swapped = [[525, 0, 525], [0, 320, 240], [0, 0, 1]]
+    assert "the order is FX, FY, CX, CY" in given_cameras(one, swapped, None, None).notes[0]
+    assert given_cameras(one, MATRIX, None, None).notes == []
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"is_fisheye": True, "fl_x": 500}, "is_fisheye. distorts"),
+        ({"camera_model": "EQUIRECTANGULAR", "fl_x": 500}, "EQUIRECTANGULAR. distorts"),
+        ({"distortion_params": [0.1, 0, 0, 0], "fl_x": 500}, "distorts"),
+        ({"camera_angle_x": "wide"}, r"the lens of ./a\.jpg cannot be read"),
+        ({"camera_angle_x": 69.0}, "a field of view of 69 radians is none"),
+        ({"camera_angle_x": 0}, "a field of view of 0 radians is none"),
+    ],
+)
+def test_lenses_of_a_file_that_are_none(photos, tmp_path, said, says):
+    frame = {"file_path": "./a.jpg", "transform_matrix": POSE.tolist()}
+    file = write_json(tmp_path / "transforms.json", {**said, "frames": [frame]})
+    with pytest.raises(UserError, match=says):
+        given_cameras(photos(a=(640, 480)), None, None, file)
+
+
+@pytest.mark.parametrize(
+    ("said", "lens"),
+    [
+        ({"fl_x": 500}, (500, 500, 320, 240)),
+        ({"fl_y": 500}, (500, 500, 320, 240)),
+        ({"camera_angle_y": 2 * np.arctan(0.5)}, (480, 480, 320, 240)),
+        ({"camera_angle_x": 2 * np.arctan(0.5), "camera_angle_y": 2 * np.arctan(0.5)}, (640, 480, 320, 240)),
+        ({"x_fov": 90}, (320, 320, 320, 240)),
+        ({"fl_x": 250, "w": 320, "h": 240}, (500, 500, 320, 240)),
+        ({}, None),
+    ],
+)
+def test_what_a_file_of_transforms_says_of_a_lens(photos, tmp_path, said, lens):
+    frames = [{"file_path": f"./{name}.jpg", "transform_matrix": POSE[:3].tolist()} for name in "ab"]
+    file = write_json(tmp_path / "transforms.json", {**said, "frames": frames})
+    given = given_cameras(photos(a=(640, 480)), None, None, file)
+    matrix = None if lens is None else [[lens[0], 0, lens[2]], [0, lens[1], lens[3]], [0, 0, 1]]
+    assert given.intrinsics[0] is matrix if matrix is None else np.allclose(given.intrinsics[0], matrix)
+    two = photos(a=(640, 480), b=(480, 640))
+    if lens is not None:  # whose size is not said, or is another shape
+        with pytest.raises(UserError, match=r"one camera is given for photos of 2 sizes|of another shape"):
+            given_cameras(two, None, None, file)

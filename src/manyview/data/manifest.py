@@ -28,7 +28,7 @@ NO_CLASS = -1  # what pixels hold that show no class
 LABEL_MAP = "label_map"  # in `info`: the class of every number that the label files hold
 FARTHEST = "farthest"  # in `info`: from where on depth means sky
 _LOOKED_AT = 1000  # files
-SHORTEST_FOCAL = 0.1  # in long sides: under it (157 degrees of view) no pinhole camera is believed
+SHORTEST_FOCAL, LONGEST_FOCAL = 0.1, 100.0  # in long sides: beyond (157, 0.6 degrees of view) none is believed
 
 
 class Manifest:
@@ -250,6 +250,8 @@ def pinhole_problem(lens: Sequence[float], size: tuple[int, int]) -> str | None:
             f"have a focal length of {min(fx, fy):g} px in a {width}x{height} picture: give pixels of the original "
             "picture, not shares of it or millimetres"
         )
+    if max(fx, fy) > LONGEST_FOCAL * max(size):
+        return f"have a focal length of {max(fx, fy):g} px in a {width}x{height} picture: give pixels of that picture"
     if not (0 < cx < width and 0 < cy < height):
         return (
             f"have the principal point {cx:g}, {cy:g} outside the {width}x{height} picture: give them for this size, "

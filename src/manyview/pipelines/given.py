@@ -14,6 +14,8 @@ from manyview.errors import UserError
 from manyview.images.inputs import Photo, as_array
 from manyview.pipelines.camera_files import Known, matrix_of, read_known
 
+_UNEQUAL = 0.15  # of logarithms: pixels that are no squares, as of old cameras and video, differ by less
+
 
 @dataclass(frozen=True)
 class Given:
@@ -57,6 +59,19 @@ def given_cameras(photos: Sequence[Photo], intrinsics: Any, cam2world: Any, file
         problem = None if pose is None else pose_problem(pose)
         if problem:
             raise UserError(f"the cam2world of {photo.name} {problem}; leave that pose out or mend it")
+    unequal = [k for k in given.intrinsics if k is not None and abs(np.log(k[0, 0] / k[1, 1])) > _UNEQUAL]
+    if unequal:
+        fx, fy = np.diag(unequal[0])[:2]
+        given.notes.append(
+            f"{len(unequal)} given cameras have focal lengths as unequal as {fx:g} across and {fy:g} down; the order "
+            "is FX, FY, CX, CY"
+        )
+    alike: dict[bytes, list[tuple[str, tuple[int, int]]]] = {}
+    for photo, matrix in zip(photos, given.intrinsics, strict=True):
+        if matrix is not None:
+            alike.setdefault(matrix.tobytes(), []).append((photo.name, photo.fit.source))
+    for same in alike.values():
+        refuse_sizes(same, "give the camera of each photo in its own pixels")
     return given
 
 
@@ -111,14 +126,15 @@ def given_intrinsics(values: Any, photos: Sequence[Photo]) -> list[np.ndarray | 
     if values is None:
         return [None] * len(photos)
     if not _has_gaps(values) and (matrix := _array(values, "intrinsics")).shape == (3, 3):
-        _refuse_sizes(photos, "give one per photo (--cameras-from FILE), or reconstruct with photos of one size")
+        mend = "give one per photo (--cameras-from FILE), or reconstruct with photos of one size"
+        refuse_sizes([(photo.name, photo.fit.source) for photo in photos], mend)
         return [matrix.copy() for _ in photos]
     return _each(values, "intrinsics", (3, 3), len(photos))
 
 
-def _refuse_sizes(photos: Sequence[Photo], mend: str, where: str = "") -> None:
-    """Raise UserError when photos that one lens is given for are not all of one size."""
-    sizes = {photo.fit.source: photo.name for photo in reversed(photos)}
+def refuse_sizes(photos: Sequence[tuple[str, tuple[int, int]]], mend: str, where: str = "") -> None:
+    """Raise UserError when photos, (name, (H, W)) each, that one lens is given for are not all of one size."""
+    sizes = {size: name for name, size in reversed(photos)}
     if len(sizes) > 1:
         shown = ", ".join(f"{width}x{height} ({name})" for (height, width), name in list(sizes.items())[:3])
         raise UserError(f"{where}one camera is given for photos of {len(sizes)} sizes or orientations, {shown}: {mend}")
@@ -157,8 +173,9 @@ def _of_file(photos: Sequence[Photo], path: Path) -> Given:
     notes = []
     if lacking:
         notes.append(f"{path} has no camera for {len(lacking)} of {len(photos)} photos: {', '.join(lacking[:5])}")
-    shared = [photo for photo, one in zip(photos, found, strict=True) if one is not None and one.shared]
-    _refuse_sizes(shared, "let the file say the size (w, h) or the camera of each", f"{path}: ")
+    pairs = zip(photos, found, strict=True)
+    shared = [(photo.name, photo.fit.source) for photo, one in pairs if one is not None and one.shared]
+    refuse_sizes(shared, "let the file say the size (w, h) or the camera of each", f"{path}: ")
     lenses = [None if one is None else _lens_for(one, photo, path) for photo, one in zip(photos, found, strict=True)]
     return Given(lenses, [None if one is None else one.cam2world for one in found], notes)
 

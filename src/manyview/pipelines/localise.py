@@ -15,8 +15,8 @@ from manyview.cameras.locate import Landmarks, Located, landmarks, locate
 from manyview.errors import UserError
 from manyview.files import write_json
 from manyview.images.inputs import Picture, Take, pictures
-from manyview.images.reading import list_images, read_image, stated_focal
-from manyview.pipelines.given import lens_problem
+from manyview.images.reading import list_images, read_image, stated_focal, upright_size
+from manyview.pipelines.given import lens_problem, refuse_sizes
 from manyview.progress import track
 from manyview.scene.originals import original_pixels
 from manyview.scene.scene import Scene
@@ -62,6 +62,9 @@ def localise(
     scene = scene if isinstance(scene, Scene) else Scene.load(scene)
     known = None if intrinsics is None else np.asarray(intrinsics, np.float64)
     queries = list(pictures(images, Take()).items)
+    if known is not None:
+        sizes = [(one.name, size) for one in queries if (size := _size(one)) is not None]
+        refuse_sizes(sizes, "localise photos of one size at a time")
     sets = _landmarks(scene)
     answers = [_localised(one, scene, sets, known) for one in track(queries, label="localising", unit="photo")]
     if out is not None:
@@ -88,6 +91,14 @@ def _landmarks(scene: Scene) -> dict[int, list[Landmarks]]:
             known.points[lacking] = _by_depth(view, keypoints)[lacking]
         sets.setdefault(view.component, []).append(known)
     return sets
+
+
+def _size(picture: Picture) -> tuple[int, int] | None:
+    """(H, W) as the header says it; None for a file that no picture can be read from."""
+    if picture.pixels is not None:
+        return picture.pixels.shape[0], picture.pixels.shape[1]
+    stated = upright_size(Path(str(picture.path)))
+    return stated and (stated[1], stated[0])
 
 
 def _by_depth(view: SceneView, keypoints: Keypoints) -> np.ndarray:
