@@ -257,3 +257,16 @@ def test_weights_that_are_not_finite_are_noticed_and_large_ones_are_none(student
     with pytest.raises(UserError, match=f"1 weights hold NaN or infinite values, first {name}: "):
         mv.load(tmp_path / "bad")
     weight.data = kept
+
+
+def test_weights_that_half_a_float_cannot_hold_are_not_saved_as_such(student, tmp_path):
+    zoo.save_model(student, tmp_path / "m", half=True)
+    before = (tmp_path / "m/model.safetensors").read_bytes()
+    name, weight = next(iter(student.named_parameters()))
+    kept = weight.data.clone()
+    weight.data.view(-1)[0] = 1e6
+    with pytest.raises(UserError, match=f"1 weights are too large for float16, first {name}"):
+        zoo.save_model(student, tmp_path / "m", half=True)
+    assert (tmp_path / "m/model.safetensors").read_bytes() == before
+    zoo.save_model(student, tmp_path / "m")
+    weight.data = kept

@@ -214,7 +214,7 @@ def encode_frames(
         for number in track(missing, label=f"frames, {folder.name}", unit="chunk"):
             parts = prepare(feed.next().images[:, 0]).split(16)
             answers = [{k: v for method in methods for k, v in method(images).items()} for images in parts]
-            fields = {name: torch.cat([of[name] for of in answers]).half().cpu().numpy() for name in answers[0]}
+            fields = {name: _half(name, torch.cat([of[name] for of in answers])) for name in answers[0]}
             content = encode_archive(fields, {"unreadable": batches.problems}, encodings=dict.fromkeys(fields, PLAIN))
             write_bytes(paths[number], content)
     rows: dict[str, list[np.ndarray]] = {}
@@ -251,3 +251,11 @@ def read_images(
         except ImageProblem as problem:
             problems[frame] = problem.reason
     return pixels, problems
+
+
+def _half(method: str, tokens: Tensor) -> np.ndarray:
+    """As float16. Raises UserError for tokens that it cannot hold."""
+    most = float(tokens.abs().max())
+    if not most <= torch.finfo(torch.float16).max:  # NaN too
+        raise UserError(f"the tokens of {method} reach {most:g}, which cannot be kept (float16); check its weights")
+    return tokens.half().cpu().numpy()

@@ -8,6 +8,7 @@ fit, intrinsics moved along.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ from manyview.pipelines.answers import told
 from manyview.pipelines.picture_table import places
 from manyview.progress import track
 
-LOCAL = {"pointmap_local": np.float32, "confidence_local": np.float16}
-GLOBAL = {**LOCAL, "pointmap": np.float32, "confidence": np.float16}
+LOCAL: dict[str, type[np.floating[Any]]] = {"pointmap_local": np.float32, "confidence_local": np.float16}
+GLOBAL: dict[str, type[np.floating[Any]]] = {**LOCAL, "pointmap": np.float32, "confidence": np.float16}
 
 
 def scene_sizes(model: Model, data: Manifest) -> dict[str, tuple[int, int]]:
@@ -114,8 +115,14 @@ def ask_views(
         for item, answer in zip(group, answers, strict=True):
             if item.key in left:
                 left.remove(item.key)
-                maps = {name: answer[name].float().cpu().numpy().astype(kept[name]) for name in kept if name in answer}
+                maps = {name: _as(answer[name].float().cpu().numpy(), kept[name]) for name in kept if name in answer}
                 yield item, {"first": np.array(indices[0]), **maps}
+
+
+def _as(values: np.ndarray, kind: type[np.floating[Any]]) -> np.ndarray:
+    """Values of another type; what is too large for it becomes its largest."""
+    most = float(np.finfo(kind).max)
+    return np.where(np.isfinite(values), values.clip(-most, most), values).astype(kind)
 
 
 def training_stack(train: Manifest, size: tuple[int, int], most: int) -> dict[str, np.ndarray]:

@@ -180,5 +180,7 @@ def _view_maps(answer: Answer, mask: Tensor | None, quantile: float = 0.5) -> Vi
         threshold = float(np.quantile(maps["confidence"][valid].numpy(), quantile, method="lower"))
         used = valid & (maps["confidence"] >= threshold)
     own = {name: answer[name].detach().double().cpu() for name in ("cam2world", "intrinsics") if name in answer}
-    spaces = {space: value.half().cpu().numpy() for space, value in answer.get("features", {}).items()}
+    most = torch.finfo(torch.float16).max
+    features = answer.get("features", {})
+    spaces = {space: value.clamp(-most, most).half().cpu().numpy() for space, value in features.items()}
     return ViewMaps(world, maps["confidence"], local, maps["confidence_local"], valid, used, features=spaces, **own)

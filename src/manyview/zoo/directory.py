@@ -49,8 +49,9 @@ def save_model(
     card: what to tell its users (a Card, or any JSON-able dictionary); left away, the card the model was
     loaded with. derived_from: what it was made from, as `licences_of` says it, kept in the card and in the
     README that is written beside the weights. beside: the name of a model directory in the same folder that has some
-    of the weights already: they are read from there and stored once. Raises UserError when it cannot be written, or
-    when one of the three files is there and not from an earlier call, unless `overwrite`.
+    of the weights already: they are read from there and stored once. Raises UserError when it cannot be written, when
+    weights are too large for `half`, or when one of the three files is there and not from an earlier call, unless
+    `overwrite`.
     """
     out = Path(out)
     refuse_other_model(out, overwrite=overwrite)
@@ -67,6 +68,10 @@ def save_model(
         "card": described,
     }
     state = {name: _stored(tensor, half) for name, tensor in model.state_dict().items()}
+    if half and (large := [name for name in not_finite(state) if bool(model.state_dict()[name].isfinite().all())]):
+        raise UserError(
+            f"{len(large)} weights are too large for float16, first {large[0]}; save the model without half"
+        )
     if beside:
         shared = _shared(out.parent, beside, None)
         config["base"] = {"name": beside, "sha256": sha256_of(out.parent / beside / WEIGHTS)}
