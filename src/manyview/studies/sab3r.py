@@ -182,7 +182,7 @@ def shares(count: str, times: dict[str, float]) -> str:
     return (
         f"Of one pass of {count} views the trunk takes {trunk / once:.0%}, the heads of points {points / once:.0%}, "
         f"that of features {features / once:.0%}, reading and naming the rest. The second network adds little but its "
-        f"trunk, on each photo alone, which costs {alone / once:.0%} of one pass: so about {1 + alone / once:.2f} times "
+        f"trunk, on each photo alone, which costs {alone / once:.0%} of one: so about {1 + alone / once:.2f} times "
         "is what can be won here, and twice would need heads that cost nothing."
     )
 
