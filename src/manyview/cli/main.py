@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(name, error)
     except KeyboardInterrupt as error:
         kept = "what was finished is kept, nothing is half written; run the same line again"
-        _tell(name, f"interrupted; {error or kept}")
+        _tell(name, f"interrupted; {str(error) or kept}")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

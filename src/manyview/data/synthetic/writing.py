@@ -124,8 +124,9 @@ def _present(out: Path, index: int, settings: Settings) -> bool:
 
 def _in_processes(write: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
+    others = set(active_children())
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         futures = [pool.submit(write, index) for index in indices]
         try:
@@ -133,6 +134,8 @@ def _in_processes(write: Callable[[int], None], indices: list[int], workers: int
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()) - others:  # what they have not finished the next run begins anew
+                process.terminate()
             raise
 
 
