@@ -1,6 +1,6 @@
 """Training steps of the large presets on a GPU: views a second, time spent waiting for data, share of the GPU's rate.
 
-    python benchmarks/training_steps.py -o OUT --write docs/training-steps.md       one GPU and 16 cores, three minutes
+    python benchmarks/training_steps.py -o OUT --write docs/training-steps.md       one GPU and 16 cores
     python benchmarks/training_steps.py -o OUT --debug --device cpu                 the same road with debug widths
 
 Weights are random, data are rooms that are rendered first (PNG, 480x640), read by the processes that a run has. A step

@@ -271,32 +271,32 @@ def test_a_file_without_a_stated_hash_is_known_again(published, server, tmp_path
     assert list(json.loads(seen.read_text()).values()) == [hashlib.sha256(server.content).hexdigest()]
 
 
-def test_a_pinned_revision_is_asked_for_and_a_commit_is_recorded(published, tmp_path, monkeypatch):
-    asked = []
-    snapshot = tmp_path / "snapshots" / "abc123"
+def commits(monkeypatch, tmp_path, commit) -> list[dict]:
+    """A stand-in for the hub's client that has the published file at one commit; how it was asked."""
+    asked: list[dict] = []
+    snapshot = tmp_path / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (tmp_path / "published.pth").rename(snapshot / "w.pth")
     client = ModuleType("huggingface_hub")
     client.hf_hub_download = lambda *_, **how: asked.append(how) or str(snapshot / "w.pth")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    return asked
+
+
+def test_a_pinned_revision_is_asked_for_and_a_commit_is_recorded(published, tmp_path, monkeypatch):
+    asked = commits(monkeypatch, tmp_path, "abc123")
     out = download(dataclasses.replace(published, hub="someone/model", file="w.pth", revision="abc123"))
     assert asked == [{"local_files_only": False, "revision": "abc123"}]
     assert json.loads((out / "config.json").read_text())["card"]["origin"]["revision"] == "abc123"
 
 
 def test_the_commit_seen_first_is_kept_to_where_the_card_has_none(published, tmp_path, monkeypatch):
-    asked = []
-    snapshot = tmp_path / "snapshots" / "first"
-    snapshot.mkdir(parents=True)
-    (tmp_path / "published.pth").rename(snapshot / "w.pth")
-    client = ModuleType("huggingface_hub")
-    client.hf_hub_download = lambda *_, **how: asked.append(how.get("revision")) or str(snapshot / "w.pth")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    asked = commits(monkeypatch, tmp_path, "first")
     card = dataclasses.replace(published, hub="someone/model", file="w.pth")
     download(card)
     download(card)
     download(dataclasses.replace(card, hub="someone/else"))
-    assert asked == [None, "first", None]
+    assert [how.get("revision") for how in asked] == [None, "first", None]
 
 
 def test_cards_of_the_hub_name_a_commit_or_say_that_none_is_known():

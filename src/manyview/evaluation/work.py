@@ -129,12 +129,13 @@ class Work:
 
     @cached_property
     def items(self) -> list[Item]:
+        damaged = UserError(f"{self.path / 'items.json'} is damaged; {AGAIN}")
         try:
             items = [Item(**item) for item in self._plan()["items"]]
         except TypeError:
-            items = [Item("", "")]
+            raise damaged from None
         if any(type(item.key) is not str or not item.key or type(item.scene) is not str for item in items):
-            raise UserError(f"{self.path / 'items.json'} is damaged; {AGAIN}")
+            raise damaged
         return items
 
     @property

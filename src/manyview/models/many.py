@@ -82,5 +82,5 @@ def _joined(answers: Iterable[tuple[Tensor, ...]], count: int) -> list[Tensor]:
 def featured(head: FeatureMap, levels: Sequence[Tensor], grid: tuple[int, int], chunk: int | None) -> Tensor:
     """Tokens (B, v, n, D) of four depths -> features (B, v, finer h, finer w, C)."""
     flat = [level.flatten(0, 1) for level in levels]
-    parts = [head([*part], grid) for part in zip(*(level.split(chunk or len(level)) for level in flat))]
-    return torch.cat(parts).unflatten(0, levels[0].shape[:2])
+    answers = ((head([*part], grid),) for part in zip(*(level.split(chunk or len(level)) for level in flat)))
+    return _joined(answers, len(flat[0]))[0].unflatten(0, levels[0].shape[:2])

@@ -313,7 +313,7 @@ class WithFeatures(WithAnswers):
 
 def _tell_names(batches: PairBatches, names: Sequence[str]) -> None:
     """Say which data and which of their classes are not learned from. Raises UserError where nothing is left."""
-    taught = set[str]()
+    taught, unmatched = set[str](), dict[str, Sequence[str]]()
     for source in batches.sources:
         known = source.manifest.frames.known("labels").any()
         classes = source.manifest.info.get("classes", ()) if known else ()
@@ -322,18 +322,21 @@ def _tell_names(batches: PairBatches, names: Sequence[str]) -> None:
         if not classes:
             LOG.info("%s has no labels, so no words are learned from it", source.name)
         elif left:
+            if len(left) == len(classes):
+                unmatched[source.name] = classes
             shown = ", ".join(left[:10]) + ", …" * (len(left) > 10)
             LOG.info("%s: %d of %d classes are not in method.names: %s", source.name, len(left), len(classes), shown)
     if taught:
         return
-    if classes:
+    if unmatched:
+        name, classes = next(iter(unmatched.items()))
         raise UserError(
-            f"none of the {len(classes)} classes of {source.name} ({', '.join(classes[:5])}, …) is in method.names "
+            f"none of the {len(classes)} classes of {name} ({', '.join(classes[:5])}, …) is in method.names "
             f"({', '.join(names[:5])}, …); name those to learn: --set 'method.names=[{classes[0]}, …]'"
         )
     raise UserError(
-        f"{source.name} has no labels to learn words from; give data with labels (data scan --format scannet, …), "
-        "rooms (--data rooms:1), or a model as teacher"
+        f"{batches.sources[-1].name} has no labels to learn words from; give data with labels (data scan --format "
+        "scannet, …), rooms (--data rooms:1), or a model as teacher"
     )
 
 
